@@ -1,0 +1,28 @@
+"""Runs the saver: `python -m saver`."""
+
+import sys
+from datetime import timedelta
+
+from courant import database, logs, serve, settings
+from saver import handle
+from saver.settings import SaverSettings
+from saver.store import PostgresStore
+
+
+def main() -> int:
+    wanted = settings.load(SaverSettings, "saver")
+    logs.start("saver", wanted.courant_log_format, wanted.courant_log_level)
+    stop = serve.Stop()
+    stop.listen()
+    stages = 5
+    engine = database.engine(wanted.database_url.get_secret_value(), "saver", connections=stages)
+    store = PostgresStore(engine, timedelta(seconds=wanted.courant_lease_seconds))
+    serve.health(
+        wanted.saver_health_host, wanted.saver_health_port, lambda: database.answers(engine)
+    )
+    return serve.run(
+        serve.run_stages(handle.stages(store), wanted.kafka_bootstrap_servers, stop), stop
+    )
+
+
+sys.exit(main())

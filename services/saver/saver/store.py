@@ -1,0 +1,261 @@
+"""The saver's SQL."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import product
+from operator import attrgetter
+from typing import TypeAlias, TypeVar
+from uuid import UUID
+
+from psycopg2 import extensions
+from sqlalchemy import Connection, Engine
+
+from courant import ids, lifecycle
+from courant.contracts import ENCODE, Notification, Started
+from courant.database import (
+    DAILY,
+    DAYS_LOCK,
+    HOLD,
+    copy_lines,
+    day_sql,
+    recognise,
+    told_apart,
+)
+from courant.errors import Behind, Unavailable, require
+from courant.lifecycle import SHOWN, Move, Note, Report, State
+from courant.records import Keep, Span
+from courant.tables import notifications
+from courant.topics import Partition, Positions
+
+T = TypeVar("T")
+Cursor: TypeAlias = extensions.cursor
+
+# ruff: noqa: S608  (every word of SQL that is put together here is ours)
+
+COLUMNS = tuple(name for name in Notification.__struct_fields__ if name in notifications.c)
+NAMES = ", ".join(COLUMNS)
+KEYED = (*COLUMNS, "idempotency_key", "body_hash")
+VALUES = attrgetter(*KEYED)
+
+# Locks the places, moves them on and tells what they were, in one statement. Never backwards: a
+# process that was frozen may come late with offsets that others have passed.
+MOVE_ON = """
+    INSERT INTO positions AS p (topic_id, partition, next)
+    SELECT * FROM unnest(%(topics)s::uuid[], %(numbers)s::int[], %(ends)s::bigint[]) ORDER BY 1, 2
+    ON CONFLICT (topic_id, partition) DO UPDATE SET next = greatest(p.next, excluded.next)
+    RETURNING topic_id, partition, coalesce(old.next, 0)"""
+PLACES = "SELECT topic_id, partition, next FROM positions WHERE topic_id = ANY(%s)"
+# Is the inbox folded past a mark? A hold that is raised empties them: it was taken since.
+PASSED = """
+    SELECT FROM marks, unnest(ends) WITH ORDINALITY AS each (end_, nth)
+    LEFT JOIN LATERAL (SELECT next FROM positions p
+        WHERE p.topic_id = marks.topic_id AND p.partition = nth - 1) place ON true
+    WHERE family = 'inbox' GROUP BY at HAVING bool_and(end_ <= coalesce(next, 0)) LIMIT 1"""
+
+INCOMING = """
+    CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
+        LIKE notifications INCLUDING DEFAULTS, idempotency_key bytea, body_hash bytea)
+    ON COMMIT DELETE ROWS"""
+COPY = f"COPY incoming ({', '.join(KEYED)}) FROM STDIN"
+# ON CONFLICT is the guard of SAVED: a row that is there makes neither a second row nor an event.
+# ORDER BY keeps two savers with the same ids from waiting for each other in a circle.
+SAVE = f"""
+    WITH saved AS (
+        INSERT INTO notifications ({NAMES}, not_before)
+        SELECT {NAMES}, scheduled_for FROM incoming ORDER BY id
+        ON CONFLICT (id) DO NOTHING RETURNING id, attempt)
+    INSERT INTO events (id, move, attempt) SELECT id, '{Move.SAVED}', attempt FROM saved"""
+WAITING = f"""
+    SELECT id FROM incoming JOIN notifications n USING (id)
+    WHERE n.state = '{State.CREATED}' AND n.attempt = 0
+    AND n.id BETWEEN %(lowest)s AND %(highest)s"""
+
+# An Idempotency-Key stands for the first id that came with it. The same day's requests have the
+# same id; one from across midnight loses, and becomes the winner's alias, for as long as the log
+# can bring it back.
+TAKE_KEYS = """
+    INSERT INTO idempotency (service_id, key_hash, id, body_hash)
+    SELECT service_id, idempotency_key, id, body_hash FROM incoming
+    WHERE idempotency_key IS NOT NULL ORDER BY 1, 2 ON CONFLICT DO NOTHING"""
+NOTE_CONFLICTS = f"""
+    INSERT INTO events (id, move, attempt, reason)
+    SELECT k.id, '{Note.IDEMPOTENCY_CONFLICT}', 0, 'another body came with the same key'
+    FROM incoming i JOIN idempotency k ON k.service_id = i.service_id
+        AND k.key_hash = i.idempotency_key AND k.body_hash <> i.body_hash"""
+LOSE = """
+    WITH lost AS (
+        DELETE FROM incoming i USING idempotency k
+        WHERE k.service_id = i.service_id AND k.key_hash = i.idempotency_key AND k.id <> i.id
+        RETURNING i.id, k.id AS winner)
+    INSERT INTO aliases (id, winner) SELECT id, winner FROM lost ON CONFLICT DO NOTHING"""
+LOST_BEFORE = "DELETE FROM incoming i USING aliases a WHERE a.id = i.id"
+
+OPEN = """
+    INSERT INTO calls (id, notifications, attempts) VALUES (%s, %s, %s)
+    ON CONFLICT DO NOTHING"""
+CLOSE = "DELETE FROM calls WHERE id = ANY(%s)"
+LOCK = """
+    SELECT id FROM notifications WHERE id = ANY(%(ids)s) AND id BETWEEN %(lowest)s AND %(highest)s
+    ORDER BY id FOR UPDATE"""
+# `moved` sees each row once, so each may be in a round once. A report that no row heeds is an
+# event only where it lost its claim; that a row is claimed already is what `started` expects.
+# The bounds let the planner pass over all days but those that are meant.
+AGAIN = lifecycle.quoted(move for move in lifecycle.REPORTED if move.after is State.CREATED)
+GONE_OUT = lifecycle.quoted(
+    [Move.SENT, Move.HANDED_OVER, Move.DELIVERED, Move.DELAYED, Move.BOUNCED, Move.OPTED_OUT]
+)
+MOVE = f"""
+    WITH r AS (SELECT * FROM json_to_recordset(%(reports)s) AS r (id uuid, attempt int, move text,
+        reason text, retry_after interval, blames bool, message_id text, response text)),
+    moved AS (
+        UPDATE notifications n SET state = {lifecycle.after()}, state_at = now(),
+            attempt = greatest(n.attempt, r.attempt), tries = n.tries + r.blames::int,
+            not_before = CASE WHEN r.move IN ({AGAIN})
+                THEN now() + r.retry_after ELSE n.not_before END,
+            lease_until = CASE r.move WHEN '{Move.STARTED}'
+                THEN now() + %(lease)s ELSE n.lease_until END,
+            sent_at = CASE WHEN r.move IN ({GONE_OUT})
+                THEN coalesce(n.sent_at, now()) ELSE n.sent_at END,
+            message_id = coalesce(r.message_id, n.message_id),
+            reason = r.reason, response = r.response
+        FROM r WHERE n.id = r.id AND n.id BETWEEN %(lowest)s AND %(highest)s
+            AND ({lifecycle.condition()})
+        RETURNING n.id)
+    INSERT INTO events (id, move, attempt, made, reason)
+    SELECT r.id, r.move, r.attempt,
+        moved.id IS NOT NULL OR r.move IN ({lifecycle.quoted(Note)}), r.reason
+    FROM r JOIN notifications n ON n.id = r.id AND n.id BETWEEN %(lowest)s AND %(highest)s
+    LEFT JOIN moved ON moved.id = r.id
+    WHERE moved.id IS NOT NULL OR r.move IN ({lifecycle.quoted(SHOWN)})"""
+SKIP = """
+    UPDATE positions SET next = greatest(next, %(next)s)
+    WHERE topic_id = %(topic_id)s AND partition = %(number)s"""
+
+
+class PostgresStore:
+    """The store on PostgreSQL: one transaction and a few statements a batch, whatever its size."""
+
+    def __init__(self, engine: Engine, lease: timedelta) -> None:
+        self._engine = engine
+        self.lease = lease
+        self._days: set[int] = set()  # that are known to have their partitions
+
+    def compare(self, positions: Positions) -> None:
+        with self._transaction() as (_, cursor):
+            recognise(cursor)
+            cursor.execute(PLACES, [[each.topic_id for each in positions]])
+            require(positions, places_of(positions, cursor))
+
+    def skip(self, starts: Positions) -> None:
+        with self._transaction() as (_, cursor):
+            for each, start in starts.items():
+                place = {"topic_id": each.topic_id, "number": each.number, "next": start}
+                cursor.execute(SKIP, place)
+
+    @contextmanager
+    def fold(self, span: Span) -> Iterator["PostgresFold"]:
+        with self._transaction() as (connection, cursor):
+            recognise(cursor)
+            columns = {
+                "topics": [each.topic_id for each in span],
+                "numbers": [each.number for each in span],
+                "ends": [offsets.stop for offsets in span.values()],
+            }
+            cursor.execute(MOVE_ON, columns)
+            places = places_of(span, cursor)
+            require({each: offsets.start for each, offsets in span.items()}, places)
+            yield PostgresFold(self, connection, cursor, places)
+
+    def make_days(self, wanted: set[int]) -> None:
+        """Make the partitions that are missing: made aside, then attached, so that nobody waits."""
+        if wanted <= self._days:
+            return
+        with self._transaction() as (_, cursor):
+            cursor.execute(DAYS_LOCK)
+            for day, table in product(sorted(wanted - self._days), DAILY):
+                cursor.execute("SELECT to_regclass(%s)", [f"{table}_{day}"])
+                if cursor.fetchone() == (None,):
+                    cursor.execute(day_sql(table, day))
+        self._days |= wanted
+
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[Connection, Cursor]]:
+        try:
+            with told_apart(), self._engine.begin() as connection:
+                cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
+                yield connection, cursor
+        except Unavailable:
+            self._days.clear()  # the Postgres that comes back may be an older one
+            raise
+        except Behind:
+            with told_apart(), self._engine.begin() as connection:
+                connection.exec_driver_sql(HOLD, ("Postgres is behind the log",))
+            raise
+
+
+class PostgresFold:
+    """One such transaction; `places` is how far it was read before."""
+
+    def __init__(
+        self,
+        store: PostgresStore,
+        connection: Connection,
+        cursor: Cursor,
+        places: Positions,
+    ) -> None:
+        self._store, self._connection, self._cursor = store, connection, cursor
+        self._places = places
+
+    def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
+        places = self._places
+        return [each for each in kept if each.record.offset >= places[each.record.partition]]
+
+    def lock(self, ids: set[UUID]) -> set[UUID]:
+        # Asked first: else a row that is saved between the two is missing, and its mark passed.
+        self._cursor.execute(PASSED)
+        passed = self._cursor.rowcount
+        self._cursor.execute(LOCK, {"ids": list(ids), **bounds(ids)})
+        missing = ids - {id for (id,) in self._cursor}
+        if missing and not passed:
+            raise Unavailable(f"{len(missing)} rows may still be in the inbox")
+        return missing
+
+    def save(self, notifications: Sequence[Notification]) -> Sequence[Notification]:
+        self._store.make_days({ids.day_of(each.id) for each in notifications})
+        with told_apart(), self._connection.begin_nested():
+            self._cursor.execute(INCOMING)
+            self._cursor.copy_expert(COPY, copy_lines(map(VALUES, notifications)))
+            if any(each.idempotency_key for each in notifications):
+                for statement in (LOST_BEFORE, TAKE_KEYS, NOTE_CONFLICTS, LOSE):
+                    self._cursor.execute(statement)
+            self._cursor.execute(SAVE)
+            if self._cursor.rowcount == len(notifications):
+                return notifications
+            self._cursor.execute(WAITING, bounds(each.id for each in notifications))
+            waiting = {id for (id,) in self._cursor}
+        return [each for each in notifications if each.id in waiting]
+
+    def settle(
+        self, rounds: Sequence[Sequence[Report]], opened: Sequence[Started], closed: Sequence[UUID]
+    ) -> None:
+        with told_apart(), self._connection.begin_nested():
+            for call in opened:
+                attempts = [each.attempt for each in call.attempts]
+                self._cursor.execute(OPEN, [call.call, [a.id for a in call.attempts], attempts])
+            for reports in rounds:
+                said = {"reports": ENCODE(reports).decode(), "lease": self._store.lease}
+                self._cursor.execute(MOVE, {**said, **bounds(each.id for each in reports)})
+            self._cursor.execute(CLOSE, [closed])
+
+
+def bounds(ids: Iterable[UUID]) -> dict[str, UUID]:
+    """Give the lowest and the highest id, so that a statement looks into their days alone."""
+    found = [*ids] or [UUID(int=0)]
+    return {"lowest": min(found), "highest": max(found)}
+
+
+def places_of(partitions: Iterable[Partition], cursor: Cursor) -> dict[Partition, int]:
+    """Read how far each partition is folded from what was just selected."""
+    found = {(topic_id, number): place for topic_id, number, place in cursor}
+    return {each: found.get((each.topic_id, each.number), 0) for each in partitions}

@@ -1,0 +1,72 @@
+"""Sealing what is personal or secret, and hashing it so that it can be found.
+
+AES-256-GCM with a key ring: the first key seals, all open, so that a key is changed by putting a
+new one in front. A sealed value is bound to what it belongs to; it does not open in another's place.
+"""
+
+import binascii
+import os
+from base64 import b64decode
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+NONCE_BYTES = 12
+KEY_BYTES = 32
+HASH_BYTES = 16
+
+
+class Unsealable(ValueError):
+    """A value that none of our keys opens here; says why, never what."""
+
+
+class Ring:
+    """The keys, by their name; the first one seals."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        self._open = {name.encode(): AESGCM(key) for name, key in keys.items()}
+        self._name = next(iter(self._open))
+        self._front = bytes([len(self._name)]) + self._name
+
+    def seal(self, plain: bytes, owner: bytes) -> bytes:
+        """Seal for an owner: [length of the key's name][name][nonce][ciphertext and tag]."""
+        nonce = os.urandom(NONCE_BYTES)
+        return self._front + nonce + self._open[self._name].encrypt(nonce, plain, owner)
+
+    def open(self, sealed: bytes, owner: bytes) -> bytes:
+        """Open what was sealed for this owner; raises Unsealable."""
+        start = 1 + (sealed[0] if sealed else 0)
+        key = self._open.get(sealed[1:start])
+        nonce, text = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
+        if not key:
+            raise Unsealable("sealed: by a key that is not in the ring")
+        try:
+            return key.decrypt(nonce, text, owner)
+        except (InvalidTag, ValueError):
+            raise Unsealable("sealed: does not open") from None
+
+
+def ring(text: str) -> Ring:
+    """Read a key ring: `name:base64,name:base64`, 32 bytes each; raises ValueError."""
+    keys = {}
+    for part in filter(None, text.split(",")):
+        name, _, key = part.strip().partition(":")
+        try:
+            keys[name] = b64decode(key, validate=True)
+        except binascii.Error:
+            raise ValueError("wants name:base64, several parted by commas") from None
+        if len(keys[name]) != KEY_BYTES or not name or len(name) > 255:
+            raise ValueError("wants a name and 32 bytes in base64 for each key")
+    if not keys:
+        raise ValueError("wants at least one key, name:base64")
+    return Ring(keys)
+
+
+def keyed_hash(key: bytes, *parts: bytes) -> bytes:
+    """Hash for look-ups: the same parts always give the same 16 bytes, to who has the key."""
+    digest = blake2b(key=key[:64], digest_size=HASH_BYTES)
+    for part in parts:
+        digest.update(len(part).to_bytes(4) + part)
+    return digest.digest()

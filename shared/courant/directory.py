@@ -1,0 +1,208 @@
+"""The directory: services, keys, templates, senders, whole and in memory, from one topic.
+
+No database is needed to accept, to check a key or to render. Each change is a record with a number
+that is never used twice; readers keep the higher one, so order and repetition do no harm. What is
+secret or personal in it (API secrets, guest lists) is sealed.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Annotated, TypeAlias
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from courant import contracts, metrics
+from courant.contracts import ENCODE, KeyType, Malformed, Time
+from courant.kafka import TopicReader
+from courant.topics import DIRECTORY, Channel, Lane
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 0.25
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """One record: the last number of a key wins."""
+
+    number: Annotated[int, Meta(ge=0)] = 0
+
+    @property
+    def key(self) -> str:
+        """Name the record in the topic."""
+        raise NotImplementedError
+
+
+class Service(Entry, frozen=True, kw_only=True, tag="service"):
+    """A client of ours, and what it may do."""
+
+    id: UUID
+    name: str
+    active: bool = True
+    restricted: bool = False  # in trial: only to its team and guests
+    permissions: frozenset[str] = frozenset({"email", "sms"})
+    email_from: str = "notify"
+    sending_domain: str | None = None
+    prefix_sms: bool = True
+    rate_limit: int = 1000  # requests in 60 s, for each key type
+    daily_email: int = 10_000
+    daily_sms: int = 1_500
+    annual_email: int = 20_000_000
+    annual_sms: int = 100_000
+    guests: bytes = b""  # sealed JSON list of the team's and guests' recipients, normalised
+
+    @property
+    def key(self) -> str:
+        return f"service/{self.id}"
+
+
+class Key(Entry, frozen=True, kw_only=True, tag="key"):
+    """An API key. Its secret is sealed, since HS256 needs it back, and found by a keyed hash."""
+
+    id: UUID
+    service_id: UUID
+    name: str
+    type: KeyType
+    secret: bytes
+    secret_hash: bytes
+    expires_at: Time | None = None  # one that has any, even in the future, counts as revoked
+
+    @property
+    def key(self) -> str:
+        return f"key/{self.id}"
+
+
+class Template(Entry, frozen=True, kw_only=True, tag="template"):
+    """One version of a template; versions are kept for good, since rows name them."""
+
+    id: UUID
+    version: int
+    service_id: UUID
+    channel: Channel
+    name: str
+    subject: str | None
+    body: str
+    lane: Lane = Lane.NORMAL
+    hidden: bool = False
+    archived: bool = False
+    created_at: Time
+    updated_at: Time | None = None
+    created_by: str = "operator"
+    valid_for_hours: int = 72  # after which an unsent one is given up
+    resend_unknown: bool = True  # when nobody can say whether a call arrived
+
+    @property
+    def key(self) -> str:
+        return f"template/{self.id}/{self.version}"
+
+
+class Sender(Entry, frozen=True, kw_only=True, tag="sender"):
+    """A reply-to address, or an SMS sender."""
+
+    id: UUID
+    service_id: UUID
+    channel: Channel
+    value: str
+    default: bool = False
+    archived: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"sender/{self.id}"
+
+
+AnyEntry: TypeAlias = Service | Key | Template | Sender
+_decode = msgspec.json.Decoder(Service | Key | Template | Sender).decode
+
+
+def decode(value: bytes) -> AnyEntry:
+    """Read an entry; raises Malformed."""
+    return contracts.read(_decode, value)
+
+
+def encode(entry: Entry) -> bytes:
+    """Write an entry."""
+    return ENCODE(entry)
+
+
+class Directory:
+    """All entries by what they are looked up by. Reading is safe from any thread."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, AnyEntry] = {}
+        self.services: dict[UUID, Service] = {}
+        self.keys: dict[UUID, dict[UUID, Key]] = defaultdict(dict)  # by service
+        self.by_secret: dict[bytes, Key] = {}
+        self.templates: dict[UUID, dict[int, Template]] = {}
+        self.senders: dict[UUID, dict[UUID, Sender]] = defaultdict(dict)  # by service
+        self.read_at: float | None = None  # monotonic; when the topic's end was last seen
+
+    def put(self, entry: AnyEntry) -> None:
+        """Take an entry, unless a later one is there."""
+        known = self._entries.get(entry.key)
+        if known and known.number > entry.number:
+            return
+        self._entries[entry.key] = entry
+        match entry:
+            case Service():
+                self.services[entry.id] = entry
+            case Key():
+                self.keys[entry.service_id] = {**self.keys[entry.service_id], entry.id: entry}
+                self.by_secret[entry.secret_hash] = entry
+            case Template():
+                versions = self.templates.get(entry.id, {})
+                self.templates[entry.id] = {**versions, entry.version: entry}
+            case Sender():
+                senders = self.senders[entry.service_id]
+                self.senders[entry.service_id] = {**senders, entry.id: entry}
+
+    def template(self, id: UUID, version: int | None = None) -> Template | None:
+        """Give a version of a template, or its newest."""
+        versions = self.templates.get(id)
+        if not versions:
+            return None
+        return versions.get(max(versions) if version is None else version)
+
+    def newest(self, service_id: UUID) -> list[Template]:
+        """Give the newest version of each of a service's templates."""
+        found = (versions[max(versions)] for versions in self.templates.copy().values())
+        return [each for each in found if each.service_id == service_id]
+
+    def default_sender(self, service_id: UUID, channel: Channel) -> Sender | None:
+        """Give what is sent from, where the client names nothing."""
+        for each in self.senders.get(service_id, {}).values():
+            if each.channel is channel and each.default and not each.archived:
+                return each
+        return None
+
+    def age(self) -> float | None:
+        """Tell how many seconds ago all was known; None before that."""
+        return None if self.read_at is None else time.monotonic() - self.read_at
+
+
+def follow(directory: Directory, bootstrap: str, name: str, stopping: Callable[[], bool]) -> None:
+    """Keep the directory as the topic is, until the stop. Runs in a thread of its own."""
+    reader = TopicReader(bootstrap, name, DIRECTORY.name)
+    try:
+        while not stopping():
+            reader.at_end = False
+            for _, value in reader.read(READ_SECONDS):
+                take(directory, value)
+            if reader.at_end or directory.read_at is not None:
+                # At its end, or quiet since: an end is told once, not at every look.
+                directory.read_at = time.monotonic()
+                metrics.DIRECTORY_AGE.set(0)
+    finally:
+        reader.close()
+
+
+def take(directory: Directory, value: bytes) -> None:
+    """Take one record; what cannot be read is passed over and told: the last good one stays."""
+    try:
+        if value:
+            directory.put(decode(value))
+    except Malformed as error:
+        log.error("directory record cannot be read", extra={"reason": str(error)})

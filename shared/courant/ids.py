@@ -1,0 +1,58 @@
+"""Ids carry their time in front (UUIDv7, and v8 where derived), so that a day is a range of ids."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from uuid import UUID
+
+DAY_MS = 86_400_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def new(now: datetime) -> UUID:
+    """Make an id of this moment (UUIDv7, RFC 9562): 48 bits of milliseconds, the rest random."""
+    return _id(_ms(now), os.urandom(10), version=7)
+
+
+def derived(day: datetime, *parts: bytes) -> UUID:
+    """Make the one id (UUIDv8) that these parts have on this UTC day.
+
+    Its time is the day's first moment, so that every process derives the same one.
+    """
+    digest = sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).digest()
+    return _id(_ms(day) // DAY_MS * DAY_MS, digest[:10], version=8)
+
+
+def _id(ms: int, tail: bytes, version: int) -> UUID:
+    low = int.from_bytes(tail) & ~(0xF << 76) & ~(0x3 << 62)
+    return UUID(int=ms << 80 | low | version << 76 | 0x2 << 62)
+
+
+def _ms(time: datetime) -> int:
+    return (time - EPOCH) // timedelta(milliseconds=1)
+
+
+def time_of(id: UUID) -> datetime | None:
+    """Give the moment an id was made at; None for one without a time (a UUIDv4, or absurd)."""
+    if id.version not in {7, 8} or id.int >> 80 > MS_MAX:
+        return None
+    return EPOCH + timedelta(milliseconds=id.int >> 80)
+
+
+MS_MAX = 253_402_300_799_999
+"""The last millisecond that a datetime can name."""
+
+
+def day_of(id: UUID) -> int:
+    """Give the day of an id, counted from 1970-01-01 UTC. Any UUID has one, if an absurd one."""
+    return (id.int >> 80) // DAY_MS
+
+
+def first_of(day: int) -> UUID:
+    """Give the lowest id that a day can have."""
+    return UUID(int=day * DAY_MS << 80)
+
+
+def day_at(time: datetime) -> int:
+    """Give the day of a time, counted in the same way."""
+    return (time - EPOCH).days

@@ -1,0 +1,391 @@
+"""The thin edge to Kafka: the loop's Consumer and Producer on librdkafka, and a whole-topic reader.
+
+Options are written out here; librdkafka's defaults would skip records (`auto.offset.reset=latest`),
+commit what is not done yet (auto commit), and take 45 s until a killed member's partitions move.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import confluent_kafka
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from courant.errors import Fenced, Unavailable
+from courant.records import Outgoing, Record
+from courant.topics import Partition, Positions
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+FLUSH_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
+POLL_INTERVAL_MAX = timedelta(minutes=5)
+"""A handler that is silent for longer has lost its partitions."""
+
+LOST = {
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.FENCED_MEMBER_EPOCH,
+    KafkaError.STALE_MEMBER_EPOCH,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._ASSIGNMENT_LOST,
+    KafkaError._NO_OFFSET,
+}
+"""Errors of a commit that mean: the partitions are another's now."""
+
+
+def _common(bootstrap: str, name: str) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": bootstrap,
+        "client.id": name,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "socket.keepalive.enable": True,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        "logger": logging.getLogger("librdkafka"),
+    }
+
+
+class KafkaConsumer:
+    """A member of a consumer group: `consume.Consumer` on a broker."""
+
+    def __init__(self, bootstrap: str, group: str, topics: Sequence[str]) -> None:
+        self._topic_ids = TopicIds(AdminClient(_common(bootstrap, group)))
+        self._positions: dict[Partition, int] = {}
+        self._resting = False
+        self._closed = False
+        self._consumer = Consumer(
+            {
+                **_common(bootstrap, group),
+                "group.id": group,
+                # The session and heartbeat are the broker's then: 9 s and 1 s (docs/deployment).
+                "group.protocol": "consumer",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "max.poll.interval.ms": int(POLL_INTERVAL_MAX.total_seconds() * 1000),
+                "fetch.wait.max.ms": 500,
+                "fetch.min.bytes": 1,
+                "fetch.error.backoff.ms": 50,
+                "queued.max.messages.kbytes": 16_384,
+                "isolation.level": "read_uncommitted",
+                # A topic's own partitions change seldom; those of the group at every deploy.
+                "allow.auto.create.topics": False,
+            }
+        )
+        self._consumer.subscribe(
+            list(topics), on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
+        )
+
+    def poll(self, limit: int) -> Sequence[Record]:
+        """Give what is there, up to `limit`, waiting a moment for a first one."""
+        first = self._ask(self._consumer.poll, POLL_SECONDS)
+        if first is None:
+            return []
+        # What came with it is in memory already: nothing is waited for.
+        rest = self._ask(self._consumer.consume, limit - 1, 0) if limit > 1 else []
+        records = []
+        for message in (first, *rest):
+            if error := message.error():
+                self._weather(error)
+            else:
+                records.append(self._record(message))
+        return records
+
+    def positions(self) -> Positions:
+        return dict(self._positions)
+
+    def seek(self, positions: Positions) -> None:
+        for each, offset in positions.items():
+            if each in self._positions:
+                self._ask(self._consumer.seek, TopicPartition(each.topic, each.number, offset))
+                self._positions[each] = offset
+
+    def starts(self, partitions: Iterable[Partition]) -> Positions:
+        """Tell where the log of each begins: what was before is gone by its retention."""
+        found = {}
+        for each in partitions:
+            spot = TopicPartition(each.topic, each.number)
+            found[each], _ = self._ask(self._consumer.get_watermark_offsets, spot, ANSWER_SECONDS)
+        return found
+
+    def rest(self, delay: timedelta) -> None:
+        self._resting = True
+        until = time.monotonic() + delay.total_seconds()
+        self._ask(self._consumer.pause, self._consumer.assignment())
+        while (left := until - time.monotonic()) > 0:
+            message = self._consumer.poll(min(left, POLL_SECONDS))
+            if message is not None and not message.error():
+                self._again(message)
+        self._resting = False
+        self._ask(self._consumer.resume, self._consumer.assignment())
+
+    def commit(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        ends = {record.partition: record.offset + 1 for record in records}
+        self.commit_at(ends)
+
+    def commit_at(self, positions: Positions) -> None:
+        """Say that all before these is done; raises Fenced, Unavailable."""
+        spots = [TopicPartition(each.topic, each.number, at) for each, at in positions.items()]
+        try:
+            answers = self._consumer.commit(offsets=spots, asynchronous=False)
+        except KafkaException as raised:
+            self._refused(raised.args[0])
+            return
+        for answer in answers or ():
+            if answer.error:
+                self._refused(answer.error)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if not self._closed:
+            self._closed = True
+            self._consumer.close()
+
+    def _refused(self, error: KafkaError) -> None:
+        if error.code() in LOST:
+            raise Fenced(error.name())
+        if error.fatal():
+            raise KafkaException(error)
+        raise Unavailable(f"commit: {error.name()}")
+
+    def _record(self, message: Message) -> Record:
+        topic, number, offset = message.topic(), message.partition(), message.offset()
+        assert topic is not None
+        assert number is not None
+        assert offset is not None
+        partition = Partition(topic, self._topic_ids[topic], number)
+        self._positions[partition] = offset + 1
+        _, ms = message.timestamp()
+        return Record(
+            partition=partition,
+            offset=offset,
+            key=message.key() or b"",  # type: ignore[arg-type]  # no deserializer is set: bytes
+            value=message.value() or b"",  # type: ignore[arg-type]
+            headers=tuple((name, value or b"") for name, value in message.headers() or ()),  # type: ignore[misc]
+            timestamp=datetime.fromtimestamp(ms / 1000, UTC),
+        )
+
+    def _again(self, message: Message) -> None:
+        # It was on its way when the partitions were paused.
+        topic, number = message.topic(), message.partition()
+        assert topic is not None
+        assert number is not None
+        self._ask(self._consumer.seek, TopicPartition(topic, number, message.offset() or 0))
+
+    def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if not partitions:
+            return
+        places = consumer.committed(partitions, timeout=ANSWER_SECONDS)
+        for place in places:
+            partition = Partition(place.topic, self._topic_ids[place.topic], place.partition)
+            if place.offset < 0:  # nothing was committed: from the log's start
+                place.offset, _ = consumer.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
+            self._positions[partition] = place.offset
+        consumer.incremental_assign(places)
+        if self._resting:
+            consumer.pause(places)
+        log.info("partitions given", extra={"partitions": _names(places)})
+
+    def _taken(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {(each.topic, each.partition) for each in partitions}
+        self._positions = {
+            each: place
+            for each, place in self._positions.items()
+            if (each.topic, each.number) not in gone
+        }
+        consumer.incremental_unassign(partitions)
+        if partitions:
+            log.info("partitions taken", extra={"partitions": _names(partitions)})
+
+    def _ask(self, method: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return method(*args)
+        except KafkaException as raised:
+            error: KafkaError = raised.args[0]
+            self._weather(error)
+            raise Unavailable(f"Kafka: {error.name()}") from None
+
+    def _weather(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise KafkaException(error)
+        if error.code() == KafkaError._PARTITION_EOF:
+            return
+        log.debug("from Kafka", extra={"reason": error.name()})
+
+
+def _names(partitions: Iterable[TopicPartition]) -> list[str]:
+    return sorted(f"{each.topic}/{each.partition}" for each in partitions)
+
+
+class TopicIds:
+    """The ids of topics by name, asked for once; a topic made anew has another."""
+
+    def __init__(self, admin: AdminClient) -> None:
+        self._admin = admin
+        self._ids: dict[str, UUID] = {}
+
+    def __getitem__(self, topic: str) -> UUID:
+        if topic not in self._ids:
+            self._ids[topic] = topic_ids(self._admin, [topic])[topic]
+        return self._ids[topic]
+
+
+def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
+    """Ask for the ids of topics; raises Unavailable."""
+    asked = confluent_kafka.TopicCollection(list(names))
+    found = admin.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+    try:
+        return {name: _uuid(future.result().topic_id) for name, future in found.items()}
+    except KafkaException as raised:
+        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+
+
+def _uuid(id: confluent_kafka.Uuid) -> UUID:
+    high = id.get_most_significant_bits() & (2**64 - 1)
+    low = id.get_least_significant_bits() & (2**64 - 1)
+    return UUID(int=high << 64 | low)
+
+
+class KafkaProducer:
+    """A writer that returns from `flush` only when every in-sync replica has all that is queued."""
+
+    def __init__(self, bootstrap: str, name: str) -> None:
+        self._failed: list[tuple[Outgoing, KafkaError]] = []
+        self._producer = Producer(
+            {
+                **_common(bootstrap, name),
+                "acks": "all",
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                "message.max.bytes": 4 * 1024 * 1024,
+                "queue.buffering.max.messages": 200_000,
+                "queue.buffering.max.kbytes": 131_072,
+                # What is queued stays queued: a known outcome must not die in memory because the
+                # broker blinked.
+                "message.timeout.ms": 0,
+            }
+        )
+
+    def produce(self, outgoing: Outgoing) -> None:
+        self._put(outgoing)
+
+    def _put(self, outgoing: Outgoing) -> None:
+        def told(error: KafkaError | None, _: Message) -> None:
+            if error:
+                self._failed.append((outgoing, error))
+
+        while True:
+            try:
+                self._producer.produce(
+                    outgoing.topic,
+                    key=outgoing.key,
+                    value=outgoing.value,
+                    headers=list(outgoing.headers),
+                    on_delivery=told,
+                )
+                return
+            except BufferError:
+                self._producer.poll(POLL_SECONDS)
+
+    def flush(self) -> None:
+        left = self._producer.flush(FLUSH_SECONDS)
+        failed, self._failed = self._failed, []
+        for outgoing, error in failed:
+            if error.fatal() or error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                raise KafkaException(error)
+            self._put(outgoing)
+        if failed or left:
+            reason = failed[0][1].name() if failed else "no answer yet"
+            raise Unavailable(f"{left + len(failed)} records not acknowledged: {reason}")
+
+
+class TopicReader:
+    """Reads one partition from its start without a group: for who keeps all of a topic in memory."""
+
+    def __init__(self, bootstrap: str, name: str, topic: str) -> None:
+        self._topic = topic
+        self._consumer = Consumer(
+            {
+                **_common(bootstrap, name),
+                "group.id": f"{name}.reader",  # required by the client; never joined or committed
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 250,
+                "allow.auto.create.topics": False,
+            }
+        )
+        self._consumer.assign([TopicPartition(topic, 0, confluent_kafka.OFFSET_BEGINNING)])
+        self.at_end = False
+
+    def read(self, seconds: float) -> Iterator[tuple[bytes, bytes]]:
+        """Give the keys and values that come within the time; `at_end` tells of the topic's end."""
+        for message in self._consumer.consume(1000, seconds):
+            error = message.error()
+            if not error:
+                yield message.key() or b"", message.value() or b""  # type: ignore[misc]
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self.at_end = True
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+
+def ends(admin: AdminClient, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+    """Ask where each partition's log ends; raises Unavailable."""
+    wanted = {
+        TopicPartition(each.topic, each.number): confluent_kafka.admin.OffsetSpec.latest()
+        for each in partitions
+    }
+    futures = admin.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
+    by_name = {(each.topic, each.number): each for each in partitions}
+    try:
+        return {
+            by_name[spot.topic, spot.partition]: future.result().offset
+            for spot, future in futures.items()
+        }
+    except KafkaException as raised:
+        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+
+
+def partitions(admin: AdminClient, topics: Iterable[str]) -> list[Partition]:
+    """Ask which partitions these topics have now; raises Unavailable."""
+    asked = confluent_kafka.TopicCollection(list(topics))
+    found = admin.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+    try:
+        described = {name: future.result() for name, future in found.items()}
+    except KafkaException as raised:
+        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+    return [
+        Partition(name, _uuid(topic.topic_id), each.id)
+        for name, topic in described.items()
+        for each in topic.partitions
+    ]
+
+
+def committed(
+    admin: AdminClient, group: str, wanted: Sequence[Partition]
+) -> Mapping[Partition, int]:
+    """Ask how far a group has committed; a partition without a commit is left out."""
+    spots = [TopicPartition(each.topic, each.number) for each in wanted]
+    asked = confluent_kafka.ConsumerGroupTopicPartitions(group, spots)
+    [future] = admin.list_consumer_group_offsets([asked], request_timeout=ANSWER_SECONDS).values()
+    by_name = {(each.topic, each.number): each for each in wanted}
+    try:
+        found = future.result().topic_partitions
+    except KafkaException as raised:
+        if raised.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return {}
+        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+    return {by_name[s.topic, s.partition]: s.offset for s in found if s.offset >= 0}

@@ -1,0 +1,60 @@
+"""Logs: a fixed phrase and fields, as JSON, or pretty on a terminal. Never personal data."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+OURS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
+
+
+def fields(record: logging.LogRecord) -> dict[str, object]:
+    """Give what was passed as `extra`."""
+    return {name: value for name, value in record.__dict__.items() if name not in OURS}
+
+
+class Json(logging.Formatter):
+    """One JSON object a line."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "what": record.getMessage(),
+            **fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class Pretty(logging.Formatter):
+    """For a person at a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
+        colour = COLOURS.get(record.levelname, "")
+        told = "  ".join(f"{name}={value}" for name, value in fields(record).items())
+        line = (
+            f"{at} {colour}{record.levelname:<7}\x1b[0m {record.getMessage()}  \x1b[2m{told}\x1b[0m"
+        )
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def start(service: str, form: Literal["json", "pretty", "auto"], level: str) -> None:
+    """Send every log line of this process to stderr in one form."""
+    handler = logging.StreamHandler(sys.stderr)
+    pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
+    handler.setFormatter(Pretty() if pretty else Json(service))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # These tell at INFO what we tell ourselves.
+    for loud in ("botocore", "urllib3", "httpx", "httpcore", "faust", "aiokafka", "mode"):
+        logging.getLogger(loud).setLevel(logging.WARNING)

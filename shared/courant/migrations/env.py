@@ -1,0 +1,16 @@
+"""How Alembic reaches the database; one transaction for all steps."""
+
+from alembic import context
+from sqlalchemy import create_engine, text
+
+from courant.tables import metadata
+
+url = context.config.get_main_option("sqlalchemy.url")
+assert url
+engine = create_engine(url, connect_args={"connect_timeout": 10})
+with engine.begin() as connection:
+    # Two upgrades at once, of replicas that start together, do it one after the other.
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('courant.migrations'))"))
+    context.configure(connection=connection, target_metadata=metadata)
+    context.run_migrations()
+engine.dispose()

@@ -1,0 +1,123 @@
+"""What every process does besides its work: threads for its stages, health, metrics, signals."""
+
+import gc
+import json
+import logging
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Protocol
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from prometheus_client import make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from courant import consume
+from courant.kafka import KafkaConsumer, KafkaProducer
+
+log = logging.getLogger(__name__)
+
+
+class Check(Protocol):
+    """A question whose answer is None, or why not."""
+
+    def __call__(self) -> str | None: ...
+
+
+class Quiet(WSGIRequestHandler):
+    """Probes come every second; nobody reads of them."""
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def health(host: str, port: int, ready: Check) -> ThreadingWSGIServer:
+    """Serve `/healthz` (alive), `/readyz` (can do its job) and `/metrics` in a thread."""
+    metrics = make_wsgi_app()
+
+    def app(environ: WSGIEnvironment, start: StartResponse) -> Any:
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                return metrics(environ, start)
+            case "/healthz":
+                reason = None
+            case "/readyz":
+                reason = ready()
+            case _:
+                start("404 Not Found", [])
+                return []
+        start("503 Service Unavailable" if reason else "200 OK", [("Content-Type", "application/json")])  # fmt: skip
+        return [json.dumps({"status": "ok"} if not reason else {"reason": reason}).encode()]
+
+    server = make_server(host, port, app, ThreadingWSGIServer, Quiet)
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT, or when a thread died; everybody asks it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.failed = False
+
+    def __call__(self) -> bool:
+        return self._event.is_set()
+
+    def listen(self) -> None:
+        """Take the signals; from the main thread only."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._event.set())
+
+    def set(self, failed: bool = False) -> None:
+        """Stop, because work is over or cannot go on."""
+        self.failed = self.failed or failed
+        self._event.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it is set, or the time is over."""
+        return self._event.wait(seconds)
+
+
+def start(name: str, work: Callable[[], None], stop: Stop) -> threading.Thread:
+    """Run `work` in a thread; what it raises ends the process: a supervisor starts it anew."""
+
+    def guarded() -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("thread died, the process ends", extra={"thread": name})
+            stop.set(failed=True)
+
+    thread = threading.Thread(target=guarded, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def run_stages(
+    stages: Sequence[consume.Stage[Any]], bootstrap: str, stop: Stop
+) -> Mapping[str, threading.Thread]:
+    """Give each stage a consumer, a producer and a thread of its own."""
+
+    def work(stage: consume.Stage[Any]) -> None:
+        with closing(KafkaConsumer(bootstrap, stage.group, stage.topics)) as consumer:
+            consume.run(consumer, KafkaProducer(bootstrap, stage.group), stage, stop)
+
+    return {stage.group: start(stage.group, lambda s=stage: work(s), stop) for stage in stages}  # type: ignore[misc]
+
+
+def run(threads: Mapping[str, threading.Thread], stop: Stop, leave_seconds: float = 25.0) -> int:
+    """Wait for the stop, then for the threads; give the process's exit code."""
+    # What was imported and built lives for good: the collector need not look at it again.
+    gc.freeze()
+    stop.wait()
+    log.info("stopping", extra={"failed": stop.failed})
+    for name, thread in threads.items():
+        thread.join(leave_seconds)
+        if thread.is_alive():
+            log.error("thread did not stop in time", extra={"thread": name})
+            return 1
+    log.info("stopped")
+    return 1 if stop.failed else 0

@@ -1,0 +1,141 @@
+"""Settings: declared once a service, read from the environment, wrong ones named all at once.
+
+A wrong value stops the start and names the variable, what it wants and what it got; a secret's value
+is never shown. A secret may also come from a file: the variable's name with `_FILE` names it.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from courant import crypto
+
+S = TypeVar("S", bound="Settings")
+
+
+def _ring(value: SecretStr) -> SecretStr:
+    crypto.ring(value.get_secret_value())
+    return value
+
+
+def _database(value: SecretStr) -> SecretStr:
+    try:
+        url = make_url(value.get_secret_value())
+    except ArgumentError:
+        raise ValueError("is no URL") from None
+    if not url.drivername.startswith("postgresql") or not url.host:
+        raise ValueError("is of another kind")
+    return value
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < HASH_KEY_MIN:
+        raise ValueError("is too short")
+    return value
+
+
+HASH_KEY_MIN = 16
+Port = Annotated[int, Field(ge=1, le=65535, description="a port from 1 to 65535")]
+Seconds = Annotated[float, Field(ge=0.1, le=86_400, description="seconds, from 0.1 to 86400")]
+DatabaseUrl = Annotated[
+    SecretStr,
+    AfterValidator(_database),
+    Field(description="postgresql://user:password@host/name"),
+]
+SealKeys = Annotated[
+    SecretStr,
+    AfterValidator(_ring),
+    Field(description="name:base64 of 32 bytes; several parted by commas, the first seals"),
+]
+HashKey = Annotated[
+    SecretStr,
+    AfterValidator(_long_enough),
+    Field(description=f"a secret of at least {HASH_KEY_MIN} characters"),
+]
+
+
+class Settings(BaseSettings):
+    """What every service takes."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    kafka_bootstrap_servers: Annotated[
+        str, Field(min_length=3, description="host:port, several parted by commas")
+    ]
+    courant_log_format: Annotated[
+        Literal["json", "pretty", "auto"], Field(description="json, pretty or auto")
+    ] = "auto"
+    courant_log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Field(description="debug, info, warning or error"),
+    ] = "info"
+
+
+class StoreSettings(Settings):
+    """What a service that works on Postgres takes besides."""
+
+    database_url: DatabaseUrl
+    courant_lease_seconds: Annotated[
+        float,
+        Field(ge=1, le=300, description="seconds that a claim holds, from 1 to 300; all alike"),
+    ] = 30.0
+    courant_margin_seconds: Annotated[
+        float, Field(ge=0.1, le=60, description="seconds beyond the lease, from 0.1 to 60")
+    ] = 5.0
+
+
+def load(kind: type[S], service: str) -> S:
+    """Read the settings, or say what is wrong with all of them and end the process with 2."""
+    try:
+        return kind(**_from_files(kind))
+    except ValidationError as error:
+        print("\n".join([f"{service}: settings are not usable", *complaints(kind, error)]),  # noqa: T201  # before there is a log
+              file=sys.stderr)  # fmt: skip
+        raise SystemExit(2) from None
+
+
+def complaints(kind: type[Settings], error: ValidationError) -> list[str]:
+    """Say for each wrong setting its variable, what it wants and, unless secret, what it got."""
+    lines = []
+    for each in error.errors(include_url=False):
+        name = str(each["loc"][0])
+        field = kind.model_fields[name]
+        wants = field.description or "another value"
+        if each["type"] == "missing":
+            lines.append(f"  {name.upper():<28} is not set; wants {wants}")
+        elif "Secret" in str(field.annotation):
+            lines.append(f"  {name.upper():<28} wants {wants}; what it got is not shown")
+        else:
+            lines.append(f'  {name.upper():<28} wants {wants}, got "{each["input"]}"')
+    return sorted(set(lines))
+
+
+def _from_files(kind: type[Settings]) -> dict[str, Any]:
+    found = {}
+    for name in kind.model_fields:
+        path = os.environ.get(f"{name.upper()}_FILE")
+        if path and name.upper() not in os.environ:
+            try:
+                found[name] = Path(path).read_text().strip()
+            except OSError as error:
+                sys.exit(f"settings are not usable\n  {name.upper()}_FILE  names no readable file: "
+                         f"{error.strerror}")  # fmt: skip
+    return found
+
+
+def declared(kind: type[Settings]) -> list[tuple[str, str, str]]:
+    """Give each variable's name, default and what it wants, for `.env.example` and the docs."""
+    return [
+        (
+            name.upper(),
+            "" if field.is_required() else str(field.get_default()),
+            field.description or "",
+        )
+        for name, field in kind.model_fields.items()
+    ]

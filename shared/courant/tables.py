@@ -1,0 +1,145 @@
+"""The tables. Migrations are made from these.
+
+Notifications and events are partitioned by day of the id; the saver makes each day when it comes.
+"""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+
+from courant import lifecycle
+from courant.lifecycle import State
+
+metadata = MetaData()
+
+BY_DAY = "RANGE (id)"
+TIME = DateTime(timezone=True)
+EPOCH = "extract(epoch FROM raised_at - timestamptz '2020-01-01 00:00Z')::int"
+
+
+def only(state: State) -> object:
+    """Restrict an index to the rows of one state: it stays as small as what waits there."""
+    return text(f"state = '{state}'")
+
+
+# fmt: off
+notifications = Table(
+    "notifications", metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("service_id", Uuid, nullable=False),
+    Column("key_id", Uuid, nullable=False),
+    Column("key_type", Text, nullable=False),
+    Column("template_id", Uuid, nullable=False),
+    Column("template_version", Integer, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("job_id", Uuid),
+    Column("job_row", Integer),
+    Column("reference", Text),
+    Column("sender_id", Uuid),
+    Column("recipient_hash", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # all that is personal; the saver has no key
+    Column("accepted_at", TIME, nullable=False),
+    Column("not_before", TIME),
+    Column("scheduled_for", TIME),
+    Column("state", Text, nullable=False, server_default=lifecycle.Move.SAVED.after),
+    Column("state_at", TIME, nullable=False, server_default=func.now()),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("tries", Integer, nullable=False, server_default="0"),  # outcomes that blame the message
+    Column("lease_until", TIME),
+    Column("issued_at", TIME, nullable=False, server_default=func.now()),
+    Column("sent_at", TIME),
+    Column("message_id", Text),  # the provider's
+    Column("reason", Text),      # of the last move that had one
+    Column("response", Text),    # the provider's words, for the API
+    CheckConstraint(lifecycle.check(), name="state_is_known"),
+    # A text of 9,000 characters would be too long for a B-tree's entry.
+    Index("notifications_by_reference", "reference", postgresql_using="hash"),
+    Index("notifications_by_service", "service_id", "id"),
+    Index("notifications_created", "issued_at", postgresql_where=only(State.CREATED)),
+    Index("notifications_claimed", "lease_until", postgresql_where=only(State.CLAIMED)),
+    Index("notifications_sending", "state_at", postgresql_where=only(State.SENDING)),
+    postgresql_partition_by=BY_DAY,
+)
+events = Table(
+    "events", metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("number", BigInteger, Identity(always=True), primary_key=True),
+    Column("move", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("made", Boolean, nullable=False, server_default="true"),  # false: it came too late
+    Column("reason", Text),
+    Column("at", TIME, nullable=False, server_default=func.now()),
+    postgresql_partition_by=BY_DAY,
+)
+calls = Table(  # to providers, whose outcome is not known yet
+    "calls", metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("notifications", ARRAY(Uuid), nullable=False),
+    Column("attempts", ARRAY(Integer), nullable=False),
+    Column("at", TIME, nullable=False, server_default=func.now()),
+    Index("calls_by_notification", "notifications", postgresql_using="gin"),
+)
+positions = Table(  # how far the log is folded
+    "positions", metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next", BigInteger, nullable=False),
+)
+marks = Table(  # recovery's, every second: what was written before this time ends there
+    "marks", metadata,
+    Column("at", TIME, primary_key=True),
+    Column("topic_id", Uuid, primary_key=True),
+    Column("family", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("ends", ARRAY(BigInteger), nullable=False),  # by partition, from 0
+)
+holds = Table(  # stops of claims and sweeps; one that was lifted stays, for its epoch
+    "holds", metadata,
+    Column("scope", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("stands", Boolean, nullable=False, server_default="true"),
+    Column("raised_at", TIME, nullable=False, server_default=func.now()),
+    # A claim takes greatest(attempt + 1, epoch): no attempt that Postgres forgot is given again.
+    Column("epoch", Integer, Computed(EPOCH, persisted=True)),
+)
+servers = Table("servers", metadata, Column("id", Text, primary_key=True))  # that have been seen
+idempotency = Table(  # which notification a client's Idempotency-Key stands for, kept 48 h
+    "idempotency", metadata,
+    Column("service_id", Uuid, primary_key=True),
+    Column("key_hash", LargeBinary, primary_key=True),
+    Column("id", Uuid, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("at", TIME, nullable=False, server_default=func.now(), index=True),
+)
+aliases = Table(  # ids that were answered 201, of which another is the one notification
+    "aliases", metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("winner", Uuid, nullable=False),
+    Column("at", TIME, nullable=False, server_default=func.now(), index=True),
+)
+directory = Table(  # a row is a record of the topic `directory`
+    "directory", metadata,
+    Column("key", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),  # never used twice
+    Column("value", LargeBinary, nullable=False),
+)
+directory_number = Sequence("directory_number", metadata=metadata, data_type=BigInteger)
+# fmt: on

@@ -1,0 +1,107 @@
+"""Valid things for tests, each from one small number."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+from zlib import crc32
+
+from courant import ids, topics
+from courant.contracts import (
+    Answer,
+    Attempt,
+    Contract,
+    Decided,
+    KeyType,
+    Notification,
+    Outcome,
+    Outcomes,
+    Receipt,
+    Says,
+    Started,
+)
+from courant.lifecycle import Move
+from courant.records import Outgoing, Record
+from courant.topics import Channel, Lane, Partition
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+INBOX = topics.INBOX.topic(Channel.EMAIL, Lane.NORMAL)
+PERSISTED = topics.PERSISTED.topic(Channel.EMAIL, Lane.NORMAL)
+DELIVERY = topics.DELIVERY.name
+RECEIPTS = topics.RECEIPTS.name
+
+
+def id_of(number: int) -> UUID:
+    """Give the same id for the same number, of today."""
+    return UUID(int=ids.first_of(ids.day_at(NOW)).int + number)
+
+
+def number_of(id: UUID) -> int:
+    """Give back the number."""
+    return id.int - id_of(0).int
+
+
+def notification(number: int, reference: str | None = None) -> Notification:
+    """Build a notification."""
+    return Notification(
+        id=id_of(number),
+        service_id=UUID(int=7),
+        key_id=UUID(int=8),
+        key_type=KeyType.NORMAL,
+        template_id=UUID(int=9),
+        template_version=3,
+        channel=Channel.EMAIL,
+        lane=Lane.NORMAL,
+        reference=reference,
+        recipient_hash=b"\xfe" * 16,
+        sealed=b"\x00sealed\xff",
+        accepted_at=NOW,
+    )
+
+
+def started(call: int, attempts: dict[int, int]) -> Started:
+    """Build the record of a call that is about to be made, from numbers and their attempts."""
+    tried = tuple(Attempt(id=id_of(each), attempt=attempts[each]) for each in attempts)
+    return Started(call=UUID(int=call), attempts=tried)
+
+
+def outcomes(call: int, answers: dict[int, tuple[int, str]]) -> Outcomes:
+    """Build the record of what came of a call, from numbers, their attempts and outcomes."""
+    told = tuple(
+        Answer(id=id_of(number), attempt=attempt, outcome=Outcome(outcome))
+        for number, (attempt, outcome) in answers.items()
+    )
+    return Outcomes(call=UUID(int=call), answers=told)
+
+
+def decided(number: int, move: Move, attempt: int = 1, reason: str | None = None) -> Decided:
+    """Build a decision of recovery's."""
+    return Decided(id=id_of(number), attempt=attempt, move=move, reason=reason)
+
+
+def receipt(number: int, says: str, attempt: int = 1) -> Receipt:
+    """Build a provider's receipt."""
+    return Receipt(id=id_of(number), attempt=attempt, says=Says(says))
+
+
+def partition(topic: str, number: int = 0) -> Partition:
+    """Give a partition of a topic, whose id is the same in every test."""
+    return Partition(topic, UUID(int=crc32(topic.encode())), number)
+
+
+def outgoing(contract: Contract) -> Outgoing:
+    """Write a contract as the service that owns it would."""
+    match contract:
+        case Notification():
+            return Outgoing(INBOX, contract.id.bytes, contract.encode())
+        case Receipt():
+            return Outgoing(RECEIPTS, contract.id.bytes, contract.encode())
+        case Started() | Outcomes():
+            return Outgoing(DELIVERY, contract.call.bytes, contract.encode())
+        case Decided():
+            return Outgoing(DELIVERY, contract.id.bytes, contract.encode())
+    raise AssertionError(contract)
+
+
+def record(contract: Contract, offset: int = 0) -> Record:
+    """Read it as the saver would."""
+    written = outgoing(contract)
+    return Record(partition(written.topic), offset, written.key, written.value, (), NOW)

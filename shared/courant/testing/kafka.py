@@ -1,0 +1,149 @@
+"""A Kafka in memory that behaves like the real one where it hurts.
+
+Kept: partitions by key, one position per group, rebalance on join and leave, commits fenced by
+epoch, writes that reach the log only in flush and one by one, a broker that refuses for a while.
+Left out: time, retention, reordering between partitions.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
+from zlib import crc32
+
+from courant.errors import Fenced, Unavailable
+from courant.records import Outgoing, Record
+from courant.testing.builders import NOW, partition
+from courant.topics import Partition, Positions
+
+PARTITIONS = 3
+
+
+class Place(Protocol):
+    """Where things happen: a world."""
+
+    journal: list[tuple[str, str]]
+    clock: int
+
+    def pass_by(self) -> None: ...
+
+
+class FakeKafka:
+    """Topics, and the groups that read them."""
+
+    def __init__(self, world: Place) -> None:
+        self.world = world
+        self.log: dict[Partition, list[Record]] = {}
+        self.committed: dict[tuple[str, Partition], int] = defaultdict(int)
+        self.members: dict[str, list[FakeConsumer]] = defaultdict(list)
+        self.epoch: dict[str, int] = defaultdict(int)
+        self.refusals = 0  # how often flush will fail yet
+
+    def partitions(self, *topics: str) -> list[Partition]:
+        """Give the partitions of these topics, made where they are not there yet."""
+        found = [partition(topic, number) for topic in topics for number in range(PARTITIONS)]
+        for each in found:
+            self.log.setdefault(each, [])
+        return found
+
+    def append(self, outgoing: Outgoing) -> None:
+        """Make one record durable."""
+        at = self.partitions(outgoing.topic)[crc32(outgoing.key) % PARTITIONS]
+        log = self.log[at]
+        log.append(Record(at, len(log), outgoing.key, outgoing.value, outgoing.headers, NOW))
+        origin = dict(outgoing.headers).get("courant.origin", b"").decode()
+        self.world.journal.append((outgoing.topic, origin or str(UUID(bytes=outgoing.key))))
+
+    def rebalance(self, group: str, members: "list[FakeConsumer]") -> None:
+        """Share the group's partitions among these members, and no others."""
+        self.members[group] = members
+        self.epoch[group] += 1
+
+
+class FakeConsumer:
+    """A member of a group."""
+
+    def __init__(self, kafka: FakeKafka, group: str, topics: Sequence[str]) -> None:
+        self.kafka, self.group, self.topics = kafka, group, topics
+        self.rests = 0
+        self.empties = 0  # polls in a row that gave nothing
+        self._epoch = -1
+        self._positions: dict[Partition, int] = {}
+
+    def poll(self, limit: int) -> Sequence[Record]:
+        if self not in self.kafka.members[self.group]:
+            self.kafka.rebalance(self.group, [*self.kafka.members[self.group], self])
+        if self._epoch != self.kafka.epoch[self.group]:
+            self._epoch = self.kafka.epoch[self.group]
+            members = self.kafka.members[self.group]
+            self._positions = {
+                partition: self.kafka.committed[self.group, partition]
+                for partition in self.kafka.partitions(*self.topics)
+                if members[partition.number % len(members)] is self
+            }
+        records = [
+            record
+            for partition, position in self._positions.items()
+            for record in self.kafka.log[partition][position:]
+        ][:limit]
+        for record in records:
+            self._positions[record.partition] = record.offset + 1
+        self.empties = 0 if records else self.empties + 1
+        self.kafka.world.pass_by()
+        return records
+
+    def positions(self) -> Positions:
+        return dict(self._positions)
+
+    def seek(self, positions: Positions) -> None:
+        self._positions.update(
+            {each: there for each, there in positions.items() if each in self._positions}
+        )
+
+    def starts(self, partitions: Iterable[Partition]) -> Positions:
+        return dict.fromkeys(partitions, 0)
+
+    def rest(self, delay: timedelta) -> None:
+        """Count the times of rest; who is away from work can still be struck."""
+        assert delay
+        self.rests += 1
+        self.kafka.world.pass_by()
+
+    def commit(self, records: Sequence[Record]) -> None:
+        self.kafka.world.pass_by()
+        if self._epoch != self.kafka.epoch[self.group]:
+            raise Fenced
+        for record in records:
+            self.kafka.committed[self.group, record.partition] = record.offset + 1
+        self.kafka.world.pass_by()
+
+    def commit_at(self, positions: Positions) -> None:
+        if self._epoch != self.kafka.epoch[self.group]:
+            raise Fenced
+        self.kafka.committed.update({(self.group, each): at for each, at in positions.items()})
+
+    def leave(self) -> None:
+        """Leave the group, by will or by death."""
+        others = [each for each in self.kafka.members[self.group] if each is not self]
+        self.kafka.rebalance(self.group, others)
+
+
+class FakeProducer:
+    """A producer whose buffer dies with it."""
+
+    def __init__(self, kafka: FakeKafka) -> None:
+        self.kafka = kafka
+        self._buffer: list[Outgoing] = []
+
+    def produce(self, outgoing: Outgoing) -> None:
+        self._buffer.append(outgoing)
+
+    def flush(self) -> None:
+        """Make the queued records durable, one by one; raises Unavailable."""
+        while self._buffer:
+            self.kafka.world.pass_by()
+            if self.kafka.refusals:
+                self.kafka.refusals -= 1
+                raise Unavailable("the broker is slow")
+            self.kafka.append(self._buffer.pop(0))

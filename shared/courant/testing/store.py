@@ -1,0 +1,220 @@
+"""A Postgres in memory, as the saver and a deliverer know it.
+
+Kept: transactions that are all or none, of which the first to commit wins; the place in the log;
+holds; a server that comes back as an earlier one. Left out: locks, time, days.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+from uuid import UUID
+
+from courant import topics
+from courant.contracts import Notification, Started
+from courant.errors import Behind, Refused, Unavailable, require
+from courant.lifecycle import SHOWN, Move, Note, Report, State
+from courant.records import Keep, Span
+from courant.testing.kafka import Place
+from courant.topics import Family, Partition, Positions
+
+T = TypeVar("T")
+
+SECONDS = 30
+"""In a lease, the world's unit of time: more than a row can have attempts in it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of notifications."""
+
+    notification: Notification
+    state: State = State.CREATED
+    attempt: int = 0
+    claimed_at: int = 0
+
+
+@dataclass
+class Tables:
+    """All that is in Postgres."""
+
+    rows: dict[UUID, Row] = field(default_factory=dict)
+    events: list[tuple[str, UUID, int, bool]] = field(default_factory=list)
+    calls: dict[UUID, Started] = field(default_factory=dict)
+    positions: dict[Partition, int] = field(default_factory=dict)
+    marks: dict[int, Positions] = field(default_factory=dict)  # by time, one a lease
+    held: bool = False
+    raised_at: int = 0
+    epoch: int = 0
+    server: int = 0  # which start of which server it was that last wrote here
+
+    def hold(self, now: int) -> None:
+        """Raise the hold, or renew it."""
+        self.held = True
+        self.raised_at = now
+        self.epoch = SECONDS * now
+        self.marks = {}
+
+    def passed(self, family: Family) -> int:
+        """Give T: the time of the newest mark that is passed in all of a family's partitions."""
+        return max(
+            time
+            for time, ends in [(0, {}), *self.marks.items()]
+            if all(
+                self.positions.get(each, 0) >= end
+                for each, end in ends.items()
+                if topics.family(each.topic) == family.name
+            )
+        )
+
+    def copy(self) -> "Tables":
+        """Copy the tables; rows are never changed, only replaced."""
+        return replace(
+            self,
+            rows=self.rows.copy(),
+            events=self.events.copy(),
+            calls=self.calls.copy(),
+            positions=self.positions.copy(),
+        )
+
+
+class FakeStore:
+    """The saver's store, and the deliverer's claim."""
+
+    def __init__(self, world: Place) -> None:
+        self.world = world
+        self.tables = Tables()
+        self._past: list[Tables] = []  # every commit's
+        self._server = 0
+
+    def roll_back(self) -> None:
+        """Become what it was half of its commits ago. Whoever was at work has lost it."""
+        del self._past[len(self._past) // 2 :]
+        self.tables = self._past[-1].copy() if self._past else Tables()
+        self._server += 1
+
+    @contextmanager
+    def transaction(self) -> Iterator[Tables]:
+        """Give a copy that becomes the truth, if no other did meanwhile."""
+        before, tables = self.tables, self.tables.copy()
+        if tables.server != self._server:
+            tables.server = self._server
+            tables.hold(self.world.clock)
+        try:
+            yield tables
+        except Behind:
+            with self.transaction() as tables:
+                tables.hold(self.world.clock)
+            raise
+        if tables == before:
+            return  # it only looked
+        self.world.pass_by()
+        if self.tables is not before:
+            raise Unavailable("the connection was lost")
+        self.tables = tables
+        self._past.append(tables)
+        added = tables.events[len(before.events) :]
+        self.world.journal += [(str(move), str(id)) for move, id, *_ in added]
+        self.world.pass_by()
+
+    def compare(self, positions: Positions) -> None:
+        with self.transaction() as tables:
+            require(positions, tables.positions)
+
+    def skip(self, starts: Positions) -> None:
+        with self.transaction() as tables:
+            tables.positions.update(starts)
+
+    @contextmanager
+    def fold(self, span: Span) -> Iterator["FakeFold"]:
+        with self.transaction() as tables:
+            require({each: offsets.start for each, offsets in span.items()}, tables.positions)
+            places = dict(tables.positions)
+            for each, offsets in span.items():
+                tables.positions[each] = max(places.get(each, 0), offsets.stop)
+            yield FakeFold(tables, places)
+
+    def claim(self, ids: Iterable[UUID]) -> dict[UUID, int]:
+        """Claim those of the rows that wait, each for an attempt that was never used.
+
+        Raises Unavailable under a hold.
+        """
+        claimed = {}
+        with self.transaction() as tables:
+            if tables.held:
+                raise Unavailable("on hold")
+            for id in ids:
+                row = tables.rows.get(id)
+                if row and Move.CLAIMED.allows(row.state, row.attempt, row.attempt):
+                    claimed[id] = max(row.attempt + 1, tables.epoch)
+                    tables.rows[id] = Row(
+                        row.notification, State.CLAIMED, claimed[id], self.world.clock
+                    )
+        return claimed
+
+
+class FakeFold:
+    """A transaction on tables that nobody else sees yet."""
+
+    def __init__(self, tables: Tables, places: Positions) -> None:
+        self._tables, self._places = tables, places
+
+    def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
+        return [
+            each
+            for each in kept
+            if each.record.offset >= self._places.get(each.record.partition, 0)
+        ]
+
+    def lock(self, ids: set[UUID]) -> set[UUID]:
+        missing = ids - self._tables.rows.keys()
+        if missing and not self._tables.passed(topics.INBOX):
+            raise Unavailable("rows may still be in the inbox")
+        return missing
+
+    def save(self, notifications: Sequence[Notification]) -> Sequence[Notification]:
+        refuse([each.reference for each in notifications], "22021: CharacterNotInRepertoire")
+        for each in notifications:
+            if each.id not in self._tables.rows:
+                self._tables.rows[each.id] = Row(each)
+                self._tables.events.append((Move.SAVED, each.id, 0, True))
+        rows = self._tables.rows
+        return [
+            each
+            for each in notifications
+            if rows[each.id].state is State.CREATED and rows[each.id].attempt == 0
+        ]
+
+    def settle(
+        self, rounds: Sequence[Sequence[Report]], opened: Sequence[Started], closed: Sequence[UUID]
+    ) -> None:
+        texts = [each.reason for reports in rounds for each in reports]
+        refuse(texts, "22P05: UntranslatableCharacter")
+        for call in opened:
+            self._tables.calls.setdefault(call.call, call)
+        for reports in rounds:
+            # Of several reports on a row an UPDATE … FROM heeds one, and does not say which.
+            for report in {each.id: each for each in reports}.values():
+                self._move(report)
+        for id in closed:
+            self._tables.calls.pop(id, None)
+
+    def _move(self, report: Report) -> None:
+        row = self._tables.rows.get(report.id)
+        if not row:
+            return
+        made = isinstance(report.move, Note)
+        if isinstance(report.move, Move) and report.move.allows(
+            row.state, row.attempt, report.attempt
+        ):
+            made = True
+            attempt = max(row.attempt, report.attempt)
+            self._tables.rows[report.id] = replace(row, state=report.move.after, attempt=attempt)
+        if made or report.move in SHOWN:
+            self._tables.events.append((report.move, report.id, report.attempt, made))
+
+
+def refuse(texts: Iterable[str | None], reason: str) -> None:
+    """Raise Refused where Postgres would: no text of its can hold a zero."""
+    if any("\0" in text for text in texts if text):
+        raise Refused(reason)

@@ -1,0 +1,124 @@
+"""Making the cluster's topics match what is declared: `courant topics diff|apply`."""
+
+import time
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from courant.errors import Unavailable
+from courant.topics import Topic, declared
+
+ANSWER_SECONDS = 15.0
+IN_SYNC_MIN = {1: 1, 2: 1}
+"""`min.insync.replicas` by replication; 2 from three replicas on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a topic lacks: it is missing, has too few partitions, or another configuration."""
+
+    topic: Topic
+    missing: bool
+    partitions: int  # that it has
+    config: dict[str, str]  # what must be set
+
+    def __str__(self) -> str:
+        if self.missing:
+            return f"{self.topic.name}: is missing"
+        few = f"{self.partitions} of {self.topic.partitions} partitions"
+        told = [few] if self.partitions < self.topic.partitions else []
+        told += [f"{name} must be {value}" for name, value in sorted(self.config.items())]
+        return f"{self.topic.name}: {', '.join(told)}"
+
+
+def admin(bootstrap: str) -> AdminClient:
+    """Make an admin client."""
+    return AdminClient({"bootstrap.servers": bootstrap, "client.id": "courant.topics"})
+
+
+def diff(client: AdminClient, replication: int) -> list[Difference]:
+    """Compare the cluster with what is declared; raises Unavailable."""
+    try:
+        present = client.list_topics(timeout=ANSWER_SECONDS).topics
+        wanted = [
+            Topic(
+                each.name,
+                each.partitions,
+                {**each.config, "min.insync.replicas": str(IN_SYNC_MIN.get(replication, 2))},
+            )
+            for each in declared()
+        ]
+        there = [each for each in wanted if each.name in present]
+        asked = [ConfigResource(ResourceType.TOPIC, each.name) for each in there]
+        futures = client.describe_configs(asked, request_timeout=ANSWER_SECONDS) if asked else {}
+        configs = {resource.name: future.result() for resource, future in futures.items()}
+    except KafkaException as raised:
+        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+    found = [Difference(each, True, 0, {}) for each in wanted if each.name not in present]
+    for each in there:
+        has = {name: entry.value for name, entry in configs[each.name].items()}
+        other = {name: value for name, value in each.config.items() if has.get(name) != value}
+        partitions = len(present[each.name].partitions)
+        if other or partitions < each.partitions:
+            found.append(Difference(each, False, partitions, other))
+    return found
+
+
+def apply(client: AdminClient, replication: int) -> list[Difference]:
+    """Make the cluster match, and give what was done; raises Unavailable. Takes nothing away."""
+    done = diff(client, replication)
+    new = [
+        NewTopic(
+            each.topic.name,
+            num_partitions=each.topic.partitions,
+            replication_factor=replication,
+            config=dict(each.topic.config),
+        )
+        for each in done
+        if each.missing
+    ]
+    more = [
+        NewPartitions(each.topic.name, each.topic.partitions)
+        for each in done
+        if not each.missing and each.partitions < each.topic.partitions
+    ]
+    settings = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            each.topic.name,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in each.config.items()
+            ],
+        )
+        for each in done
+        if each.config
+    ]
+    try:
+        made = client.create_topics(new, operation_timeout=ANSWER_SECONDS) if new else {}
+        grown = client.create_partitions(more) if more else {}
+        set_ = client.incremental_alter_configs(settings) if settings else {}
+        for future in (*made.values(), *grown.values(), *set_.values()):
+            future.result()
+    except KafkaException as raised:
+        raise Unavailable(f"Kafka: {raised.args[0].str()}") from None
+    _wait_until_known(client, [each.topic.name for each in done if each.missing])
+    return done
+
+
+def _wait_until_known(client: AdminClient, names: list[str]) -> None:
+    # A topic that was just made is not known to every broker yet.
+    until = time.monotonic() + ANSWER_SECONDS
+    while not set(names) <= client.list_topics(timeout=ANSWER_SECONDS).topics.keys():
+        if time.monotonic() > until:
+            raise Unavailable("Kafka: topics were made, but are not known yet")
+        time.sleep(0.05)

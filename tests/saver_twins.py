@@ -1,0 +1,112 @@
+"""The saver's store twice, the fake and the real one, each with a hand in it."""
+
+from datetime import timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import Engine, text
+
+from courant.contracts import Contract
+from courant.lifecycle import State
+from courant.records import Batch, sift
+from courant.testing import builders
+from courant.testing.builders import id_of, notification
+from courant.testing.store import Row
+from courant.testing.world import World
+from courant.topics import family
+from saver import handle, rules
+from saver.handle import Store
+from saver.store import PostgresStore
+
+
+class Twin(Protocol):
+    """A store, and a hand in it."""
+
+    @property
+    def store(self) -> Store: ...
+    def put(self, number: int, state: State, attempt: int) -> None: ...
+    def mark(self, end: int) -> None: ...
+    def rows(self) -> list[tuple[int, str, int, str | None]]: ...
+    def rest(self) -> object: ...
+
+
+class FakeTwin:
+    def __init__(self) -> None:
+        self.store = World().store
+
+    def put(self, number: int, state: State, attempt: int) -> None:
+        self.store.tables.rows[id_of(number)] = Row(notification(number), state, attempt)
+
+    def mark(self, end: int) -> None:
+        marks = self.store.tables.marks
+        marks[len(marks) + 1] = {builders.partition(builders.INBOX): end}
+
+    def rows(self) -> list[tuple[int, str, int, str | None]]:
+        return [
+            (builders.number_of(id), str(row.state), row.attempt, row.notification.reference)
+            for id, row in sorted(self.store.tables.rows.items())
+        ]
+
+    def rest(self) -> object:
+        tables = self.store.tables
+        return (
+            sorted((id, str(move), attempt, made) for move, id, attempt, made in tables.events),
+            sorted((id, [each.id for each in call.attempts]) for id, call in tables.calls.items()),
+            sorted((each.topic_id, next) for each, next in tables.positions.items()),
+            tables.held,
+            len(tables.marks),
+        )
+
+
+class PostgresTwin:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.store = PostgresStore(engine, timedelta(seconds=30))
+        self.ask("DELETE FROM notifications; DELETE FROM events; DELETE FROM calls")
+        self.ask("DELETE FROM positions; DELETE FROM holds; DELETE FROM marks")
+        self.ask("DELETE FROM idempotency; DELETE FROM aliases")
+
+    def ask(self, sql: str, **values: Any) -> list[Any]:
+        with self.engine.begin() as connection:
+            result = connection.execute(text(sql), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def put(self, number: int, state: State, attempt: int) -> None:
+        save(self, notification(number))
+        sql = "UPDATE notifications SET state = :state, attempt = :attempt WHERE id = :id"
+        self.ask(sql, state=state, attempt=attempt, id=id_of(number))
+
+    def mark(self, end: int) -> None:
+        topic, topic_id, _ = builders.partition(builders.INBOX)
+        sql = "INSERT INTO marks VALUES (clock_timestamp(), :topic_id, :family, :topic, :ends)"
+        self.ask(sql, topic_id=topic_id, family=family(topic), topic=topic, ends=[end])
+
+    def rows(self) -> list[tuple[int, str, int, str | None]]:
+        found = self.ask("SELECT id, state, attempt, reference FROM notifications ORDER BY id")
+        return [(builders.number_of(id), *others) for id, *others in found]
+
+    def rest(self) -> object:
+        return (
+            self.ask("SELECT id, move, attempt, made FROM events ORDER BY 1, 2, 3, 4"),
+            self.ask("SELECT id, notifications FROM calls ORDER BY 1"),
+            self.ask("SELECT topic_id, next FROM positions ORDER BY 1"),
+            bool(self.ask("SELECT FROM holds WHERE stands")),
+            len(self.ask("SELECT FROM marks")),
+        )
+
+
+def batch(*contracts: Contract, offset: int = 0) -> Batch[Any]:
+    read = {
+        builders.INBOX: rules.read_inbox,
+        builders.DELIVERY: rules.read_delivery,
+        builders.RECEIPTS: rules.read_receipt,
+    }
+    found = [builders.record(each, offset + place) for place, each in enumerate(contracts)]
+    return sift(found, lambda record: read[record.partition.topic](record))
+
+
+def save(twin: Twin, *contracts: Contract, offset: int = 0) -> list[Any]:
+    return [*handle.save(twin.store, batch(*contracts, offset=offset))]
+
+
+def settle(twin: Twin, *contracts: Contract, offset: int = 0) -> list[Any]:
+    return [*handle.settle(twin.store, batch(*contracts, offset=offset))]

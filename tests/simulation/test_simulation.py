@@ -1,0 +1,287 @@
+"""Whatever befalls, wherever: nothing is lost, nothing is sent twice, each effect comes once."""
+
+import json
+from collections import Counter
+from contextlib import suppress
+from itertools import count
+from random import Random
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+
+import outside
+from courant import consume, records
+from courant.lifecycle import Move
+from courant.records import Outgoing
+from courant.testing.builders import (
+    DELIVERY,
+    INBOX,
+    PERSISTED,
+    RECEIPTS,
+    decided,
+    id_of,
+    notification,
+    number_of,
+    outgoing,
+)
+from courant.testing.kafka import FakeConsumer, FakeProducer
+from courant.testing.store import FakeFold, FakeStore, Tables
+from courant.testing.world import Crash, Fault, World
+from mistakes import replace
+from outside import LIVES, SAVED, Provider, deliverer, life_of
+from saver import handle, rules
+
+HOPELESS = [
+    Outgoing(INBOX, bytes(16), b"?"),
+    outgoing(notification(99, reference="a\0b")),  # no Postgres text can hold it
+    Outgoing(DELIVERY, bytes(16), b"{}"),
+    outgoing(decided(99, Move.FREED, reason="a\0b")),
+]
+HURRY = 4  # so many rounds it takes until all is written
+ROUNDS = 60  # after which a world that is not quiet never will be
+
+
+class History(NamedTuple):
+    """What clients wrote, by number, and what went wrong meanwhile."""
+
+    accepted: list[int]
+    hopeless: list[Outgoing]
+    faults: list[tuple[int, Fault]]  # how many places to pass by before it strikes
+
+
+# What befalls Postgres seldom comes alone: the others notice while one is between claim and call.
+BURSTS = [
+    *((fault,) for fault in Fault),
+    (Fault.ROLLBACK, Fault.REBALANCE),
+    (Fault.ROLLBACK, Fault.FREEZE),
+]
+HISTORIES = st.builds(
+    History,
+    st.lists(st.integers(0, len(LIVES) - 1), max_size=9),
+    st.lists(st.sampled_from(HOPELESS), max_size=4),
+    st.lists(st.tuples(st.integers(0, 40), st.sampled_from(BURSTS)), max_size=6).map(
+        lambda drawn: [
+            (0 if later else places, fault)
+            for places, burst in drawn
+            for later, fault in enumerate(burst)
+        ]
+    ),
+)
+
+
+def play(history: History) -> tuple[World, Provider]:
+    """Let all services live, one after another and through all faults, until nothing happens."""
+    world = World(history.faults)
+    provider = Provider(world)
+    coming = [*history.hopeless, *map(outgoing, map(notification, history.accepted))]
+    stages: list[consume.Stage[Any]] = [
+        *(each for each in handle.stages(world.store) if {*each.topics} & {*SAVED}),
+        deliverer(world, provider),
+    ]
+
+    members: dict[str, FakeConsumer] = {}  # who is not at work now, by group
+
+    def live(stage: consume.Stage[Any]) -> None:
+        consumer = members.pop(stage.group, None)
+        consumer = consumer or FakeConsumer(world.kafka, stage.group, stage.topics)
+        consumer.empties = consumer.rests = 0
+        turns = count()
+        with suppress(Crash):
+            consume.run(
+                consumer,
+                FakeProducer(world.kafka),
+                stage,
+                stopping=lambda: consumer.empties > 1 or consumer.rests > 2 or next(turns) > 99,
+                comparing=lambda: True,
+            )
+            if stage.group not in members:
+                members[stage.group] = consumer
+                return
+        consumer.leave()
+
+    def meanwhile(fault: Fault) -> None:
+        if fault is Fault.FREEZE:
+            for stage in stages:
+                world.kafka.rebalance(stage.group, [])
+        for _ in range(4):  # long enough for a hold to be lifted
+            world.clock += fault is Fault.FREEZE
+            everybody()
+
+    def everybody() -> None:
+        for stage in stages:
+            live(stage)
+        outside.recover(world)
+
+    world.meanwhile = meanwhile
+    seen: list[object] = []
+    for _ in range(ROUNDS):
+        world.clock += 1
+        while coming and len(coming) > HURRY - world.clock:
+            world.kafka.append(coming.pop(0))
+        everybody()
+        tables = world.store.tables
+        seen.append((len(world.journal), len(world.faults), tables.positions, tables.held))
+        if not coming and seen[-4:] == seen[-1:] * 4:  # a mark and a lease may take so long
+            return world, provider
+    raise AssertionError("it is never quiet")
+
+
+def broken_promises(history: History) -> set[str]:
+    """Ask of all that is durable: was anything lost, done twice, or done too early?"""
+    try:
+        world, provider = play(history)
+    except AssertionError as error:
+        return {str(error)}
+
+    tables, log = world.store.tables, world.kafka.log
+    told = [
+        json.loads(each.value) for part in world.kafka.partitions(DELIVERY) for each in log[part]
+    ]
+    begun = {each["call"]: each["attempts"] for each in told if each.get("kind") == "started"}
+    ended = {each["call"]: each["answers"] for each in told if each.get("kind") == "outcomes"}
+    cut_off = {call: attempts for call, attempts in begun.items() if call not in ended}
+    unknown = {call for call in ended if "unknown" in {each["outcome"] for each in ended[call]}}
+    tried = Counter((each["id"], each["attempt"]) for call in begun.values() for each in call)
+    in_doubt = {each["id"] for attempts in cut_off.values() for each in attempts}
+    told += [
+        json.loads(each.value) for part in world.kafka.partitions(RECEIPTS) for each in log[part]
+    ]
+    words = Counter((t.get("says") or t.get("move"), t.get("id"), t.get("attempt")) for t in told)
+
+    def may_end(number: int) -> set[str]:
+        life = life_of(number)
+        answered = life.receipts and provider.asked[number] == len(life.answers)
+        cut = str(id_of(number)) in in_doubt and not answered
+        return {life.end, "claimed"} if cut else {life.end}
+
+    facts = Counter(world.journal)
+    ordered = {name for kind, name in facts if kind == PERSISTED}
+    made = Counter((move, str(id), number) for move, id, number, moved in tables.events if moved)
+    promises = {
+        "what is accepted is saved": {*map(number_of, tables.rows)} == {*history.accepted},
+        "nothing is ordered before it is saved": all(
+            ("saved", id) in world.journal[: world.journal.index((PERSISTED, id))] for id in ordered
+        ),
+        "what cannot be taken is a dead letter": (
+            sum(kind.endswith(".dead") for kind, _ in facts) == len(history.hopeless)
+        ),
+        "no attempt is used twice": all(times == 1 for times in tried.values()),
+        "nothing is sent twice": all(
+            provider.asked[each] <= len(life_of(each).answers) for each in provider.asked
+        ),
+        "each ends as it must": all(
+            row.state in may_end(number_of(id)) for id, row in tables.rows.items()
+        ),
+        "what was asked has its outcome, unless its process died": (
+            len([call for call in cut_off if UUID(call).int in provider.calls]) <= world.crashes
+        ),
+        "a call is open while its outcome is not known": (
+            {*map(str, tables.calls)} == cut_off.keys() | unknown
+        ),
+        "each record moves its row at most once": all(
+            times <= max(1, words[move]) for move, times in made.items()
+        ),
+        "Postgres knows its place": all(
+            tables.positions.get(each, 0) == len(log[each])
+            for each in world.kafka.partitions(*SAVED)
+        ),
+        "no hold is left standing": not tables.held,
+    }
+    return {promise for promise, kept in promises.items() if not kept}
+
+
+@settings(max_examples=1000, deadline=None)
+@given(HISTORIES)
+def test_every_promise_is_kept(history: History) -> None:
+    assert broken_promises(history) == set()
+
+
+# Where, in which function, the right words, the wrong ones.
+MISTAKES: dict[str, tuple[Any, str, str, str]] = {
+    "no flush": (consume, "write", "producer.flush()", "pass"),
+    "flush given up": (consume, "write", "consumer.rest(delay)", "break"),
+    "commit before the records": (
+        consume,
+        "step",
+        "write(consumer, producer, batch.dead)",
+        "consumer.commit(records)",
+    ),
+    "malformed records dropped": (consume, "step", "write(consumer, producer, batch.dead)", "pass"),
+    "no seek back to Postgres's place": (consume, "go_back", "consumer.seek(places)", "pass"),
+    "idle partitions not compared": (
+        consume,
+        "step",
+        "stage.compare(consumer.positions())",
+        "pass",
+    ),
+    "refused records dropped": (
+        records,
+        "_halve",
+        "[Dead(batch[0].record, str(refusal))]",
+        "[]",
+    ),
+    "half a batch dropped": (records, "_halve", "_halve(batch[middle:], act)", "([], [])"),
+    "records folded twice": (handle, "settle", "fold.fresh(batch.kept)", "batch.kept"),
+    "missing rows not waited for": (FakeFold, "lock", "if missing and", "if False and"),
+    "missing rows dropped": (handle, "settle", "*strange, ", ""),
+    "dead letters after the fold": (handle, "settle", "        yield [", "    yield ["),
+    "rounds in move order": (
+        rules,
+        "rounds",
+        "for told in batch",
+        "for told in sorted(batch, key=lambda told: reports(told)[0].move)",
+    ),
+    "a row twice in a round": (rules, "rounds", "rounds[earlier[report.id]]", "rounds[0]"),
+    "calls not opened": (rules, "opened", "isinstance(told, Started)", "False"),
+    "calls not closed": (rules, "closed", "isinstance(told, Outcomes)", "False"),
+    "unknown closes the call": (rules, "closed", "is not Outcome.UNKNOWN", "is not None"),
+    "started ignored": (
+        rules,
+        "reports",
+        "[Report(each.id, each.attempt, Move.STARTED) for each in told.attempts]",
+        "[]",
+    ),
+    "no guard": (Move, "allows", "state in self.before and ", ""),
+    "no fence": (Move, "allows", "self.guard.holds(attempt, reported)", "True"),
+    "place moved outside the transaction": (
+        FakeStore,
+        "fold",
+        "tables.positions[each] =",
+        "self.tables.positions[each] =",
+    ),
+    "hold ignored": (FakeStore, "claim", "if tables.held", "if False"),
+    "hold not renewed": (
+        Tables,
+        "hold",
+        "self.held = True",
+        "if self.held:\n        return\n    self.held = True",
+    ),
+    "marks not emptied": (Tables, "hold", "self.marks = {}", "pass"),
+    "attempt used again": (
+        FakeStore,
+        "claim",
+        "max(row.attempt + 1, tables.epoch)",
+        "row.attempt + 1",
+    ),
+    "hold lifted before the lease": (
+        outside,
+        "recover",
+        "tables.raised_at + LEASE",
+        "tables.raised_at",
+    ),
+    "start not noticed": (FakeStore, "transaction", "tables.server != self._server", "False"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_simulation_sees_the_mistake(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace(monkeypatch, *MISTAKES[mistake])
+    find(
+        HISTORIES,
+        lambda history: bool(broken_promises(history)),
+        settings=settings(max_examples=5000, phases=[Phase.generate], database=None),
+        random=Random(1),
+    )

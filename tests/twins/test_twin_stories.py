@@ -1,0 +1,148 @@
+"""Drawn stories, told to the fake store and to PostgreSQL: both show the same at the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from courant import database
+from courant.contracts import Contract, Outcome
+from courant.errors import Behind, Unavailable
+from courant.lifecycle import Move, State
+from courant.records import Span
+from courant.testing.builders import decided, notification, outcomes, receipt, started
+from mistakes import replace
+from saver import handle, store
+from saver.handle import Store
+from saver_twins import FakeTwin, PostgresTwin, Twin, batch, save
+
+NUMBERS, ATTEMPTS = st.integers(1, 4), st.integers(1, 3)
+TEXTS = st.none() | st.sampled_from(["", "\t", "\n", "\\", r"\N", "\0"]) | st.text(max_size=5)
+DECISIONS = st.sampled_from([move for move in Move if move.by == "recovery"])
+CONTRACTS: dict[str, st.SearchStrategy[Contract]] = {
+    "inbox": st.builds(notification, NUMBERS, TEXTS),
+    "delivery": st.one_of(
+        st.builds(started, NUMBERS, st.dictionaries(NUMBERS, ATTEMPTS, min_size=1)),
+        st.builds(
+            outcomes,
+            NUMBERS,
+            st.dictionaries(NUMBERS, st.tuples(ATTEMPTS, st.sampled_from(list(Outcome)))),
+        ),
+        st.builds(decided, NUMBERS, DECISIONS, ATTEMPTS, TEXTS),
+    ),
+    "receipts": st.builds(receipt, NUMBERS, st.sampled_from(["sent", "delivered", "delayed"])),
+}
+
+
+class Act(NamedTuple):
+    """One batch: where it begins as seen from the end of the last, and whether it is undone.
+
+    Before it, perhaps, a mark: how far past the end of the inbox.
+    """
+
+    topic: str
+    contracts: list[Contract]
+    shift: int
+    undone: bool
+    mark: int | None
+
+
+ACTS = st.sampled_from(sorted(CONTRACTS)).flatmap(
+    lambda topic: st.builds(
+        Act,
+        st.just(topic),
+        st.lists(CONTRACTS[topic], min_size=1, max_size=5),
+        st.sampled_from([0, 0, 0, -2, 1]),
+        st.sampled_from([False, False, True]),
+        st.sampled_from([None, None, 0, 1]),
+    )
+)
+PLAYS = st.lists(ACTS, min_size=2, max_size=5)
+
+
+class Undone(Exception):
+    """The transaction ends here."""
+
+
+class Undoing:
+    """A store whose every transaction fails at its end."""
+
+    def __init__(self, store: Store) -> None:
+        self.compare, self._fold = store.compare, store.fold
+
+    @contextmanager
+    def fold(self, span: Span) -> Iterator[handle.Fold]:
+        with self._fold(span) as fold:
+            yield fold
+            raise Undone
+
+
+def play(twin: Twin, acts: list[Act]) -> list[object]:
+    """Let it all happen to a store; give all that can be seen."""
+    seen: list[object] = [save(twin, notification(4))]
+    twin.put(4, State.CREATED, 1)
+    ends = dict.fromkeys(CONTRACTS, 0) | {"inbox": 1}
+    twin.mark(1)
+    for topic, contracts, shift, undone, mark in acts:
+        if mark is not None:
+            twin.mark(ends["inbox"] + mark)
+        found = batch(*contracts, offset=max(0, ends[topic] + shift))
+        at = Undoing(twin.store) if undone else twin.store
+        try:
+            steps = handle.save(at, found) if topic == "inbox" else handle.settle(at, found)
+            seen.append([list(step) for step in steps])
+            ends[topic] = max(ends[topic], *(each.stop for each in found.span.values()))
+        except (Behind, Unavailable, Undone) as error:
+            seen.append(type(error))
+    return [*seen, twin.rows(), twin.rest()]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(PLAYS)
+def test_whatever_happens_both_show_the_same(engine: Engine, acts: list[Act]) -> None:
+    assert play(FakeTwin(), acts) == play(PostgresTwin(engine), acts)
+
+
+# Where, in which name, the right words, the wrong ones.
+MISTAKES: dict[str, tuple[Any, str, str, str]] = {
+    "null written as empty": (database, "NULL", r"\N", ""),
+    "no escapes": (database, "escaped", ".translate(ESCAPES)", ""),
+    "place not kept": (store, "MOVE_ON", "greatest(p.next, excluded.next)", "p.next"),
+    "place moved backwards": (store, "MOVE_ON", "greatest(p.next, excluded.next)", "excluded.next"),
+    "new place told instead of old": (store, "MOVE_ON", "old.next", "new.next"),
+    "place not required": (store, "require", "raise Behind(behind)", "return"),
+    "missing rows not waited for": (store, "PASSED", "bool_and", "bool_or(true) OR bool_and"),
+    "marks of no account": (store, "PASSED", "coalesce(next, 0)", "0"),
+    "marks not emptied": (store, "HOLD", "DELETE FROM marks", "SELECT"),
+    "tried ones ordered again": (store, "WAITING", "AND n.attempt = 0", ""),
+    "no guard in SQL": (store, "MOVE", "            AND (r.move", "            AND (true OR r.move"),
+    "attempt not taken over": (store, "MOVE", "greatest(n.attempt, r.attempt)", "n.attempt"),
+    "late reports not shown": (store, "MOVE", "WHERE moved.id IS NOT NULL OR r.move IN", "WHERE moved.id IS NOT NULL AND r.move IN"),
+    "open call opened again": (
+        store,
+        "OPEN",
+        "NOTHING",
+        "(id) DO UPDATE SET notifications = excluded.notifications",
+    ),
+    "calls not closed": (store, "CLOSE", "DELETE FROM calls", "SELECT FROM calls"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_twins_see_the_mistake(
+    mistake: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace(monkeypatch, *MISTAKES[mistake])
+    find(
+        PLAYS,
+        lambda acts: play(FakeTwin(), acts) != play(PostgresTwin(engine), acts),
+        settings=settings(max_examples=500, phases=[Phase.generate], database=None),
+        random=Random(1),
+    )

@@ -1,0 +1,143 @@
+"""The same questions to the fake store and to PostgreSQL: what one does, the other does."""
+
+from datetime import UTC, datetime
+from itertools import product
+
+import pytest
+from sqlalchemy import Engine
+
+from courant.errors import Behind, Unavailable
+from courant.lifecycle import REPORTED, Report, State
+from courant.testing.builders import id_of, notification, outcomes, receipt, started
+from saver import handle, rules
+from saver_twins import FakeTwin, PostgresTwin, Twin, save, settle
+
+
+@pytest.fixture(params=["fake", "postgres"])
+def twin(request: pytest.FixtureRequest) -> Twin:
+    if request.param == "fake":
+        return FakeTwin()
+    return PostgresTwin(request.getfixturevalue("engine"))
+
+
+def test_saving_again_changes_nothing_and_orders_what_still_waits(twin: Twin) -> None:
+    save(twin, notification(1), notification(2), notification(3))
+    twin.put(1, State.CLAIMED, 1)
+    twin.put(2, State.CREATED, 1)  # put back: its next order is recovery's to give
+    _, orders = save(twin, notification(1), notification(2), notification(3))
+    assert [each.key for each in orders] == [id_of(3).bytes]
+    assert [row[:3] for row in twin.rows()] == [
+        (1, "claimed", 1),
+        (2, "created", 1),
+        (3, "created", 0),
+    ]
+
+
+def test_texts_come_back_as_they_were(twin: Twin) -> None:
+    texts = [None, "", r"\N", r"\.", "\t", "a\nb\r\n", "\\", "'\"", "é😀"]
+    save(twin, *(notification(number, each) for number, each in enumerate(texts)))
+    assert [row[3] for row in twin.rows()] == texts
+
+
+def test_a_refused_row_keeps_back_none_of_the_good_ones(twin: Twin) -> None:
+    good, bad = [notification(number) for number in (1, 2, 3, 5)], notification(4, "a\0b")
+    dead, orders = save(twin, *good[:3], bad, good[3])
+    assert [(each.record.offset, each.reason[:5]) for each in dead] == [(3, "22021")]
+    assert len(orders) == len(twin.rows()) == 4
+
+
+def test_too_many_refused_rows_are_weather_and_change_nothing(twin: Twin) -> None:
+    with pytest.raises(Unavailable, match="11 of 12"):
+        save(twin, notification(0), *(notification(number, "\0") for number in range(1, 12)))
+    assert twin.rows() == []
+
+
+def test_moves_of_one_row_are_made_in_the_order_of_their_records(twin: Twin) -> None:
+    save(twin, notification(1))
+    story: list[rules.Told] = [
+        started(1, {1: 1}),
+        outcomes(1, {1: (1, "deferred")}),
+        started(2, {1: 2}),
+        receipt(1, "delivered", 2),
+        outcomes(2, {1: (2, "accepted")}),
+        receipt(1, "delayed", 2),
+    ]
+    with twin.store.fold({}) as fold:
+        handle.tell(fold, story)
+    assert twin.rows() == [(1, "temporary-failure", 2, None)]
+
+
+def test_what_was_folded_once_moves_nothing_again(twin: Twin) -> None:
+    save(twin, notification(1))
+    twin.put(1, State.SENDING, 1)
+    settle(twin, receipt(1, "delivered"), receipt(1, "delayed"))
+    settle(twin, receipt(1, "delivered"))  # a saver that was frozen wakes up
+    assert twin.rows() == [(1, "temporary-failure", 1, None)]
+
+
+def test_a_gap_before_a_batch_raises_the_hold(twin: Twin) -> None:
+    save(twin, notification(1))
+    with pytest.raises(Behind) as raised:
+        save(twin, notification(2), offset=2)
+    assert list(raised.value.places.values()) == [1]
+    assert [row[0] for row in twin.rows()] == [1]
+
+
+def test_a_record_waits_for_its_row_until_the_inbox_has_passed_a_mark(twin: Twin) -> None:
+    save(twin, notification(1))
+    twin.put(1, State.CLAIMED, 1)
+    told = outcomes(1, {1: (1, "accepted"), 2: (1, "accepted")})
+    twin.mark(2)
+    with pytest.raises(Unavailable, match="may still be in the inbox"):
+        settle(twin, told)
+    save(twin, notification(1), offset=1)
+    [[dead]] = settle(twin, told)
+    assert dead.reason.startswith("id: no row has it")
+    assert twin.rows() == [(1, "sending", 1, None)]  # what it says of others holds
+
+
+def test_a_hold_that_is_raised_again_begins_anew(engine: Engine) -> None:
+    twin = PostgresTwin(engine)
+    seen = []
+    for _ in range(2):
+        twin.mark(1)
+        with pytest.raises(Behind):
+            save(twin, notification(1), offset=1)
+        seen += twin.ask("SELECT raised_at, epoch, stands FROM holds")
+        assert twin.ask("SELECT FROM marks") == []
+        twin.ask("UPDATE holds SET stands = false")
+    (raised_at, epoch, stands), again = seen
+    assert stands
+    assert epoch == round((raised_at - datetime(2020, 1, 1, tzinfo=UTC)).total_seconds())
+    assert again > seen[0]
+
+
+def test_a_day_that_is_gone_is_weather_and_then_made_again(engine: Engine) -> None:
+    twin = PostgresTwin(engine)
+    save(twin, notification(1))
+    [(table,)] = twin.ask("SELECT tableoid::regclass::text FROM notifications")
+    twin.ask(f"DROP TABLE {table}")
+    with pytest.raises(Unavailable, match="23514"):
+        save(twin, notification(2), offset=1)
+    save(twin, notification(2), offset=1)
+    assert [row[0] for row in twin.rows()] == [2]
+
+
+def test_another_server_raises_the_hold(engine: Engine) -> None:
+    twin = PostgresTwin(engine)
+    save(twin, notification(1))
+    assert twin.ask("SELECT FROM holds") == []
+    twin.ask("UPDATE servers SET id = 'the one before'")
+    save(twin, notification(1))
+    assert twin.ask("SELECT scope, stands FROM holds") == [("rebuild", True)]
+
+
+def test_sql_and_python_allow_the_same_moves(engine: Engine) -> None:
+    twins: list[Twin] = [FakeTwin(), PostgresTwin(engine)]
+    cases = list(enumerate(product(REPORTED, State, range(3))))
+    for twin in twins:
+        for number, (_, state, attempt) in cases:
+            twin.put(number, state, attempt)
+        with twin.store.fold({}) as fold:
+            fold.settle([[Report(id_of(n), 1, move) for n, (move, _, _) in cases]], [], [])
+    assert twins[0].rows() == twins[1].rows()
