@@ -129,7 +129,12 @@ class KafkaConsumer:
         if not records:
             return
         ends = {record.partition: record.offset + 1 for record in records}
-        self.commit_at(ends)
+        # The broker looks at the member alone: what it gave away meanwhile it could still move.
+        held = {each: end for each, end in ends.items() if each in self._positions}
+        if held:
+            self.commit_at(held)
+        if len(held) < len(ends):
+            raise Fenced("partitions were given away")
 
     def commit_at(self, positions: Positions) -> None:
         """Say that all before these is done; raises Fenced, Unavailable."""

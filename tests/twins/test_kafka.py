@@ -1,0 +1,222 @@
+"""The same questions to the Kafka in memory and to a real broker: what one does, the other does."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from courant.consume import Consumer, Producer
+from courant.errors import Fenced, Unavailable
+from courant.kafka import KafkaConsumer, KafkaProducer
+from courant.records import Outgoing, Record
+from courant.testing.kafka import FakeConsumer, FakeProducer
+from courant.testing.world import World
+from courant_local.kafka import Broker
+
+DEADLINE = 30.0
+KEY = bytes(15) + b"k"
+
+
+class Cluster(Protocol):
+    """A topic of three partitions that nobody else uses, a group, and a broker that can stand still."""
+
+    topic: str
+
+    def join(self) -> Consumer: ...
+    def producer(self) -> Producer: ...
+    def stand_still(self) -> None: ...
+    def go_on(self) -> None: ...
+    def leave(self, consumer: Any) -> None: ...
+
+
+class FakeCluster:
+    def __init__(self) -> None:
+        self.world, self.topic = World(), "inbox.email.normal"
+
+    def join(self) -> Consumer:
+        return FakeConsumer(self.world.kafka, "group", [self.topic])
+
+    def producer(self) -> Producer:
+        return FakeProducer(self.world.kafka)
+
+    def stand_still(self) -> None:
+        self.world.kafka.refusals = 1
+
+    def go_on(self) -> None:
+        self.world.kafka.refusals = 0
+
+    def leave(self, consumer: Any) -> None:
+        consumer.leave()
+
+
+class RealCluster:
+    def __init__(self, broker: Broker) -> None:
+        self.broker, self.topic = broker, f"twin-{uuid.uuid4().hex[:8]}"
+        self.members: list[KafkaConsumer] = []
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        for future in admin.create_topics([NewTopic(self.topic, 3, 1)]).values():
+            future.result()
+
+    def join(self) -> Consumer:
+        self.members.append(KafkaConsumer(self.broker.bootstrap, self.topic, [self.topic]))
+        return self.members[-1]
+
+    def producer(self) -> Producer:
+        return KafkaProducer(self.broker.bootstrap, "twin")
+
+    def stand_still(self) -> None:
+        self.broker.freeze()
+
+    def go_on(self) -> None:
+        self.broker.thaw()
+
+    def leave(self, consumer: Any) -> None:
+        consumer.close()
+
+
+@pytest.fixture(params=["fake", "real"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if request.param == "fake":
+        yield FakeCluster()
+        return
+    real = RealCluster(request.getfixturevalue("broker"))
+    yield real
+    real.go_on()
+    for member in real.members:
+        member.close()
+
+
+def write(cluster: Cluster, *values: bytes, key: bytes | None = None) -> None:
+    producer = cluster.producer()
+    for value in values:
+        producer.produce(Outgoing(cluster.topic, key or uuid.uuid4().bytes, value, (("h", b"1"),)))
+    producer.flush()
+
+
+def read(consumer: Consumer, wanted: int, limit: int = 500) -> list[Record]:
+    """Poll until so many came, or the time is over."""
+    found: list[Record] = []
+    until = time.monotonic() + DEADLINE
+    while len(found) < wanted and time.monotonic() < until:
+        found += consumer.poll(limit)
+    return found
+
+
+def values(records: Sequence[Record]) -> list[bytes]:
+    return sorted(each.value for each in records)
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_record_is_read_as_it_was_written(cluster: Cluster) -> None:
+    write(cluster, b"", b"two", key=uuid.UUID(int=5).bytes)
+    first, second = read(cluster.join(), 2)
+    assert (first.key, first.value, first.headers) == (uuid.UUID(int=5).bytes, b"", (("h", b"1"),))
+    assert second.partition == first.partition
+    assert (first.offset, second.offset) == (0, 1)
+
+
+def test_a_poll_gives_no_more_than_its_limit(cluster: Cluster) -> None:
+    write(cluster, *(b"%d" % n for n in range(20)))
+    consumer = cluster.join()
+    read(consumer, 1, limit=1)
+    assert all(len(consumer.poll(3)) <= 3 for _ in range(4))
+
+
+def test_what_is_committed_does_not_come_again_and_what_is_not_does(cluster: Cluster) -> None:
+    write(cluster, *(b"%d" % n for n in range(9)))
+    first = cluster.join()
+    records = read(first, 9)
+    done = [each for each in records if each.partition.number < 2]
+    first.commit(done)
+    cluster.leave(first)
+    left = [each for each in records if each.partition.number == 2]
+    assert values(read(cluster.join(), len(left))) == values(left)
+
+
+def test_who_seeks_back_reads_again(cluster: Cluster) -> None:
+    write(cluster, b"a", b"b", key=KEY)
+    consumer = cluster.join()
+    [a, b] = read(consumer, 2)
+    consumer.seek({a.partition: a.offset})
+    assert consumer.positions()[a.partition] == a.offset
+    assert read(consumer, 2) == [a, b]
+    assert consumer.positions()[a.partition] == b.offset + 1
+
+
+def test_a_position_is_known_before_anything_was_read(cluster: Cluster) -> None:
+    write(cluster, b"a", b"b", key=KEY)
+    first = cluster.join()
+    records = read(first, 2)
+    first.commit(records)
+    cluster.leave(first)
+    second = cluster.join()
+    second.poll(1)
+    until(lambda: second.poll(1) or len(second.positions()) == 3)
+    assert second.positions()[records[0].partition] == 2
+    assert sorted(second.positions().values()) == [0, 0, 2]
+
+
+def test_a_position_can_be_committed_backwards(cluster: Cluster) -> None:
+    write(cluster, b"a", b"b", key=KEY)
+    first = cluster.join()
+    records = read(first, 2)
+    first.commit(records)
+    first.commit_at({records[0].partition: 0})
+    cluster.leave(first)
+    assert values(read(cluster.join(), 2)) == [b"a", b"b"]
+
+
+def test_who_rests_stays_in_the_group_and_reads_on_where_it_stood(cluster: Cluster) -> None:
+    write(cluster, b"a", key=KEY)
+    consumer = cluster.join()
+    records = read(consumer, 1)
+    write(cluster, b"b", key=KEY)
+    consumer.rest(timedelta(seconds=1))
+    records += read(consumer, 1)
+    assert values(records) == [b"a", b"b"]
+    consumer.commit(records)
+
+
+def test_who_lost_a_partition_cannot_commit_it(cluster: Cluster) -> None:
+    write(cluster, *(b"%d" % n for n in range(30)))
+    first = cluster.join()
+    records = read(first, 30)
+    second = cluster.join()
+    until(lambda: (first.rest(timedelta(seconds=0.1)), second.poll(1), second.positions())[-1])
+    with pytest.raises(Fenced):
+        for partition in second.positions():
+            first.commit([each for each in records if each.partition == partition])
+
+
+def test_a_flush_that_failed_keeps_what_was_queued(cluster: Cluster) -> None:
+    producer = cluster.producer()
+    producer.produce(Outgoing(cluster.topic, KEY, b"warm"))
+    producer.flush()
+    cluster.stand_still()
+    producer.produce(Outgoing(cluster.topic, KEY, b"a"))
+    with pytest.raises(Unavailable):
+        producer.flush()
+    cluster.go_on()
+    until_flushed(producer)
+    records = read(cluster.join(), 2)
+    assert values(records) == [b"a", b"warm"]
+
+
+def until_flushed(producer: Producer) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            producer.flush()
+            return
+        except Unavailable:
+            assert time.monotonic() < deadline
