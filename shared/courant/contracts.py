@@ -202,7 +202,7 @@ class Receipt(Contract, frozen=True, kw_only=True, tag="receipt", tag_field="kin
 
 
 class Heartbeat(Contract, frozen=True, kw_only=True, tag="heartbeat", tag_field="kind"):
-    """`receipts`, key empty: receipts could be written at this time; recovery → ingest → recovery."""
+    """`receipts`, no key: they could be written at this time; recovery → ingest → recovery."""
 
     at: Time
 

@@ -1,7 +1,7 @@
 """Sealing what is personal or secret, and hashing it so that it can be found.
 
 AES-256-GCM with a key ring: the first key seals, all open, so that a key is changed by putting a
-new one in front. A sealed value is bound to what it belongs to; it does not open in another's place.
+new one in front. A sealed value is bound to what it belongs to, and opens nowhere else.
 """
 
 import binascii

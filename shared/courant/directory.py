@@ -8,7 +8,7 @@ secret or personal in it (API secrets, guest lists) is sealed.
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, TypeAlias
 from uuid import UUID
 
@@ -115,7 +115,9 @@ class Sender(Entry, frozen=True, kw_only=True, tag="sender"):
 
 
 AnyEntry: TypeAlias = Service | Key | Template | Sender
-_decode = msgspec.json.Decoder(Service | Key | Template | Sender).decode
+_decode: Callable[[bytes], AnyEntry] = msgspec.json.Decoder(
+    Service | Key | Template | Sender
+).decode
 
 
 def decode(value: bytes) -> AnyEntry:
@@ -139,6 +141,11 @@ class Directory:
         self.templates: dict[UUID, dict[int, Template]] = {}
         self.senders: dict[UUID, dict[UUID, Sender]] = defaultdict(dict)  # by service
         self.read_at: float | None = None  # monotonic; when the topic's end was last seen
+
+    @property
+    def entries(self) -> Mapping[str, AnyEntry]:
+        """Give the last version of every entry, by its key."""
+        return self._entries.copy()
 
     def put(self, entry: AnyEntry) -> None:
         """Take an entry, unless a later one is there."""

@@ -172,9 +172,9 @@ class KafkaConsumer:
         return Record(
             partition=partition,
             offset=offset,
-            key=message.key() or b"",  # type: ignore[arg-type]  # no deserializer is set: bytes
-            value=message.value() or b"",  # type: ignore[arg-type]
-            headers=tuple((name, value or b"") for name, value in message.headers() or ()),  # type: ignore[misc]
+            key=message.key() or b"",
+            value=message.value() or b"",
+            headers=tuple(headers_of(message)),
             timestamp=datetime.fromtimestamp(ms / 1000, UTC),
         )
 
@@ -253,7 +253,14 @@ def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
         raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
 
 
-def _uuid(id: confluent_kafka.Uuid) -> UUID:
+def headers_of(message: Message) -> Iterator[tuple[str, bytes]]:
+    """Give a message's headers; what was null is empty."""
+    headers: Any = message.headers() or ()
+    for name, value in headers:
+        yield name, value or b""
+
+
+def _uuid(id: Any) -> UUID:
     high = id.get_most_significant_bits() & (2**64 - 1)
     low = id.get_least_significant_bits() & (2**64 - 1)
     return UUID(int=high << 64 | low)
@@ -314,7 +321,7 @@ class KafkaProducer:
 
 
 class TopicReader:
-    """Reads one partition from its start without a group: for who keeps all of a topic in memory."""
+    """Reads one partition from its start, in no group: for who keeps a whole topic in memory."""
 
     def __init__(self, bootstrap: str, name: str, topic: str) -> None:
         self._topic = topic
@@ -338,7 +345,7 @@ class TopicReader:
         for message in self._consumer.consume(1000, seconds):
             error = message.error()
             if not error:
-                yield message.key() or b"", message.value() or b""  # type: ignore[misc]
+                yield message.key() or b"", message.value() or b""
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.at_end = True
 

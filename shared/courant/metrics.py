@@ -8,6 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800)
 
+# ruff: noqa: E501  (a table: one metric a line, with the help that says where to look next)
 # fmt: off
 RECORDS = Counter("courant_records", "Records taken from a topic, dead ones included. If it stands still: courant_backlog_seconds, then the service's log.", ["topic"])
 DEAD_LETTERS = Counter("courant_dead_letters", "Records of a topic put aside. Look at them with `courant dead list`.", ["topic"])

@@ -48,7 +48,8 @@ def health(host: str, port: int, ready: Check) -> ThreadingWSGIServer:
             case _:
                 start("404 Not Found", [])
                 return []
-        start("503 Service Unavailable" if reason else "200 OK", [("Content-Type", "application/json")])  # fmt: skip
+        status = "503 Service Unavailable" if reason else "200 OK"
+        start(status, [("Content-Type", "application/json")])
         return [json.dumps({"status": "ok"} if not reason else {"reason": reason}).encode()]
 
     server = make_server(host, port, app, ThreadingWSGIServer, Quiet)
@@ -88,7 +89,7 @@ def start(name: str, work: Callable[[], None], stop: Stop) -> threading.Thread:
         try:
             work()
         except Exception:
-            log.exception("thread died, the process ends", extra={"thread": name})
+            log.exception("thread died, the process ends", extra={"stage": name})
             stop.set(failed=True)
 
     thread = threading.Thread(target=guarded, name=name, daemon=True)
@@ -117,7 +118,7 @@ def run(threads: Mapping[str, threading.Thread], stop: Stop, leave_seconds: floa
     for name, thread in threads.items():
         thread.join(leave_seconds)
         if thread.is_alive():
-            log.error("thread did not stop in time", extra={"thread": name})
+            log.error("thread did not stop in time", extra={"stage": name})
             return 1
     log.info("stopped")
     return 1 if stop.failed else 0

@@ -1,7 +1,7 @@
 """Settings: declared once a service, read from the environment, wrong ones named all at once.
 
-A wrong value stops the start and names the variable, what it wants and what it got; a secret's value
-is never shown. A secret may also come from a file: the variable's name with `_FILE` names it.
+A wrong value stops the start and names the variable, what it wants and what it got; a secret's
+value is never shown. A secret may also come from a file, which `<NAME>_FILE` names.
 """
 
 import os

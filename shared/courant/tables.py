@@ -34,9 +34,9 @@ TIME = DateTime(timezone=True)
 EPOCH = "extract(epoch FROM raised_at - timestamptz '2020-01-01 00:00Z')::int"
 
 
-def only(state: State) -> object:
+def only(state: State, *more: str) -> object:
     """Restrict an index to the rows of one state: it stays as small as what waits there."""
-    return text(f"state = '{state}'")
+    return text(" AND ".join((f"state = '{state}'", *more)))
 
 
 # fmt: off
@@ -73,7 +73,11 @@ notifications = Table(
     # A text of 9,000 characters would be too long for a B-tree's entry.
     Index("notifications_by_reference", "reference", postgresql_using="hash"),
     Index("notifications_by_service", "service_id", "id"),
-    Index("notifications_created", "issued_at", postgresql_where=only(State.CREATED)),
+    # What waits for a time, and what waits for its turn: a backlog of one does not slow the other.
+    Index("notifications_due", "not_before",
+          postgresql_where=only(State.CREATED, "issued_at < not_before")),
+    Index("notifications_waiting", "channel", "lane", "issued_at",
+          postgresql_where=only(State.CREATED, "coalesce(not_before <= issued_at, true)")),
     Index("notifications_claimed", "lease_until", postgresql_where=only(State.CLAIMED)),
     Index("notifications_sending", "state_at", postgresql_where=only(State.SENDING)),
     postgresql_partition_by=BY_DAY,
@@ -134,6 +138,14 @@ aliases = Table(  # ids that were answered 201, of which another is the one noti
     Column("id", Uuid, primary_key=True),
     Column("winner", Uuid, nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
+)
+redrives = Table(  # which dead letters were sent back, and by whom
+    "redrives", metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("offset", BigInteger, primary_key=True),
+    Column("by", Text, nullable=False),
+    Column("at", TIME, nullable=False, server_default=func.now()),
 )
 directory = Table(  # a row is a record of the topic `directory`
     "directory", metadata,

@@ -66,12 +66,12 @@ class Family:
 
 
 WEEK = timedelta(days=7)
-# Fourteen days exceed the longest schedule, 96 h, by a week, and the oldest backup that anyone would
-# put back: from what is kept here Postgres is made whole again.
+# Fourteen days exceed the longest schedule, 96 h, by a week, and the oldest backup that anyone
+# would put back: from what is kept here Postgres is made whole again.
 FORTNIGHT = 2 * WEEK
 
 # fmt: off
-INBOX     = Family("inbox",     "a client was answered 201 for this",         FORTNIGHT, by_lane=True)
+INBOX     = Family("inbox",     "a client was answered 201 for this",      FORTNIGHT, by_lane=True)
 PERSISTED = Family("persisted", "the row is there: send it",                  WEEK, by_lane=True)
 DELIVERY  = Family("delivery",  "calls that begin, outcomes, decisions",      FORTNIGHT)
 RECEIPTS  = Family("receipts",  "what a provider says later",                 FORTNIGHT)

@@ -1,0 +1,185 @@
+"""`courant dead list|show|redrive`: what was put aside, why, and sending it back after a repair."""
+
+import getpass
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+
+from courant import kafka, topics
+from courant.contracts import Decided
+from courant.lifecycle import Move
+from courant.records import Outgoing
+from courant.topics import DELIVERY, FAMILIES, PERSISTED
+from courant_cli.places import Places
+from courant_local.plan import Unsuitable
+
+app = typer.Typer(help="Dead letters.", no_args_is_help=True)
+console = Console(highlight=False)
+READ_SECONDS = 5.0
+SHOWN_BYTES = 2_000
+
+NOTE = text("""
+    INSERT INTO redrives (topic, partition, "offset", by) VALUES (:topic, :partition, :offset, :by)
+    ON CONFLICT DO NOTHING RETURNING at""")
+NOTED = text('SELECT topic, partition, "offset", by, at FROM redrives')
+STANDS = text("SELECT attempt FROM notifications WHERE id = :id AND state = 'technical-failure'")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter; its number names it in commands: topic/partition/offset."""
+
+    topic: str
+    partition: int
+    offset: int
+    at: datetime
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+    @property
+    def number(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    def header(self, name: str) -> str:
+        """Give a header's last value: a letter that died twice has each death's."""
+        return dict(self.headers).get(f"courant.{name}", b"").decode(errors="replace")
+
+
+@app.command("list")
+def list_letters(
+    family: Annotated[str | None, typer.Option(help="inbox, delivery, persisted, …")] = None,
+) -> None:
+    """List all dead letters that are kept, with their reasons."""
+    places = Places()
+    sent = redriven(places)
+    drawn = Table("number", "died", "from", "tries", "reason", "sent back", box=None)
+    for each in letters(places, family):
+        died = each.at.strftime("%Y-%m-%d %H:%M:%S")
+        by = sent.get((each.topic, each.partition, each.offset), "")
+        drawn.add_row(each.number, died, each.header("origin"), each.header("attempt"),
+                      each.header("reason"), by)  # fmt: skip
+    console.print(drawn)
+
+
+@app.command()
+def show(number: str) -> None:
+    """Show one: where it comes from, why it died, and its bytes."""
+    each = letter(Places(), number)
+    for name, value in each.headers:
+        console.print(f"{name}: {value.decode(errors='replace')}", markup=False)
+    console.print(f"key: {each.key.hex()}", markup=False)
+    console.print(f"value, {len(each.value)} bytes:", markup=False)
+    console.print(each.value[:SHOWN_BYTES].decode(errors="backslashreplace"), markup=False)
+
+
+@app.command()
+def redrive(
+    number: Annotated[str, typer.Argument(help="topic/partition/offset, or all")],
+    family: Annotated[str | None, typer.Option(help="With all: of this family.")] = None,
+    again: Annotated[bool, typer.Option(help="Also one that was sent back before.")] = False,
+) -> None:
+    """Send a letter back to where it came from, once what made it die is repaired."""
+    places = Places()
+    chosen = list(letters(places, family)) if number == "all" else [letter(places, number)]
+    for each in chosen:
+        console.print(f"{each.number}: {send_back(places, each, again)}", markup=False)
+
+
+def send_back(places: Places, each: Letter, again: bool) -> str:
+    """Send one back; says what was done. Who did it is kept."""
+    who = getpass.getuser()
+    spot = {"topic": each.topic, "partition": each.partition, "offset": each.offset, "by": who}
+    with places.engine.begin() as connection:
+        fresh = connection.execute(NOTE, spot).first()
+        if not fresh and not again:
+            return "was sent back before; --again does it again"
+        back = order_again(connection, each) if topics.family(each.topic) == PERSISTED.name else (
+            Outgoing(origin(each), each.key, each.value,
+                     (*each.headers, ("courant.redriven-by", who.encode()))))  # fmt: skip
+        if back is None:
+            return "its notification does not stand at technical-failure: nothing to do"
+        # Inside: a letter that could not be written is not noted as sent back.
+        places.producer.produce(back)
+        places.producer.flush()
+    return f"sent back to {back.topic}"
+
+
+def origin(each: Letter) -> str:
+    """Name the topic that a letter came from; raises Unsuitable."""
+    topic = each.header("origin").split("/")[0]
+    if not topic:
+        raise Unsuitable(f"{each.number} does not say where it came from")
+    return topic
+
+
+def order_again(connection: Any, each: Letter) -> Outgoing | None:
+    """Give what puts a notification whose order died back to be sent; recovery orders it then."""
+    id = UUID(bytes=each.key)
+    attempt = connection.execute(STANDS, {"id": id}).scalar_one_or_none()
+    if attempt is None:
+        return None
+    decided = Decided(id=id, attempt=attempt, move=Move.REDRIVEN, reason="sent back by an operator")
+    return Outgoing(DELIVERY.name, id.bytes, decided.encode())
+
+
+def redriven(places: Places) -> dict[tuple[str, int, int], str]:
+    """Tell who sent which letters back."""
+    with places.engine.begin() as connection:
+        return {(topic, partition, offset): f"{by}, {at:%Y-%m-%d %H:%M}"
+                for topic, partition, offset, by, at in connection.execute(NOTED)}  # fmt: skip
+
+
+def letter(places: Places, number: str) -> Letter:
+    """Read one letter; raises Unsuitable."""
+    topic, _, rest = number.partition("/")
+    for each in letters(places, topics.family(topic)):
+        if each.number == f"{topic}/{rest}":
+            return each
+    raise Unsuitable(f"no dead letter has the number {number}; `courant dead list` shows all")
+
+
+def letters(places: Places, family: str | None = None) -> Iterator[Letter]:
+    """Read every dead letter that is kept, of one family or of all."""
+    names = [topics.dead(each.name) for each in FAMILIES
+             if each.consumed and family in (None, each.name)]  # fmt: skip
+    if not names:
+        raise Unsuitable(f"no family of topics is called {family}")
+    parts = kafka.partitions(places.admin, names)
+    ends = {(p.topic, p.number): end for p, end in kafka.ends(places.admin, parts).items() if end}
+    reader = Consumer({"bootstrap.servers": places.bootstrap, "group.id": "courant.cli.dead",
+                       "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip
+    try:
+        reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in ends])
+        while ends:
+            messages = reader.consume(500, READ_SECONDS)
+            if not messages:
+                return
+            for message in messages:
+                if not message.error():
+                    yield read(message)
+                    spot = (str(message.topic()), message.partition() or 0)
+                    if (message.offset() or 0) + 1 >= ends.get(spot, 0):
+                        ends.pop(spot, None)
+    finally:
+        reader.close()
+
+
+def read(message: Message) -> Letter:
+    return Letter(
+        topic=str(message.topic()),
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        at=datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+        key=message.key() or b"",
+        value=message.value() or b"",
+        headers=tuple(kafka.headers_of(message)),
+    )

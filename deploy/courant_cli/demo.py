@@ -1,0 +1,109 @@
+"""What `courant up` shows: a demo service with keys and templates, a first email and SMS.
+
+The email and the SMS go through the HTTP API by the unmodified GC Notify client.
+"""
+
+import logging
+import time
+from typing import Any
+
+import msgspec
+from notifications_python_client.errors import HTTPError
+from notifications_python_client.notifications import NotificationsAPIClient
+from rich.console import Console
+
+from courant.contracts import KeyType
+from courant.directory import Sender
+from courant.topics import Channel
+from courant_cli import entries, trace
+from courant_cli.places import Places
+from courant_local import home
+from courant_local.plan import Plan
+
+EMAIL, PHONE = "amal@example.com", "+16135550142"
+DEADLINE_SECONDS = 60.0
+
+console = Console(highlight=False)
+
+
+def run(wanted: Plan) -> None:
+    """Make the demo service if it is not there, send one of each, show each one's timeline."""
+    places = Places()
+    file = wanted.home / "demo.json"
+    if not home.read(file):
+        home.write(file, seed(places), mode=0o600)
+    demo = home.read(file)
+    # The client tells of each request it makes; here the timeline does.
+    logging.getLogger("notifications_python_client").setLevel(logging.ERROR)
+    client = NotificationsAPIClient(demo["COURANT_API_KEY"], base_url=wanted.url)
+    answers = [
+        first(
+            lambda: client.send_email_notification(
+                EMAIL, demo["COURANT_EMAIL_TEMPLATE_ID"], personalisation={"name": "Amal"}
+            )
+        ),
+        first(
+            lambda: client.send_sms_notification(
+                PHONE, demo["COURANT_SMS_TEMPLATE_ID"], personalisation={"name": "Amal"}
+            )
+        ),
+    ]
+    for kind, answer in zip(("email", "SMS"), answers, strict=True):
+        status = until_delivered(client, answer["id"])
+        console.print(f"\n{kind} {answer['id']}: {status}")
+        console.print(trace.timeline(places, answer["id"]))
+
+
+def seed(places: Places) -> dict[str, str]:
+    """Make the demo service, with keys of each type, templates and senders."""
+    service = entries.new_service(places, "Courant demo", "demo", False, [EMAIL, PHONE])
+    # `courant load` is to meet the system's limits, not a client's.
+    service = msgspec.structs.replace(
+        service, rate_limit=10_000_000, daily_email=10_000_000, daily_sms=10_000_000
+    )
+    entries.put(places, service)
+    template = {
+        Channel.EMAIL: entries.new_template(
+            service.id, Channel.EMAIL, "Welcome", "Your application", "Hello ((name))"
+        ),
+        Channel.SMS: entries.new_template(
+            service.id, Channel.SMS, "Reminder", None, "Hello ((name))"
+        ),
+    }
+    for each in template.values():
+        entries.put(places, each)
+    sender = Sender(
+        id=service.id, service_id=service.id, channel=Channel.SMS, value="COURANT", default=True
+    )
+    entries.put(places, sender)
+    keys = {type: entries.new_key(places, service.id, f"demo-{type}", type)[1] for type in KeyType}
+    return {
+        "COURANT_API_KEY": keys[KeyType.NORMAL],
+        "COURANT_TEAM_KEY": keys[KeyType.TEAM],
+        "COURANT_TEST_KEY": keys[KeyType.TEST],
+        "COURANT_SERVICE_ID": str(service.id),
+        "COURANT_EMAIL_TEMPLATE_ID": str(template[Channel.EMAIL].id),
+        "COURANT_SMS_TEMPLATE_ID": str(template[Channel.SMS].id),
+    }
+
+
+def first(send: Any) -> Any:
+    """Send; the directory may need a moment to reach an ingest that was just started."""
+    until = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            return send()
+        except HTTPError as error:
+            if time.monotonic() > until or error.status_code not in {400, 403, 503}:
+                raise
+            time.sleep(0.1)
+
+
+def until_delivered(client: NotificationsAPIClient, id: str) -> str:
+    """Ask until the notification is delivered, or the time is over; gives its status."""
+    until = time.monotonic() + DEADLINE_SECONDS
+    status = ""
+    while status != "delivered" and time.monotonic() < until:
+        status = client.get_notification_by_id(id)["status"]
+        time.sleep(0.05)
+    return status

@@ -1,0 +1,302 @@
+"""`courant service|key|template|sender create|list|show|revoke`: the directory's entries."""
+
+import json
+import secrets as random
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from courant import crypto, directory_admin
+from courant.contracts import KeyType
+from courant.directory import AnyEntry, Directory, Entry, Key, Sender, Service, Template
+from courant.recipients import Unusable, email, phone
+from courant.topics import Channel, Lane
+from courant_cli.places import Places
+from courant_local.plan import Unsuitable
+
+E = TypeVar("E", bound=Entry)
+NEVER_SHOWN = {"secret", "secret_hash", "guests"}
+
+service = typer.Typer(help="Clients of ours, and what they may do.", no_args_is_help=True)
+key = typer.Typer(help="API keys.", no_args_is_help=True)
+template = typer.Typer(help="Templates and their versions.", no_args_is_help=True)
+sender = typer.Typer(help="Reply-to addresses and SMS senders.", no_args_is_help=True)
+console = Console(highlight=False)
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def put(places: Places, entry: AnyEntry) -> AnyEntry:
+    """Store and publish an entry."""
+    return directory_admin.put(places.engine, places.producer, entry)
+
+
+def found(entries: dict[UUID, E], id: UUID, kind: str) -> E:
+    """Give the entry of this id; raises Unsuitable."""
+    if id not in entries:
+        raise Unsuitable(f"no {kind} has the id {id}")
+    return entries[id]
+
+
+def of_kind(known: Directory, kind: type[E]) -> list[E]:
+    return [each for each in known.entries.values() if isinstance(each, kind)]
+
+
+def tell(entry: Entry) -> None:
+    """Show an entry without what is secret or personal."""
+    shown = {name: value for name, value in msgspec.structs.asdict(entry).items()
+             if name not in NEVER_SHOWN}  # fmt: skip
+    console.print_json(json.dumps(msgspec.to_builtins(shown)))
+
+
+def listed(entries: list[E], *columns: str) -> None:
+    """Show entries as a table."""
+    drawn = Table(*columns, box=None)
+    for each in entries:
+        drawn.add_row(*(str(getattr(each, column)) for column in columns))
+    console.print(drawn)
+
+
+# -- services ---------------------------------------------------------------------------------
+
+
+@service.command("create")
+def create_service(
+    name: str,
+    email_from: Annotated[str, typer.Option(help="Local part of the sending address.")] = "notify",
+    trial: Annotated[bool, typer.Option(help="Only to its team and guests.")] = False,
+    guest: Annotated[list[str] | None, typer.Option(help="A recipient of the team.")] = None,
+) -> None:
+    """Make a service."""
+    places = Places()
+    tell(put(places, new_service(places, name, email_from, trial, guest or [])))
+
+
+def new_service(
+    places: Places, name: str, email_from: str, trial: bool, guests: list[str]
+) -> Service:
+    """Make the entry of a service; raises Unsuitable for a guest that is no recipient."""
+    id = uuid.uuid4()
+    sealed = places.ring.seal(json.dumps([recipient(each) for each in guests]).encode(), id.bytes)
+    permissions = frozenset({"email", "sms", "international_sms"})
+    return Service(
+        id=id,
+        name=name,
+        email_from=email_from,
+        restricted=trial,
+        guests=sealed,
+        permissions=permissions,
+    )
+
+
+def recipient(text: str) -> str:
+    """Normalise an address or number; raises Unsuitable, which does not repeat it."""
+    try:
+        return email(text).address if "@" in text else phone(text).number
+    except Unusable as error:
+        raise Unsuitable(f"a guest is no recipient: {error}") from None
+
+
+@service.command("list")
+def list_services() -> None:
+    """List all services."""
+    listed(of_kind(directory_admin.load(Places().engine), Service), "id", "name", "active")
+
+
+@service.command("show")
+def show_service(id: UUID) -> None:
+    """Show one."""
+    tell(found(directory_admin.load(Places().engine).services, id, "service"))
+
+
+@service.command("revoke")
+def revoke_service(id: UUID) -> None:
+    """Suspend a service: its keys no longer accept anything."""
+    places = Places()
+    entry = found(directory_admin.load(places.engine).services, id, "service")
+    tell(put(places, msgspec.structs.replace(entry, active=False)))
+
+
+# -- keys -------------------------------------------------------------------------------------
+
+
+@key.command("create")
+def create_key(service_id: UUID, name: str, type: KeyType = KeyType.NORMAL) -> None:
+    """Make a key and print it: the only time that it is shown."""
+    places = Places()
+    found(directory_admin.load(places.engine).services, service_id, "service")
+    _, text = new_key(places, service_id, name, type)
+    print(text)
+
+
+def new_key(places: Places, service_id: UUID, name: str, type: KeyType) -> tuple[Key, str]:
+    """Make and publish a key; gives it and the text that the client is given."""
+    id, secret = uuid.uuid4(), str(UUID(bytes=random.token_bytes(16), version=4))
+    entry = Key(
+        id=id,
+        service_id=service_id,
+        name=name,
+        type=type,
+        secret=places.ring.seal(secret.encode(), id.bytes),
+        secret_hash=crypto.keyed_hash(places.hash_key, b"secret", secret.encode()),
+    )
+    put(places, entry)
+    return entry, f"gcntfy-{name}-{service_id}-{secret}"
+
+
+@key.command("list")
+def list_keys() -> None:
+    """List all keys."""
+    found = of_kind(directory_admin.load(Places().engine), Key)
+    listed(found, "id", "service_id", "name", "type", "expires_at")
+
+
+@key.command("show")
+def show_key(id: UUID) -> None:
+    """Show one, without its secret."""
+    tell(key_of(directory_admin.load(Places().engine), id))
+
+
+@key.command("revoke")
+def revoke_key(id: UUID) -> None:
+    """Revoke a key: it stops within a second, everywhere."""
+    places = Places()
+    entry = key_of(directory_admin.load(places.engine), id)
+    tell(put(places, msgspec.structs.replace(entry, expires_at=now())))
+
+
+def key_of(known: Directory, id: UUID) -> Key:
+    return found({each.id: each for each in of_kind(known, Key)}, id, "key")
+
+
+# -- templates --------------------------------------------------------------------------------
+
+BODY_MAX, NAME_MAX = 50_000, 255
+
+
+@template.command("create")
+def create_template(
+    service_id: UUID,
+    channel: Channel,
+    name: str,
+    body: str,
+    subject: str | None = None,
+    lane: Lane = Lane.NORMAL,
+    id: Annotated[UUID | None, typer.Option(help="Make a new version of this template.")] = None,
+) -> None:
+    """Make a template, or a new version of one. The body may be `@FILE`."""
+    places = Places()
+    known = directory_admin.load(places.engine)
+    found(known.services, service_id, "service")
+    text = Path(body[1:]).read_text() if body.startswith("@") else body
+    earlier = known.template(id) if id else None
+    if id and not earlier:
+        raise Unsuitable(f"no template has the id {id}")
+    tell(put(places, new_template(service_id, channel, name, subject, text, lane, earlier)))
+
+
+def new_template(
+    service_id: UUID,
+    channel: Channel,
+    name: str,
+    subject: str | None,
+    body: str,
+    lane: Lane = Lane.NORMAL,
+    earlier: Template | None = None,
+) -> Template:
+    """Make the entry of a version; raises Unsuitable."""
+    if len(body) > BODY_MAX or len(name) > NAME_MAX:
+        raise Unsuitable(f"a body has at most {BODY_MAX} characters, a name {NAME_MAX}")
+    if (channel is Channel.EMAIL) != bool(subject):
+        raise Unsuitable("an email template has a subject, and an SMS template has none")
+    return Template(
+        id=earlier.id if earlier else uuid.uuid4(),
+        version=earlier.version + 1 if earlier else 1,
+        service_id=service_id,
+        channel=channel,
+        name=name,
+        subject=subject,
+        body=body,
+        lane=lane,
+        created_at=earlier.created_at if earlier else now(),
+        updated_at=now() if earlier else None,
+    )
+
+
+@template.command("list")
+def list_templates() -> None:
+    """List every version of every template."""
+    found = of_kind(directory_admin.load(Places().engine), Template)
+    listed(found, "id", "version", "service_id", "channel", "lane", "name", "archived")
+
+
+@template.command("show")
+def show_template(id: UUID, version: int | None = None) -> None:
+    """Show one version, or the newest."""
+    entry = directory_admin.load(Places().engine).template(id, version)
+    if not entry:
+        raise Unsuitable(f"no template has the id {id} and that version")
+    tell(entry)
+
+
+@template.command("revoke")
+def revoke_template(id: UUID) -> None:
+    """Archive a template: nothing new is accepted for it; what was accepted is sent."""
+    places = Places()
+    entry = directory_admin.load(places.engine).template(id)
+    if not entry:
+        raise Unsuitable(f"no template has the id {id}")
+    tell(put(places, msgspec.structs.replace(entry, archived=True)))
+
+
+# -- senders ----------------------------------------------------------------------------------
+
+
+@sender.command("create")
+def create_sender(
+    service_id: UUID,
+    channel: Channel,
+    value: str,
+    default: Annotated[bool, typer.Option(help="Used where the client names none.")] = False,
+) -> None:
+    """Make a reply-to address (email) or a sender (sms)."""
+    places = Places()
+    found(directory_admin.load(places.engine).services, service_id, "service")
+    entry = Sender(
+        id=uuid.uuid4(), service_id=service_id, channel=channel, value=value, default=default
+    )
+    tell(put(places, entry))
+
+
+@sender.command("list")
+def list_senders() -> None:
+    """List all senders."""
+    found = of_kind(directory_admin.load(Places().engine), Sender)
+    listed(found, "id", "service_id", "channel", "value", "default", "archived")
+
+
+@sender.command("show")
+def show_sender(id: UUID) -> None:
+    """Show one."""
+    tell(sender_of(directory_admin.load(Places().engine), id))
+
+
+@sender.command("revoke")
+def revoke_sender(id: UUID) -> None:
+    """Archive a sender."""
+    places = Places()
+    entry = sender_of(directory_admin.load(places.engine), id)
+    tell(put(places, msgspec.structs.replace(entry, archived=True)))
+
+
+def sender_of(known: Directory, id: UUID) -> Sender:
+    return found({each.id: each for each in of_kind(known, Sender)}, id, "sender")

@@ -1,0 +1,179 @@
+"""`courant load`: a bounded load of real requests, and what became of each.
+
+Refused and broken connections are tried again, since their request was not answered; nothing else
+is. A 503 says that it is not known whether the notification was accepted: its id is not counted.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import aiohttp
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from courant.topics import Channel
+from courant_cli.places import Places
+
+console = Console(highlight=False)
+COUNT_MAX, RATE_MAX, CONNECTIONS_MAX = 1_000_000, 20_000, 512
+ANSWER_SECONDS = 30.0
+RETRY_SECONDS, RETRIES_MAX = 0.2, 300
+
+
+@dataclass
+class Load:
+    """What is to be sent."""
+
+    url: str
+    key: str
+    template_id: str
+    channel: Channel
+    count: int
+    rate: float | None  # requests a second; None: as fast as the connections go
+    connections: int
+    recipient: Callable[[int], str]
+
+
+@dataclass
+class Result:
+    """What came of it; latencies in seconds, of answered requests."""
+
+    ids: list[str] = field(default_factory=list)  # that were answered 201
+    statuses: Counter[int] = field(default_factory=Counter)
+    retried: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0  # it broke after it was sent: not known
+    latencies: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def told(self) -> dict[str, Any]:
+        """Sum it up for programs."""
+        return {
+            "accepted": len(self.ids),
+            "statuses": dict(self.statuses),
+            "retried": dict(self.retried),
+            "unanswered": self.unanswered,
+            "seconds": round(self.seconds, 3),
+            "rate": round(len(self.ids) / self.seconds, 1) if self.seconds else 0,
+            "p50_ms": round(1000 * quantile(self.latencies, 0.5), 1),
+            "p99_ms": round(1000 * quantile(self.latencies, 0.99), 1),
+            "max_ms": round(1000 * max(self.latencies, default=0), 1),
+        }
+
+
+def quantile(values: list[float], part: float) -> float:
+    """Give the value that `part` of all do not pass; 0 of none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
+
+
+def to(channel: Channel) -> Callable[[int], str]:
+    """Give a recipient for each number."""
+    if channel is Channel.EMAIL:
+        return lambda number: f"load-{number}@example.com"
+    return lambda number: f"+1613555{number % 10_000:04d}"
+
+
+async def run(load: Load, told: Callable[[int], None] = lambda _: None) -> Result:
+    """Send the load, and come back when every request has its answer."""
+    result, began = Result(), time.monotonic()
+    numbers = iter(range(load.count))
+    connector = aiohttp.TCPConnector(limit=load.connections)
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    headers = {"Authorization": f"ApiKey-v1 {load.key}"}
+    async with aiohttp.ClientSession(
+        load.url, connector=connector, timeout=timeout, headers=headers
+    ) as session:
+
+        async def work() -> None:
+            for number in numbers:
+                if load.rate:
+                    await asyncio.sleep(max(0, began + number / load.rate - time.monotonic()))
+                await send(session, load, number, result)
+                told(1)
+
+        await asyncio.gather(*(work() for _ in range(load.connections)))
+    result.seconds = time.monotonic() - began
+    return result
+
+
+async def send(session: aiohttp.ClientSession, load: Load, number: int, result: Result) -> None:
+    """Send one, and again as long as its connection is refused."""
+    field = "email_address" if load.channel is Channel.EMAIL else "phone_number"
+    body = {
+        "template_id": load.template_id,
+        field: load.recipient(number),
+        "personalisation": {"name": f"number {number}"},
+    }
+    path = f"/v2/notifications/{load.channel}"
+    for _ in range(RETRIES_MAX):
+        began = time.monotonic()
+        try:
+            async with session.post(path, json=body) as answer:
+                said = await answer.json()
+                result.statuses[answer.status] += 1
+                result.latencies.append(time.monotonic() - began)
+                if answer.status == 201:
+                    result.ids.append(said["id"])
+                return
+        except aiohttp.ClientConnectorError as error:
+            result.retried[type(error).__name__] += 1
+            await asyncio.sleep(RETRY_SECONDS)
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            result.unanswered += 1
+            return
+    result.unanswered += 1
+
+
+def load(
+    rate: Annotated[float, typer.Option(min=0, max=RATE_MAX, help="A second; 0: unbounded.")] = 150,
+    count: Annotated[int, typer.Option(min=1, max=COUNT_MAX)] = 1500,
+    channel: Channel = Channel.EMAIL,
+    template: Annotated[
+        str | None, typer.Option(help="Else the demo's.")
+    ] = None,
+    connections: Annotated[int, typer.Option(min=1, max=CONNECTIONS_MAX)] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="The sum, for programs.")] = False,
+    ids: Annotated[Path | None, typer.Option(help="Write the accepted ids to this file.")] = None,
+) -> None:
+    """Send a bounded load through the HTTP API, and show how it was answered."""
+    places = Places()
+    asked = Load(
+        url=places.variable("COURANT_URL"),
+        key=places.variable("COURANT_API_KEY"),
+        template_id=template or places.variable(f"COURANT_{channel.upper()}_TEMPLATE_ID"),
+        channel=channel,
+        count=count,
+        rate=rate or None,
+        connections=connections,
+        recipient=to(channel),
+    )
+    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=as_json) as progress:
+        shown = progress.add_task("", total=count)
+        result = asyncio.run(run(asked, lambda n: progress.advance(shown, n)))
+    if ids:
+        ids.write_text("".join(f"{each}\n" for each in result.ids))
+    if as_json:
+        print(json.dumps(result.told()))
+        return
+    for name, value in result.told().items():
+        console.print(f"  {name:<12} {value}")
+    histogram(result.latencies)
+
+
+def histogram(latencies: list[float]) -> None:
+    """Draw how many answers took how long."""
+    bounds = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, float("inf")]
+    counts = Counter(next(bound for bound in bounds if each <= bound) for each in latencies)
+    most = max(counts.values(), default=1)
+    for bound in bounds:
+        if counts[bound]:
+            label = f"≤ {bound * 1000:g} ms" if bound < float("inf") else "more"
+            console.print(f"  {label:>10} {'█' * (counts[bound] * 40 // most)} {counts[bound]}")

@@ -1,0 +1,61 @@
+"""Where the commands find Kafka, Postgres and the keys: the environment, else the local stack."""
+
+import os
+from functools import cached_property
+
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Engine
+
+from courant import crypto, database, topics_admin
+from courant.kafka import KafkaProducer
+from courant_cli import stack
+from courant_local import home, processes
+from courant_local.plan import Plan, Unsuitable
+
+
+class Places:
+    """One installation's parts, each opened when it is first needed."""
+
+    def __init__(self) -> None:
+        told = home.read(home.home() / "stack.json").get("plan")
+        local = known(Plan.of(told)) if told else {}
+        self._known = {**local, **os.environ}
+
+    def variable(self, name: str) -> str:
+        """Give a setting; raises Unsuitable, naming it."""
+        if not self._known.get(name):
+            raise Unsuitable(f"{name} is not set, and no stack was started here (`courant up`)")
+        return self._known[name]
+
+    @cached_property
+    def bootstrap(self) -> str:
+        return self.variable("KAFKA_BOOTSTRAP_SERVERS")
+
+    @cached_property
+    def replication(self) -> int:
+        return int(self._known.get("COURANT_REPLICATION") or 3)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return database.engine(self.variable("DATABASE_URL"), "cli", connections=2)
+
+    @cached_property
+    def admin(self) -> AdminClient:
+        return topics_admin.admin(self.bootstrap)
+
+    @cached_property
+    def producer(self) -> KafkaProducer:
+        return KafkaProducer(self.bootstrap, "courant.cli")
+
+    @cached_property
+    def ring(self) -> crypto.Ring:
+        return crypto.ring(self.variable("COURANT_SEAL_KEYS"))
+
+    @cached_property
+    def hash_key(self) -> bytes:
+        return self.variable("COURANT_HASH_KEY").encode()
+
+
+def known(plan: Plan) -> dict[str, str]:
+    """Give what the local stack's services and clients are told."""
+    return {**processes.environment(plan), **stack.variables(plan)}

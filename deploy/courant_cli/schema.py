@@ -1,0 +1,46 @@
+"""`courant topics diff|apply` and `courant db upgrade`."""
+
+import typer
+from rich.console import Console
+
+from courant import kafka, migrate, topics_admin
+from courant.topics import declared
+from courant_cli.places import Places
+
+topics = typer.Typer(help="The cluster's topics against what is declared.", no_args_is_help=True)
+db = typer.Typer(help="The database's schema.", no_args_is_help=True)
+console = Console(highlight=False)
+
+
+@topics.command()
+def diff() -> None:
+    """Show what the cluster lacks; the exit code is 1 if anything."""
+    places = Places()
+    found = topics_admin.diff(places.admin, places.replication)
+    console.print("\n".join(map(str, found)) or "The cluster has all that is declared.")
+    raise typer.Exit(1 if found else 0)
+
+
+@topics.command()
+def apply() -> None:
+    """Make what is missing, and set what differs. Takes nothing away."""
+    places = Places()
+    done = topics_admin.apply(places.admin, places.replication)
+    console.print("\n".join(map(str, done)) or "The cluster had all that is declared.")
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the schema to this version, and know the server if nothing was ever written."""
+    places = Places()
+    prepare(places)
+    console.print("The schema is this version's.")
+
+
+def prepare(places: Places) -> None:
+    """Upgrade; a schema that is made anew while every topic is empty needs no hold."""
+    names = [each.name for each in declared()]
+    if migrate.upgrade(places.variable("DATABASE_URL")):
+        ends = kafka.ends(places.admin, kafka.partitions(places.admin, names))
+        if not any(ends.values()):
+            migrate.know(places.engine)

@@ -1,0 +1,108 @@
+"""`courant trace ID`: the timeline of one notification, from Postgres and from the topics."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import confluent_kafka
+import typer
+from confluent_kafka import Consumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+
+from courant import ids, kafka
+from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, dead
+from courant_cli.places import Places
+from courant_local.plan import Unsuitable
+
+ROW = text("SELECT state, attempt, tries, channel, lane, key_type, issued_at, lease_until, reason "
+           "FROM notifications WHERE id = :id")  # fmt: skip
+EVENTS = text("SELECT at, move, attempt, made, reason FROM events WHERE id = :id ORDER BY number")
+ALIAS = text("SELECT winner FROM aliases WHERE id = :id")
+READ_SECONDS = 10.0
+LOOKED_FOR = (*INBOX.names(), *PERSISTED.names(), DELIVERY.name, RECEIPTS.name)
+
+console = Console(highlight=False)
+
+
+def trace(id: UUID, topics: bool = True) -> None:
+    """Show what became of one notification: its row, its events, its records."""
+    places = Places()
+    with places.engine.begin() as connection:
+        row = connection.execute(ROW, {"id": id}).mappings().one_or_none()
+        winner = connection.execute(ALIAS, {"id": id}).scalar_one_or_none()
+    if winner:
+        console.print(f"An alias: the same Idempotency-Key came first with {winner}")
+    if row:
+        console.print("  ".join(f"{name}={value}" for name, value in row.items() if value))
+        console.print(timeline(places, str(id)))
+    else:
+        console.print("Postgres has no row with this id.")
+    if topics:
+        console.print(records(places, id))
+    if not row and not winner:
+        raise typer.Exit(1)
+
+
+def timeline(places: Places, id: str) -> Table:
+    """Draw a notification's events."""
+    drawn = Table("at", "move", "attempt", "", box=None)
+    with places.engine.begin() as connection:
+        for at, move, attempt, made, reason in connection.execute(EVENTS, {"id": UUID(id)}):
+            late = "" if made else "came too late, changed nothing  "
+            when = at.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
+            drawn.add_row(when, move, str(attempt), f"{late}{reason or ''}")
+    return drawn
+
+
+def records(places: Places, id: UUID) -> Table:
+    """Draw the records that name a notification: by key, or in a call's record."""
+    drawn = Table("written", "topic", "offset", "bytes", box=None)
+    since = ids.time_of(id)
+    if since is None:
+        raise Unsuitable("an id without a time (UUIDv4) is a simulated recipient's: nothing stored")
+    families = {topic.partition(".")[0] for topic in LOOKED_FOR} - {"persisted"}
+    for written, topic, offset, size in sorted(
+        search(places, id, since, (*LOOKED_FOR, *map(dead, families), dead("persisted")))
+    ):
+        drawn.add_row(written.strftime("%H:%M:%S.%f")[:-3], topic, offset, str(size))
+    return drawn
+
+
+def search(
+    places: Places, id: UUID, since: datetime, topics: tuple[str, ...]
+) -> Iterator[tuple[datetime, str, str, int]]:
+    """Read the topics from the id's time on, and give the records that name it."""
+    parts = kafka.partitions(places.admin, topics)
+    ends = kafka.ends(places.admin, parts)
+    reader = Consumer(
+        {
+            "bootstrap.servers": places.bootstrap,
+            "group.id": "courant.cli.trace",  # required by the client; never joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    # A second back: the id's time is its maker's, the records' the broker's.
+    ms = int(since.timestamp() * 1000) - 1000
+    wanted = [TopicPartition(p.topic, p.number, ms) for p in parts if ends[p]]
+    try:
+        starts = reader.offsets_for_times(wanted, timeout=READ_SECONDS)
+        open_ = {(s.topic, s.partition) for s in starts if s.offset >= 0}
+        reader.assign([s for s in starts if s.offset >= 0])
+        while open_:
+            messages = reader.consume(1000, READ_SECONDS)
+            if not messages:
+                break
+            for message in messages:
+                error = message.error()
+                if error:
+                    if error.code() == confluent_kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001
+                        open_.discard((message.topic(), message.partition()))
+                elif message.key() == id.bytes or str(id).encode() in (message.value() or b""):
+                    at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+                    spot = f"{message.partition()}/{message.offset()}"
+                    yield at, str(message.topic()), spot, len(message.value() or b"")
+    finally:
+        reader.close()

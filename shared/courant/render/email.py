@@ -1,0 +1,157 @@
+"""An email from a template version and its values, the short way where nothing can be at stake.
+
+Most values hold no Markdown. A template is rendered once with slots where its placeholders stand;
+plain values are then only joined in. What is plain is defined so that the full way would give
+the same, letter for letter; all else (Markdown, lists, conditionals, values in URLs) takes it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from courant.render import markdown, templates
+from courant.render.dialect import SLOT, clean, with_language_lines
+from courant.render.markdown import Both
+from courant.render.templates import Lists, Parsed, TemplateVersion, Values
+from courant.render.typography import typography
+
+# Runs of letters and digits with one harmless thing between them. No mark of Markdown is among
+# them, nothing that typography joins to what stands around, no end that is not a letter or digit.
+RUNS = r"(?:(?:[.,:;]? |[.,:/@'’+-]| \(|\) )[^\W_]+)*"
+PLAIN = re.compile(rf"\$?[^\W_]+{RUNS}")
+# At the start of a line a number may begin a list.
+PLAIN_AT_START = re.compile(rf"[^\W\d_][^\W_]*{RUNS}")
+
+# What may touch a placeholder. A longer word around it could become a URL, an address, an entity.
+IN_FRONT = re.compile(r"[(\"“*_]*")
+BEHIND = re.compile(r"[,;:!?).\"”*_]*|['’]s[.,]?")
+# Renderings that have to be equal before a template's short way is trusted.
+PROBES = ("x", "O'Brien-Smith", "Ab (c) d, e. f: g; h/i+1:2", "at b@c.ca, o'd@e.ca", "$5")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What is sent: the subject, the plain text, and the HTML fragment without the page around."""
+
+    subject: str
+    text: str
+    html: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A placeholder's key, and which values may be joined in there."""
+
+    key: str
+    plain: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """A rendering cut at its slots: at odd places in `html` and `text` the values go in."""
+
+    slots: tuple[Slot, ...]
+    html: tuple[str, ...]
+    text: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A template version made ready; `short` is None where each message takes the full way."""
+
+    version: TemplateVersion
+    subject: Parsed
+    body: Parsed
+    short: Short | None
+
+
+def prepare(version: TemplateVersion) -> Prepared:
+    """Make an email template ready; done once a version, in a few milliseconds."""
+    subject, body = templates.parse(version.subject or ""), templates.parse(version.body)
+    return Prepared(version, subject, body, short_way(body))
+
+
+def render(prepared: Prepared, values: Values) -> Rendered:
+    """Render an email for one recipient's values."""
+    subject = templates.subject(prepared.subject, values)
+    both = joined(prepared.short, values) if prepared.short else None
+    both = both or in_full(prepared.body, values)
+    return Rendered(subject, both.text, both.html)
+
+
+def in_full(body: Parsed, values: Values) -> Both:
+    """Put the values into the source and render that."""
+    return markdown.render(clean(templates.fill(body, values, Lists.LINES)))
+
+
+def joined(short: Short, values: Values) -> Both | None:
+    """Join plain values into a rendering; None when one is missing or not plain."""
+    texts: list[str] = []
+    for slot in short.slots:
+        value = values.get(slot.key)
+        text = value if isinstance(value, str) else str(value)
+        if value is None or isinstance(value, list | tuple) or not slot.plain.fullmatch(text):
+            return None
+        texts.append(typography(text) if "'" in text or "’" in text else text)
+    # Nothing that is plain needs escaping, so that both parts take the same.
+    html, plain = list(short.html), list(short.text)
+    html[1::2] = plain[1::2] = texts
+    return Both("".join(html), "".join(plain))
+
+
+def short_way(body: Parsed) -> Short | None:
+    """Cut a body's rendering at its placeholders; None where a value could change what is around.
+
+    The probes catch what that rule does not think of, such as conditionals or values in code.
+    """
+    if not stand_apart(body.parts):
+        return None
+    source = "".join(clean(part) if isinstance(part, str) else SLOT for part in body.parts)
+    both = markdown.render(source)
+    html, text = both.html.split(SLOT), both.text.split(SLOT)
+    keys = [place.key for place in body.placeholders]
+    if not len(html) == len(text) == len(keys) + 1:
+        return None
+    slots = tuple(map(Slot, keys, plain_at(with_language_lines(source))))
+    short = Short(slots, spaced(html), spaced(text))
+    probes = [probing(slots, probe) for probe in PROBES]
+    return short if all(joined(short, each) == in_full(body, each) for each in probes) else None
+
+
+def probing(slots: Sequence[Slot], probe: str) -> Values:
+    """Give each slot a value of its own after a probe, or a letter where that is not plain."""
+    values: dict[str, object] = {slot.key: f"{probe}{n}" for n, slot in enumerate(slots)}
+    refused = [s.key for s in slots if not s.plain.fullmatch(str(values[s.key]))]
+    return Values(values | dict.fromkeys(refused, "x"))
+
+
+def spaced(pieces: Sequence[str]) -> tuple[str, ...]:
+    """Leave room for a value between each two pieces."""
+    return tuple(each for piece in pieces for each in (piece, ""))[:-1]
+
+
+def stand_apart(parts: Sequence[object]) -> bool:
+    """Say whether each placeholder is a word of its own, but for punctuation and emphasis."""
+    last = len(parts) - 1
+    for index, part in enumerate(parts):
+        if not isinstance(part, str):
+            if index < last and not isinstance(parts[index + 1], str):
+                return False
+            continue
+        words = re.split(r"\s", part)
+        between = 0 < index < last
+        if between and len(words) == 1:
+            return False
+        if index > 0 and not BEHIND.fullmatch(words[0]):
+            return False
+        if index < last and not IN_FRONT.fullmatch(words[-1]):
+            return False
+    return True
+
+
+def plain_at(source: str) -> Iterator[re.Pattern[str]]:
+    """Give for each slot in a source what is plain there."""
+    for match in re.finditer(SLOT, source):
+        start = match.start()
+        line = source[source.rfind("\n", 0, start) + 1 : start]
+        yield PLAIN if any(map(str.isalpha, line)) else PLAIN_AT_START

@@ -1,0 +1,49 @@
+"""Typography of a line of text: curly quotes, en dashes, no space before a comma or a full stop."""
+
+import re
+
+# The look-behinds make a run of blanks start at one place only: without them it is tried from each.
+SPACE_BEFORE = re.compile(r"(?<![ \t])[ \t]+(?=[,.])")
+SPACED_DASH = re.compile(r"(?<![ \t])[ \t]+[-–—]{1,3}[ \t]+")
+QUOTE = re.compile(r"['\"]")
+WORD = re.compile(r"\S+")
+INSIDE = re.compile(r"(?<=\w)’(?=\w)")
+DECADE = re.compile(r"'\d\ds")
+OPENS_AFTER = "([{-–—“‘"
+
+
+def typography(text: str, before: str = "") -> str:
+    """Set a text; `before` is the character that the reader sees in front of it."""
+    text = SPACE_BEFORE.sub("", text)
+    if "'" in text or '"' in text:
+        text = curled(text, before)
+    if "’" in text and "@" in text:
+        text = WORD.sub(address_kept, text)
+    return SPACED_DASH.sub(" – ", text)
+
+
+def curled(text: str, before: str) -> str:
+    """Turn straight quotes into curly ones: opening after nothing, a blank, a bracket or a dash."""
+    pieces: list[str] = []
+    end = 0
+    for match in QUOTE.finditer(text):
+        start = match.start()
+        pieces.append(text[end:start])
+        end = match.end()
+        last = pieces[-1][-1:] or (pieces[-2] if len(pieces) > 1 else before)
+        pieces.append(curly(match[0], last, text[end : end + 1], text, start))
+    return "".join(pieces) + text[end:]
+
+
+def curly(quote: str, last: str, following: str, text: str, start: int) -> str:
+    """Choose one quote by what stands on both sides; ’90s is an apostrophe, not an opening."""
+    opening = not last or last.isspace() or last in OPENS_AFTER
+    if quote == '"':
+        return "“" if opening and not following.isspace() else "”"
+    return "‘" if opening and not DECADE.match(text, start) else "’"
+
+
+def address_kept(word: re.Match[str]) -> str:
+    """Give an email address straight apostrophes, or it could not be copied."""
+    local, at, host = word[0].rpartition("@")
+    return INSIDE.sub("'", local) + at + host if at else word[0]

@@ -1,0 +1,159 @@
+"""Placeholders, conditionals, lists, what is missing, and the subject."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from courant.render import templates
+from courant.render.templates import Lists
+from courant.render.typography import typography
+
+
+def filled(source: str, values: dict[str, object], lists: Lists = Lists.LINES) -> str:
+    return templates.fill(templates.parse(source), templates.normalise(values), lists)
+
+
+@pytest.mark.parametrize(
+    ("source", "values", "wanted"),
+    [
+        ("Hello ((name))", {"name": "Zoë"}, "Hello Zoë"),
+        ("Hello ((name))", {"name": 5}, "Hello 5"),
+        ("Hello ((name))", {"name": 1.5}, "Hello 1.5"),
+        ("Hello ((name))", {"name": True}, "Hello True"),
+        ("Hello ((name))", {"name": ""}, "Hello "),
+        ("Hello ((name))", {"N A_me": " x "}, "Hello  x "),
+        ("Hello ((name))", {"name": "x", "more": "y"}, "Hello x"),
+        ("Hello ((name))", {"name": "a", "NAME": "b"}, "Hello b"),
+        ("Hello ((name))", {"name": "((name))"}, "Hello ((name))"),
+        (
+            "Hello ((name))",
+            {"name": "# x\n* y [l](https://e.ca)"},
+            "Hello # x\n* y [l](https://e.ca)",
+        ),
+        ("(((c)))", {"c": "blue"}, "(blue)"),
+        ("((((c))))", {"c": "blue"}, "((blue))"),
+        ("((first name)) ((first_name))", {"First-Name": "x"}, "x x"),
+        ("no ((end", {}, "no ((end"),
+        ("no )) start", {}, "no )) start"),
+        ("(()) ((a))", {"a": "x"}, "(()) x"),
+        ("two\n((a\nb)) lines", {"a\nb": "x"}, "two\nx lines"),
+        ("Hello ((name))", {}, "Hello ((name))"),
+    ],
+)
+def test_values_stand_where_their_placeholders_stood(
+    source: str, values: dict[str, object], wanted: str
+) -> None:
+    assert filled(source, values) == wanted
+
+
+YES = ("yes", "y", "true", "t", "1", "include", "show", "oui", "vrai", "inclure", "afficher")
+
+
+@pytest.mark.parametrize("value", [*YES, "YES", "Oui", True, 1])
+def test_a_conditional_shows_its_text_for_a_yes(value: object) -> None:
+    assert filled("((c??a ?? b))", {"c": value}) == "a ?? b"
+
+
+@pytest.mark.parametrize("value", ["no", "", " yes", "yes ", False, 0, 1.0, 2, [], ["yes"], ["y"]])
+def test_a_conditional_is_nothing_for_all_else(value: object) -> None:
+    assert filled("x((c??a))", {"c": value}) == "x"
+
+
+def test_nothing_is_resolved_inside_a_conditional() -> None:
+    assert filled("((c??hi ((n))))", {"c": "yes", "n": "x"}) == "hi ((n))"
+
+
+@pytest.mark.parametrize(
+    ("value", "lines", "words"),
+    [
+        (["a", "b", "c"], "\n\n* a\n* b\n* c", "a, b and c"),
+        (["a", "b"], "\n\n* a\n* b", "a and b"),
+        (["a"], "\n\n* a", "a"),
+        (["a", "", None, " ", 5, True], "\n\n* a\n*  \n* 5\n* True", "a,  , 5 and True"),
+        ([], "", ""),
+        (["", None], "", ""),
+    ],
+)
+def test_a_list_is_lines_in_an_email_and_words_elsewhere(
+    value: list[object], lines: str, words: str
+) -> None:
+    assert filled("Take ((these)).", {"these": value}) == f"Take {lines}."
+    assert filled("Take ((these)).", {"these": value}, Lists.WORDS) == f"Take {words}."
+
+
+def test_what_is_missing_is_told_in_the_templates_order_and_spelling() -> None:
+    subject = templates.parse("((date)) for ((First Name))")
+    body = templates.parse("((c??x)) ((first_name)) ((date)) ((First Name)) ((other))")
+    none = templates.normalise({})
+    some = templates.normalise({"FIRSTNAME": "", "other": [], "c": None})
+    assert templates.missing(subject, body, none) == [
+        *("date", "First Name", "c", "first_name", "other"),
+    ]
+    assert templates.missing(subject, body, some) == ["date", "c"]
+    assert templates.missing(None, templates.parse("((name))"), none) == ["name"]
+
+
+def test_of_equal_names_the_last_wins_even_when_it_is_null() -> None:
+    assert templates.normalise({"name": "a", "Name": None}) == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "sent", "shown"),
+    [
+        ("Hi", "", "Hi", "Hi"),
+        (
+            'Hi <b> it\'s - "q" & ((x)) - now',
+            "x",
+            "Hi <b> it’s – “q” & x – now",
+            "Hi &lt;b&gt; it’s – “q” &amp; x – now",
+        ),
+        ("((x))", "<i>'a'</i>", "<i>’a’</i>", "&lt;i&gt;’a’&lt;/i&gt;"),
+        ("  a \n b\t((x)) ", "c  d", "a b c d", "a b c d"),
+        ("a , b . ((x))", "c ,", "a, b. c,", "a, b. c,"),
+        ("a -- b --- ((x))", "– c", "a – b – – c", "a – b – – c"),
+        ("well-known ((x))", "2-3", "well-known 2-3", "well-known 2-3"),
+        ("((x))", "a\u200bb", "ab", "ab"),
+        ("((x))", "&amp; &", "&amp; &", "&amp; &amp;"),
+    ],
+)
+def test_a_subject_is_set_for_sending_and_escaped_for_showing(
+    source: str, value: str, sent: str, shown: str
+) -> None:
+    subject = templates.subject(templates.parse(source), templates.normalise({"x": value}))
+    assert subject == sent
+    assert templates.escaped(subject) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("it's", "it’s"),
+        ("'a' \"b\"", "‘a’ “b”"),
+        ('("a") [\'b\'] - "c"', "(“a”) [‘b’] – “c”"),
+        ("\"'a' b\"", "“‘a’ b”"),
+        ("the '90s", "the ’90s"),
+        ("5' 6\"", "5’ 6”"),
+        ("to o'brien@x.ca it's", "to o'brien@x.ca it’s"),
+        ("to o’brien@x.ca", "to o'brien@x.ca"),
+        ('say "', "say “"),
+    ],
+)
+def test_quotes_are_curled(text: str, wanted: str) -> None:
+    assert typography(text) == wanted
+
+
+def test_a_quote_looks_at_what_the_reader_sees_before_it() -> None:
+    assert typography('" x', before="a") == "” x"
+
+
+@pytest.mark.timeout(20)
+def test_a_long_run_of_blanks_is_passed_over_once() -> None:
+    blanks = "a" + " " * 500_000 + "b"
+    assert typography(blanks) == blanks
+
+
+@given(st.text(alphabet="((a?)) \n"), st.text())
+def test_any_source_can_be_parsed_and_filled(source: str, value: str) -> None:
+    parsed = templates.parse(source)
+    assert "".join(p if isinstance(p, str) else p.source for p in parsed.parts) == source
+    assert isinstance(filled(source, dict.fromkeys(parsed.names, value)), str)

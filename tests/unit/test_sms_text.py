@@ -1,0 +1,120 @@
+"""What a telephone is sent: the characters that stay, the length, the number of parts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from courant.render import sms
+
+CHANGED = {
+    "dashes": ("a – b — c", "a - b - c"),
+    "ellipsis": ("wait…", "wait..."),
+    "curly quotes": ("‘x’ “y”", "'x' \"y\""),
+    "tab": ("a\tb", "a b"),
+    "no-break space": ("a\u00a0b", "ab"),
+    "zero-width space": ("a\u200bb", "ab"),
+    "other accents": ("ÿ ñ ő ǖ ế", "y ñ o ü ê"),
+    "half, degree, backtick, emoji": ("½°`🎉", "????"),
+    "other scripts": ("日й", "??"),
+    "no letter with an accent": ("≠", "?"),
+    "escape is no character": ("a\x1bb", "a?b"),
+    "space before comma and stop": ("a , b . c  .", "a, b. c."),
+    "line ends": ("a\r\nb\rc\nd", "a\nb\nc\nd"),
+    "trimmed": ("  a \n", "a"),
+}
+
+
+@pytest.mark.parametrize(("given_text", "wanted"), CHANGED.values(), ids=CHANGED)
+def test_a_text_is_made_fit_for_telephones(given_text: str, wanted: str) -> None:
+    assert sms.content(given_text) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@£$¥èéùìòÇØøÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ!\"#¤%&'()*+-/0123456789:;<=>?¡",
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà",
+        "^{}\\[~]|€",
+        "ÂâÊêÎîÔôÛûŴŵŶŷ",
+        "ÀÂËÎÏÔŒÙÛâçêëîïôœû",
+        "ᐃᓄᒃᑎᑐᑦ",
+        "𑪶𑪺",
+    ],
+)
+def test_what_telephones_know_and_the_languages_of_the_land_stay(text: str) -> None:
+    assert sms.content(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("Zoë", "Hello Zoë"),
+        ("é — “x” … ê 日 🎉", 'Hello é - "x"... ê ? ?'),
+        ("a\tb\u00a0c\u200bd", "Hello a bcd"),
+        ("x" * 600, "Hello " + "x" * 600),
+    ],
+)
+def test_recorded_answers_come_out_the_same(value: str, wanted: str) -> None:
+    assert sms.content(f"Hello {value}") == wanted
+
+
+def test_the_prefix_is_only_in_what_is_sent() -> None:
+    assert sms.content(" Hi ") == "Hi"
+    assert sms.sent("Hi ", "Parks – Canada") == "Parks - Canada: Hi"
+    assert sms.sent(" Hi ", None) == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "wanted"),
+    [
+        ("abc", None, 3),
+        ("^{}\\[~]|€", None, 18),
+        ("ê€", None, 2),
+        ("ᐃ[", None, 2),
+        ("abc", "Parks", 10),
+        ("é€", None, 3),
+    ],
+)
+def test_length_is_counted_in_units(text: str, prefix: str | None, wanted: int) -> None:
+    assert sms.units(text, prefix) == wanted
+
+
+def test_the_limit_is_612_units_with_the_prefix() -> None:
+    assert not sms.too_long("x" * 612)
+    assert sms.too_long("x" * 613)
+    assert sms.too_long("x" * 606, "Parks")
+    assert not sms.too_long("x" * 605, "Parks")
+    assert sms.too_long("€" * 307)
+    assert not sms.too_long("€" * 306)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", 1),
+        ("x" * 160, 1),
+        ("x" * 161, 2),
+        ("x" * 306, 2),
+        ("x" * 307, 3),
+        ("x" * 612, 4),
+        ("€" * 80, 1),
+        ("€" * 81, 2),
+        ("ê" * 70, 1),
+        ("ê" * 71, 2),
+        ("ê" * 134, 2),
+        ("ê" * 135, 3),
+    ],
+)
+def test_parts_are_shorter_once_there_are_two(text: str, wanted: int) -> None:
+    assert sms.fragments(text) == wanted
+
+
+def test_the_prefix_counts_among_the_parts() -> None:
+    assert sms.fragments("x" * 155, "Parks") == 2
+
+
+@given(st.text())
+def test_only_kept_characters_are_left_and_a_second_time_changes_nothing(text: str) -> None:
+    once = sms.content(text)
+    assert set(once) <= sms.KEPT - {"\r"}
+    assert sms.content(once) == once
