@@ -9,7 +9,7 @@ from courant.contracts import Contract
 from courant.lifecycle import State
 from courant.records import Batch, sift
 from courant.testing import builders
-from courant.testing.builders import id_of, notification
+from courant.testing.builders import NOW, id_of, notification
 from courant.testing.store import Row
 from courant.testing.world import World
 from courant.topics import family
@@ -38,7 +38,7 @@ class FakeTwin:
 
     def mark(self, end: int) -> None:
         marks = self.store.tables.marks
-        marks[len(marks) + 1] = {builders.partition(builders.INBOX): end}
+        marks[NOW + timedelta(seconds=len(marks))] = {builders.partition(builders.INBOX): end}
 
     def rows(self) -> list[tuple[int, str, int, str | None]]:
         return [

@@ -8,7 +8,6 @@ from sqlalchemy import Engine
 
 from courant import crypto, database, topics_admin
 from courant.kafka import KafkaProducer
-from courant_cli import stack
 from courant_local import home, processes
 from courant_local.plan import Plan, Unsuitable
 
@@ -58,4 +57,16 @@ class Places:
 
 def known(plan: Plan) -> dict[str, str]:
     """Give what the local stack's services and clients are told."""
-    return {**processes.environment(plan), **stack.variables(plan)}
+    return {**processes.environment(plan), **variables(plan)}
+
+
+def variables(plan: Plan) -> dict[str, str]:
+    """Give the stack's addresses, and the demo service's keys once they are made."""
+    demo = home.read(plan.home / "demo.json")
+    return {
+        "COURANT_URL": plan.url,
+        **{name: str(demo[name]) for name in sorted(demo) if name.startswith("COURANT_")},
+        "KAFKA_BOOTSTRAP_SERVERS": plan.bootstrap,
+        "DATABASE_URL": plan.database_url,
+        "COURANT_SANDBOX_URL": plan.sandbox_url,
+    }

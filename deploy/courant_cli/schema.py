@@ -3,8 +3,7 @@
 import typer
 from rich.console import Console
 
-from courant import kafka, migrate, topics_admin
-from courant.topics import declared
+from courant import migrate, topics_admin
 from courant_cli.places import Places
 
 topics = typer.Typer(help="The cluster's topics against what is declared.", no_args_is_help=True)
@@ -33,14 +32,5 @@ def apply() -> None:
 def upgrade() -> None:
     """Bring the schema to this version, and know the server if nothing was ever written."""
     places = Places()
-    prepare(places)
+    migrate.prepare(places.variable("DATABASE_URL"), places.admin)
     console.print("The schema is this version's.")
-
-
-def prepare(places: Places) -> None:
-    """Upgrade; a schema that is made anew while every topic is empty needs no hold."""
-    names = [each.name for each in declared()]
-    if migrate.upgrade(places.variable("DATABASE_URL")):
-        ends = kafka.ends(places.admin, kafka.partitions(places.admin, names))
-        if not any(ends.values()):
-            migrate.know(places.engine)

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, inspect
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 
+from courant import kafka
 from courant.database import RECOGNISE
+from courant.topics import declared
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -29,11 +32,17 @@ def upgrade(url: str) -> bool:
     return new
 
 
-def know(engine: Engine) -> None:
-    """Write down which server this is, so that no hold is raised for its being new.
+def prepare(url: str, admin: AdminClient) -> None:
+    """Upgrade; a schema that is made anew while every topic is empty needs no hold.
 
-    For a schema that was made anew while every topic was empty, and for no other: a Postgres that
-    is empty because it lost everything must raise the hold.
+    A Postgres that is empty because it lost everything must raise it: then the topics are not.
+    Raises Unavailable.
     """
-    with engine.begin() as connection:
-        connection.exec_driver_sql(RECOGNISE)
+    if not upgrade(url):
+        return
+    ends = kafka.ends(admin, kafka.partitions(admin, [each.name for each in declared()]))
+    if not any(ends.values()):
+        engine = create_engine(engine_url(url))
+        with engine.begin() as connection:
+            connection.exec_driver_sql(RECOGNISE)
+        engine.dispose()

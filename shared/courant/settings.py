@@ -104,6 +104,9 @@ def complaints(kind: type[Settings], error: ValidationError) -> list[str]:
     """Say for each wrong setting its variable, what it wants and, unless secret, what it got."""
     lines = []
     for each in error.errors(include_url=False):
+        if not each["loc"]:  # about several together, named in the message
+            lines.append(f"  {each['msg'].removeprefix('Value error, ')}")
+            continue
         name = str(each["loc"][0])
         field = kind.model_fields[name]
         wants = field.description or "another value"

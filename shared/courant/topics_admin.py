@@ -14,6 +14,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from courant import kafka
 from courant.errors import Unavailable
 from courant.topics import Topic, declared
 
@@ -111,14 +112,19 @@ def apply(client: AdminClient, replication: int) -> list[Difference]:
             future.result()
     except KafkaException as raised:
         raise Unavailable(f"Kafka: {raised.args[0].str()}") from None
-    _wait_until_known(client, [each.topic.name for each in done if each.missing])
+    _wait_until_led(client, [each.topic.name for each in done if each.missing])
     return done
 
 
-def _wait_until_known(client: AdminClient, names: list[str]) -> None:
-    # A topic that was just made is not known to every broker yet.
+def _wait_until_led(client: AdminClient, names: list[str]) -> None:
+    # A topic that was just made is not known to every broker yet, nor has each partition a leader.
     until = time.monotonic() + ANSWER_SECONDS
-    while not set(names) <= client.list_topics(timeout=ANSWER_SECONDS).topics.keys():
-        if time.monotonic() > until:
-            raise Unavailable("Kafka: topics were made, but are not known yet")
-        time.sleep(0.05)
+    while names:
+        try:
+            kafka.ends(client, kafka.partitions(client, names))
+        except Unavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return

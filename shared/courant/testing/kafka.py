@@ -7,7 +7,7 @@ Left out: time, retention, reordering between partitions.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 from zlib import crc32
@@ -24,7 +24,8 @@ class Place(Protocol):
     """Where things happen: a world."""
 
     journal: list[tuple[str, str]]
-    clock: int
+
+    def now(self) -> datetime: ...
 
     def pass_by(self) -> None: ...
 
@@ -53,7 +54,8 @@ class FakeKafka:
         log = self.log[at]
         log.append(Record(at, len(log), outgoing.key, outgoing.value, outgoing.headers, NOW))
         origin = dict(outgoing.headers).get("courant.origin", b"").decode()
-        self.world.journal.append((outgoing.topic, origin or str(UUID(bytes=outgoing.key))))
+        if outgoing.key:  # a heartbeat has none; it tells of nothing that anybody was promised
+            self.world.journal.append((outgoing.topic, origin or str(UUID(bytes=outgoing.key))))
 
     def rebalance(self, group: str, members: "list[FakeConsumer]") -> None:
         """Share the group's partitions among these members, and no others."""

@@ -4,24 +4,25 @@ Kept: transactions that are all or none, of which the first to commit wins; the 
 holds; a server that comes back as an earlier one. Left out: locks, time, days.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from courant import topics
 from courant.contracts import Notification, Started
 from courant.errors import Behind, Refused, Unavailable, require
 from courant.lifecycle import SHOWN, Move, Note, Report, State
 from courant.records import Keep, Span
+from courant.testing.builders import NOW
 from courant.testing.kafka import Place
-from courant.topics import Family, Partition, Positions
+from courant.topics import INBOX, Partition, Positions
 
 T = TypeVar("T")
+INBOXES = frozenset(INBOX.names())
 
-SECONDS = 30
-"""In a lease, the world's unit of time: more than a row can have attempts in it."""
+LEASE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class Row:
     notification: Notification
     state: State = State.CREATED
     attempt: int = 0
-    claimed_at: int = 0
+    tries: int = 0
+    not_before: datetime | None = None
+    issued_at: datetime = NOW
+    lease_until: datetime | None = None
 
 
 @dataclass
@@ -42,30 +46,30 @@ class Tables:
     events: list[tuple[str, UUID, int, bool]] = field(default_factory=list)
     calls: dict[UUID, Started] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
-    marks: dict[int, Positions] = field(default_factory=dict)  # by time, one a lease
+    marks: dict[datetime, Positions] = field(default_factory=dict)
     held: bool = False
-    raised_at: int = 0
+    raised_at: datetime = NOW
     epoch: int = 0
     server: int = 0  # which start of which server it was that last wrote here
 
-    def hold(self, now: int) -> None:
+    def hold(self, now: datetime) -> None:
         """Raise the hold, or renew it."""
         self.held = True
         self.raised_at = now
-        self.epoch = SECONDS * now
+        self.epoch = int((now - NOW).total_seconds()) + 1
         self.marks = {}
 
-    def passed(self, family: Family) -> int:
-        """Give T: the time of the newest mark that is passed in all of a family's partitions."""
-        return max(
+    def passed(
+        self, topics: Collection[str], places: Positions | None = None
+    ) -> datetime | None:
+        """Give T: the time of the newest mark that is passed in all partitions of these topics."""
+        found = self.positions if places is None else places
+        times = [
             time
-            for time, ends in [(0, {}), *self.marks.items()]
-            if all(
-                self.positions.get(each, 0) >= end
-                for each, end in ends.items()
-                if topics.family(each.topic) == family.name
-            )
-        )
+            for time, ends in self.marks.items()
+            if all(found.get(each, 0) >= end for each, end in ends.items() if each.topic in topics)
+        ]
+        return max(times, default=None)
 
     def copy(self) -> "Tables":
         """Copy the tables; rows are never changed, only replaced."""
@@ -99,12 +103,12 @@ class FakeStore:
         before, tables = self.tables, self.tables.copy()
         if tables.server != self._server:
             tables.server = self._server
-            tables.hold(self.world.clock)
+            tables.hold(self.world.now())
         try:
             yield tables
         except Behind:
             with self.transaction() as tables:
-                tables.hold(self.world.clock)
+                tables.hold(self.world.now())
             raise
         if tables == before:
             return  # it only looked
@@ -132,23 +136,30 @@ class FakeStore:
             places = dict(tables.positions)
             for each, offsets in span.items():
                 tables.positions[each] = max(places.get(each, 0), offsets.stop)
-            yield FakeFold(tables, places)
+            yield FakeFold(tables, places, self.world.now())
 
     def claim(self, ids: Iterable[UUID]) -> dict[UUID, int]:
-        """Claim those of the rows that wait, each for an attempt that was never used.
+        """Claim those of the rows that wait and are due, each for an attempt never used before.
 
         Raises Unavailable under a hold.
         """
         claimed = {}
+        now = self.world.now()
         with self.transaction() as tables:
             if tables.held:
                 raise Unavailable("on hold")
             for id in ids:
                 row = tables.rows.get(id)
-                if row and Move.CLAIMED.allows(row.state, row.attempt, row.attempt):
+                if not row or (row.not_before and row.not_before > now):
+                    continue
+                if Move.CLAIMED.allows(row.state, row.attempt, row.attempt):
                     claimed[id] = max(row.attempt + 1, tables.epoch)
-                    tables.rows[id] = Row(
-                        row.notification, State.CLAIMED, claimed[id], self.world.clock
+                    tables.events.append((Move.CLAIMED, id, claimed[id], True))
+                    tables.rows[id] = replace(
+                        row,
+                        state=State.CLAIMED,
+                        attempt=claimed[id],
+                        lease_until=now + LEASE,
                     )
         return claimed
 
@@ -156,8 +167,8 @@ class FakeStore:
 class FakeFold:
     """A transaction on tables that nobody else sees yet."""
 
-    def __init__(self, tables: Tables, places: Positions) -> None:
-        self._tables, self._places = tables, places
+    def __init__(self, tables: Tables, places: Positions, now: datetime) -> None:
+        self._tables, self._places, self._now = tables, places, now
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         return [
@@ -168,7 +179,7 @@ class FakeFold:
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
         missing = ids - self._tables.rows.keys()
-        if missing and not self._tables.passed(topics.INBOX):
+        if missing and not self._tables.passed(INBOXES):
             raise Unavailable("rows may still be in the inbox")
         return missing
 
@@ -176,7 +187,8 @@ class FakeFold:
         refuse([each.reference for each in notifications], "22021: CharacterNotInRepertoire")
         for each in notifications:
             if each.id not in self._tables.rows:
-                self._tables.rows[each.id] = Row(each)
+                due = each.scheduled_for
+                self._tables.rows[each.id] = Row(each, not_before=due, issued_at=self._now)
                 self._tables.events.append((Move.SAVED, each.id, 0, True))
         rows = self._tables.rows
         return [
@@ -208,8 +220,16 @@ class FakeFold:
             row.state, row.attempt, report.attempt
         ):
             made = True
-            attempt = max(row.attempt, report.attempt)
-            self._tables.rows[report.id] = replace(row, state=report.move.after, attempt=attempt)
+            again = report.move.after is State.CREATED
+            begun = report.move is Move.STARTED
+            self._tables.rows[report.id] = replace(
+                row,
+                state=report.move.after,
+                attempt=max(row.attempt, report.attempt),
+                tries=row.tries + report.blames,
+                not_before=self._now + report.retry_after if again else row.not_before,
+                lease_until=self._now + LEASE if begun else row.lease_until,
+            )
         if made or report.move in SHOWN:
             self._tables.events.append((report.move, report.id, report.attempt, made))
 

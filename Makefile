@@ -1,0 +1,59 @@
+# Everything a developer does. Needs Python 3.11 or newer and nothing else; see CONTRIBUTING.md.
+
+PYTHON ?= python3
+BIN := .venv/bin
+MADE := .venv/.made
+OURS := shared services deploy tests bench
+QUICK_FAULTS := $(wildcard tests/fault/test_*.py)
+PAGES := $(wildcard deploy/courant_cli/docs.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check fault bench containers docs lock clean
+
+help:  ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(MADE)  ## Start Kafka, PostgreSQL, the sandbox and every service; Ctrl-C stops all.
+	@$(BIN)/courant up
+
+check: $(MADE)  ## Say what is wrong without running it: format, lint, types, imports, pages.
+	$(BIN)/ruff format --check $(OURS)
+	$(BIN)/ruff check $(OURS)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(if $(PAGES),$(BIN)/python -m courant_cli.docs --check)
+
+test: $(MADE)  ## Run the tests, and those fault tests that are quick.
+	$(BIN)/pytest tests/unit tests/simulation tests/twins tests/integration tests/contract
+	$(if $(QUICK_FAULTS),$(BIN)/pytest tests/fault -m quick)
+
+fault: $(MADE)  ## Run every fault test: real parts, killed and healed.
+	$(BIN)/pytest tests/fault
+
+bench: $(MADE)  ## Measure the ceilings of this machine, then what the product makes of them.
+	$(BIN)/python -m bench
+
+containers: $(MADE)  ## Build the image, start it by docker-compose.yml, send one notification.
+	$(BIN)/pytest tests/containers
+
+docs: $(MADE)  ## Write the generated pages.
+	$(BIN)/python -m courant_cli.docs
+
+# Universal, for Python 3.11 on; the hashes are checked when .venv is made. Wants uv.
+lock:  ## Choose the packages' versions anew.
+	uv pip compile --universal --generate-hashes --python-version 3.11 --all-extras --upgrade \
+		--no-header --no-emit-index-url --no-emit-find-links \
+		--quiet --output-file requirements.lock pyproject.toml
+
+clean:  ## Stop the stack; take away its state, .venv and every tool's cache.
+	@if [ -x $(BIN)/courant ]; then $(BIN)/courant down; fi
+	rm -rf .venv .courant .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(MADE): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Courant wants Python 3.11 or newer; this is %s. Name another: make PYTHON=python3.12" % sys.version.split()[0])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Courant wants Python with venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $(MADE)

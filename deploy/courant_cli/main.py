@@ -1,0 +1,64 @@
+"""The `courant` command: its sub-commands, and how it says what went wrong."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from courant.errors import Unavailable
+from courant_cli import dead, entries, load, schema, send, stack, trace
+from courant_local.child import NotReady
+from courant_local.control import Failed
+from courant_local.home import Occupied
+from courant_local.jars import JarsMissing
+from courant_local.plan import Unsuitable
+from courant_local.ports import PortTaken, PortUnusable
+from courant_local.postgres import Unreachable
+
+SAID = (
+    Failed,
+    JarsMissing,
+    NotReady,
+    Occupied,
+    PortTaken,
+    PortUnusable,
+    Unavailable,
+    Unreachable,
+    Unsuitable,
+)
+"""What went wrong outside of this program: its words are enough, nobody needs a traceback."""
+
+app = typer.Typer(
+    help="Courant: notifications, accepted, stored, sent, and proved.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(stack.up)
+app.command()(stack.down)
+app.command()(stack.status)
+app.command()(stack.env)
+app.command()(trace.trace)
+app.command()(load.load)
+app.add_typer(send.send, name="send")
+app.add_typer(dead.app, name="dead")
+app.add_typer(entries.service, name="service")
+app.add_typer(entries.key, name="key")
+app.add_typer(entries.template, name="template")
+app.add_typer(entries.sender, name="sender")
+app.add_typer(schema.topics, name="topics")
+app.add_typer(schema.db, name="db")
+
+
+def main() -> None:
+    try:
+        app()
+    except SAID as raised:
+        Console(stderr=True, highlight=False).print(
+            f"courant: {raised}", markup=False, soft_wrap=True
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""`courant up`, `down`, `status`, `env`: the stack of this machine."""
+
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from courant_cli import demo, figures, places
+from courant_local import control, home, jars, plan, processes
+from courant_local.plan import Plan, Unsuitable
+
+SHOWN_EVERY_SECONDS = 1
+COLOURS = {"ready": "green", "starting": "yellow", "restarting": "yellow", "frozen": "cyan"}
+
+console = Console(highlight=False)
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once all is ready; the stack goes on.")
+    ] = False,
+    no_restart: Annotated[
+        bool, typer.Option("--no-restart", help="Leave a process that ended as it is.")
+    ] = False,
+    scale: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=N", help="Run N instances of a service.")
+    ] = None,
+    brokers: Annotated[
+        int | None, typer.Option(help="Brokers, 1 or 3; for good, once a home has them.")
+    ] = None,
+) -> None:
+    """Start Kafka, PostgreSQL, the sandbox and every service, and send a few notifications."""
+    wanted = plan.make(home.home(), brokers, scales(scale or []), restart=not no_restart)
+    fetch_jars()
+    supervisor = control.launch(wanted, tied=not detach)
+    try:
+        show_start(wanted, supervisor)
+        demo.run(wanted)
+        show_links(wanted)
+        if detach:
+            return
+        watch(wanted)
+    except BaseException as raised:  # half a stack, or one that nobody watches, helps nobody
+        console.print("Stopping …")
+        control.stop(wanted.home)
+        if not isinstance(raised, KeyboardInterrupt):
+            raise
+
+
+def down() -> None:
+    """Stop the stack, services first."""
+    place = home.home()
+    stopped = control.stop(place)
+    console.print("Stopped." if stopped else f"No stack runs from {place}.")
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="As a list for programs.")] = False,
+) -> None:
+    """Show each process of the stack as it is now; the exit code is 1 unless all are ready."""
+    place = home.home()
+    processes = control.status(place)
+    if as_json:
+        print(json.dumps(processes, indent=2))
+    elif processes:
+        console.print(table(processes))
+    else:
+        console.print(f"No stack was started from {place}.")
+    if not processes or any(process["state"] != "ready" for process in processes):
+        raise typer.Exit(1)
+
+
+def env() -> None:
+    """Print what a client or a test needs, as lines for a shell: `eval "$(courant env)"`."""
+    place = home.home()
+    for name, value in places.variables(Plan.of(home.read(place / "stack.json")["plan"])).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def scales(asked: list[str]) -> dict[str, int]:
+    """Read NAME=N, several."""
+    known = {service.kind for service in processes.SERVICES}
+    numbers = {}
+    for each in asked:
+        name, _, number = each.partition("=")
+        if name not in known or not number.isdecimal():
+            wanted = ", ".join(sorted(known))
+            raise Unsuitable(f'--scale wants NAME=N with NAME one of {wanted}; got "{each}"')
+        numbers[name] = int(number)
+    return numbers
+
+
+def fetch_jars() -> None:
+    """Have Kafka's jars, with a bar if they must be fetched."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    progress = Progress(*columns, console=console)
+    shown = progress.add_task("Kafka's jars, once", total=None)
+
+    def heard(here: int, of_all: int) -> None:
+        progress.start()  # not before there is something to show
+        progress.update(shown, completed=here, total=of_all)
+
+    try:
+        jars.class_path(heard)
+    finally:
+        progress.stop()
+
+
+def show_start(wanted: Plan, supervisor: subprocess.Popen[bytes]) -> None:
+    """Show each step as it begins, until all is ready."""
+    began = time.monotonic()
+    steps: list[str] = []
+
+    def heard(stack: Mapping[str, Any]) -> None:
+        if stack["step"] and stack["step"] not in steps:
+            steps.append(stack["step"])
+            console.print(f"{time.monotonic() - began:5.1f} s  {stack['step']}")
+
+    control.follow(wanted, supervisor, heard)
+    console.print(f"{time.monotonic() - began:5.1f} s  all is ready")
+
+
+def show_links(wanted: Plan) -> None:
+    """Say where to look, and how to send one notification by hand."""
+    console.print(f"\n  API      {wanted.url}")
+    console.print(f"  sandbox  {wanted.sandbox_url}")
+    console.print(f"  logs     {wanted.home / 'log'}")
+    known = places.variables(wanted)
+    body = {
+        "template_id": known["COURANT_EMAIL_TEMPLATE_ID"],
+        "email_address": demo.EMAIL,
+        "personalisation": {"name": "Amal"},
+    }
+    console.print(
+        f"\n  curl -H 'Authorization: ApiKey-v1 {known['COURANT_API_KEY']}' "
+        f"-H 'Content-Type: application/json' -d '{json.dumps(body)}' "
+        f"{wanted.url}/v2/notifications/email\n",
+        soft_wrap=True,
+    )
+
+
+def watch(wanted: Plan) -> None:
+    """Show one line of figures a second until Ctrl-C, or until the stack ends by itself."""
+    with Live(console=console, auto_refresh=False) as live:
+        while control.runs(wanted.home):
+            live.update(f"{figures.line(wanted)}   Ctrl-C stops all", refresh=True)
+            time.sleep(SHOWN_EVERY_SECONDS)
+    raise control.Failed(home.read(wanted.home / "stack.json")["error"] or "the stack was stopped")
+
+
+def table(found: list[dict[str, Any]]) -> Table:
+    """Draw the processes for a person."""
+    drawn = Table("name", "state", "pid", "restarts", box=None)
+    drawn.add_column("url", overflow="fold")
+    for each in found:
+        colour = COLOURS.get(each["state"], "red")
+        state = f"[{colour}]{each['state']}[/]"
+        pid = str(each["pid"] or "")
+        drawn.add_row(each["name"], state, pid, str(each["restarts"]), each["url"])
+    return drawn

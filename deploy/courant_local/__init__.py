@@ -1,0 +1,1 @@
+"""Courant on one machine: a real Kafka, a real PostgreSQL, the sandbox, and every service."""

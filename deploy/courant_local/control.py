@@ -1,0 +1,107 @@
+"""What a command asks of a stack: to start, to say how it is, to stop."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from courant_local import home, leftovers, ports
+from courant_local.child import tail, tether
+from courant_local.plan import Plan
+from courant_local.processes import answers_ready
+
+LOOK_SECONDS = 0.1
+STOP_SECONDS = 90
+BY_ITSELF = ("kafka", "postgres")
+"""Kinds that speak their own protocols: they are up when they accept connections."""
+
+
+class Failed(Exception):
+    """The stack did not come up, or ended."""
+
+
+def launch(plan: Plan, tied: bool) -> subprocess.Popen[bytes]:
+    """Start the supervisor; one that is tied ends with this process. Occupied if one is there."""
+    with home.locked(plan.home / "lock"):
+        pass
+    log = plan.log("supervisor")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            (sys.executable, "-m", "courant_local.supervisor", json.dumps(plan.told())),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=tether(signal.SIGTERM) if tied else None,
+        )
+
+
+def follow(
+    plan: Plan, supervisor: subprocess.Popen[bytes], heard: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Tell how the start goes until all is ready; Failed, with its reason, if it is not."""
+    while True:
+        code = supervisor.poll()
+        stack = home.read(plan.home / "stack.json")
+        if stack.get("supervisor", {}).get("pid") == supervisor.pid:
+            heard(stack)
+            if stack["state"] == "ready":
+                return
+            if code is not None:
+                raise Failed(stack["error"] or "the stack was stopped while it started")
+        if code is not None:
+            raise Failed(f"the supervisor ended with {code}:\n{tail(plan.log('supervisor'))}")
+        time.sleep(LOOK_SECONDS)
+
+
+def runs(place: Path) -> bool:
+    """Say whether a supervisor lives for this home."""
+    return leftovers.alive(home.read(place / "stack.json").get("supervisor", {}))
+
+
+def status(place: Path) -> list[dict[str, Any]]:
+    """Give each process of the stack as it is this moment, asked and not remembered."""
+    stack = home.read(place / "stack.json")
+    watched = leftovers.alive(stack.get("supervisor", {}))
+    return [_now(known, watched) for known in stack.get("processes", ())]
+
+
+def _now(known: Mapping[str, Any], watched: bool) -> dict[str, Any]:
+    shown = ("name", "kind", "instance", "pid", "state", "url", "log", "restarts")
+    now = {name: known[name] for name in shown}
+    if not leftovers.alive(known):
+        # What the supervisor last said of it stands, as long as that was not that it runs.
+        ended = "ended" if known["state"] in {"starting", "ready"} else known["state"]
+        return {**now, "pid": None, "state": ended if watched else "stopped"}
+    if psutil.Process(known["pid"]).status() == psutil.STATUS_STOPPED:
+        return {**now, "state": "frozen"}
+    asked = ports.answers if known["kind"] in BY_ITSELF else answers_ready
+    if known["state"] == "ready" and not asked(known["port"]):
+        return {**now, "state": "not ready"}
+    return now
+
+
+def stop(place: Path) -> bool:
+    """Stop the stack of a home and wait for its end; False if none ran."""
+    stack = home.read(place / "stack.json")
+    supervisor = stack.get("supervisor", {})
+    if not leftovers.alive(supervisor):
+        leftovers.end(stack)
+        return False
+    process = psutil.Process(supervisor["pid"])
+    process.send_signal(signal.SIGTERM)
+    try:
+        stopped = leftovers.gone([supervisor], STOP_SECONDS)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)  # the second one: whatever still stops is killed
+        stopped = leftovers.gone([supervisor], STOP_SECONDS)
+    if not stopped:
+        raise Failed(f"the stack did not stop within {STOP_SECONDS} s")
+    return True

@@ -1,0 +1,109 @@
+"""What a stack is to be: its home, ports, how many of each; and what its users need to know."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from courant_local import home, ports
+
+REPLICATION_MAX = 3
+
+
+class Unsuitable(Exception):
+    """What is asked for does not go with what stands in the home already, or with itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A stack, before any of its processes runs."""
+
+    home: Path
+    ports: Mapping[str, int]
+    secrets: Mapping[str, str] = field(repr=False)
+    brokers: int = 1
+    scale: Mapping[str, int] = field(default_factory=dict)
+    restart: bool = True
+
+    def port(self, kind: str, instance: int = 1) -> int:
+        return self.ports[kind] + instance - 1
+
+    def instances(self, kind: str) -> int:
+        return self.scale.get(kind, 1)
+
+    @property
+    def replication(self) -> int:
+        return min(REPLICATION_MAX, self.brokers)
+
+    @property
+    def bootstrap(self) -> str:
+        each = range(1, self.brokers + 1)
+        return ",".join(f"{ports.HOST}:{self.port('kafka', node)}" for node in each)
+
+    @property
+    def database_url(self) -> str:
+        who = f"courant:{self.secrets['postgres_password']}"
+        return f"postgresql://{who}@{ports.HOST}:{self.port('postgres')}/courant"
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return f"http://{ports.HOST}:{self.port('ingest')}"
+
+    @property
+    def sandbox_url(self) -> str:
+        return f"http://{ports.HOST}:{self.port('sandbox')}"
+
+    @property
+    def ledger(self) -> Path:
+        """The file in which the sandbox books what it was asked to send."""
+        return self.home / "ledger.jsonl"
+
+    def log(self, name: str) -> Path:
+        return self.home / "log" / f"{name}.log"
+
+    def told(self) -> dict[str, Any]:
+        """Give what may be written down: all but the secrets."""
+        return {
+            "home": str(self.home),
+            "ports": dict(self.ports),
+            "brokers": self.brokers,
+            "scale": dict(self.scale),
+            "restart": self.restart,
+        }
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """Give back the plan that was told, with this home's secrets."""
+        place = Path(told["home"])
+        rest = {name: value for name, value in told.items() if name != "home"}
+        return cls(home=place, secrets=home.own_secrets(place), **rest)
+
+
+def make(
+    place: Path,
+    brokers: int | None = None,
+    scale: Mapping[str, int] | None = None,
+    restart: bool = True,
+) -> Plan:
+    """Make the plan for a home from the environment and from what it was last time."""
+    last = home.read(place / "stack.json").get("plan", {})
+    count = brokers or last.get("brokers", 1)
+    if last and count != last["brokers"]:
+        raise Unsuitable(
+            f"the stack in {place} was made with {last['brokers']} broker(s); "
+            f"another number wants another COURANT_HOME"
+        )
+    numbers = {"brokers": count, **(scale or {})}
+    for name, number in numbers.items():
+        if not 1 <= number < ports.WIDTH:
+            raise Unsuitable(f"{name} wants a number from 1 to {ports.WIDTH - 1}, got {number}")
+    return Plan(
+        home=place,
+        ports=ports.chosen(os.environ, last.get("ports", {})),
+        secrets=home.own_secrets(place),
+        brokers=count,
+        scale=dict(scale or {}),
+        restart=restart,
+    )

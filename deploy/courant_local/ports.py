@@ -1,0 +1,97 @@
+"""The ports of a stack: each has a default, a setting of its own, and a shift for all of them."""
+
+import socket
+from collections.abc import Mapping
+
+import psutil
+
+HOST = "127.0.0.1"
+
+# The first of each kind; instances count up from there, at most WIDTH of them.
+DEFAULTS = {
+    "kafka": 9392,
+    "controller": 9492,
+    "postgres": 5532,
+    "ingest": 8400,
+    "saver": 8410,
+    "deliverer": 8420,
+    "job-runner": 8430,
+    "recovery": 8440,
+    "sandbox": 8480,
+}
+WIDTH = 10
+SHIFT = "COURANT_PORT_SHIFT"
+
+
+class PortTaken(Exception):
+    """Another program listens where a process of the stack should."""
+
+
+class PortUnusable(Exception):
+    """A setting names no port."""
+
+
+def setting(kind: str) -> str:
+    """Name the setting that moves this kind: COURANT_JOB_RUNNER_PORT for job-runner."""
+    return f"COURANT_{kind.upper().replace('-', '_')}_PORT"
+
+
+def chosen(env: Mapping[str, str], remembered: Mapping[str, int]) -> dict[str, int]:
+    """Give each kind's first port: its setting's, the shifted, the last time's, the default."""
+    shift = _number(SHIFT, env[SHIFT]) if env.get(SHIFT) else None
+    ports = {}
+    for kind, default in DEFAULTS.items():
+        if text := env.get(setting(kind)):
+            ports[kind] = _number(setting(kind), text)
+        elif shift is not None:
+            ports[kind] = default + shift
+        else:
+            ports[kind] = remembered.get(kind, default)
+    return ports
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535 - WIDTH:
+        raise PortUnusable(f'{name} wants a number from 0 to {65_535 - WIDTH}, got "{text}"')
+    return int(text)
+
+
+def free() -> int:
+    """Give a port that nobody listens on now."""
+    with socket.socket() as tried:
+        tried.bind((HOST, 0))
+        port: int = tried.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    """Say whether somebody accepts connections there."""
+    with socket.socket() as tried:
+        tried.settimeout(1)
+        return tried.connect_ex((HOST, port)) == 0
+
+
+def demand(kind: str, port: int) -> None:
+    """Raise PortTaken, with the holder and the setting that helps, if the port is not to be had."""
+    with socket.socket() as tried:
+        # As the processes themselves will bind: what is left of closed connections is no hindrance.
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((HOST, port))
+        except PermissionError:
+            raise PortTaken(f"port {port} ({setting(kind)}) is not allowed to you") from None
+        except OSError:
+            message = f"port {port} ({setting(kind)}) is taken by {_holder(port)}"
+            raise PortTaken(
+                f"{message}; set {setting(kind)}, or {SHIFT} to move every port of this stack"
+            ) from None
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        return "another program"  # only root may ask whose it is, on some systems
+    return "another program"

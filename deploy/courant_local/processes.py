@@ -1,0 +1,168 @@
+"""The one table of what a stack runs, in the order of its start; it stops the other way round."""
+
+import http.client
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from courant_local import kafka, ports, postgres
+from courant_local.child import Child
+from courant_local.plan import Plan
+
+READY_SECONDS = 0.5
+TOPIC_ARN = "arn:aws:sns:ca-central-1:123456789012:courant-receipts"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A program of the stack that answers `/readyz` on its port."""
+
+    kind: str
+    module: str
+    port_variable: str
+    stop_seconds: float = 25
+
+
+SANDBOX = Service("sandbox", "courant_sandbox", "SANDBOX_PORT", stop_seconds=10)
+# fmt: off
+SERVICES = (
+    Service("ingest",     "ingest",     "INGEST_PORT"),
+    Service("saver",      "saver",      "SAVER_HEALTH_PORT"),
+    Service("deliverer",  "deliverer",  "DELIVERER_HEALTH_PORT"),
+    Service("job-runner", "job_runner", "JOB_RUNNER_HEALTH_PORT"),
+    Service("recovery",   "recovery",   "RECOVERY_HEALTH_PORT"),
+)
+# fmt: on
+
+
+@dataclass(slots=True)
+class Part:
+    """One process of the stack as the supervisor sees it."""
+
+    name: str
+    kind: str
+    instance: int
+    url: str
+    port: int
+    child: Child
+    start: Callable[[], None]
+    ready: Callable[[], bool]
+    state: str = "stopped"
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What starts together: parts that must become ready, or tasks that must end well."""
+
+    title: str
+    parts: Sequence[Part] = ()
+    tasks: Sequence[Child] = field(default=())
+
+
+def stages(plan: Plan) -> list[Stage]:
+    """Give the whole stack."""
+    return [
+        Stage("Kafka and PostgreSQL", [*brokers(plan), database(plan)]),
+        Stage("topics and tables", tasks=[preparation(plan)]),
+        Stage("sandbox", [service(plan, SANDBOX, 1)]),
+        Stage("services", [part for each in SERVICES for part in instances(plan, each)]),
+    ]
+
+
+def brokers(plan: Plan) -> list[Part]:
+    each = range(1, plan.brokers + 1)
+    clients = [plan.port("kafka", node) for node in each]
+    controllers = [plan.port("controller", node) for node in each]
+    made = kafka.cluster(plan.home, clients, controllers, plan.secrets["cluster_id"])
+    return [
+        Part(b.name, "kafka", b.node, b.bootstrap, b.port, b.child, b.start, b.ready) for b in made
+    ]
+
+
+def database(plan: Plan) -> Part:
+    server = postgres.Server(
+        plan.home / "postgres",
+        port=plan.port("postgres"),
+        password=plan.secrets["postgres_password"],
+        log=plan.log("postgres"),
+    )
+    url = f"postgresql://courant@{ports.HOST}:{server.port}/courant"
+    return Part(
+        server.name, "postgres", 1, url, server.port, server.child, server.start, server.ready
+    )
+
+
+def preparation(plan: Plan) -> Child:
+    """Give the process that makes topics and tables what they must be, and ends."""
+    command = (sys.executable, "-m", "courant_local.prepare")
+    return Child("prepare", command, plan.log("prepare"), environment(plan))
+
+
+def instances(plan: Plan, described: Service) -> list[Part]:
+    each = range(1, plan.instances(described.kind) + 1)
+    return [service(plan, described, instance) for instance in each]
+
+
+def service(plan: Plan, described: Service, instance: int) -> Part:
+    name = described.kind if described is SANDBOX else f"{described.kind}-{instance}"
+    port = plan.port(described.kind, instance)
+    child = Child(
+        name,
+        (sys.executable, "-m", described.module),
+        plan.log(name),
+        {**environment(plan), described.port_variable: str(port)},
+        stop_seconds=described.stop_seconds,
+    )
+    url = f"http://{ports.HOST}:{port}"
+    return Part(
+        name, described.kind, instance, url, port, child, child.start, lambda: answers_ready(port)
+    )
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """Give what every process of ours is told; the same names serve in containers."""
+    return {
+        "NO_PROXY": f"{ports.HOST},localhost",
+        "no_proxy": f"{ports.HOST},localhost",
+        "PYTHONUNBUFFERED": "1",
+        "KAFKA_BOOTSTRAP_SERVERS": plan.bootstrap,
+        "DATABASE_URL": plan.database_url,
+        "COURANT_HOME": str(plan.home),
+        "COURANT_REPLICATION": str(plan.replication),
+        "COURANT_SEAL_KEYS": plan.secrets["seal_keys"],
+        "COURANT_HASH_KEY": plan.secrets["hash_key"],
+        "COURANT_LOG_FORMAT": "json",
+        "COURANT_ENVIRONMENT": "local",
+        # Short, so that what a killed process held is seen to be freed while one looks on.
+        "COURANT_LEASE_SECONDS": "6",
+        "COURANT_MARGIN_SECONDS": "2",
+        "COURANT_GRACE_SECONDS": "30",
+        "COURANT_SANDBOX_URL": plan.sandbox_url,
+        "PUBLIC_RECEIPTS_URL": f"{plan.url}/receipts",
+        "RECEIPTS_TOPIC_ARNS": TOPIC_ARN,
+        "RECEIPTS_TRUSTED_CERT_PREFIX": f"{plan.sandbox_url}/",
+        "SANDBOX_TOPIC_ARN": TOPIC_ARN,
+        "SANDBOX_LEDGER": str(plan.ledger),
+        "SANDBOX_RECEIPTS_URL": f"{plan.url}/receipts",
+        "AWS_ENDPOINT_URL": plan.sandbox_url,
+        "AWS_ACCESS_KEY_ID": "sandbox",
+        "AWS_SECRET_ACCESS_KEY": "sandbox",
+        "AWS_DEFAULT_REGION": "ca-central-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+def answers_ready(port: int) -> bool:
+    """Ask a process of ours whether it can do its job."""
+    connection = http.client.HTTPConnection(ports.HOST, port, timeout=READY_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,101 @@
+"""Reads the settings, builds the parts, serves until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from granian.constants import Interfaces
+from granian.log import LogLevels
+from granian.server.embed import Server
+from pydantic import ValidationError
+
+from courant_sandbox.app import App
+from courant_sandbox.envelopes import Topic
+from courant_sandbox.feed import Feed
+from courant_sandbox.ledger import Ledger
+from courant_sandbox.orders import Control
+from courant_sandbox.page import Page
+from courant_sandbox.provider import Provider
+from courant_sandbox.settings import Settings
+from courant_sandbox.signing import Signer
+
+log = logging.getLogger("courant_sandbox")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def serve(settings: Settings) -> None:
+    ledger = Ledger(settings.ledger)
+    signer = Signer(settings.ledger.parent, now())
+    control = Control()
+    topic = Topic(settings.topic_arn, settings.address, signer, now)
+    feed = None
+    if settings.receipts_url:
+        feed = Feed(
+            settings.receipts_url,
+            topic,
+            ledger,
+            control,
+            now,
+            settings.event_delay_seconds,
+            settings.receipts_share,
+        )
+    provider = Provider(control, ledger, feed, now)
+    app = App(
+        provider=provider,
+        control=control,
+        ledger=ledger,
+        topic=topic,
+        page=Page(ledger),
+        certificate=signer.certificate,
+        rate=settings.rate,
+    )
+    # One process and one thread of Python: the ledger has one writer, and a kill ends all of it.
+    server = Server(
+        app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGINL,
+        websockets=False,
+        backlog=1024,
+        backpressure=settings.max_connections,
+        log_level=LogLevels.error,
+    )
+    loop = asyncio.get_running_loop()
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(stop, server.stop)
+    log.info("sandbox serves", extra={"address": settings.address})
+    telling = asyncio.create_task(feed.run()) if feed is not None else None
+    await server.serve()
+    if telling is not None:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    ledger.close()
+
+
+def main() -> NoReturn:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # httpx logs a line a request, and its address.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        print("sandbox: settings are not usable", file=sys.stderr)
+        for wrong in error.errors():
+            print(f"  SANDBOX_{str(wrong['loc'][0]).upper()}  {wrong['msg']}", file=sys.stderr)
+        sys.exit(2)
+    asyncio.run(serve(settings))
+    # The embedded server's own threads outlive its stop, and abort the process (status 134) when
+    # the interpreter ends under them. Everything was written by then: leave at once.
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The calls the sandbox answers, each with its reader, its words and its way to refuse."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from courant_sandbox import ses, texting
+from courant_sandbox.messages import Channel, Draft, Refused, Reply, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """`throttled`, `broken` and `rejected` are code and HTTP status in the API's own words."""
+
+    name: str
+    channel: Channel
+    read: Callable[[bytes], list[Draft]]
+    accepted: Callable[[Sequence[Result]], Reply]
+    refused: Callable[[Refused], Reply]
+    throttled: tuple[str, int]
+    broken: tuple[str, int] = ("InternalFailure", 500)
+    rejected: tuple[str, int] = ("MessageRejected", 400)
+    entries_have_status: bool = False
+    gives_receipts: bool = True
+    refuses_opted_out: bool = False
+
+
+SEND_EMAIL = Api(
+    "SendEmail",
+    Channel.EMAIL,
+    ses.read_send_email,
+    ses.accepted,
+    ses.refused,
+    throttled=("TooManyRequestsException", 429),
+)
+SEND_BULK_EMAIL = Api(
+    "SendBulkEmail",
+    Channel.EMAIL,
+    ses.read_send_bulk_email,
+    ses.accepted_bulk,
+    ses.refused,
+    throttled=("TooManyRequestsException", 429),
+    entries_have_status=True,
+)
+SEND_TEXT_MESSAGE = Api(
+    "SendTextMessage",
+    Channel.SMS,
+    texting.read_send_text,
+    texting.accepted_text,
+    texting.refused_text,
+    throttled=("ThrottlingException", 400),
+    broken=("InternalServerException", 500),
+    rejected=("ValidationException", 400),
+    refuses_opted_out=True,
+)
+PUBLISH = Api(
+    "Publish",
+    Channel.SMS,
+    texting.read_publish,
+    texting.accepted_publish,
+    texting.refused_publish,
+    throttled=("Throttling", 400),
+    broken=("InternalError", 500),
+    rejected=("InvalidParameter", 400),
+    gives_receipts=False,
+)
+APIS = (SEND_EMAIL, SEND_BULK_EMAIL, SEND_TEXT_MESSAGE, PUBLISH)

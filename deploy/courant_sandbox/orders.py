@@ -1,0 +1,181 @@
+"""What the sandbox was told to do wrong: held in memory, one set a channel, changed as a merge.
+
+`PUT /_control` takes a JSON merge patch of `Orders` (null puts a value back), for both channels
+or, with `"channel": "email"` or `"sms"`, for one. A patch that is not usable changes nothing.
+"""
+
+import asyncio
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+
+from courant_sandbox.messages import Channel
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+Rate = Annotated[float, msgspec.Meta(gt=0)]
+Stage = Literal["before-booking", "after-booking"]
+EntryStatus = Literal[
+    "MESSAGE_REJECTED", "MAIL_FROM_DOMAIN_NOT_VERIFIED", "CONFIGURATION_SET_NOT_FOUND",
+    "TEMPLATE_NOT_FOUND", "ACCOUNT_SUSPENDED", "ACCOUNT_THROTTLED",
+    "ACCOUNT_DAILY_QUOTA_EXCEEDED", "INVALID_SENDING_POOL_NAME", "ACCOUNT_SENDING_PAUSED",
+    "CONFIGURATION_SET_SENDING_PAUSED", "INVALID_PARAMETER", "TRANSIENT_FAILURE", "FAILED",
+]  # fmt: skip
+Kind = Literal[
+    "Send", "Delivery", "Bounce", "Complaint", "Reject", "Rendering Failure", "DeliveryDelay",
+    "TEXT_QUEUED", "TEXT_SENT", "TEXT_PENDING", "TEXT_SUCCESSFUL", "TEXT_DELIVERED",
+    "TEXT_UNREACHABLE", "TEXT_CARRIER_UNREACHABLE", "TEXT_TTL_EXPIRED", "TEXT_UNKNOWN",
+    "TEXT_BLOCKED", "TEXT_CARRIER_BLOCKED", "TEXT_SPAM", "TEXT_PROTECT_BLOCKED", "TEXT_INVALID",
+    "TEXT_INVALID_MESSAGE",
+]  # fmt: skip
+KINDS: tuple[str, ...] = get_args(Kind)
+
+HTTP_BY_CODE = {
+    "TooManyRequestsException": 429,
+    "NotFoundException": 404,
+    "AccessDenied": 403,
+    "AuthorizationError": 403,
+    "InvalidClientTokenId": 403,
+    "SignatureDoesNotMatch": 403,
+    "InternalError": 500,
+    "InternalFailure": 500,
+    "InternalServerException": 500,
+    "InternalServiceErrorException": 500,
+    "ServiceUnavailable": 503,
+}
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An order that is misspelt is refused, or it would be taken for one that has no effect."""
+
+
+class Failure(Strict, frozen=True):
+    """A refusal by name, before booking. `http` is that of the name where it is not given."""
+
+    code: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9]{1,100}$")]
+    http: Annotated[int, msgspec.Meta(ge=400, le=599)] | None = None
+    message: str = "ordered by the sandbox's control"
+    reason: str | None = None
+    share: Share = 1.0
+
+    @property
+    def status(self) -> int:
+        return self.http or HTTP_BY_CODE.get(self.code, 400)
+
+
+class LostAnswer(Strict, frozen=True):
+    """An answer that does not arrive whole, after booking."""
+
+    form: Literal["half-body", "hang"] = "half-body"
+    share: Share = 1.0
+
+
+class BulkStatus(Strict, frozen=True):
+    """A status other than SUCCESS for entries of a bulk call, which are then not booked."""
+
+    status: EntryStatus
+    share: Share = 1.0
+
+
+class EventOrders(Strict, frozen=True):
+    """How receipts go out. `kinds` stands in place of what the outcome says."""
+
+    delay_seconds: Seconds | None = None
+    double: bool = False
+    shuffle: bool = False
+    drop_share: Share = 0.0
+    kinds: list[Kind] | None = None
+    signature_version: Literal["1", "2"] = "2"
+
+
+class Orders(Strict, frozen=True):
+    """Everything at its default: an ordinary day."""
+
+    latency_seconds: Seconds = 0.0
+    throttle_share: Share = 0.0
+    quota_per_second: Rate | None = None
+    calls_per_second: Rate | None = None
+    error: Failure | None = None
+    error_after_booking: Share = 0.0
+    hold: Stage | None = None
+    lose_answer: LostAnswer | None = None
+    events: EventOrders = EventOrders()
+    bulk_status: BulkStatus | None = None
+
+
+class Control:
+    """The orders in force, and a way to wait for others."""
+
+    def __init__(self) -> None:
+        self._patches: dict[Channel, dict[str, Any]] = {channel: {} for channel in Channel}
+        self._orders = dict.fromkeys(Channel, Orders())
+        self._changed = asyncio.Event()
+
+    def of(self, channel: Channel) -> Orders:
+        return self._orders[channel]
+
+    def shown(self) -> dict[str, Orders]:
+        return {channel.value: orders for channel, orders in self._orders.items()}
+
+    def merge(self, body: bytes) -> None:
+        """Merge a patch. Raises msgspec.MsgspecError, and then changes nothing."""
+        patch = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+        one = patch.pop("channel", None)
+        channels = [msgspec.convert(one, Channel)] if one is not None else list(Channel)
+        patches = {channel: _merged(self._patches[channel], patch) for channel in channels}
+        orders = {channel: msgspec.convert(value, Orders) for channel, value in patches.items()}
+        self._patches.update(patches)
+        self._orders.update(orders)
+        self._announce()
+
+    def reset(self) -> None:
+        self._patches = {channel: {} for channel in Channel}
+        self._orders = dict.fromkeys(Channel, Orders())
+        self._announce()
+
+    async def release(self, channel: Channel, stage: Stage) -> None:
+        """Wait until calls of the channel are not held at this stage."""
+        while self._orders[channel].hold == stage:
+            await self._changed.wait()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _merged(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Merge as RFC 7396 says."""
+    merged = dict(target)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            below = merged.get(key)
+            merged[key] = _merged(below if isinstance(below, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+class Bucket:
+    """A rate as a bucket that may go into debt.
+
+    A call with many recipients goes through while any of the rate is left, and what follows is
+    refused until the debt is paid: as SES does it.
+    """
+
+    def __init__(self) -> None:
+        self._level = 0.0
+        self._at: float | None = None
+
+    def take(self, count: int, rate: float, now: float) -> bool:
+        full = max(rate, 1.0)
+        if self._at is None:
+            self._level = full
+        else:
+            self._level = min(full, self._level + (now - self._at) * rate)
+        self._at = now
+        if self._level < 1.0:
+            return False
+        self._level -= count
+        return True

@@ -1,0 +1,209 @@
+"""A call from its bytes to its answer: check, obey, book, tell, and what goes wrong in between."""
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from uuid import uuid4
+
+import msgspec
+
+from courant_sandbox import counters
+from courant_sandbox.apis import Api
+from courant_sandbox.feed import Feed
+from courant_sandbox.ledger import Ledger
+from courant_sandbox.messages import Channel, Draft, Entry, Outcome, Refused, Reply, Result
+from courant_sandbox.orders import Bucket, Control, Orders
+from courant_sandbox.recipients import THROTTLES_BEFORE_TAKING, Behaviour, behaviour
+
+THROTTLED_ADDRESSES_MAX = 10_000
+THROTTLED = "Maximum sending rate exceeded."
+BROKEN = "The service has an error, as ordered."
+
+
+class Call(msgspec.Struct):
+    """A call that is not answered yet, as GET /calls tells of it."""
+
+    api: str
+    since: str
+    notification_ids: list[str]
+    booked: bool = False
+
+
+class Provider:
+    """Holds the calls in progress and the rates. All of it runs in one thread."""
+
+    def __init__(
+        self, control: Control, ledger: Ledger, feed: Feed | None, now: Callable[[], datetime]
+    ) -> None:
+        self._control = control
+        self._ledger = ledger
+        self._feed = feed
+        self._now = now
+        self._calls: dict[int, Call] = {}
+        self._buckets = {(channel, of): Bucket() for channel in Channel for of in ("call", "to")}
+        self._throttled: OrderedDict[str, int] = OrderedDict()
+        self.booked = dict.fromkeys(Channel, 0)
+
+    def calls(self) -> list[Call]:
+        return list(self._calls.values())
+
+    async def answer(self, api: Api, body: bytes, gone: Callable[[], Awaitable[None]]) -> Reply:
+        """Do what the call asks. A call that hangs is in progress until its caller is `gone`."""
+        try:
+            drafts = api.read(body)
+            behaviours = [behaviour(api.channel, draft.to) for draft in drafts]
+            with self._progress(api, drafts) as call:
+                reply = await self._handle(api, drafts, behaviours, call)
+                if reply.form == "hang":
+                    await gone()
+        except Refused as refusal:
+            counters.calls.labels(api.name, "refused" if refusal.http < 500 else "broken").inc()
+            return api.refused(refusal)
+        counters.calls.labels(api.name, "accepted" if reply.form == "whole" else "lost").inc()
+        return reply
+
+    @contextmanager
+    def _progress(self, api: Api, drafts: Sequence[Draft]) -> Iterator[Call]:
+        ids = [draft.tags["courant_id"] for draft in drafts if "courant_id" in draft.tags]
+        call = Call(api.name, self._at(), ids)
+        self._calls[id(call)] = call
+        counters.calls_in_progress.inc()
+        try:
+            yield call
+        finally:
+            del self._calls[id(call)]
+            counters.calls_in_progress.dec()
+
+    async def _handle(
+        self, api: Api, drafts: Sequence[Draft], behaviours: Sequence[Behaviour], call: Call
+    ) -> Reply:
+        orders = self._control.of(api.channel)
+        wait = orders.latency_seconds + max((each.wait_seconds for each in behaviours), default=0)
+        if wait:
+            await asyncio.sleep(wait)
+        await self._control.release(api.channel, "before-booking")
+        # The orders of before the wait would be stale: a hold is often released by a change.
+        orders = self._control.of(api.channel)
+        self._admit(api, len(drafts), behaviours, orders)
+        results = self._book(api, drafts, behaviours, orders)
+        call.booked = True
+        await self._control.release(api.channel, "after-booking")
+        if _strikes(orders.error_after_booking) or any(b.after == "error" for b in behaviours):
+            raise _broken(api)
+        reply = api.accepted(results)
+        form = next((b.after for b in behaviours if b.after in ("hang", "half-body")), "whole")
+        if orders.lose_answer is not None and _strikes(orders.lose_answer.share):
+            form = orders.lose_answer.form
+        return reply if form == "whole" else msgspec.structs.replace(reply, form=form)
+
+    def _admit(self, api: Api, count: int, behaviours: Sequence[Behaviour], orders: Orders) -> None:
+        """Refuse the whole call where an order, a rate or a recipient wants it; raises Refused."""
+        if orders.error is not None and _strikes(orders.error.share):
+            error = orders.error
+            raise Refused(error.code, error.message, error.status, error.reason)
+        if any(each.before == "error" for each in behaviours):
+            raise _broken(api)
+        now = time.monotonic()
+        calls, to = self._buckets[api.channel, "call"], self._buckets[api.channel, "to"]
+        if (
+            _strikes(orders.throttle_share)
+            or (orders.calls_per_second and not calls.take(1, orders.calls_per_second, now))
+            or (orders.quota_per_second and not to.take(count, orders.quota_per_second, now))
+        ):
+            raise _throttled(api)
+
+    def _book(
+        self,
+        api: Api,
+        drafts: Sequence[Draft],
+        behaviours: Sequence[Behaviour],
+        orders: Orders,
+    ) -> list[Result]:
+        at = self._at()
+        results, messages = [], []
+        for draft, own in zip(drafts, behaviours, strict=True):
+            refusal = self._refusal(api, draft, own, orders)
+            if refusal is not None:
+                results.append(refusal)
+                continue
+            entry = _entry(api, draft, own, at)
+            messages.append((entry, draft.parts))
+            results.append(Result(entry.message_id))
+        if messages:
+            ends = self._ledger.append(messages)
+            self.booked[api.channel] += len(messages)
+            counters.booked.labels(api.channel).inc(len(messages))
+            if self._feed is not None:
+                self._feed.offer([entry for entry, _ in messages], ends)
+        return results
+
+    def _refusal(self, api: Api, draft: Draft, own: Behaviour, orders: Orders) -> Result | None:
+        """Say why one message is not taken: as its entry's status, or of a single by Refused."""
+        status = orders.bulk_status
+        if api.entries_have_status and status is not None and _strikes(status.share):
+            return Result(status=status.status, error="ordered by the sandbox's control")
+        if own.before == "throttle" and self._throttles(draft.to):
+            if not api.entries_have_status:
+                raise _throttled(api)
+            return Result(status="ACCOUNT_THROTTLED", error=THROTTLED)
+        if own.before == "reject":
+            if not api.entries_have_status:
+                code, http = api.rejected
+                raise Refused(code, "Rejected, as its address orders.", http, "OTHER")
+            return Result(status="MESSAGE_REJECTED", error="Rejected, as its address orders.")
+        if own.before == "opted-out" and api.refuses_opted_out:
+            raise Refused(
+                "ConflictException",
+                "The destination phone number is opted out.",
+                reason="DESTINATION_PHONE_NUMBER_OPTED_OUT",
+            )
+        return None
+
+    def _throttles(self, to: str) -> bool:
+        """Count the tries of an address: throttled twice, taken, and so on from the beginning."""
+        tries = self._throttled.pop(to, 0)
+        if tries >= THROTTLES_BEFORE_TAKING:
+            return False
+        self._throttled[to] = tries + 1
+        if len(self._throttled) > THROTTLED_ADDRESSES_MAX:
+            self._throttled.popitem(last=False)
+        return True
+
+    def _at(self) -> str:
+        return self._now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _entry(api: Api, draft: Draft, own: Behaviour, at: str) -> Entry:
+    attempt = draft.tags.get("courant_attempt", "")
+    message_id = str(uuid4())
+    return Entry(
+        at=at,
+        channel=api.channel,
+        to=draft.to,
+        notification_id=draft.tags.get("courant_id"),
+        attempt=int(attempt) if attempt.isdecimal() else None,
+        message_id=message_id if api.channel is Channel.SMS else f"0100{message_id}-000000",
+        outcome=Outcome.RENDERING_FAILED if draft.fault else own.outcome,
+        body_hash=draft.parts.digest(),
+        api=api.name,
+        source=draft.source,
+        tags=draft.tags,
+    )
+
+
+def _strikes(share: float) -> bool:
+    return share > 0 and random.random() < share  # noqa: S311 (no secret)
+
+
+def _throttled(api: Api) -> Refused:
+    code, http = api.throttled
+    return Refused(code, THROTTLED, http)
+
+
+def _broken(api: Api) -> Refused:
+    code, http = api.broken
+    return Refused(code, BROKEN, http)

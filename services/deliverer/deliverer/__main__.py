@@ -1,0 +1,55 @@
+"""Starts the deliverer: `python -m deliverer`."""
+
+import sys
+from datetime import timedelta
+
+from courant import crypto, database, logs, serve
+from courant.directory import Directory, follow
+from courant.settings import load
+from courant.topics import Channel, Lane
+from deliverer.content import Defaults, Writer
+from deliverer.handle import Parts, stages
+from deliverer.pool import Limits
+from deliverer.routes import keep_rate, routes
+from deliverer.settings import DelivererSettings
+from deliverer.store import PostgresStore
+
+
+def main() -> int:
+    """Run until told to stop; give the exit code."""
+    settings = load(DelivererSettings, "deliverer")
+    logs.start("deliverer", settings.courant_log_format, settings.courant_log_level)
+    stop = serve.Stop()
+    stop.listen()
+    directory, bootstrap = Directory(), settings.kafka_bootstrap_servers
+    ring = crypto.ring(settings.courant_seal_keys.get_secret_value())
+    defaults = Defaults(settings.deliverer_email_domain, settings.deliverer_sms_origin)
+    lease = timedelta(seconds=settings.courant_lease_seconds)
+    url = settings.database_url.get_secret_value()
+    engine = database.engine(url, "deliverer", connections=len(Channel) * len(Lane) + 1)
+    ways = routes(settings)
+    call_seconds = settings.deliverer_connect_timeout_seconds + settings.read_seconds
+    parts = Parts(
+        PostgresStore(engine, lease),
+        Writer(directory, ring, defaults),
+        ways.by_channel,
+        ways.simulated,
+        Limits(
+            lease,
+            timedelta(seconds=call_seconds),
+            settings.deliverer_threads,
+        ),
+        ready=lambda: None if directory.read_at else "the directory is not read yet",
+        stopping=stop,
+    )
+    serve.health(
+        settings.deliverer_health_host,
+        settings.deliverer_health_port,
+        lambda: parts.ready() or database.answers(engine),
+    )
+    serve.start("directory", lambda: follow(directory, bootstrap, "deliverer", stop), stop)
+    serve.start("quota", lambda: keep_rate(settings, ways, stop), stop)
+    return serve.run(serve.run_stages(stages(parts), bootstrap, stop), stop)
+
+
+sys.exit(main())

@@ -1,0 +1,200 @@
+"""The calls of one claim, from `started` to their outcomes, as many at a time as there are threads.
+
+Whatever happens, each entry that was claimed is told of while the lease lasts: its outcome, or that
+it goes back. Only what the lease does not cover any more is passed over in silence.
+"""
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from datetime import timedelta
+
+from courant import clock, ids, metrics
+from courant.consume import Steps
+from courant.contracts import Answer
+from courant.records import Outgoing
+from courant.topics import Lane
+from deliverer import rules
+from deliverer.breaker import Breaker
+from deliverer.calls import (
+    Accepted,
+    Apart,
+    Call,
+    Deferred,
+    Entry,
+    Rejected,
+    Said,
+    Throttled,
+    Trouble,
+    Unknown,
+)
+from deliverer.pool import Lease, Limits, Provider, attempt, outcome_of
+from deliverer.rate import Rate
+
+log = logging.getLogger(__name__)
+
+jitter = random.random  # spreads what comes back; hides nothing
+SLICE_SECONDS = 0.25
+"""How long to wait before asking again whether to stop."""
+ROOM = timedelta(milliseconds=500)
+"""For writing `started`, beyond a call's own time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A provider, how fast it may be called, and whether it may be called at all."""
+
+    provider: Provider
+    rate: Rate
+    breaker: Breaker
+    entries_max: int = rules.ENTRIES_MAX  # a call
+
+
+class Flight:
+    """One claim's entries of one provider."""
+
+    def __init__(
+        self,
+        route: Route,
+        lane: Lane,
+        pool: Executor,
+        lease: Lease,
+        limits: Limits,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._route, self._lane, self._pool = route, lane, pool
+        self._lease, self._limits, self._stopping = lease, limits, stopping
+        self._ready: deque[tuple[Entry, ...]] = deque()
+        self._flying: dict[Future[Sequence[Said]], Call] = {}
+        self._news: list[Outgoing] = []
+        self._landed: list[tuple[Entry, Said]] = []  # whose news are not durable yet
+        self._sent = 0
+        self.landed = self.given_back = 0  # entries
+
+    def steps(self, entries: Iterable[Entry]) -> Steps:
+        """Make the calls; what a call came to goes out together with what begins next."""
+        most = rules.entries_max(self._route.rate.per_second, self._route.entries_max)
+        self._ready.extend(rules.grouped(entries, most))
+        while self._ready or self._flying or self._news:
+            if self._ready and (reason := self._over()):
+                self._give_back(reason)
+            calls, seconds = self._board()
+            news, landed = [*self._news, *map(rules.started, calls)], self._landed
+            self._news, self._landed = [], []
+            if self._sent and not (calls or self._ready or self._flying):
+                news.append(rules.stat(self._lane, self._sent, clock.now()))
+                self._sent = 0
+            if news:
+                yield news
+                self._count(landed)
+            for call in calls:
+                self._flying[self._pool.submit(self._attempt, call)] = call
+            self._land(seconds)
+
+    def _over(self) -> str | None:
+        if self._stopping():
+            return "the process stops"
+        if self._route.breaker.is_open:
+            return "the provider is paused"
+        if not self._lease.covers(self._limits.call + ROOM):
+            return "no time was left for a call"
+        return None
+
+    def _board(self) -> tuple[list[Call], float]:
+        """Give the calls that may begin now, and the seconds after which to ask for more."""
+        calls: list[Call] = []
+        while self._ready and len(self._flying) + len(calls) < self._limits.threads:
+            if seconds := self._route.rate.ask(self._lane, len(self._ready[0])):
+                return calls, seconds
+            calls.append(Call(ids.new(clock.now()), self._ready.popleft()))
+        return calls, SLICE_SECONDS
+
+    def _attempt(self, call: Call) -> Sequence[Said]:
+        return attempt(self._route.provider, call, self._lease, self._limits.call)
+
+    def _land(self, seconds: float) -> None:
+        """Wait for a call to end, or until more may begin."""
+        seconds = min(seconds, SLICE_SECONDS)
+        if not self._flying:
+            if self._ready and not self._news:
+                time.sleep(seconds)
+            return
+        done, _ = wait(self._flying, seconds if self._ready else None, FIRST_COMPLETED)
+        for future in done:
+            self._settle(self._flying.pop(future), future.result())
+
+    def _settle(self, call: Call, said: Sequence[Said]) -> None:
+        if not said:
+            log.warning("lease was over before a call", extra={"entries": len(call.entries)})
+            return
+        self._hear(said)
+        self.landed += len(said)
+        answers: list[Answer] = []
+        throttled: list[Entry] = []
+        for entry, each in zip(call.entries, said, strict=True):
+            if isinstance(each, Throttled):
+                throttled.append(entry)
+            elif isinstance(each, Apart):
+                self._ready.appendleft((entry,))
+            else:
+                answers.append(self._answer(entry, each))
+                self._landed.append((entry, each))
+                self._sent += isinstance(each, Accepted)
+        if throttled:
+            self._ready.appendleft(tuple(throttled))
+        # Also without a single answer: it closes the call. Of the others the next call tells.
+        self._news.append(rules.told(call.id, answers))
+        self._news += rules.receipts(call.entries, said)
+
+    def _hear(self, said: Sequence[Said]) -> None:
+        """Tell the provider's rate and breaker what a call came to."""
+        breaker, rate = self._route.breaker, self._route.rate
+        if trouble := [each for each in said if isinstance(each, Trouble)]:
+            breaker.open(trouble[0].reason)
+        elif len(lost := [each for each in said if isinstance(each, Unknown)]) == len(said):
+            breaker.failed(lost[0].reason)
+        else:
+            breaker.worked()
+        if any(isinstance(each, Throttled) for each in said):
+            rate.throttled()
+        elif any(isinstance(each, Accepted) for each in said):
+            rate.went_well()
+
+    def _answer(
+        self, entry: Entry, said: Accepted | Deferred | Rejected | Unknown | Trouble
+    ) -> Answer:
+        if isinstance(said, Trouble):
+            said = Deferred(said.reason, retry_after=self._route.breaker.pause)
+        return rules.answer(entry.row, said, jitter())
+
+    def _give_back(self, reason: str) -> None:
+        """Put back what no call was begun for, while that is still ours to say."""
+        entries = [entry for each in self._ready for entry in each]
+        self._ready.clear()
+        self.given_back += len(entries)
+        if not self._lease.covers(timedelta()):
+            log.warning("lease is over", extra={"entries": len(entries)})
+            return
+        pause = self._route.breaker.pause if self._route.breaker.is_open else timedelta()
+        said = Deferred(reason, retry_after=pause)
+        answers = [rules.answer(each.row, said, jitter()) for each in entries]
+        self._news.append(rules.told(ids.new(clock.now()), answers))
+        self._landed += [(each, said) for each in entries]
+        log.info("claimed rows given back", extra={"reason": reason, "entries": len(entries)})
+
+    def _count(self, landed: Sequence[tuple[Entry, Said]]) -> None:
+        """Count what is durable now."""
+        name, now = self._route.provider.name, clock.now()
+        sent = metrics.STAGE_SECONDS.labels("sent", self._lane)
+        tally: dict[str, int] = {}
+        for entry, said in landed:
+            outcome = outcome_of(said)
+            tally[outcome] = tally.get(outcome, 0) + 1
+            if isinstance(said, Accepted):
+                sent.observe((now - entry.row.accepted_at).total_seconds())
+        for outcome, times in tally.items():
+            metrics.OUTCOMES.labels(name, outcome).inc(times)

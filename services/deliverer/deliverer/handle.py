@@ -1,0 +1,155 @@
+"""What the deliverer does with a batch of orders: claim, say what begins, call, say what came."""
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from courant import clock, ids
+from courant.consume import Stage, Steps
+from courant.contracts import KeyType, Outcome
+from courant.errors import Unavailable
+from courant.records import Batch, Dead, Effect, Record
+from courant.topics import PERSISTED, Channel, Lane, group
+from deliverer import rules
+from deliverer.calls import Claimed, Deferred, Entry, Rejected
+from deliverer.content import INACTIVE
+from deliverer.flight import Flight, Route, jitter
+from deliverer.pool import Lease, Limits, pool
+
+BATCH_AGE_MAX = timedelta(minutes=2)
+"""Of a batch at work; then it is read again, and what is sent already passed over at once. Kafka
+takes the partitions of who has not polled for five minutes."""
+
+
+class Store(Protocol):
+    """What the deliverer needs of a database."""
+
+    def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[Claimed]:
+        """Claim those of the rows that wait and are due, in the order of the ids.
+
+        Raises Unavailable under a hold, or where the server is not known: then nothing is claimed.
+        """
+
+
+class Writer(Protocol):
+    """What turns a row into a message."""
+
+    def write(self, row: Claimed, channel: Channel) -> Entry | Deferred | Rejected:
+        """Write what is sent for a row, or say why it cannot be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all lanes share."""
+
+    store: Store
+    writer: Writer
+    routes: Mapping[Channel, Route]
+    simulated: Route
+    limits: Limits
+    ready: Callable[[], str | None]  # None once messages can be written, else why not
+    stopping: Callable[[], bool]
+
+
+def stages(parts: Parts) -> list[Stage[Any]]:
+    """Give everything the deliverer consumes: each channel and lane by itself."""
+    return [
+        Stage(
+            group("deliverer", PERSISTED, channel, lane),
+            (PERSISTED.topic(channel, lane),),
+            rules.read_order,
+            Line(parts, channel, lane).deliver,
+        )
+        for channel in parts.routes
+        for lane in Lane
+    ]
+
+
+class Line:
+    """One channel's lane, and its threads."""
+
+    def __init__(self, parts: Parts, channel: Channel, lane: Lane) -> None:
+        self._parts, self._channel, self._lane = parts, channel, lane
+        self._route = parts.routes[channel]
+        self._pool = pool(channel, lane, parts.limits.threads)
+        self._pace = 0.0  # entries a second of the claim before
+
+    def deliver(self, batch: Batch[UUID]) -> Steps:
+        """Send what the batch orders. Whatever is claimed here is told of before this ends.
+
+        A second order of a row that is claimed or sent claims nothing. Where a batch is left
+        half-way, or some of it was given back, its orders stay in the log, and it begins again:
+        new orders would stand behind a day's backlog.
+        """
+        orders = {each.value: each.record for each in batch.kept}
+        todo = list(orders)
+        oldest = Lease(BATCH_AGE_MAX)
+        while todo:
+            self._check(oldest)
+            with self._route.breaker.entrance() as probe:
+                lease = Lease(self._parts.limits.lease)
+                most = 1 if probe else self._claim_limit()
+                taken, todo = todo[:most], todo[most:]
+                rows = self._parts.store.claim(taken, self._channel, self._lane)
+                given_back = yield from self._send(rows, orders, lease)
+            if given_back:
+                raise Unavailable(f"{given_back} rows were given back")
+
+    def _check(self, oldest: Lease) -> None:
+        if reason := self._parts.ready():
+            raise Unavailable(reason)
+        if self._parts.stopping():
+            raise Unavailable("stopping: what is not claimed stays in the log")
+        if not oldest.covers(timedelta()):
+            raise Unavailable("the batch takes longer than partitions are kept without a poll")
+
+    def _claim_limit(self) -> int:
+        limits, route = self._parts.limits, self._route
+        rate, at_once = route.rate.per_second, limits.threads * route.entries_max
+        room = limits.lease - limits.call
+        return rules.claim_limit(rate, self._pace, at_once, room, limits.claim)
+
+    def _send(
+        self, rows: Sequence[Claimed], orders: Mapping[UUID, Record], lease: Lease
+    ) -> Generator[Sequence[Effect], None, int]:
+        """Send what is claimed; gives how many of them were given back."""
+        written = [(row, self._parts.writer.write(row, self._channel)) for row in rows]
+        failed = [(row, made) for row, made in written if not isinstance(made, Entry)]
+        yield unsendable(failed, orders)
+        tests = [made for row, made in written if isinstance(made, Entry) and is_test(row)]
+        others = [made for row, made in written if isinstance(made, Entry) and not is_test(row)]
+        given_back = 0
+        for route, entries in ((self._parts.simulated, tests), (self._route, others)):
+            flight = Flight(
+                route, self._lane, self._pool, lease, self._parts.limits, self._parts.stopping
+            )
+            began = time.monotonic()
+            yield from flight.steps(entries)
+            if route is self._route and flight.landed:
+                self._pace = flight.landed / max(time.monotonic() - began, 0.001)
+            given_back += flight.given_back
+        return given_back
+
+
+def is_test(row: Claimed) -> bool:
+    """Tell whether it came by a test key: no provider hears of it."""
+    return row.key_type is KeyType.TEST
+
+
+def unsendable(
+    failed: Sequence[tuple[Claimed, Deferred | Rejected]], orders: Mapping[UUID, Record]
+) -> Sequence[Effect]:
+    """Tell of rows that no provider will hear of, and put the orders of those aside for repair."""
+    if not failed:
+        return []
+    answers = [rules.answer(row, said, jitter()) for row, said in failed]
+    dead = [
+        Dead(orders[each.id], each.reason or "")
+        for each in answers
+        # Of a service that was switched off there may be a million, and nothing to repair.
+        if each.outcome is Outcome.UNSENDABLE and each.reason != INACTIVE
+    ]
+    return [*dead, rules.told(ids.new(clock.now()), answers)]

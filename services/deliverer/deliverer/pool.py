@@ -1,0 +1,88 @@
+"""Calls in flight: a bounded pool of threads for each lane, each call made within its lease."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from courant import metrics
+from courant.clock import Age
+from courant.contracts import Outcome
+from courant.topics import Channel, Lane
+from deliverer.calls import Accepted, Call, Deferred, Rejected, Said, Unknown
+
+
+class Provider(Protocol):
+    """What takes messages. It never sends one of a call's twice, whatever it meets."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, call: Call) -> Sequence[Said]:
+        """Send the call's messages and give one outcome for each, in order; never raises."""
+
+
+class Lease:
+    """What is left of a claim, counted from before it was asked for.
+
+    Postgres's clock alone ends it; ours, which began earlier, only tells when to stop.
+    """
+
+    def __init__(self, length: timedelta, age: Callable[[], float] | None = None) -> None:
+        self._length = length.total_seconds()
+        self._age = age or Age().seconds
+
+    def covers(self, span: timedelta) -> bool:
+        """Tell whether so much of it is left."""
+        return self._age() + span.total_seconds() < self._length
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how many."""
+
+    lease: timedelta
+    call: timedelta  # that one call can take: connecting, and waiting for its answer
+    threads: int  # a lane
+    claim: int = 500  # rows at a time
+
+
+def pool(channel: Channel, lane: Lane, threads: int) -> ThreadPoolExecutor:
+    """Make a lane's pool: with one for several, bulk's slow calls would hold up priority."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"{channel}.{lane}")
+
+
+def attempt(provider: Provider, call: Call, lease: Lease, call_time: timedelta) -> Sequence[Said]:
+    """Make a call and give one outcome for each entry; none where the lease no longer covers it.
+
+    Then somebody else may hold these rows soon: nothing is sent, and nothing may be said.
+    """
+    if not lease.covers(call_time):
+        return ()
+    entries = len(call.entries)
+    inside = metrics.IN_CALLS.labels(provider.name)
+    inside.inc(entries)
+    began = time.perf_counter()
+    try:
+        said = provider.send(call)
+    finally:
+        inside.dec(entries)
+    metrics.PROVIDER_SECONDS.labels(provider.name).observe(time.perf_counter() - began)
+    if len(said) != entries:
+        return [Unknown("an outcome for each entry is wanted")] * entries
+    return said
+
+
+def outcome_of(said: Said) -> str:
+    """Name an outcome for the metrics."""
+    match said:
+        case Accepted(_, outcome) | Rejected(_, outcome):
+            return outcome
+        case Deferred():
+            return Outcome.DEFERRED
+        case Unknown():
+            return Outcome.UNKNOWN
+        case _:
+            return type(said).__name__.lower()

@@ -1,0 +1,1 @@
+"""One provider a file: a batch in, one outcome for each of its messages out."""

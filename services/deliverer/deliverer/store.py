@@ -1,0 +1,111 @@
+"""The deliverer's SQL: the claim, the one change of a row's state that is not the saver's."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from psycopg2 import extensions
+from sqlalchemy import Engine
+
+from courant.contracts import KeyType
+from courant.database import RECOGNISE, recognise, told_apart
+from courant.errors import Unavailable
+from courant.lifecycle import Move
+from courant.topics import Channel, Lane
+from deliverer.calls import Claimed
+
+Cursor: TypeAlias = extensions.cursor
+
+# ruff: noqa: S608  (every word of SQL that is put together here is ours)
+
+# What `recognise` writes down of a server, asked here within the claim itself.
+FINGERPRINT = RECOGNISE[RECOGNISE.index("SELECT") : RECOGNISE.index("ON CONFLICT")]
+COLUMNS = (
+    "tries", "service_id", "key_type", "template_id", "template_version", "sender_id", "sealed",
+    "accepted_at",
+)  # fmt: skip
+NAMES = ", ".join(f"n.{name}" for name in COLUMNS)
+# `gate` gives its row in any case, so that the same statement which claims says why it did not:
+# asked a moment later, a hold that was lifted in between would be no reason, and the orders lost.
+# Rows of a service that is stopped are passed over; a sweep orders them again. Locked by id, as the
+# saver does, so that the two do not wait for each other in a circle. BETWEEN keeps the planner to
+# the days that the ids are of.
+CLAIM = f"""
+    WITH gate AS MATERIALIZED (
+        SELECT EXISTS (SELECT FROM servers WHERE id = ({FINGERPRINT})) AS known,
+            (SELECT min(scope) FROM holds WHERE stands AND scope = ANY(%(scopes)s)) AS held,
+            (SELECT coalesce(max(epoch), 0) FROM holds) AS epoch),
+    due AS (
+        SELECT n.id FROM gate, notifications n
+        WHERE gate.known AND gate.held IS NULL
+            AND n.id = ANY(%(ids)s) AND n.id BETWEEN %(low)s AND %(high)s
+            AND {Move.CLAIMED.condition()}
+            AND NOT EXISTS (
+                SELECT FROM holds WHERE stands AND scope = 'service:' || n.service_id)
+        ORDER BY n.id FOR UPDATE OF n),
+    claimed AS (
+        UPDATE notifications n SET state = '{Move.CLAIMED.after}', state_at = now(),
+            attempt = greatest(n.attempt + 1, gate.epoch), lease_until = now() + %(lease)s
+        FROM due, gate WHERE n.id = due.id AND n.id BETWEEN %(low)s AND %(high)s
+        RETURNING n.id, n.attempt, {NAMES}),
+    noted AS (
+        INSERT INTO events (id, move, attempt) SELECT id, '{Move.CLAIMED}', attempt FROM claimed)
+    SELECT gate.known, gate.held, claimed.* FROM gate LEFT JOIN claimed ON true"""
+
+
+class PostgresStore:
+    """Claims rows on PostgreSQL."""
+
+    def __init__(self, engine: Engine, lease: timedelta) -> None:
+        self._engine = engine
+        self._lease = lease
+
+    def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[Claimed]:
+        """Claim those of the rows that wait and are due, each for an attempt that was never used.
+
+        In the order of the ids. Raises Unavailable under a hold of all, the channel or the lane,
+        and, once it has raised that hold itself, on a server that was not seen before.
+        """
+        with told_apart(), self._engine.begin() as connection:
+            cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
+            values = {
+                "ids": list(ids),
+                "low": min(ids),
+                "high": max(ids),
+                "lease": self._lease,
+                "scopes": ["rebuild", "all", f"channel:{channel}", f"lane:{lane}"],
+            }
+            cursor.execute(CLAIM, values)
+            rows = cursor.fetchall()
+        known, held = rows[0][:2]
+        if not known:
+            self._hold()
+            raise Unavailable("another server, or another start of it: sending is on hold")
+        if held:
+            raise Unavailable(f"on hold: {held}")
+        place = {id: number for number, id in enumerate(ids)}
+        found = [claimed_of(row[2:]) for row in rows if row[2] is not None]
+        return sorted(found, key=lambda row: place[row.id])
+
+    def _hold(self) -> None:
+        with told_apart(), self._engine.begin() as connection:
+            cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
+            recognise(cursor)
+
+
+def claimed_of(row: Sequence[Any]) -> Claimed:
+    """Read a row; the driver's types are the columns'."""
+    id, attempt, tries, service, key_type, template, version, sender, sealed, at = row
+    return Claimed(
+        id,
+        attempt,
+        tries,
+        service,
+        KeyType(key_type),
+        template,
+        version,
+        sender,
+        bytes(sealed),
+        at,
+    )

@@ -1,0 +1,1 @@
+"""ingest: takes notifications and receipts over HTTP, and answers once the log has them."""

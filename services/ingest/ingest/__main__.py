@@ -1,0 +1,90 @@
+"""Ingest: accepts over HTTP what is to be sent, and takes receipts. One process; run several."""
+
+import asyncio
+import gc
+import logging
+import sys
+
+from granian.constants import Interfaces
+from granian.server.embed import Server
+
+from courant import logs, settings
+from courant.directory import Directory, follow
+from courant.serve import Stop, start
+from ingest import build
+from ingest.http import App, WithRequestId
+from ingest.producer import KafkaLog
+from ingest.reading import Reader
+from ingest.settings import IngestSettings
+
+log = logging.getLogger(__name__)
+STOP_LOOK_SECONDS = 0.2
+LEAVE_SECONDS = 10.0
+BACKLOG = 1024
+
+
+async def serve(given: IngestSettings, stop: Stop) -> None:
+    """Serve until the stop; then finish what is in flight."""
+    directory = Directory()
+    bootstrap = given.kafka_bootstrap_servers
+    start("directory", lambda: follow(directory, bootstrap, "courant.ingest", stop), stop)
+    producer = KafkaLog(bootstrap, "courant.ingest")
+    producer.start()
+    reader = Reader(given.database_url.get_secret_value(), given.ingest_readers)
+
+    async def ready() -> str | None:
+        if directory.read_at is None:
+            return "the directory has not been read"
+        return None if await producer.acknowledges() else "Kafka does not acknowledge"
+
+    app = build.app(given, directory, producer, reader, ready)
+    server = Server(
+        app,
+        given.ingest_host,
+        given.ingest_port,
+        interface=Interfaces.ASGINL,
+        websockets=False,
+        backlog=BACKLOG,
+        # Ours refuses with an answer; the server's own limit would let them wait in silence.
+        backpressure=2 * given.ingest_in_flight_max,
+        log_enabled=False,
+    )
+    serving = asyncio.create_task(server.serve())
+    gc.freeze()  # what was imported and built lives for good
+    log.info("started", extra={"host": given.ingest_host, "port": given.ingest_port})
+    while not stop() and not producer.fatal and not serving.done():
+        await asyncio.sleep(STOP_LOOK_SECONDS)
+    if not stop():
+        stop.set(failed=True)
+    log.info("stopping", extra={"in_flight": app.in_flight, "failed": stop.failed})
+    server.stop()  # type: ignore[no-untyped-call]  # granian's own
+    await leave(app, serving)
+    producer.close()
+    reader.close()
+    log.info("stopped")
+
+
+async def leave(app: App, serving: asyncio.Task[None]) -> None:
+    """Wait until the last request is answered, but not for ever."""
+    until = asyncio.get_running_loop().time() + LEAVE_SECONDS
+    while app.in_flight and asyncio.get_running_loop().time() < until:
+        await asyncio.sleep(0.02)
+    done, _ = await asyncio.wait([serving], timeout=LEAVE_SECONDS)
+    for task in done:
+        task.result()  # raises what ended it
+
+
+def main() -> int:
+    """Run ingest; gives the exit code."""
+    given = settings.load(IngestSettings, "ingest")
+    logs.start("ingest", given.courant_log_format, given.courant_log_level)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(WithRequestId())
+    stop = Stop()
+    stop.listen()
+    asyncio.run(serve(given, stop))
+    return 1 if stop.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The addresses, and what each one does."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from courant import clock
+from courant.errors import Unavailable
+from courant.topics import Channel
+from ingest import listing, openapi, schema
+from ingest.answers import NO_ADDRESS, NO_NOTIFICATION, Answer, bad, given, invalid, unavailable
+from ingest.auth import Caller, Gate
+from ingest.handle import Accept, Request
+from ingest.http import Call, Handler, Route
+from ingest.reading import Chosen, Missing
+from ingest.receipts import Desk
+from ingest.shown import Row, Window
+from ingest.stationery import Stationery
+
+NOT_YET = unavailable("The notification may be on its way, try again")
+NOT_READABLE = unavailable("Notifications cannot be read now, try again")
+NO_LETTERS = bad("Service is not allowed to send letters")
+LIST = "/v2/notifications"
+
+ForCaller = Callable[[Call, Caller], Awaitable[Answer]]
+Ready = Callable[[], Awaitable[str | None]]
+
+
+class Rows(Protocol):
+    """What is stored, for those who ask; each question raises Unavailable."""
+
+    async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
+        """Give a service's notification."""
+
+    async def page(self, chosen: Chosen) -> Sequence[Row]:
+        """Give a page of a list."""
+
+    async def version(self) -> str | None:
+        """Tell the schema's version, if anybody knows."""
+
+
+class Api:
+    """Answers calls, with the parts it is given."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        accept: Accept,
+        reader: Rows,
+        window: Window,
+        desk: Desk,
+        stationery: Stationery,
+        ready: Ready,
+    ) -> None:
+        self._gate = gate
+        self._accept = accept
+        self._reader = reader
+        self._window = window
+        self._desk = desk
+        self._stationery = stationery
+        self._ready = ready
+
+    def routes(self) -> list[Route]:
+        """Give all addresses."""
+        known, stationery, read = self._known, self._stationery, self._known(self._read)
+        return [
+            Route(f"{LIST}/email", {"POST": self._sending(Channel.EMAIL), "GET": read}),
+            Route(f"{LIST}/sms", {"POST": self._sending(Channel.SMS), "GET": read}),
+            Route(f"{LIST}/{{}}", {"POST": known(self._send_other), "GET": read}),
+            Route(LIST, {"GET": known(self._list)}),
+            Route("/v2/template/{}", {"GET": known(stationery.newest)}),
+            Route("/v2/template/{}/version/{n}", {"GET": known(stationery.version)}),
+            Route("/v2/template/{}/preview", {"POST": known(stationery.preview)}),
+            Route("/v2/templates", {"GET": known(stationery.all)}),
+            Route("/v2/received-text-messages", {"GET": known(stationery.received)}),
+            Route("/receipts", {"POST": self._receipt}),
+            Route("/receipts/heartbeat", {"POST": self._heartbeat}),
+            Route("/", {"GET": self._status}, always=True),
+            Route("/_status", {"GET": self._status, "POST": self._status}, always=True),
+            Route("/healthz", {"GET": fixed(given({"status": "ok"}))}, always=True),
+            Route("/readyz", {"GET": self._readiness}, always=True),
+            Route("/metrics", {"GET": self._metrics}, always=True),
+            Route("/docs", {"GET": fixed(openapi.PAGE)}),
+            Route("/openapi.json", {"GET": fixed(openapi.AS_JSON)}),
+            Route("/v2/openapi-en", {"GET": fixed(openapi.AS_YAML)}),
+            Route("/v2/openapi-fr", {"GET": fixed(openapi.AS_YAML)}),
+        ]  # fmt: skip
+
+    def _known(self, handler: ForCaller) -> Handler:
+        async def handle(call: Call) -> Answer:
+            caller = self._gate.caller(call.header(b"authorization"), clock.now())
+            return caller if isinstance(caller, Answer) else await handler(call, caller)
+
+        return handle
+
+    def _sending(self, channel: Channel) -> Handler:
+        async def send(call: Call, caller: Caller) -> Answer:
+            key = call.headers.get(b"idempotency-key")
+            request = Request(
+                body=await call.body(),
+                content_type=call.header(b"content-type"),
+                base=call.base(),
+                idempotency_key=None if key is None else key.decode("latin-1"),
+                now=clock.now(),
+                seconds=time.monotonic(),
+            )
+            return await self._accept.notification(channel, caller, request)
+
+        return self._known(send)
+
+    async def _send_other(self, call: Call, _: Caller) -> Answer:
+        body = schema.decoded(call.header(b"content-type"), await call.body())
+        if isinstance(body, Answer):
+            return body
+        return NO_LETTERS if call.places == ("letter",) else NO_ADDRESS
+
+    async def _read(self, call: Call, caller: Caller) -> Answer:
+        [id] = call.places or ("",)
+        if not schema.UUID_FORM.fullmatch(id):
+            return invalid("notification_id is not a valid UUID")
+        try:
+            found = await self._reader.notification(caller.service.id, UUID(id))
+        except Unavailable:
+            return NOT_READABLE
+        if isinstance(found, Missing):
+            return NO_NOTIFICATION if found.certain else NOT_YET
+        return given(self._window.notification(found, call.base()))
+
+    async def _list(self, call: Call, caller: Caller) -> Answer:
+        parameters = listing.parameters(call.scope["query_string"])
+        if refusal := listing.checked(parameters):
+            return refusal
+        try:
+            rows = await self._reader.page(listing.chosen(parameters, caller))
+        except Unavailable:
+            return NOT_READABLE
+        base = call.base()
+        shown = [self._window.notification(row, base) for row in rows]
+        last = rows[-1].id if rows else None
+        return given({"notifications": shown, "links": listing.links(base, parameters, last)})
+
+    async def _receipt(self, call: Call) -> Answer:
+        return await self._desk.sns(await call.body(), clock.now())
+
+    async def _heartbeat(self, call: Call) -> Answer:
+        return await self._desk.heartbeat(await call.body(), call.header(b"x-courant-signature"))
+
+    async def _status(self, call: Call) -> Answer:
+        if b"simple=" in call.scope["query_string"]:
+            return given({"status": "ok"})
+        return given(
+            {
+                "current_time_utc": clock.now(),
+                "status": "ok",
+                "commit_sha": None,
+                "build_time": None,
+                "db_version": await self._reader.version(),
+            }
+        )
+
+    async def _readiness(self, _: Call) -> Answer:
+        reason = await self._ready()
+        return given({"reason": reason}, 503) if reason else given({"status": "ok"})
+
+    async def _metrics(self, _: Call) -> Answer:
+        return Answer(200, generate_latest(), kind=CONTENT_TYPE_LATEST.encode())
+
+
+def fixed(answer: Answer) -> Handler:
+    """Give the same answer to everybody."""
+
+    async def handle(_: Call) -> Answer:
+        return answer
+
+    return handle

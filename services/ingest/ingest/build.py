@@ -1,0 +1,72 @@
+"""The parts put together: the same for the process, the tests and the bench."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from courant import crypto, recipients
+from courant.directory import Directory
+from ingest import sns
+from ingest.api import Api, Ready, Rows
+from ingest.auth import Gate
+from ingest.content import Library
+from ingest.handle import Accept, Memory, Parts
+from ingest.http import App
+from ingest.limits import Limits
+from ingest.producer import Log
+from ingest.receipts import Desk
+from ingest.rules import Lists
+from ingest.settings import IngestSettings, parted
+from ingest.shown import Window
+from ingest.sns import Verifier
+from ingest.stationery import Stationery
+
+
+class Reads(Rows, Memory, Protocol):
+    """All that is read from Postgres."""
+
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+
+def app(
+    settings: IngestSettings,
+    directory: Directory,
+    log: Log,
+    reader: Reads,
+    ready: Ready,
+    fetch: Fetch = sns.fetched,
+) -> App:
+    """Give the application."""
+    ring = crypto.ring(settings.courant_seal_keys.get_secret_value())
+    hash_key = settings.courant_hash_key.get_secret_value().encode()
+    library = Library(directory)
+    simulated = recipients.listed("email", parted(settings.ingest_simulated_emails))
+    simulated |= recipients.listed("sms", parted(settings.ingest_simulated_numbers))
+    parts = Parts(
+        directory=directory,
+        library=library,
+        log=log,
+        memory=reader,
+        limits=Limits(),
+        ring=ring,
+        hash_key=hash_key,
+        lists=Lists(simulated, settings.ingest_docs_url.rstrip("/")),
+        sending_domain=settings.ingest_sending_domain,
+    )
+    trusted = settings.receipts_trusted_cert_prefix
+    verifier = Verifier(
+        frozenset(parted(settings.receipts_topic_arns)),
+        f"{trusted.rstrip('/')}/" if trusted else "",
+        fetch,
+    )
+    api = Api(
+        gate=Gate(directory, ring, hash_key),
+        accept=Accept(parts),
+        reader=reader,
+        window=Window(directory, library, ring),
+        desk=Desk(log, verifier, ring, hash_key),
+        stationery=Stationery(directory, library),
+        ready=ready,
+    )
+    origins = frozenset(each.encode() for each in parted(settings.ingest_docs_origins))
+    return App(api.routes(), settings.ingest_in_flight_max, settings.ingest_body_bytes_max, origins)

@@ -1,0 +1,194 @@
+"""What the providers' events mean for a row, by their tables of bounces and statuses."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+
+from courant.contracts import Says
+
+TEXT_MAX = 1000
+SUPPRESSED = "The email address is on our email provider suppression list"
+ON_OUR_LIST = "The email address is on the GC Notify suppression list"
+BAD_FILES = "The email was rejected because of its attachments"
+ON_ACCOUNT = "OnAccountSuppressionList"
+# The bounces by type: what the row is told, the kind's name, subtypes with the API's words.
+BOUNCES: dict[str, tuple[Says, str, dict[str, str | None]]] = {
+    "Permanent": (
+        Says.BOUNCED,
+        "hard-bounce",
+        {"General": None, "NoEmail": None, "Suppressed": SUPPRESSED, ON_ACCOUNT: ON_OUR_LIST},
+    ),
+    "Transient": (
+        Says.DELAYED,
+        "soft-bounce",
+        {
+            "General": None, "MailboxFull": None, "MessageTooLarge": None,
+            "ContentRejected": None, "AttachmentRejected": BAD_FILES,
+        },
+    ),
+}  # fmt: skip
+UNKNOWN_SUBTYPE = "unknown-bounce-subtype"
+# Kinds that say nothing about the row.
+QUIET = frozenset({"DeliveryDelay", "Open", "Click", "Subscription"})
+# In this order: the first whose words a description contains decides.
+TEXT_FAILURES = (
+    ("blocked as spam", Says.BOUNCED),
+    ("destination is on a blocked list", Says.BOUNCED),
+    ("blocked", Says.DELAYED),
+    ("invalid", Says.BOUNCED),
+    ("is opted out", Says.OPTED_OUT),
+    ("unknown error", Says.BOUNCED),
+    ("exceed max price", Says.DELAYED),
+    ("phone carrier is currently unreachable/unavailable", Says.DELAYED),
+)
+ON_THE_WAY = frozenset({"QUEUED", "SENT", "PENDING"})
+
+
+class Part(msgspec.Struct, frozen=True, rename="camel"):
+    """A part of an event; what is not named here is passed over."""
+
+
+class Mail(Part, frozen=True):
+    message_id: str
+    tags: dict[str, list[str]] = {}
+
+
+class Bounce(Part, frozen=True):
+    bounce_type: str = ""
+    bounce_sub_type: str = ""
+
+
+class Complaint(Part, frozen=True):
+    complaint_sub_type: str | None = None
+    complaint_feedback_type: str | None = None
+
+
+class Reject(Part, frozen=True):
+    reason: str = ""
+
+
+class Failure(Part, frozen=True):
+    error_message: str = ""
+
+
+class Event(Part, frozen=True):
+    """An event of SES, which has `mail`, or of End User Messaging, which has `messageStatus`."""
+
+    event_type: str | None = None
+    notification_type: str | None = None  # SES's, where an identity and no configuration set tells
+    mail: Mail | None = None
+    bounce: Bounce = Bounce()
+    complaint: Complaint = Complaint()
+    reject: Reject = Reject()
+    failure: Failure = Failure()
+    message_id: str | None = None
+    message_status: str | None = None
+    message_status_description: str = ""
+    is_final: bool = False
+    context: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a row is told, and of which attempt."""
+
+    id: UUID
+    attempt: int
+    says: Says
+    message_id: str
+    reason: str | None
+    response: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """An event that no row is told of; why not."""
+
+    reason: str
+
+
+def meaning(message: str) -> Meaning | Nothing:
+    """Read an event, whatever it is."""
+    try:
+        event = msgspec.json.decode(message, type=Event)
+    except (msgspec.DecodeError, RecursionError):
+        # SES posts one notice in plain words when it begins.
+        return Nothing("not an event")
+    if event.mail:
+        tags = {name: values[0] for name, values in event.mail.tags.items() if values}
+        told, message_id = of_mail(event), event.mail.message_id
+    elif event.message_status and event.message_id:
+        tags, told, message_id = event.context, of_text(event), event.message_id
+    else:
+        return Nothing("of no kind that is known")
+    if isinstance(told, Nothing):
+        return told
+    try:
+        id, attempt = UUID(tags["courant_id"]), int(tags["courant_attempt"])
+    except (KeyError, ValueError):
+        return Nothing("without our tags")
+    if not 1 <= attempt < 2**31:
+        return Nothing("without our tags")
+    says, reason, response = told
+    cut = [text[:TEXT_MAX] if text else None for text in (message_id, reason, response)]
+    return Meaning(id, attempt, says, cut[0] or "", cut[1], cut[2])
+
+
+Told = tuple[Says, str | None, str | None]
+
+
+def of_mail(event: Event) -> Told | Nothing:
+    """Say what an event of SES means: what the row is told, the kind, the API's words."""
+    match event.event_type or event.notification_type:
+        case "Send":
+            return Says.SENT, None, None
+        case "Delivery":
+            return Says.DELIVERED, None, None
+        case "Bounce":
+            return of_bounce(event.bounce)
+        case "Complaint" if event.complaint.complaint_sub_type == ON_ACCOUNT:
+            return Says.BOUNCED, f"hard-bounce/{kebab(ON_ACCOUNT)}", ON_OUR_LIST
+        case "Complaint":
+            return (
+                Says.COMPLAINED,
+                kebab(event.complaint.complaint_feedback_type or "complaint"),
+                None,
+            )
+        case "Reject":
+            return Says.BOUNCED, "rejected/bad-content", None
+        case "Rendering Failure":
+            return Says.BOUNCED, "rejected/rendering-failure", None
+        case kind if kind in QUIET:
+            return Nothing("of a kind that changes nothing")
+    return Nothing("of no kind that is known")
+
+
+def of_bounce(bounce: Bounce) -> Told:
+    """Decide a bounce by its type; the list of subtypes grows."""
+    if bounce.bounce_type == "Undetermined":
+        return Says.DELAYED, "soft-bounce/general", None
+    if bounce.bounce_type not in BOUNCES:
+        return Says.DELAYED, f"unknown-bounce/{UNKNOWN_SUBTYPE}", None
+    says, kind, subtypes = BOUNCES[bounce.bounce_type]
+    known = bounce.bounce_sub_type in subtypes
+    subtype = kebab(bounce.bounce_sub_type) if known else UNKNOWN_SUBTYPE
+    return says, f"{kind}/{subtype}", subtypes.get(bounce.bounce_sub_type)
+
+
+def of_text(event: Event) -> Told | Nothing:
+    """Say what an event of End User Messaging means."""
+    status, words = event.message_status or "", event.message_status_description
+    kind = status.lower().replace("_", "-")
+    if status in ON_THE_WAY or (status == "SUCCESSFUL" and not event.is_final):
+        return Says.SENT, kind, None
+    if status in ("DELIVERED", "SUCCESSFUL"):
+        return Says.DELIVERED, kind, words
+    lower = words.lower()
+    says = next((says for part, says in TEXT_FAILURES if part in lower), Says.BOUNCED)
+    return says, kind, words
+
+
+def kebab(name: str) -> str:
+    """Write `MailboxFull` as `mailbox-full`."""
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")

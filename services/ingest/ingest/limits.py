@@ -1,0 +1,85 @@
+"""How much a service may ask for: in 60 s by key type, by day, by fiscal year.
+
+Counted in this process alone, from its start: with n processes a service may get n times as much,
+and a restart forgets the day. What was refused by the rate counts as well.
+"""
+
+from collections import deque
+from datetime import date, datetime
+from uuid import UUID
+
+from courant.contracts import KeyType
+from courant.directory import Service
+from courant.topics import Channel
+from ingest.answers import Answer, refused
+
+WINDOW_SECONDS = 60
+FISCAL_MONTH = 4  # years begin in April
+KEYS_CALLED = {KeyType.NORMAL: "LIVE", KeyType.TEAM: "TEAM", KeyType.TEST: "TEST"}
+CALLED = {Channel.EMAIL: "Email", Channel.SMS: "SMS"}
+
+
+class Limits:
+    """Counts what was asked for and accepted."""
+
+    def __init__(self) -> None:
+        self._asked: dict[tuple[UUID, KeyType], deque[float]] = {}
+        self._accepted: dict[tuple[UUID, Channel, date | int], int] = {}
+        self._day = date.min
+
+    def rate(self, service: Service, key_type: KeyType, seconds: float) -> Answer | None:
+        """Count a request, at a monotonic time in seconds; refuse it when there were too many."""
+        limit = service.rate_limit
+        asked = self._asked.get((service.id, key_type))
+        if asked is None or asked.maxlen != limit:
+            # The newest `limit` times decide: when the oldest of them is young, it is one too many.
+            asked = self._asked[service.id, key_type] = deque(asked or (), maxlen=limit)
+        while asked and asked[0] <= seconds - WINDOW_SECONDS:
+            asked.popleft()
+        full = len(asked) == limit
+        asked.append(seconds)
+        if not full:
+            return None
+        return refused(
+            429,
+            "RateLimitError",
+            f"Exceeded rate limit for key type {KEYS_CALLED[key_type]} of {limit} requests per "
+            f"{WINDOW_SECONDS} seconds",
+        )
+
+    def room(self, service: Service, channel: Channel, now: datetime) -> Answer | None:
+        """Tell whether one more fits into the service's year and day."""
+        kind = "TrialService" if service.restricted else "LiveService"
+        email = channel is Channel.EMAIL
+        annual = service.annual_email if email else service.annual_sms
+        if self._accepted.get((service.id, channel, fiscal_year(now)), 0) >= annual:
+            return refused(
+                429,
+                f"{kind}RequestExceeds{CALLED[channel]}AnnualLimitError",
+                f"Exceeded annual {'email' if email else 'SMS'} sending limit of {annual} messages",
+            )
+        daily = service.daily_email if email else service.daily_sms
+        if self._accepted.get((service.id, channel, now.date()), 0) >= daily:
+            return refused(
+                429,
+                f"{kind}TooMany{CALLED[channel]}RequestsError",
+                f"Exceeded {'email' if email else 'SMS'} daily sending limit of {daily} "
+                f"{'messages' if email else 'fragments'}",
+            )
+        return None
+
+    def accept(self, service: Service, channel: Channel, now: datetime) -> None:
+        """Count an accepted one, a scheduled one too."""
+        today, year = now.date(), fiscal_year(now)
+        if today != self._day:
+            kept: set[date | int] = {today, year}
+            self._accepted = {k: n for k, n in self._accepted.items() if k[2] in kept}
+            self._day = today
+        for period in (today, year):
+            place = (service.id, channel, period)
+            self._accepted[place] = self._accepted.get(place, 0) + 1
+
+
+def fiscal_year(now: datetime) -> int:
+    """Give the year in which the fiscal one began."""
+    return now.year if now.month >= FISCAL_MONTH else now.year - 1

@@ -1,0 +1,90 @@
+"""GET /v2/notifications: its parameters, the rows they choose, the links to the next page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
+
+from ingest import shown
+from ingest.answers import Answer, invalid
+from ingest.auth import Caller
+from ingest.reading import Chosen
+from ingest.schema import UUID_FORM, printed, surplus
+
+NAMES = ("status", "template_type", "reference", "older_than", "include_jobs")
+TYPES = ("sms", "email", "letter")
+JOBS = ("true", "True", "false", "False")
+PARAMETERS_MAX = 200
+
+Parameters = Mapping[str, Sequence[str]]
+
+
+def parameters(query: bytes) -> dict[str, list[str]]:
+    """Read a query; of what is no UTF-8 something is left, so that it finds nothing."""
+    found: dict[str, list[str]] = {}
+    try:
+        pairs = parse_qsl(
+            query.decode("latin-1"), keep_blank_values=True, max_num_fields=PARAMETERS_MAX
+        )
+    except ValueError:
+        return {"too many": ["parameters"]}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def not_one_of(name: str, values: Sequence[str], allowed: Sequence[str]) -> list[str]:
+    """Say which values are not among those that are allowed."""
+    told = ", ".join(allowed)
+    return [
+        f"{name} {printed(each)} is not one of [{told}]" for each in values if each not in allowed
+    ]
+
+
+def checked(given: Parameters) -> Answer | None:
+    """Judge the parameters, all at once."""
+    faults = not_one_of("status", given.get("status", ()), shown.STATUSES)
+    faults += not_one_of("template_type", given.get("template_type", ()), TYPES)
+    if "\0" in first(given, "reference", ""):
+        faults.append("reference must not contain NUL characters")
+    older_than = first(given, "older_than", None)
+    if older_than is not None and not UUID_FORM.fullmatch(older_than):
+        faults.append("older_than is not a valid UUID")
+    faults += not_one_of("include_jobs", given.get("include_jobs", ())[:1], JOBS)
+    faults += surplus([name for name in given if name not in NAMES])
+    return invalid(*faults) if faults else None
+
+
+def first(given: Parameters, name: str, default: Any) -> Any:
+    """Give the first of a parameter's values."""
+    values = given.get(name)
+    return values[0] if values else default
+
+
+def chosen(given: Parameters, caller: Caller) -> Chosen:
+    """Give what is asked for: of the caller's own key type alone."""
+    states = None
+    if given.get("status"):
+        states = frozenset(pair for name in given["status"] for pair in shown.states(name))
+    older_than = first(given, "older_than", None)
+    return Chosen(
+        service_id=caller.service.id,
+        key_type=caller.key.type,
+        states=states,
+        channels=frozenset(given["template_type"]) if given.get("template_type") else None,
+        reference=first(given, "reference", None),
+        older_than=UUID(older_than) if older_than is not None else None,
+        with_jobs=first(given, "include_jobs", "false").lower() == "true",
+    )
+
+
+def links(base: str, given: Parameters, last: UUID | None) -> dict[str, str]:
+    """Give the address of this page and, whenever it has a row, of the next one."""
+    address = f"{base}/v2/notifications"
+    filters = [(name, each) for name in NAMES for each in given.get(name, ())]
+    found = {"current": f"{address}?{urlencode(filters)}" if filters else address}
+    if last:
+        # Clients take the first UUID that they find for older_than; a reference may look like one.
+        others = [pair for pair in filters if pair[0] != "older_than"]
+        found["next"] = f"{address}?{urlencode([('older_than', str(last)), *others])}"
+    return found

@@ -1,0 +1,184 @@
+"""The API's description, made from the tables that check requests, and a page that shows it."""
+
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+import msgspec
+
+from ingest import listing, schema, shown
+from ingest.answers import Answer
+from ingest.schema import Field
+
+UUID = {"type": "string", "format": "uuid"}
+FORMS: Mapping[Callable[..., Any], dict[str, Any]] = {
+    schema.stored_text: {"type": "string", "description": "Yours, to find it by."},
+    schema.email: {"type": "string", "format": "email", "maxLength": 320},
+    schema.phone: {"type": "string", "description": "With + unless North American."},
+    schema.uuid: UUID,
+    schema.schedule: {"type": ["string", "null"], "format": "date-time"},
+    schema.personalisation: {"type": "object", "description": "A value for each placeholder."},
+}  # fmt: skip
+ERROR = {
+    "type": "object",
+    "required": ["status_code", "errors"],
+    "properties": {
+        "status_code": {"type": "integer"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+REFUSALS = {
+    "400": "What is asked for cannot be done; the message says why.",
+    "401": "No authentication.",
+    "403": "Not authenticated, or not allowed.",
+    "429": "A limit is reached.",
+    "503": "Not known whether it was stored: ask again, best with the same Idempotency-Key.",
+}
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "maxLength": 255},
+    "description": "The same key stands for the same notification, for 48 hours.",
+}
+LIST_FORMS = {
+    "status": {"type": "array", "items": {"type": "string", "enum": list(shown.STATUSES)}},
+    "template_type": {"type": "array", "items": {"type": "string", "enum": list(listing.TYPES)}},
+    "reference": {"type": "string"},
+    "older_than": UUID,
+    "include_jobs": {"type": "string", "enum": list(listing.JOBS)},
+}
+
+
+def body(fields: tuple[Field, ...]) -> dict[str, Any]:
+    """Describe a request's body."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [field.name for field in fields if field.required],
+        "properties": {field.name: FORMS[field.read] for field in fields},
+    }
+
+
+def answers(status: str, told: str) -> dict[str, Any]:
+    """Describe what an operation may answer."""
+    refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    refusals = {s: {"description": why, "content": refusal} for s, why in REFUSALS.items()}
+    return {status: {"description": told}, **refusals}
+
+
+def post(summary: str, fields: tuple[Field, ...]) -> dict[str, Any]:
+    """Describe a POST that sends."""
+    return {
+        "summary": summary,
+        "parameters": [IDEMPOTENCY_KEY],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": body(fields)}},
+        },
+        "responses": answers("201", "Stored in every in-sync replica; it will be sent."),
+    }
+
+
+def get(summary: str, **places: dict[str, Any]) -> dict[str, Any]:
+    """Describe a GET with parameters in its path."""
+    return {
+        "summary": summary,
+        "parameters": [
+            {"name": n, "in": "path", "required": True, "schema": form}
+            for n, form in places.items()
+        ],
+        "responses": answers("200", "Found."),
+    }  # fmt: skip
+
+
+def spec() -> dict[str, Any]:
+    """Give the whole description."""
+    parameters = [
+        {"name": name, "in": "query", "schema": form} for name, form in LIST_FORMS.items()
+    ]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Courant",
+            "version": "2",
+            "description": "Sends email and SMS, and can prove that it did.",
+        },
+        "security": [{"jwt": []}, {"key": []}],
+        "paths": {
+            "/v2/notifications/email": {"post": post("Send an email", schema.EMAIL_FIELDS)},
+            "/v2/notifications/sms": {"post": post("Send a text message", schema.SMS_FIELDS)},
+            "/v2/notifications/{notification_id}": {
+                "get": get("What became of a notification", notification_id=UUID)
+            },
+            "/v2/notifications": {
+                "get": {**get("Notifications, newest first"), "parameters": parameters}
+            },
+            "/v2/template/{id}": {"get": get("A template", id=UUID)},
+            "/v2/template/{id}/version/{version}": {
+                "get": get("A version of a template", id=UUID, version={"type": "integer"})
+            },
+            "/v2/templates": {"get": get("All templates")},
+        },
+        "components": {
+            "schemas": {"Error": ERROR},
+            "securitySchemes": {
+                "jwt": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+                        "description": "HS256 with the key's secret; iss is the service's id."},
+                "key": {"type": "apiKey", "in": "header", "name": "Authorization",
+                        "description": "ApiKey-v1 and the whole key."},
+            },
+        },
+    }  # fmt: skip
+
+
+SPEC = msgspec.json.encode(spec())
+AS_JSON = Answer(200, SPEC)
+AS_YAML = Answer(200, SPEC, kind=b"application/yaml")  # JSON is YAML
+
+STYLE = """
+:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;
+margin:2rem auto;padding:0 1rem}code,pre{font:14px ui-monospace,monospace}
+section{border-top:1px solid #8886;padding:1rem 0}
+h2{font-size:1.1rem;margin:0}b{color:#0a7d4f}td{padding:.1rem 1rem .1rem 0;vertical-align:top}"""
+
+
+def page() -> bytes:
+    """Draw the description as a page that needs nothing but itself."""
+    described = spec()
+    parts = [
+        f"<section><h2><b>{method.upper()}</b> <code>{escape(path)}</code></h2>"
+        f"<p>{escape(what['summary'])}</p>{table(what)}</section>"
+        for path, methods in described["paths"].items()
+        for method, what in methods.items()
+    ]
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Courant API</title>"
+        f"<meta name=viewport content='width=device-width'><style>{STYLE}</style>"
+        f"<h1>Courant API</h1><p>{escape(described['info']['description'])} "
+        f"<a href=/openapi.json>OpenAPI</a></p>{''.join(parts)}</html>"
+    ).encode()
+
+
+def table(operation: Mapping[str, Any]) -> str:
+    """Draw an operation's fields and parameters."""
+    form = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    form = form.get("schema", {"properties": {}, "required": []})
+    rows = [(n, f, n in form["required"]) for n, f in form["properties"].items()]
+    rows += [(p["name"], p["schema"], p.get("required", False)) for p in operation["parameters"]]
+    return "<table>{}</table>".format(
+        "".join(
+            f"<tr><td><code>{escape(name)}</code>{' *' if required else ''}<td>"
+            f"{escape(str(shape.get('format') or shape['type']))}<td>"
+            f"{escape(shape.get('description', ''))}"
+            for name, shape, required in rows
+        )
+    )
+
+
+PAGE = Answer(200, page(), kind=b"text/html; charset=utf-8")

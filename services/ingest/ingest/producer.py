@@ -1,0 +1,163 @@
+"""Records into Kafka, each awaited until every in-sync replica has it.
+
+Works for one event loop: `put` waits there, a thread of its own asks librdkafka what became of the
+records and tells the loop once a burst.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Librdkafka
+
+from courant.errors import Unavailable
+from courant.records import Outgoing
+from courant.topics import USAGE
+
+log = logging.getLogger(__name__)
+
+DEADLINE_SECONDS = 1.8  # the promise to clients is an answer within 2 s
+LOOK_SECONDS = 0.05  # how often the deadlines are looked at
+POLL_SECONDS = 0.1
+RECORD_SECONDS_MAX = 5.0  # after which librdkafka gives a record up; its 503 was said long before
+LINGER_MS = 2
+QUEUE_MESSAGES_MAX = 50_000
+QUEUE_KBYTES_MAX = 65_536
+REQUEST_BYTES_MAX = 4 * 1024 * 1024
+QUIET_SECONDS = 1.0  # after which an older acknowledgement proves nothing about now
+LEAVE_SECONDS = 5.0
+
+
+class Log(Protocol):
+    """Where accepted things are written."""
+
+    async def put(self, *outgoing: Outgoing) -> None:
+        """Return once all of these are in every in-sync replica; raises Unavailable."""
+
+
+class KafkaLog:
+    """The log on a broker."""
+
+    def __init__(
+        self, bootstrap: str, name: str, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
+        self._deadline_seconds = deadline_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told: list[tuple[asyncio.Future[None], KafkaError | None]] = []
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._acknowledged_at = 0.0
+        self.fatal = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="producer", daemon=True)
+        self._producer = Librdkafka(
+            {
+                "bootstrap.servers": bootstrap,
+                "client.id": name,
+                "acks": "all",
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": LINGER_MS,
+                "message.timeout.ms": int(RECORD_SECONDS_MAX * 1000),
+                "request.timeout.ms": int(RECORD_SECONDS_MAX * 1000),
+                "message.max.bytes": REQUEST_BYTES_MAX,
+                "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
+                "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 1000,
+                "socket.keepalive.enable": True,
+                "topic.metadata.refresh.interval.ms": 10_000,
+                "logger": logging.getLogger("librdkafka"),
+                "error_cb": self._error,
+            }
+        )
+
+    def start(self) -> None:
+        """Begin, on the loop that runs."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        self._loop.call_later(LOOK_SECONDS, self._look)
+
+    async def put(self, *outgoing: Outgoing) -> None:
+        assert self._loop
+        futures = [self._produce(each) for each in outgoing]
+        for future in futures:
+            await future
+
+    def _produce(self, outgoing: Outgoing) -> asyncio.Future[None]:
+        assert self._loop
+        future: asyncio.Future[None] = self._loop.create_future()
+        try:
+            self._producer.produce(
+                outgoing.topic,
+                key=outgoing.key,
+                value=outgoing.value,
+                headers=list(outgoing.headers) or None,
+                on_delivery=partial(self._delivered, future),
+            )
+        except BufferError:
+            raise Unavailable("Kafka: too much waits for its acknowledgement") from None
+        except KafkaException as raised:
+            raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+        self._waiting.append((time.monotonic() + self._deadline_seconds, future))
+        return future
+
+    async def acknowledges(self) -> bool:
+        """Tell whether the broker acknowledges now; an idle one is asked with a tombstone."""
+        if time.monotonic() - self._acknowledged_at < QUIET_SECONDS:
+            return True
+        try:
+            await self.put(Outgoing(USAGE.name, b"probe", b""))
+        except Unavailable:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give what is on its way a last chance, and let go of the broker."""
+        self._producer.flush(LEAVE_SECONDS)
+        self._closing.set()
+        self._thread.join(LEAVE_SECONDS)
+
+    def _delivered(
+        self, future: asyncio.Future[None], error: KafkaError | None, _: Message
+    ) -> None:
+        self._told.append((future, error))
+
+    def _poll(self) -> None:
+        assert self._loop
+        while not self._closing.is_set():
+            self._producer.poll(POLL_SECONDS)
+            if self._told:
+                told, self._told = self._told, []
+                # Once a burst: a wake-up of the loop for each record took a third of its time.
+                self._loop.call_soon_threadsafe(self._settle, told)
+
+    def _settle(self, told: list[tuple[asyncio.Future[None], KafkaError | None]]) -> None:
+        for future, error in told:
+            if error is None:
+                self._acknowledged_at = time.monotonic()
+            if future.done():  # its deadline was over
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(Unavailable(f"Kafka: {error.name()}"))
+
+    def _look(self) -> None:
+        assert self._loop
+        now, waiting = time.monotonic(), self._waiting
+        while waiting and (waiting[0][1].done() or waiting[0][0] < now):
+            _, future = waiting.popleft()
+            if not future.done():
+                future.set_exception(Unavailable("Kafka: no acknowledgement in time"))
+        if not self._closing.is_set():
+            self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _error(self, error: KafkaError) -> None:
+        if error.fatal():
+            log.error("producer cannot go on", extra={"reason": error.name()})
+            self.fatal = True

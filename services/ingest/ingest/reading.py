@@ -1,0 +1,233 @@
+"""Reading notifications from Postgres, in a few threads of its own.
+
+A 201 comes a moment before its row. So whoever asks first waits; and "not found" is said only when
+it is proved that everything that was accepted before is folded.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import exc as sqlalchemy_errors
+
+from courant import ids, migrate
+from courant.contracts import KeyType
+from courant.errors import Unavailable
+from courant.lifecycle import State
+from courant.topics import INBOX, Channel
+from ingest.handle import First
+from ingest.shown import Row
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CONNECT_SECONDS = 2
+STATEMENT_MS = 2_000
+FIRST_SECONDS = 0.05  # that a request with an Idempotency-Key waits for Postgres
+YOUNG_SECONDS = 2.0  # that a GET waits for its row
+LOOK_SECONDS = 0.1
+WAITS_MAX = 20  # GETs of one service that wait at once
+QUEUED_MAX = 16  # questions that wait for each thread
+PAGE = 250
+# An ingest's clock may be off by so much from Postgres's.
+CLOCKS_APART = timedelta(minutes=1)
+
+COLUMNS = """id, template_id, template_version, channel, reference, sealed, accepted_at,
+    scheduled_for, state, state_at, sent_at, reason, response"""
+ROW = text(f"""
+    SELECT {COLUMNS} FROM notifications WHERE service_id = :service_id
+    AND id = coalesce((SELECT winner FROM aliases WHERE id = :id), :id)""")  # noqa: S608  # ours
+KNOWN = """EXISTS (SELECT FROM notifications o
+    WHERE o.id = :older_than AND o.service_id = n.service_id)"""
+PAGE_SQL = f"SELECT {COLUMNS} FROM notifications n WHERE {{where}} ORDER BY id DESC LIMIT {PAGE}"  # noqa: S608  # ours
+NOW = text("SELECT now()")
+# The oldest mark after a time decides for its topic: if that is not passed, no later one is.
+PASSED = text("""
+    WITH mark AS (
+        SELECT DISTINCT ON (topic) topic, topic_id, ends FROM marks
+        WHERE family = 'inbox' AND at > :time ORDER BY topic, at)
+    SELECT count(*) FROM mark WHERE NOT EXISTS (
+        SELECT FROM unnest(mark.ends) WITH ORDINALITY AS e (stop, number)
+        LEFT JOIN positions p ON p.topic_id = mark.topic_id AND p.partition = e.number - 1
+        WHERE coalesce(p.next, 0) < e.stop)""")
+FIRST = text("""
+    SELECT n.id, i.body_hash, n.template_version
+    FROM idempotency i JOIN notifications n ON n.id = i.id
+    WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which rows a list shows; None asks for all."""
+
+    service_id: UUID
+    key_type: KeyType
+    states: frozenset[tuple[State, Channel]] | None = None
+    channels: frozenset[str] | None = None
+    reference: str | None = None
+    older_than: UUID | None = None
+    with_jobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """No row; `certain` when there will be none, else it may still come."""
+
+    certain: bool
+
+
+class Reader:
+    """Asks Postgres, with a bounded number of connections and of questions that wait."""
+
+    def __init__(self, url: str, readers: int) -> None:
+        self._engine: Engine = create_engine(
+            migrate.engine_url(url),
+            pool_size=readers,
+            max_overflow=0,
+            pool_timeout=CONNECT_SECONDS,
+            pool_pre_ping=True,
+            isolation_level="AUTOCOMMIT",
+            connect_args={
+                "connect_timeout": CONNECT_SECONDS,
+                "application_name": "courant-ingest",
+                "options": f"-c statement_timeout={STATEMENT_MS}",
+            },
+        )
+        self._threads = ThreadPoolExecutor(readers, "reader")
+        self._queued = 0
+        self._queued_max = readers * QUEUED_MAX
+        self._waits: Counter[UUID] = Counter()
+
+    async def first(self, service_id: UUID, key_hash: bytes) -> First | None:
+        """Give what came first under an Idempotency-Key; None also without an answer in time."""
+
+        def ask(connection: Connection) -> First | None:
+            asked = {"service_id": service_id, "key_hash": key_hash}
+            found = connection.execute(FIRST, asked).first()
+            return (
+                First(found.id, bytes(found.body_hash), found.template_version) if found else None
+            )
+
+        try:
+            return await asyncio.wait_for(self._ask(ask), FIRST_SECONDS)
+        except (Unavailable, TimeoutError):
+            return None  # the saver will tell them apart
+
+    async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
+        """Give a row; for one that may be on its way, wait a moment. Raises Unavailable."""
+        made_at = ids.time_of(id)
+        if made_at is None:
+            return Missing(certain=True)
+        row, began = await self._ask(
+            lambda c: (_row(c, service_id, id), c.execute(NOW).scalar_one())
+        )
+        if row:
+            return row
+        # All that was answered before `began` is folded once a later mark is passed. For an old id
+        # an earlier mark does; a derived one carries its day only, and counts as young.
+        wanted = began if id.version == 8 else min(began, made_at + CLOCKS_APART)
+        if self._waits[service_id] >= WAITS_MAX:
+            return Missing(certain=False)
+        self._waits[service_id] += 1
+        try:
+            return await self._wait(service_id, id, wanted)
+        finally:
+            self._waits[service_id] -= 1
+            if not self._waits[service_id]:
+                del self._waits[service_id]
+
+    async def _wait(self, service_id: UUID, id: UUID, wanted: datetime) -> Row | Missing:
+        def look(connection: Connection) -> Row | Missing:
+            # In this order: a row that is folded in between is found by the next look, not missed.
+            passed = connection.execute(PASSED, {"time": wanted}).scalar_one()
+            certain = passed == len(INBOX.names())
+            return _row(connection, service_id, id) or Missing(certain)
+
+        until = asyncio.get_running_loop().time() + YOUNG_SECONDS
+        while True:
+            found = await self._ask(look)
+            late = asyncio.get_running_loop().time() + LOOK_SECONDS > until
+            if isinstance(found, Row) or found.certain or late:
+                return found
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def page(self, chosen: Chosen) -> list[Row]:
+        """Give a page of rows, newest first; raises Unavailable."""
+        where, values = conditions(chosen)
+        sql = text(PAGE_SQL.format(where=where))
+        return await self._ask(lambda c: [_as_row(each) for each in c.execute(sql, values)])
+
+    async def version(self) -> str | None:
+        """Give the schema's version; None when Postgres does not tell."""
+
+        def ask(connection: Connection) -> str:
+            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
+
+        try:
+            return await self._ask(ask)
+        except Unavailable:
+            return None
+
+    def close(self) -> None:
+        """Let go of Postgres."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
+
+    async def _ask(self, question: Callable[[Connection], T]) -> T:
+        if self._queued >= self._queued_max:
+            raise Unavailable("Postgres: too many questions wait")
+        self._queued += 1
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
+        # Also when nobody waits any more: the thread is at work until then.
+        future.add_done_callback(self._answered)
+        return await asyncio.shield(future)
+
+    def _answered(self, future: asyncio.Future[Any]) -> None:
+        self._queued -= 1
+        if not future.cancelled():
+            future.exception()  # seen, though its asker may have gone
+
+    def _answer(self, question: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.connect() as connection:
+                return question(connection)
+        except (sqlalchemy_errors.DBAPIError, sqlalchemy_errors.TimeoutError) as error:
+            raise Unavailable(f"Postgres: {type(error).__name__}") from None
+
+
+def conditions(chosen: Chosen) -> tuple[str, dict[str, Any]]:
+    """Write which rows `n` are chosen: an SQL condition, and its values."""
+    parts = ["n.service_id = :service_id", "n.key_type = :key_type"]
+    values: dict[str, Any] = {"service_id": chosen.service_id, "key_type": chosen.key_type}
+    if chosen.states is not None:
+        pairs = ", ".join(f"('{state}', '{channel}')" for state, channel in sorted(chosen.states))
+        parts.append(f"(n.state, n.channel) IN ({pairs})" if pairs else "false")
+    if chosen.channels is not None:
+        parts.append("n.channel = ANY(:channels)")
+        values["channels"] = sorted(chosen.channels)
+    if chosen.reference is not None:
+        parts.append("n.reference = :reference")
+        values["reference"] = chosen.reference
+    if chosen.older_than is not None:
+        parts += ["n.id < :older_than", KNOWN]
+        values["older_than"] = chosen.older_than
+    if not chosen.with_jobs:
+        parts.append("n.job_id IS NULL")
+    return " AND ".join(parts), values
+
+
+def _row(connection: Connection, service_id: UUID, id: UUID) -> Row | None:
+    found = connection.execute(ROW, {"service_id": service_id, "id": id}).first()
+    return _as_row(found) if found else None
+
+
+def _as_row(found: Any) -> Row:
+    values = found._asdict()
+    return Row(**{**values, "sealed": bytes(values["sealed"] or b"")})

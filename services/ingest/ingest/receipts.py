@@ -1,0 +1,100 @@
+"""What providers say later, taken over HTTP and written into `receipts`; the saver does the rest.
+
+Statuses are chosen for who posts: SNS comes again after a 5xx and never after a 4xx, so 403 is for
+what is forged, 503 for weather, 200 for all that needs no second try.
+"""
+
+import hmac
+import logging
+from datetime import datetime
+
+import msgspec
+
+from courant.contracts import Heartbeat, Malformed, Receipt
+from courant.crypto import Ring, keyed_hash
+from courant.errors import Unavailable
+from courant.records import Outgoing
+from courant.topics import RECEIPTS
+from ingest import events
+from ingest.answers import Answer, given, refused, unavailable
+from ingest.events import Nothing
+from ingest.producer import Log
+from ingest.sns import Envelope, Forged, Verifier, read
+
+log = logging.getLogger(__name__)
+TAKEN = given({"status": "ok"})
+FORGED = refused(403, "ForbiddenError", "The receipt is not signed by whom it should be")
+NOT_NOW = unavailable("The receipt cannot be taken now")
+UNREADABLE = refused(400, "BadRequestError", "The heartbeat cannot be read")
+
+
+class Desk:
+    """Takes receipts and heartbeats."""
+
+    def __init__(self, to: Log, verifier: Verifier, ring: Ring, hash_key: bytes) -> None:
+        self._log = to
+        self._verifier = verifier
+        self._ring = ring
+        self._hash_key = hash_key
+
+    async def sns(self, body: bytes, now: datetime) -> Answer:
+        """Take what SNS posts."""
+        try:
+            envelope = read(body)
+            await self._verifier.verify(envelope, now)
+            if envelope.type == "SubscriptionConfirmation":
+                await self._verifier.confirm(envelope)
+                log.info("subscribed to receipts", extra={"topic_arn": envelope.topic_arn})
+                return TAKEN
+        except Forged as forged:
+            log.warning("receipt refused", extra={"reason": str(forged)})
+            return FORGED
+        except Unavailable as weather:
+            log.warning("receipt put off", extra={"reason": str(weather)})
+            return NOT_NOW
+        if envelope.type != "Notification":
+            return TAKEN
+        return await self._take(envelope)
+
+    async def _take(self, envelope: Envelope) -> Answer:
+        meant = events.meaning(envelope.message)
+        if isinstance(meant, Nothing):
+            log.debug("event passed over", extra={"reason": meant.reason})
+            return TAKEN
+        receipt = Receipt(
+            id=meant.id,
+            attempt=meant.attempt,
+            says=meant.says,
+            message_id=meant.message_id,
+            reason=meant.reason,
+            response=meant.response,
+            sealed=self._ring.seal(envelope.message.encode(), owner=meant.id.bytes),
+        )
+        return await self._put(Outgoing(RECEIPTS.name, meant.id.bytes, receipt.encode()))
+
+    async def heartbeat(self, body: bytes, signature: str) -> Answer:
+        """Take recovery's sign that receipts could come now."""
+        wanted = keyed_hash(self._hash_key, b"heartbeat", body).hex()
+        if not hmac.compare_digest(wanted.encode(), signature.encode()):
+            return FORGED
+        try:
+            heartbeat = Heartbeat.decode(with_kind(body))
+        except Malformed:
+            return UNREADABLE
+        return await self._put(Outgoing(RECEIPTS.name, b"", heartbeat.encode()))
+
+    async def _put(self, outgoing: Outgoing) -> Answer:
+        try:
+            await self._log.put(outgoing)
+        except Unavailable:
+            return NOT_NOW
+        return TAKEN
+
+
+def with_kind(body: bytes) -> bytes:
+    """Make a heartbeat's body a record; raises Malformed."""
+    try:
+        value = msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Malformed("no object") from None
+    return msgspec.json.encode({**value, "kind": "heartbeat"})

@@ -1,0 +1,170 @@
+"""Whether a notification is accepted: each check alone, in the order in which a client sees them.
+
+Each gives None, or the answer that refuses. Nothing here looks anything up or asks for the time;
+the order stands in handle.accept.
+"""
+
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from courant import recipients
+from courant.contracts import KeyType
+from courant.directory import Sender, Service, Template
+from courant.recipients import Email, Phone, Unusable
+from courant.render import sms
+from courant.topics import Channel
+from ingest.answers import Answer, bad, invalid, refused, unavailable
+from ingest.content import Compiled
+from ingest.schema import SENDER
+
+SIZE_MAX = 51_200  # characters of all values that are not files, as text, together
+FILES_MAX = 10
+FILE_BYTES_MAX = 10 * 1024 * 1024
+INTERNATIONAL = "international_sms"
+DOCUMENTS = "upload_document"
+CALLED = {Channel.EMAIL: "emails", Channel.SMS: "text messages"}
+SUSPENDED = refused(403, "BadRequestError", "Service is suspended")
+TOO_LONG = bad(f"Content for template has a character count greater than the limit of {sms.LIMIT}")
+NO_TEMPLATE = bad("Template not found")
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Recipients that are known: to whom nothing is sent, and where readers are pointed to."""
+
+    simulated: frozenset[str]
+    docs_url: str
+
+
+def size(personalisation: Mapping[str, Any]) -> Answer | None:
+    """Judge the size of the values, the number of files and their content, all at once."""
+    faults = []
+    characters = sum(
+        len(each if type(each) is str else str(each))
+        for each in personalisation.values()
+        if type(each) is not dict
+    )
+    if characters > SIZE_MAX:
+        faults.append(
+            f"Personalisation variables size of {characters} bytes is greater than allowed limit "
+            f"of {SIZE_MAX} bytes."
+        )
+    files = {name: each for name, each in personalisation.items() if type(each) is dict}
+    if len(files) > FILES_MAX:
+        faults.append(
+            f"File number exceed allowed limits of {FILES_MAX} with number of {len(files)}."
+        )
+    else:
+        faults += [fault for name, file in files.items() if (fault := file_fault(name, file))]
+    return invalid(*faults) if faults else None
+
+
+def file_fault(name: str, file: Mapping[str, str]) -> str | None:
+    """Say what is wrong with a file's content."""
+    try:
+        size_bytes = len(binascii.a2b_base64(file["file"].encode()))
+    except binascii.Error:
+        return f"{name} : Incorrect padding : Error decoding base64 field"
+    if size_bytes <= FILE_BYTES_MAX:
+        return None
+    return (
+        f"{name} : File size for {file.get('filename', '')} is {size_bytes} and greater than "
+        f"allowed limit of {FILE_BYTES_MAX}."
+    )
+
+
+def may_send(service: Service, channel: Channel) -> Answer | None:
+    """Judge whether the service may use the channel at all."""
+    if not service.active:
+        return SUSPENDED
+    if channel not in service.permissions:
+        return bad(f"Service is not allowed to send {CALLED[channel]}")
+    return None
+
+
+def usable(template: Template | None, service: Service, channel: Channel) -> Answer | None:
+    """Judge whether the template may be sent by this service on this channel."""
+    if template is None or template.service_id != service.id or template.hidden:
+        return NO_TEMPLATE
+    if template.channel is not channel:
+        return bad(f"{template.channel} template is not suitable for {channel} notification")
+    if template.archived:
+        return bad(f"Template {template.id} has been deleted")
+    return None
+
+
+def complete(compiled: Compiled, missing: Sequence[str]) -> Answer | None:
+    """Judge whether every placeholder has a value."""
+    if not missing:
+        return None
+    told = ", ".join(missing)
+    return bad(f"Missing personalisation for template ID {compiled.template.id}: {told}")
+
+
+def sendable(service: Service, channel: Channel, text: str) -> Answer | None:
+    """Judge the text itself: an SMS may be too long, both may be empty."""
+    prefix = service.name if service.prefix_sms else None
+    if channel is Channel.SMS and sms.too_long(text, prefix):
+        return TOO_LONG
+    return None if text.strip() else bad("Message is empty or just whitespace")
+
+
+def sender(found: Sender | None, id: UUID, service: Service, channel: Channel) -> Answer | None:
+    """Judge the sender, or address to reply to, that the client has named."""
+    if found and found.channel is channel and not found.archived:
+        return None
+    return bad(f"{SENDER[channel]} {id} does not exist in database for service id {service.id}")
+
+
+def reachable(
+    recipient: Email | Phone,
+    service: Service,
+    key_type: KeyType,
+    guests: frozenset[str],
+    lists: Lists,
+) -> Answer | None:
+    """Judge whether this key may send to this recipient."""
+    trial = service.restricted and key_type is KeyType.NORMAL
+    if (trial or key_type is KeyType.TEAM) and not (
+        recipients.among(recipient, guests) or recipients.among(recipient, lists.simulated)
+    ):
+        if trial:
+            return bad(
+                "Can’t send to this recipient when service is in trial mode – see "
+                f"{lists.docs_url}/en/keys.html#live"
+            )
+        return bad(
+            f"Can’t send to this recipient using a team-only API key (service {service.id}) - see "
+            f"{lists.docs_url}/en/keys.html#team-and-safelist"
+        )
+    abroad = isinstance(recipient, Phone) and recipient.international
+    if abroad and INTERNATIONAL not in service.permissions:
+        return bad("Cannot send to international mobile numbers")
+    return None
+
+
+def files(personalisation: Mapping[str, Any], service: Service) -> Answer | None:
+    """Judge whether files may go along; there is nowhere yet to take them to."""
+    if not any(type(each) is dict for each in personalisation.values()):
+        return None
+    if DOCUMENTS not in service.permissions:
+        return bad("Service is not allowed to send documents")
+    return unavailable("error connecting to document download")
+
+
+def from_number(found: Sender | None) -> str | None:
+    """Give a sender as it is shown: a telephone number in E.164, anything else as it is."""
+    if found is None:
+        return None
+    try:
+        return recipients.phone(found.value).number
+    except Unusable:
+        return found.value
+
+
+def simulated(recipient: Email | Phone, lists: Lists) -> bool:
+    """Tell whether nothing is to be stored and sent."""
+    return recipients.simulated(recipient, lists.simulated)

@@ -1,0 +1,233 @@
+"""The forms that requests must have, and the texts for each way of missing them.
+
+All violations are told at once: first of the fields that are there, then missing, then unknown
+ones. The values in the texts are printed as Python prints them, without single quotes.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from courant import recipients
+from courant.recipients import Email, Phone, Unusable
+from courant.topics import Channel
+from ingest.answers import NOT_CALLED_JSON, NOT_JSON, Answer, invalid
+
+T = TypeVar("T")
+Object: TypeAlias = dict[str, Any]
+
+PRINTED_MAX = 500  # characters of a client's value that are said back to it
+SCHEDULE_MAX = timedelta(hours=96)
+UUID_FORM = re.compile(
+    r"\{?[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}\}?", re.IGNORECASE
+)
+JSON_TYPE = re.compile(
+    r"\s*application/([a-z0-9!#$&^_.+-]+\+)?json\s*(;.*)?", re.IGNORECASE | re.DOTALL
+)
+FILENAME_CHARACTERS = range(3, 256)
+NO_TIME = (
+    "datetime format is invalid. It must be a valid ISO8601 date time format, "
+    "https://en.wikipedia.org/wiki/ISO_8601"
+)
+
+
+class Unfit(Exception):
+    """A value of another form than its field wants; one text for each fault, without the field."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to send one notification, whose form is good."""
+
+    channel: Channel
+    recipient: Email | Phone
+    template_id: UUID
+    personalisation: Object
+    reference: str | None = None
+    sender_id: UUID | None = None
+    scheduled_for: datetime | None = None
+    scheduled_text: str | None = None  # as given
+
+
+def decoded(content_type: str, body: bytes) -> Object | Answer:
+    """Read a body as a JSON object."""
+    if not JSON_TYPE.fullmatch(content_type):
+        return NOT_CALLED_JSON
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return NOT_JSON
+    return value if type(value) is dict else invalid(f"{printed(value)} is not of type object")
+
+
+def read(channel: Channel, given: Object, now: datetime) -> Asked | Answer:
+    """Check a request's form."""
+    fields = EMAIL_FIELDS if channel is Channel.EMAIL else SMS_FIELDS
+    found, faults = taken(fields, given, now)
+    if faults:
+        return invalid(*faults)
+    return Asked(
+        channel,
+        found[RECIPIENT[channel]],
+        found["template_id"],
+        found.get("personalisation", {}),
+        found.get("reference"),
+        found.get(SENDER[channel]),
+        found.get("scheduled_for"),
+        given.get("scheduled_for"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field: how its value is read (which raises Unfit), and whether it must be there."""
+
+    name: str
+    read: Callable[[Any, datetime], Any]
+    required: bool = False
+
+
+def taken(
+    fields: Sequence[Field], given: Mapping[str, Any], now: datetime
+) -> tuple[Object, list[str]]:
+    """Read all fields; give the values, and what is wrong."""
+    found: Object = {}
+    faults: list[str] = []
+    for field in fields:
+        if field.name in given:
+            try:
+                found[field.name] = field.read(given[field.name], now)
+            except Unfit as unfit:
+                faults += [f"{field.name} {fault}" for fault in unfit.faults]
+    faults += [
+        f"{field.name} is a required property"
+        for field in fields
+        if field.required and field.name not in given
+    ]
+    if len(given) > len(found):
+        names = {field.name for field in fields}
+        faults += surplus([name for name in given if name not in names])
+    return found, faults
+
+
+def surplus(names: Sequence[str]) -> list[str]:
+    """Say which fields nobody asked for."""
+    if not names:
+        return []
+    told = ", ".join(printed(name) for name in names)
+    verb = "was" if len(names) == 1 else "were"
+    return [f"Additional properties are not allowed ({told} {verb} unexpected)"]
+
+
+def printed(value: object) -> str:
+    """Print a client's value as Python does, without its single quotes, cut where it is long."""
+    text = repr(value).replace("'", "")
+    return text if len(text) <= PRINTED_MAX else f"{text[:PRINTED_MAX]}…"
+
+
+def text(value: Any, _: datetime) -> str:
+    if type(value) is not str:
+        raise Unfit(f"{printed(value)} is not of type string")
+    return value
+
+
+def stored_text(value: Any, now: datetime) -> str:
+    # Postgres takes no NUL in a text, and this one is stored as it is.
+    if "\0" in text(value, now):
+        raise Unfit("must not contain NUL characters")
+    return str(value)
+
+
+def uuid(value: Any, _: datetime) -> UUID:
+    if type(value) is not str or not UUID_FORM.fullmatch(value):
+        raise Unfit("is not a valid UUID")
+    return UUID(value)
+
+
+def email(value: Any, now: datetime) -> Email:
+    try:
+        return recipients.email(text(value, now))
+    except Unusable as unusable:
+        raise Unfit(str(unusable)) from None
+
+
+def phone(value: Any, now: datetime) -> Phone:
+    try:
+        return recipients.phone(text(value, now))
+    except Unusable as unusable:
+        raise Unfit(str(unusable)) from None
+
+
+def schedule(value: Any, now: datetime) -> datetime | None:
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise Unfit(f"{printed(value)} is not of type string, null")
+    try:
+        at = datetime.fromisoformat(value)
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Unfit(NO_TIME) from None
+    if at < now:
+        raise Unfit("datetime cannot be in the past")
+    if at > now + SCHEDULE_MAX:
+        raise Unfit("datetime can only be up to 96 hours in the future")
+    return at
+
+
+def personalisation(value: Any, _: datetime) -> Object:
+    if type(value) is not dict:
+        raise Unfit(f"{printed(value)} is not of type object")
+    faults = [fault for each in value.values() if type(each) is dict for fault in file_faults(each)]
+    if faults:
+        raise Unfit(*faults)
+    return value
+
+
+def file_faults(file: Object) -> list[str]:
+    """Say what is wrong with the form of a file among the values."""
+    faults = [
+        f"{printed(file[name])} is not of type string"
+        for name in ("file", "filename")
+        if name in file and type(file[name]) is not str
+    ]
+    method = file.get("sending_method")
+    if "sending_method" in file and method not in ("attach", "link"):
+        faults.append(f"{printed(method)} is not one of [attach, link]")
+    filename = file.get("filename")
+    if type(filename) is str and len(filename) not in FILENAME_CHARACTERS:
+        short = len(filename) < FILENAME_CHARACTERS.start
+        faults.append(f"{printed(filename)} is too {'short' if short else 'long'}")
+    wanted = ["file", "filename", "sending_method"]
+    if method != "attach":
+        wanted.remove("filename")
+    return faults + [f"{name} is a required property" for name in wanted if name not in file]
+
+
+RECIPIENT = {Channel.EMAIL: "email_address", Channel.SMS: "phone_number"}
+SENDER = {Channel.EMAIL: "email_reply_to_id", Channel.SMS: "sms_sender_id"}
+EMAIL_FIELDS = (
+    Field("reference", stored_text),
+    Field("email_address", email, required=True),
+    Field("template_id", uuid, required=True),
+    Field("personalisation", personalisation),
+    Field("scheduled_for", schedule),
+    Field("email_reply_to_id", uuid),
+)
+SMS_FIELDS = (
+    Field("reference", stored_text),
+    Field("phone_number", phone, required=True),
+    Field("template_id", uuid, required=True),
+    Field("personalisation", personalisation),
+    Field("scheduled_for", schedule),
+    Field("sms_sender_id", uuid),
+)

@@ -1,0 +1,64 @@
+"""What ingest takes from the environment."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from courant.settings import DatabaseUrl, HashKey, Port, SealKeys, Settings
+
+MIB = 1024 * 1024
+
+
+class IngestSettings(Settings):
+    """Ingest's own, and what it shares with others."""
+
+    courant_environment: Annotated[
+        Literal["local", "production"],
+        Field(description="local or production; production refuses what only a sandbox needs"),
+    ] = "production"
+    courant_seal_keys: SealKeys
+    courant_hash_key: HashKey
+    database_url: DatabaseUrl
+    ingest_host: Annotated[str, Field(description="the address it listens on")] = "127.0.0.1"
+    ingest_port: Port = 8400
+    ingest_in_flight_max: Annotated[
+        int, Field(ge=1, le=100_000, description="requests answered at once; further ones get 503")
+    ] = 2_000
+    ingest_body_bytes_max: Annotated[
+        int, Field(ge=1024, le=100 * MIB, description="bytes of a request's body")
+    ] = 15 * MIB
+    ingest_readers: Annotated[
+        int, Field(ge=1, le=64, description="connections to Postgres, each with a thread")
+    ] = 4
+    ingest_docs_origins: Annotated[
+        str, Field(description="origins whose pages may call the API, parted by commas")
+    ] = ""
+    ingest_sending_domain: Annotated[
+        str, Field(description="the domain of services that have none of their own")
+    ] = "notification.canada.ca"
+    ingest_docs_url: Annotated[str, Field(description="where refusals point readers to")] = (
+        "https://documentation.notification.canada.ca"
+    )
+    ingest_simulated_emails: Annotated[
+        str, Field(description="recipients that nothing is sent to, parted by commas")
+    ] = ",".join(f"simulate-delivered{n}@notification.canada.ca" for n in ("", "-2", "-3"))
+    ingest_simulated_numbers: Annotated[
+        str, Field(description="recipients that nothing is sent to, parted by commas")
+    ] = "+16132532222,+16132532223,+16132532224"
+    receipts_topic_arns: Annotated[
+        str, Field(description="the SNS topics whose receipts are taken, parted by commas")
+    ] = ""
+    receipts_trusted_cert_prefix: Annotated[
+        str, Field(description="where a sandbox's certificate lies; never in production")
+    ] = ""
+
+    @model_validator(mode="after")
+    def _sandbox_stays_out(self) -> Self:
+        if self.courant_environment == "production" and self.receipts_trusted_cert_prefix:
+            raise ValueError("RECEIPTS_TRUSTED_CERT_PREFIX is for a sandbox, not for production")
+        return self
+
+
+def parted(text: str) -> list[str]:
+    """Give the entries of a list that commas part."""
+    return [each.strip() for each in text.split(",") if each.strip()]

@@ -1,0 +1,119 @@
+"""Templates as a client sees them, and texts that were received (none are, yet)."""
+
+from typing import Any
+from uuid import UUID
+
+from courant.directory import Directory, Template
+from courant.render import email, templates
+from courant.topics import Channel
+from ingest import listing, rules, schema
+from ingest.answers import NO_RESULT, Answer, bad, given, invalid
+from ingest.auth import Caller
+from ingest.content import Library, storable
+from ingest.http import Call
+from ingest.shown import time
+
+
+class Stationery:
+    """Answers what is asked about templates."""
+
+    def __init__(self, directory: Directory, library: Library) -> None:
+        self._directory = directory
+        self._library = library
+
+    async def newest(self, call: Call, caller: Caller) -> Answer:
+        return self._one(call.places[0], None, caller)
+
+    async def version(self, call: Call, caller: Caller) -> Answer:
+        # Version 0 is the newest.
+        return self._one(call.places[0], int(call.places[1]) or None, caller)
+
+    async def all(self, call: Call, caller: Caller) -> Answer:
+        given_ = listing.parameters(call.scope["query_string"])
+        kinds = given_.get("type", [])[:1]
+        faults = listing.not_one_of("type", kinds, listing.TYPES)
+        faults += schema.surplus([name for name in given_ if name != "type"])
+        if faults:
+            return invalid(*faults)
+        found = [
+            each
+            for each in self._directory.newest(caller.service.id)
+            if not each.archived and not each.hidden and (not kinds or each.channel in kinds)
+        ]
+        found.sort(key=lambda each: (each.name, each.channel))
+        return given({"templates": [self._shown(each) for each in found]})
+
+    async def preview(self, call: Call, caller: Caller) -> Answer:
+        body = schema.decoded(call.header(b"content-type"), await call.body())
+        if isinstance(body, Answer):
+            return body
+        template = self._template(call.places[0], None, caller)
+        if isinstance(template, Answer):
+            return template
+        values = body.get("personalisation", {})
+        if type(values) is not dict:
+            return invalid(f"personalisation {schema.printed(values)} is not of type object")
+        if refusal := rules.size({n: v for n, v in values.items() if type(v) is not dict}):
+            return refusal
+        return self._previewed(template, values)
+
+    async def received(self, call: Call, _: Caller) -> Answer:
+        parameters = listing.parameters(call.scope["query_string"])
+        older_than = listing.first(parameters, "older_than", None)
+        faults = []
+        if older_than is not None and not schema.UUID_FORM.fullmatch(older_than):
+            faults.append("older_than is not a valid UUID")
+        faults += schema.surplus([name for name in parameters if name != "older_than"])
+        if faults:
+            return invalid(*faults)
+        links = {"current": f"{call.base()}/v2/received-text-messages"}
+        return given({"received_text_messages": [], "links": links})
+
+    def _one(self, id: str, version: int | None, caller: Caller) -> Answer:
+        found = self._template(id, version, caller)
+        return found if isinstance(found, Answer) else given(self._shown(found))
+
+    def _template(self, id: str, version: int | None, caller: Caller) -> Template | Answer:
+        if not schema.UUID_FORM.fullmatch(id):
+            return invalid("id is not a valid UUID")
+        found = self._directory.template(UUID(id), version)
+        if found is None or found.service_id != caller.service.id or found.hidden:
+            return NO_RESULT
+        return found
+
+    def _previewed(self, template: Template, personalisation: dict[str, Any]) -> Answer:
+        compiled = self._library.compiled(template)
+        values = templates.normalise(storable(personalisation))
+        if missing := compiled.missing(values):
+            return bad(f"Missing personalisation: {', '.join(missing)}")
+        html = None
+        if template.channel is Channel.EMAIL:
+            html = email.in_full(compiled.body, values).html
+        return given(
+            {
+                "id": template.id,
+                "type": template.channel,
+                "version": template.version,
+                "body": compiled.text(values),
+                "html": html,
+                "subject": compiled.heading(values),
+                "postage": None,
+            }
+        )
+
+    def _shown(self, template: Template) -> dict[str, object]:
+        compiled = self._library.compiled(template)
+        names = templates.names(compiled.subject, compiled.body)
+        return {
+            "id": template.id,
+            "type": template.channel,
+            "created_at": time(template.created_at),
+            "updated_at": time(template.updated_at),
+            "created_by": template.created_by,
+            "version": template.version,
+            "body": template.body,
+            "subject": template.subject if template.channel is Channel.EMAIL else None,
+            "name": template.name,
+            "personalisation": {name: {"required": True} for name in names},
+            "postage": None,
+        }

@@ -1,0 +1,1 @@
+"""job-runner: turns a job's file into notifications."""

@@ -1,0 +1,1 @@
+"""recovery: marks, holds, sweeps: finds what stood still and gives its next order."""

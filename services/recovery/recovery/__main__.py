@@ -1,0 +1,56 @@
+"""Recovery: reads its settings, builds its parts, runs until it is told to stop."""
+
+import sys
+from datetime import timedelta
+
+from courant import directory, logs, serve, settings
+from courant.kafka import KafkaProducer
+from courant.topics_admin import admin
+from recovery import heartbeat, timers
+from recovery.lead import Lead, connect
+from recovery.log import KafkaLog
+from recovery.published import Published
+from recovery.rounds import Parts, Rounds
+from recovery.settings import RecoverySettings
+
+NAME = "courant.recovery"
+
+
+def main() -> int:
+    chosen = settings.load(RecoverySettings, "recovery")
+    logs.start("recovery", chosen.courant_log_format, chosen.courant_log_level)
+    stop = serve.Stop()
+    stop.listen()
+    bootstrap = chosen.kafka_bootstrap_servers
+    engine, published = connect(chosen.database_url.get_secret_value()), Published()
+    parts = Parts(
+        lead=Lead(engine),
+        engine=engine,
+        log=KafkaLog(lambda: admin(bootstrap)),
+        producer=KafkaProducer(bootstrap, NAME),
+        directory=published,
+        lease=timedelta(seconds=chosen.courant_lease_seconds),
+        margin=timedelta(seconds=chosen.courant_margin_seconds),
+        grace=timedelta(seconds=chosen.courant_grace_seconds),
+        kept=timedelta(days=chosen.recovery_retention_days),
+        stopping=stop,
+    )
+    rounds = Rounds(parts)
+    url, key = chosen.public_receipts_url, chosen.courant_hash_key.get_secret_value().encode()
+    replication = chosen.courant_replication
+    work = {
+        "sweeps": lambda: timers.run(bootstrap, replication, rounds.go, parts.lead.resign, stop),
+        "directory": lambda: directory.follow(published, bootstrap, NAME, stop),
+        "heartbeat": lambda: heartbeat.run(url, key, stop.wait),
+    }
+    threads = {name: serve.start(name, each, stop) for name, each in work.items()}
+    serve.health(
+        chosen.recovery_health_host,
+        chosen.recovery_health_port,
+        lambda: None if published.read_at is not None else "the directory is not read yet",
+    )
+    return serve.run(threads, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Running a Faust app inside this process: in a thread and a loop of its own, begun anew at need.
+
+Faust acknowledges an event whose handler raised, and gives up where there is no broker. So nothing
+that must not be lost hangs on it, and it is started again for as long as the process lives.
+"""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable
+
+import faust
+
+from courant import backoff
+from courant.serve import Stop
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.2
+
+
+async def nothing() -> None:
+    """Do nothing after an app has stopped."""
+
+
+async def keep(
+    make: Callable[[], faust.App], stop: Stop, after: Callable[[], Awaitable[None]] = nothing
+) -> None:
+    """Run an app until the stop; what must follow each of its ends is done by `after`."""
+    # While no broker is there they tell so ten times a second; the rounds tell it themselves.
+    for loud in ("aiokafka", "mode"):
+        logging.getLogger(loud).setLevel(logging.CRITICAL)
+    delays = backoff.delays()
+    while not stop():
+        app = make()  # one that stopped cannot be started again
+        app.finalize()
+        try:
+            await app.start()
+            delays = backoff.delays()
+            while not stop() and not app.crashed:
+                await asyncio.sleep(LOOK_SECONDS)
+        except Exception as error:  # noqa: BLE001  # Faust raises what it likes
+            reason = type(error).__name__
+            log.warning("Faust does not run", extra={"app": app.conf.id, "reason": reason})
+        await app.stop()
+        await after()
+        if not stop():
+            await asyncio.sleep(next(delays).total_seconds())
+
+
+def app(name: str, bootstrap: str, replication: int) -> faust.App:
+    """Make an app of this name."""
+    return faust.App(
+        name,
+        broker=[f"kafka://{each.strip()}" for each in bootstrap.split(",")],
+        # A killed leader's successor leads after 11 s; by default it would be 59 s.
+        broker_session_timeout=10,
+        broker_heartbeat_interval=3,
+        topic_replication_factor=replication,
+        store="memory://",
+        datadir=tempfile.gettempdir(),
+        web_enabled=False,
+    )

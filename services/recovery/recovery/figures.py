@@ -1,0 +1,74 @@
+"""The live figures: how much each stage did in the last minute, by lane, summed from `stats`.
+
+A Faust app apart from the sweeps: its table is made whole from a changelog before it starts, and
+nothing waits for that. Each recovery shows what its own partitions hold; Prometheus adds them up.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterable
+from datetime import timedelta
+from itertools import product
+
+import faust
+from prometheus_client import Gauge
+
+from courant.contracts import Malformed, Stat
+from courant.serve import Stop
+from courant.topics import STATS, Lane
+from recovery import apps
+
+log = logging.getLogger(__name__)
+
+NAME = "courant.recovery.figures"
+STAGES = ("accepted", "saved", "sent", "receipts")
+MINUTE, KEPT = timedelta(minutes=1), timedelta(hours=1)
+WINDOW = faust.TumblingWindow(MINUTE.total_seconds(), expires=KEPT.total_seconds())
+SHOW_SECONDS = 5.0
+
+LAST_MINUTE = Gauge(
+    "courant_stage_minute_notifications",
+    "Notifications that a stage did in the last whole minute. Compare the stages: what is accepted "
+    "and not sent waits, courant_mark_passed_age_seconds tells how long.",
+    ["stage", "lane"],
+)
+
+
+def run(bootstrap: str, replication: int, stop: Stop) -> None:
+    """Sum and show until the stop."""
+    asyncio.run(apps.keep(lambda: make(bootstrap, replication), stop))
+
+
+def make(bootstrap: str, replication: int) -> faust.App:
+    """Make the app."""
+    app = apps.app(NAME, bootstrap, replication)
+    stats = app.topic(
+        STATS.name,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+    # As many partitions as `stats` has: each sum lies with the records it is made from.
+    sums = app.Table("minutes", default=int, partitions=STATS.partitions)
+    minutes = sums.using_window(WINDOW).relative_to_now()
+
+    @app.agent(stats)
+    async def add(values: AsyncIterable[bytes]) -> None:
+        async for value in values:
+            try:
+                stat = Stat.decode(value)
+            except Malformed as error:
+                log.warning("stat cannot be read", extra={"reason": str(error)})
+                continue
+            minutes[f"{stat.stage}/{stat.lane}"] += stat.count
+
+    @app.timer(interval=SHOW_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
+    async def show() -> None:
+        log.warning("DBG %s %s %s", list(sums.data.items())[:4], WINDOW.ranges(time.time()-60), WINDOW.current(time.time()))
+        [before] = WINDOW.ranges(time.time() - MINUTE.total_seconds())
+        for stage, lane in product(STAGES, Lane):
+            LAST_MINUTE.labels(stage, lane).set(sums.get((f"{stage}/{lane}", before), 0))
+
+    return app

@@ -1,0 +1,109 @@
+"""The leader's rounds: a mark each second, then whatever is due of the sweeps and the upkeep."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy import Engine
+
+from courant.consume import Producer
+from courant.errors import Refused, Unavailable
+from recovery import days, marks, published, rules, sweeps, upkeep
+from recovery.lead import Lead
+from recovery.published import Published
+from recovery.store import PostgresStore
+from recovery.sweeps import SWEEPS, Tools
+from recovery.upkeep import CHORES
+
+log = logging.getLogger(__name__)
+
+DIRECTORY_EVERY, DIRECTORY_LIMIT = timedelta(seconds=30), 500
+DAYS_EVERY = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something that is done again and again on the leader's store."""
+
+    name: str
+    every: timedelta
+    do: Callable[[PostgresStore], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the leader works with."""
+
+    lead: Lead
+    engine: Engine
+    log: marks.Log
+    producer: Producer
+    directory: Published
+    lease: timedelta
+    margin: timedelta
+    grace: timedelta
+    kept: timedelta  # a notification's content
+    stopping: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class Rounds:
+    """The rounds, and when each task was last begun, by the monotonic clock."""
+
+    parts: Parts
+    begun: dict[str, float] = field(default_factory=dict)
+
+    def go(self) -> None:
+        """Make one round, if this process leads; raises Unavailable."""
+        parts = self.parts
+        store = parts.lead.take()
+        if store is None:
+            return
+        marks.take(store, parts.log)
+        if marks.lift(store, parts.lease, parts.margin):
+            return
+        places = parts.log.committed(rules.ORDERS)
+        marks.show(store, places)
+        tools = Tools(parts.producer, parts.directory, places, parts.grace)
+        for task in tasks(parts, tools):
+            if self._is_due(task) and not parts.stopping():
+                attempt(task, store)
+
+    def _is_due(self, task: Task) -> bool:
+        now = time.monotonic()
+        # A round comes a little early or late: a task of each second is due in every one.
+        due = now - self.begun.get(task.name, -float("inf")) > task.every.total_seconds() - 0.5
+        if due:
+            self.begun[task.name] = now
+        return due
+
+
+def tasks(parts: Parts, tools: Tools) -> list[Task]:
+    """Give all that is done, the sweeps first."""
+    reconcile = partial(
+        published.reconcile,
+        published=parts.directory,
+        producer=parts.producer,
+        limit=DIRECTORY_LIMIT,
+    )
+    drop = partial(days.drop, engine=parts.engine, kept=parts.kept)
+    return [
+        *(Task(each.name, each.every, partial(sweeps.sweep, each, tools=tools)) for each in SWEEPS),
+        *(Task(each.name, each.every, partial(upkeep.do, each)) for each in CHORES),
+        Task("directory", DIRECTORY_EVERY, reconcile),
+        Task("days-made", DAYS_EVERY, days.make),
+        Task("days-dropped", DAYS_EVERY, drop),
+    ]
+
+
+def attempt(task: Task, store: PostgresStore) -> None:
+    """Do a task; one that cannot be done now, or at all, must not keep the others from theirs."""
+    try:
+        task.do(store)
+    except Unavailable as weather:
+        log.warning("bad weather", extra={"task": task.name, "reason": str(weather)})
+    except Refused as refusal:
+        log.error("Postgres refuses a task", extra={"task": task.name, "reason": str(refusal)})

@@ -1,0 +1,32 @@
+"""What recovery takes from the environment."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from courant.settings import HashKey, Port, Seconds, StoreSettings
+
+
+class RecoverySettings(StoreSettings):
+    """Recovery's settings."""
+
+    recovery_health_host: Annotated[
+        str, Field(description="the address that health and metrics are served on")
+    ] = "127.0.0.1"
+    recovery_health_port: Port = 8440
+    recovery_retention_days: Annotated[
+        int,
+        Field(ge=3, le=3650, description="days that content is kept, from 3; rows for 14 more"),
+    ] = 7
+    courant_replication: Annotated[
+        int, Field(ge=1, le=9, description="replicas of each topic, from 1 to 9; 3 in production")
+    ] = 1
+    courant_grace_seconds: Seconds = 900.0
+    courant_hash_key: HashKey
+    public_receipts_url: Annotated[
+        str,
+        Field(
+            pattern=r"^https?://",
+            description="the address of receipts as a provider sees it, https://host/receipts",
+        ),
+    ]

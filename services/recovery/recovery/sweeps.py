@@ -1,0 +1,211 @@
+"""The sweeps: every row that stood still, found by what proves it, is given its next step.
+
+One table. A row that waits its turn in a backlog is never touched: a time by Postgres's clock is
+compared with the time before which all that was written is known to be handled (`marks`). Each
+step may be done twice: orders and decisions are fenced by the row's state and attempt.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Protocol
+from uuid import UUID
+
+from courant import metrics
+from courant.consume import Producer
+from courant.directory import Directory
+from courant.lifecycle import Move
+from courant.records import Outgoing
+from courant.topics import DELIVERY, PERSISTED, RECEIPTS, Channel, Lane, Positions
+from recovery import rules
+from recovery.rows import Row, Shelf
+
+log = logging.getLogger(__name__)
+
+BITES_MAX = 20
+"""So often a sweep that finds its limit runs on before the others have their turn."""
+ORDER_WAIT = timedelta(seconds=60)
+"""A saver that dies between row and order gives the order well within this."""
+
+
+class Rows(Protocol):
+    """One transaction under no hold. It gives rows that nobody else is at work on, and keeps them.
+
+    Every method that gives rows gives the longest overdue first, and at most `limit`.
+    """
+
+    def passed(
+        self, topics: Sequence[str], places: Positions | None = None
+    ) -> Mapping[str, datetime]:
+        """Tell before what time all that was written to each topic is handled, where it is known.
+
+        By the places given, or else Postgres's own.
+        """
+
+    def growth(self, since: datetime) -> Sequence[tuple[datetime, int]]:
+        """Give the times of the marks from there on, and how far `receipts` had grown by each."""
+
+    def due(self, limit: int) -> list[Row]:
+        """Give what waits, whose time has come since its last order."""
+
+    def unclaimed(self, channel: Channel, lane: Lane, before: datetime, limit: int) -> list[Row]:
+        """Give what waits for no time, of one lane, whose last order is older than `before`."""
+
+    def unstarted(self, delivery: datetime, limit: int) -> list[Row]:
+        """Give what is claimed by a lease that ended before, and is in no open call."""
+
+    def unresolved(self, before: datetime, delivery: datetime, limit: int) -> list[Row]:
+        """Give what is claimed by a lease that ended before `before`, and is in an open call."""
+
+    def unanswered(self, before: datetime, delivery: datetime, limit: int) -> list[Row]:
+        """Give what was taken by its provider before, and had no receipt."""
+
+    def expired(
+        self, usual: timedelta, shelves: Sequence[Shelf], delivery: datetime, limit: int
+    ) -> list[Row]:
+        """Give what waits for longer than usual, or than its template lets it."""
+
+    def issued(self, rows: Sequence[UUID]) -> None:
+        """Note that these rows have their next step now."""
+
+
+class Store(Protocol):
+    """What the sweeps need of a database."""
+
+    def sweeping(self) -> AbstractContextManager[Rows]:
+        """Begin a transaction; raises Unavailable under a hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a sweep works with besides the store."""
+
+    producer: Producer
+    directory: Directory
+    places: Positions  # the deliverers' in the topics of orders
+    grace: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What is overdue, by which proof, and what is written for it."""
+
+    name: str
+    every: timedelta
+    limit: int  # rows a run
+    overdue: Callable[[Rows, Tools, int], list[Row]]
+    write: Callable[[Row, Directory], Outgoing]
+
+
+def due(rows: Rows, _: Tools, limit: int) -> list[Row]:
+    """Deferred, freed, resent, scheduled. No proof is needed: their last order was used."""
+    return rows.due(limit)
+
+
+def lost_orders(rows: Rows, tools: Tools, limit: int) -> list[Row]:
+    """The deliverer has passed all that was written a minute after the last order."""
+    passed = rows.passed(tuple(rules.ORDERS), tools.places)
+    found: list[Row] = []
+    for channel, lane in product(Channel, Lane):
+        until = passed.get(PERSISTED.topic(channel, lane))
+        if until and len(found) < limit:
+            found += rows.unclaimed(channel, lane, until - ORDER_WAIT, limit - len(found))
+    return found
+
+
+def never_started(rows: Rows, _: Tools, limit: int) -> list[Row]:
+    """The saver has passed the lease's end in `delivery`: a `started` would be known."""
+    delivery, _receipts = folded(rows)
+    return rows.unstarted(delivery, limit) if delivery else []
+
+
+def unknown(rows: Rows, tools: Tools, limit: int) -> list[Row]:
+    """The saver has passed the lease's end, and a grace without a gap in which receipts came."""
+    delivery, receipts = folded(rows)
+    # A template that is only not read yet must not look as if it had no policy.
+    if not delivery or not receipts or tools.directory.read_at is None:
+        return []
+    since = rules.reachable_since(rows.growth(receipts - tools.grace - rules.GAP))
+    silent = rules.silent_before(receipts, tools.grace, since)
+    return rows.unresolved(min(delivery, silent), delivery, limit) if silent else []
+
+
+def unanswered(rows: Rows, _: Tools, limit: int) -> list[Row]:
+    """For three days, all of whose receipts are folded."""
+    delivery, receipts = folded(rows)
+    if not delivery or not receipts:
+        return []
+    return rows.unanswered(receipts - rules.GIVEN_UP, delivery, limit)
+
+
+def expired(rows: Rows, tools: Tools, limit: int) -> list[Row]:
+    """For three days, or as many hours as its template says."""
+    delivery, _ = folded(rows)
+    shelves = rules.shelves(tools.directory)
+    return rows.expired(rules.GIVEN_UP, shelves, delivery, limit) if delivery else []
+
+
+def folded(rows: Rows) -> tuple[datetime | None, datetime | None]:
+    """Tell before what time all is folded that was written to `delivery` and to `receipts`."""
+    passed = rows.passed((DELIVERY.name, RECEIPTS.name))
+    return passed.get(DELIVERY.name), passed.get(RECEIPTS.name)
+
+
+def order(row: Row, _: Directory) -> Outgoing:
+    return rules.order(row)
+
+
+def resolve(row: Row, directory: Directory) -> Outgoing:
+    return rules.resolve(row, directory.template(row.template_id, row.template_version))
+
+
+def decide(move: Move, reason: str) -> Callable[[Row, Directory], Outgoing]:
+    """Make what decides one move for every row of a sweep."""
+    return lambda row, _: rules.decide(row, move, reason)
+
+
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+NEVER, SILENT, LATE = "its lease ended, no call began", "no receipt came", "not sent in time"
+# fmt: off
+SWEEPS = (
+    Sweep("due",            SECOND,      1000, due,           order),
+    Sweep("replay-created", 5 * SECOND,  1000, lost_orders,   order),
+    Sweep("never-started",  SECOND,      1000, never_started, decide(Move.FREED, NEVER)),
+    Sweep("unknown",        5 * SECOND,  200,  unknown,       resolve),
+    Sweep("unanswered",     MINUTE,      1000, unanswered,    decide(Move.UNANSWERED, SILENT)),
+    Sweep("expired",        MINUTE,      1000, expired,       decide(Move.EXPIRED, LATE)),
+)
+# fmt: on
+
+
+def sweep(each: Sweep, store: Store, tools: Tools) -> int:
+    """Give what is overdue its next step, bite by bite; tell for how many rows."""
+    total = 0
+    for _ in range(BITES_MAX):
+        done = bite(each, store, tools)
+        total += done
+        if done < each.limit:
+            break
+    if total:
+        log.info("rows given their next step", extra={"sweep": each.name, "rows": total})
+    return total
+
+
+def bite(each: Sweep, store: Store, tools: Tools) -> int:
+    """Run once; raises Unavailable, and then the same is found again.
+
+    The records come first: a row that was noted, and whose record then died, would wait for it.
+    """
+    with store.sweeping() as rows:
+        found = each.overdue(rows, tools, each.limit)
+        for row in found:
+            tools.producer.produce(each.write(row, tools.directory))
+        if found:
+            tools.producer.flush()
+            # After the flush: who has passed this time in the topic has passed the record.
+            rows.issued([row.id for row in found])
+    metrics.SWEPT.labels(each.name).inc(len(found))
+    return len(found)

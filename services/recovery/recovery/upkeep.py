@@ -1,0 +1,108 @@
+"""Keeping house: what grows without end is cut, in small bites. No notification is touched.
+
+The SQL stands here, beside what it is for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from courant import metrics
+from courant.lifecycle import State
+from courant.topics import DELIVERY, RECEIPTS
+from recovery import rules
+from recovery.store import PostgresRows, PostgresStore
+
+# ruff: noqa: S608  (every word of SQL that is put together here is ours)
+
+KEY_KEPT = timedelta(hours=48)
+
+# A call's entry says that its rows may have been sent. One none of whose rows is claimed at its
+# attempt says it of nobody: attempts are not used twice.
+CLOSE = f"""
+    DELETE FROM calls WHERE id IN (
+        SELECT c.id FROM calls c
+        WHERE c.at < %(delivery)s AND NOT EXISTS (
+            SELECT FROM unnest(c.notifications, c.attempts) AS e(id, attempt)
+            JOIN notifications n ON n.id = e.id AND n.attempt = e.attempt
+            WHERE n.state = '{State.CLAIMED}')
+        ORDER BY c.at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+FORGET_KEYS = """
+    DELETE FROM idempotency WHERE (service_id, key_hash) IN (
+        SELECT service_id, key_hash FROM idempotency WHERE at < now() - %(age)s
+        ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+FORGET_ALIASES = """
+    DELETE FROM aliases WHERE id IN (
+        SELECT id FROM aliases WHERE at < now() - %(age)s
+        ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+# Keeps the first mark of each stretch of time.
+THIN = """
+    DELETE FROM marks WHERE (at, topic_id) IN (
+        SELECT m.at, m.topic_id FROM marks m
+        WHERE m.at < now() - %(age)s AND m.at >= now() - %(until)s
+            AND (m.family = %(receipts)s) = %(of_receipts)s
+            AND EXISTS (SELECT FROM marks e WHERE e.topic_id = m.topic_id AND e.at < m.at
+                AND e.at >= date_bin(%(space)s, m.at, timestamptz '2020-01-01 00:00Z'))
+        LIMIT %(limit)s)"""
+FORGET_MARKS = "DELETE FROM marks WHERE at < now() - %(age)s"
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """What is done again and again; tells how much it did."""
+
+    name: str
+    every: timedelta
+    limit: int  # of what one run does
+    do: Callable[[PostgresRows, int], int]
+
+
+def close_orphans(rows: PostgresRows, limit: int) -> int:
+    """Close calls of which no row is claimed at their attempt any more."""
+    delivery = rows.passed((DELIVERY.name,)).get(DELIVERY.name)
+    return rows.run(CLOSE, delivery=delivery, limit=limit) if delivery else 0
+
+
+def forget_keys(rows: PostgresRows, limit: int) -> int:
+    """Forget which notification an Idempotency-Key stood for."""
+    return rows.run(FORGET_KEYS, age=KEY_KEPT, limit=limit)
+
+
+def forget_aliases(rows: PostgresRows, limit: int) -> int:
+    """Forget the ids that lost to another of the same Idempotency-Key."""
+    return rows.run(FORGET_ALIASES, age=KEY_KEPT, limit=limit)
+
+
+def thin_marks(rows: PostgresRows, limit: int) -> int:
+    """Keep the fewer marks the older they are."""
+    thinned = rows.run(FORGET_MARKS, age=rules.MARKS_KEPT)
+    for bands, of_receipts in ((rules.THINNED, False), (rules.THINNED_RECEIPTS, True)):
+        for age, until, space in bands:
+            thinned += rows.run(
+                THIN,
+                age=age,
+                until=until,
+                space=space,
+                receipts=RECEIPTS.name,
+                of_receipts=of_receipts,
+                limit=limit,
+            )
+    return thinned
+
+
+# fmt: off
+CHORES = (
+    Chore("orphan-calls", timedelta(minutes=1),  1000,   close_orphans),
+    Chore("idempotency",  timedelta(minutes=1),  5000,   forget_keys),
+    Chore("aliases",      timedelta(minutes=1),  5000,   forget_aliases),
+    Chore("marks",        timedelta(seconds=10), 20_000, thin_marks),
+)
+# fmt: on
+
+
+def do(chore: Chore, store: PostgresStore) -> int:
+    """Do one run of a chore, if no hold stands; tell how much it did."""
+    with store.sweeping() as rows:
+        done = chore.do(rows, chore.limit)
+    metrics.SWEPT.labels(chore.name).inc(done)
+    return done

@@ -1,0 +1,15 @@
+"""The answers that were recorded from the API that clients know, asked of ours."""
+
+from typing import Any
+
+import pytest
+
+from contract.recorded import CASES, agrees, placed, request, wanted
+from ingest_world import BASE, World
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_ours_answers_as_recorded(case: dict[str, Any]) -> None:
+    answer = World().call(case["method"], placed(case["path"]), **request(case))
+    assert answer.status_code == case["status"], answer.text
+    assert agrees(wanted(case), answer.json(), BASE), answer.text

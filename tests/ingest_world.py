@@ -1,0 +1,289 @@
+"""An ingest for tests: a directory from small numbers, a log and rows that behave, its app."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import httpx
+import jwt
+import msgspec
+
+from courant import crypto, recipients
+from courant.contracts import KeyType, Notification
+from courant.directory import Directory, Key, Sender, Service, Template
+from courant.errors import Unavailable
+from courant.records import Outgoing
+from courant.topics import Channel
+from ingest import build
+from ingest.handle import First
+from ingest.http import App
+from ingest.reading import Chosen, Missing
+from ingest.settings import IngestSettings
+from ingest.shown import Row
+
+SEAL_KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()
+HASH_KEY = "a hash key for tests"
+BASE = "https://api.example.ca"
+TOPIC_ARN = "arn:aws:sns:ca-central-1:123456789012:courant-receipts"
+MADE_AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+
+SERVICE = UUID("5e000000-0000-4000-8000-000000000001")
+EMAIL_TEMPLATE = UUID("7e000000-0000-4000-8000-000000000001")
+SMS_TEMPLATE = UUID("7e000000-0000-4000-8000-000000000002")
+RING = crypto.ring(SEAL_KEYS)
+
+
+def settings(**more: object) -> IngestSettings:
+    return IngestSettings(
+        **{
+            "courant_environment": "local",
+            "kafka_bootstrap_servers": "127.0.0.1:1",
+            "courant_seal_keys": SEAL_KEYS,
+            "courant_hash_key": HASH_KEY,
+            "database_url": "postgresql://nobody:x@127.0.0.1/none",
+            "receipts_topic_arns": TOPIC_ARN,
+            **more,
+        }  # type: ignore[arg-type]  # read as the environment's texts are
+    )
+
+
+def secret_of(number: int) -> str:
+    return str(UUID(int=(0x5EC << 64) + number))
+
+
+def key(number: int, type: KeyType = KeyType.NORMAL, service: UUID = SERVICE) -> Key:
+    id, secret = UUID(int=(0x6E << 64) + number), secret_of(number).encode()
+    return Key(
+        id=id,
+        service_id=service,
+        name=f"a key-{number}",
+        type=type,
+        secret=RING.seal(secret, owner=id.bytes),
+        secret_hash=crypto.keyed_hash(HASH_KEY.encode(), b"secret", secret),
+    )
+
+
+def api_key(number: int, service: UUID = SERVICE) -> str:
+    """Give a key as a person is given it."""
+    return f"gcntfy-a key-{number}-{service}-{secret_of(number)}"
+
+
+NUMBERS = {KeyType.NORMAL: 1, KeyType.TEAM: 2, KeyType.TEST: 3}
+
+
+def service(**more: object) -> Service:
+    guests = [recipients.comparable("email", "Friend@example.com"), "+16135550100"]
+    sealed = RING.seal(msgspec.json.encode(guests), owner=SERVICE.bytes)
+    given = Service(id=SERVICE, name="Conf", email_from="conf", guests=sealed, number=1)
+    return msgspec.structs.replace(given, **more)
+
+
+def template(channel: Channel, **more: object) -> Template:
+    email = channel is Channel.EMAIL
+    given = Template(
+        id=EMAIL_TEMPLATE if email else SMS_TEMPLATE,
+        version=1,
+        service_id=SERVICE,
+        channel=channel,
+        name=f"conf {channel}",
+        subject="Hi" if email else None,
+        body="Hello ((name))",
+        created_at=MADE_AT,
+        number=1,
+    )
+    return msgspec.structs.replace(given, **more)
+
+
+def entries() -> list[Service | Key | Template | Sender]:
+    sender = UUID(int=(0x5E << 64) + 1)
+    return [
+        service(permissions=frozenset({"email", "sms", "international_sms"})),
+        *(key(number, type) for type, number in NUMBERS.items()),
+        template(Channel.EMAIL),
+        template(Channel.SMS),
+        Sender(id=sender, service_id=SERVICE, channel=Channel.SMS, value="CANADA.CA", default=True),
+    ]
+
+
+@dataclass
+class FakeLog:
+    """A log in memory: it acknowledges, refuses, or says nothing in time."""
+
+    records: list[Outgoing] = field(default_factory=list)
+    works: bool = True
+    release: asyncio.Event | None = None  # until then nothing is acknowledged
+
+    async def put(self, *outgoing: Outgoing) -> None:
+        await asyncio.sleep(0)
+        if self.release:
+            await self.release.wait()
+        if not self.works:
+            raise Unavailable("Kafka: no acknowledgement in time")
+        self.records += outgoing
+
+    def notifications(self) -> list[Notification]:
+        return [
+            Notification.decode(each.value)
+            for each in self.records
+            if each.topic.startswith("inbox.")
+        ]
+
+
+@dataclass
+class FakeRows:
+    """Postgres as ingest sees it: what was saved of the log, and nothing while it is away."""
+
+    log: FakeLog
+    works: bool = True
+    saved: int = 0  # so many of the log's records are rows
+    rows: dict[UUID, tuple[Notification, Row]] = field(default_factory=dict)
+
+    def save(self) -> None:
+        for each in self.log.notifications()[self.saved :]:
+            self.rows.setdefault(each.id, (each, row(each)))
+            self.saved += 1
+
+    def _ask(self) -> None:
+        if not self.works:
+            raise Unavailable("Postgres: away")
+
+    async def first(self, service_id: UUID, key_hash: bytes) -> First | None:
+        if not self.works:
+            return None
+        for each, _ in self.rows.values():
+            if (each.service_id, each.idempotency_key) == (service_id, key_hash):
+                assert each.body_hash
+                return First(each.id, each.body_hash, each.template_version)
+        return None
+
+    async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
+        if id.version not in (7, 8):
+            return Missing(certain=True)
+        self._ask()
+        found = self.rows.get(id)
+        if found and found[0].service_id == service_id:
+            return found[1]
+        return Missing(certain=self.saved == len(self.log.notifications()))
+
+    async def page(self, chosen: Chosen) -> Sequence[Row]:
+        self._ask()
+        if chosen.older_than and chosen.older_than not in self.rows:
+            return []
+        found = [
+            row
+            for each, row in self.rows.values()
+            if each.service_id == chosen.service_id
+            and each.key_type is chosen.key_type
+            and (chosen.states is None or (row.state, row.channel) in chosen.states)
+            and (chosen.channels is None or row.channel in chosen.channels)
+            and (chosen.reference is None or row.reference == chosen.reference)
+            and (chosen.older_than is None or row.id < chosen.older_than)
+            and (chosen.with_jobs or each.job_id is None)
+        ]
+        return sorted(found, key=lambda row: row.id, reverse=True)[:250]
+
+    async def version(self) -> str | None:
+        return "0001" if self.works else None
+
+    def move(self, id: UUID, **changed: object) -> None:
+        """Change a row, as the saver would."""
+        notification, row = self.rows[id]
+        self.rows[id] = notification, replace(row, **changed)  # type: ignore[arg-type]
+
+
+def row(each: Notification) -> Row:
+    return Row(
+        id=each.id,
+        template_id=each.template_id,
+        template_version=each.template_version,
+        channel=each.channel,
+        reference=each.reference,
+        sealed=each.sealed,
+        accepted_at=each.accepted_at,
+        scheduled_for=each.scheduled_for,
+        state="created",
+        state_at=each.accepted_at,
+        sent_at=None,
+        reason=None,
+        response=None,
+    )
+
+
+class World:
+    """The app, and what it stands on."""
+
+    def __init__(self, **given: object) -> None:
+        self.directory = Directory()
+        for entry in entries():
+            self.directory.put(entry)
+        self.log = FakeLog()
+        self.rows = FakeRows(self.log)
+        self.fetched: dict[str, bytes] = {}
+        self.fetches: list[str] = []
+        self.app: App = build.app(
+            settings(**given), self.directory, self.log, self.rows, self._ready, self._fetch
+        )
+
+    async def _ready(self) -> str | None:
+        return None if self.log.works else "Kafka does not acknowledge"
+
+    async def _fetch(self, url: str) -> bytes:
+        self.fetches.append(url)
+        if url not in self.fetched:
+            raise Unavailable("fetching: HTTP 404")
+        return self.fetched[url]
+
+    def change(self, entry: Service | Key | Template | Sender) -> None:
+        """Put a later version into the directory."""
+        known = max((each.number for each in self.directory._entries.values()), default=0)
+        self.directory.put(msgspec.structs.replace(entry, number=known + 1))
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=BASE)
+
+    def call(self, method: str, path: str, **more: object) -> httpx.Response:
+        """Call with a live key, unless headers say otherwise."""
+        headers = {"authorization": f"ApiKey-v1 {api_key(1)}", **more.pop("headers", {})}  # type: ignore[dict-item]
+
+        async def ask() -> httpx.Response:
+            async with self.client() as client:
+                return await client.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
+
+        return asyncio.run(ask())
+
+    def post(self, path: str, json: object, **headers: str) -> httpx.Response:
+        return self.call("POST", path, json=json, headers=headers)
+
+
+def token(number: int = 1, issuer: object = str(SERVICE), **claims: object) -> str:
+    """Make a JWT as clients do."""
+    given = {"iss": issuer, "iat": int(time.time()), **claims}
+    return jwt.encode({k: v for k, v in given.items() if v is not None}, secret_of(number), "HS256")  # type: ignore[arg-type]
+
+
+def email(**more: object) -> dict[str, object]:
+    """Give the body of a good request."""
+    return {
+        "email_address": "a@example.com",
+        "template_id": str(EMAIL_TEMPLATE),
+        "personalisation": {"name": "Zoë"},
+        **more,
+    }
+
+
+def sms(**more: object) -> dict[str, object]:
+    return {
+        "phone_number": "+16135550199",
+        "template_id": str(SMS_TEMPLATE),
+        "personalisation": {"name": "Zoë"},
+        **more,
+    }
+
+
+def messages(response: httpx.Response) -> list[str]:
+    """Give what an error says."""
+    return [each["message"] for each in response.json()["errors"]]

@@ -1,0 +1,249 @@
+"""Saver and deliverer as processes, on a real Kafka and Postgres, before the sandbox provider."""
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import msgspec
+import psycopg2
+import pytest
+
+from courant import crypto, database, directory_admin, ids, migrate, topics_admin
+from courant.contracts import ENCODE, Content, KeyType, Notification
+from courant.directory import Service, Template
+from courant.kafka import KafkaProducer
+from courant.records import Outgoing
+from courant.topics import INBOX, Channel, Lane
+from courant_local.kafka import Broker
+from courant_local.postgres import Server
+from sandbox_process import Sandbox, free_port, until
+
+KEYS = "test:" + base64.b64encode(bytes(range(32))).decode()
+WITHIN_SECONDS = 40.0
+
+
+@dataclass
+class Stack:
+    """A saver and a deliverer, and all around them."""
+
+    broker: Broker
+    server: Server
+    sandbox: Sandbox
+    producer: KafkaProducer
+    service: UUID = field(default_factory=uuid4)
+    template: UUID = field(default_factory=uuid4)
+    texts: UUID = field(default_factory=uuid4)
+    processes: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        self.ports[name] = free_port()
+        ours = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
+            "DATABASE_URL": self.server.url,
+            "COURANT_SEAL_KEYS": KEYS,
+            "COURANT_HASH_KEY": "a key of the tests alone",
+            "COURANT_LEASE_SECONDS": "6",
+            "COURANT_MARGIN_SECONDS": "2",
+            f"{name.upper()}_HEALTH_PORT": str(self.ports[name]),
+            "AWS_ENDPOINT_URL": self.sandbox.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "ca-central-1",
+            "DELIVERER_THREADS": os.environ.get("DELIVERER_THREADS", "2"),
+            "DELIVERER_SMS_RATE": "500",
+        }
+        command = [sys.executable, "-m", name]
+        self.processes[name] = subprocess.Popen(command, env=os.environ | ours)
+        until(lambda: self.ready(name), WITHIN_SECONDS)
+
+    def ready(self, name: str) -> bool:
+        assert self.processes[name].poll() is None, f"{name} ended"
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.ports[name]}/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(psycopg2.connect(self.server.url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall() if cursor.description else []
+
+    def states(self) -> dict[str, int]:
+        return dict(self.ask("SELECT state, count(*) FROM notifications GROUP BY 1"))
+
+    def booked(self) -> Counter[str]:
+        lines = self.sandbox.get("/ledger").text.splitlines()
+        return Counter(msgspec.json.decode(line)["notification_id"] for line in lines)
+
+    def accept(
+        self,
+        count: int,
+        channel: Channel = Channel.EMAIL,
+        lane: Lane = Lane.NORMAL,
+        key: KeyType = KeyType.NORMAL,
+        to: str | None = None,
+    ) -> list[UUID]:
+        """Put notifications into the inbox, as ingest does."""
+        ring, now = crypto.ring(KEYS), datetime.now(UTC)
+        made = []
+        for number in range(count):
+            id = ids.new(now)
+            usual = f"person{number}@example.org" if channel is Channel.EMAIL else "+16132532222"
+            content = ENCODE(Content(to=to or usual, personalisation={"name": f"Ana {number}"}))
+            notification = Notification(
+                id=id,
+                service_id=self.service,
+                key_id=uuid4(),
+                key_type=key,
+                template_id=self.template if channel is Channel.EMAIL else self.texts,
+                template_version=1,
+                channel=channel,
+                lane=lane,
+                recipient_hash=b"hash",
+                sealed=ring.seal(content, id.bytes),
+                accepted_at=now,
+            )
+            value = notification.encode()
+            self.producer.produce(Outgoing(INBOX.topic(channel, lane), id.bytes, value))
+            made.append(id)
+        self.producer.flush()
+        return made
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    # A Kafka of its own: a Postgres that is new to a log with records would raise the hold.
+    with Broker() as broker, Server() as server:
+        topics_admin.apply(topics_admin.admin(broker.bootstrap), replication=1)
+        migrate.upgrade(server.url)
+        engine = database.engine(server.url, "test", connections=1)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(database.RECOGNISE)
+        sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"))
+        sandbox.start()
+        stack = Stack(broker, server, sandbox, KafkaProducer(broker.bootstrap, "test"))
+        now = datetime.now(UTC)
+        common: dict[str, Any] = {"version": 1, "service_id": stack.service, "created_at": now}
+        body = "Hello ((name)), your appointment is tomorrow."
+        for entry in (
+            Service(id=stack.service, name="Passport office"),
+            Template(id=stack.template, channel=Channel.EMAIL, name="a", subject="Hello ((name))",
+                     body=body, **common),
+            Template(id=stack.texts, channel=Channel.SMS, name="b", subject=None,
+                     body=body, **common),
+        ):  # fmt: skip
+            directory_admin.put(engine, stack.producer, entry)
+        engine.dispose()
+        try:
+            stack.start("saver")
+            stack.start("deliverer")
+            yield stack
+        finally:
+            for process in stack.processes.values():
+                process.kill()
+                process.wait(10)
+            sandbox.end(signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def clean(stack: Stack) -> None:
+    stack.sandbox.reset()
+    stack.ask("DELETE FROM notifications; DELETE FROM events; DELETE FROM calls")
+
+
+def settled(stack: Stack, **states: int) -> bool:
+    return stack.states() == {name.replace("_", "-"): n for name, n in states.items()}
+
+
+def test_each_lane_and_channel_is_sent_once_and_test_keys_are_not_sent(stack: Stack) -> None:
+    real = [id for lane in Lane for id in stack.accept(120, lane=lane)]
+    real += stack.accept(5, Channel.SMS)
+    stack.accept(10, key=KeyType.TEST)
+    stack.accept(1, key=KeyType.TEST, to="temp-fail@simulator.notify")
+    stack.accept(1, Channel.SMS, key=KeyType.TEST, to="+15149301632")
+    until(
+        lambda: settled(stack, sending=365, delivered=10, temporary_failure=1, permanent_failure=1),
+        WITHIN_SECONDS,
+    )
+    booked = stack.booked()
+    assert {id: booked[str(id)] for id in real} == dict.fromkeys(real, 1)
+    until(lambda: not stack.ask("SELECT 1 FROM calls"))
+    [(claims, attempts)] = stack.ask(
+        "SELECT count(*), max(attempt) FROM events WHERE move = 'claimed'"
+    )
+    assert (claims, attempts) == (377, 1)
+
+
+def test_what_the_provider_refuses_or_does_not_answer_for_ends_as_it_must(stack: Stack) -> None:
+    stack.accept(3)
+    stack.accept(1, to="reject@example.org")
+    [lost] = stack.accept(1, Channel.SMS, to="+16132530008")  # booked, then 500
+    stack.accept(1, Channel.SMS, to="+16132530004")  # opted out
+    until(
+        lambda: settled(stack, sending=3, permanent_failure=1, claimed=1, technical_failure=1),
+        WITHIN_SECONDS,
+    )
+    assert stack.ask("SELECT notifications FROM calls") == [([lost],)]
+    assert stack.ask("SELECT move FROM events WHERE move = 'unknown'") == [("unknown",)]
+
+
+def test_a_stop_leaves_in_time_with_nothing_claimed_and_the_next_one_sends_the_rest(
+    stack: Stack,
+) -> None:
+    stack.sandbox.order(latency_seconds=0.4)
+    before = stack.booked().total()
+    stack.accept(1500)
+    until(lambda: stack.booked().total() > before + 200, WITHIN_SECONDS)
+    began = time.monotonic()
+    stack.processes["deliverer"].send_signal(signal.SIGTERM)
+    assert stack.processes["deliverer"].wait(25) == 0
+    assert time.monotonic() - began < 10
+    until(lambda: "claimed" not in stack.states())
+    assert stack.states()["created"] > 0
+    assert not stack.ask("SELECT 1 FROM calls")
+
+    stack.sandbox.reset()
+    stack.start("deliverer")
+
+    # What was given back has used its order: recovery's sweep, which does not run, gives the next.
+    def rest_is_ordered() -> bool:
+        given_back = "SELECT 1 FROM notifications WHERE state = 'created' AND attempt = 0"
+        return not stack.ask(given_back)
+
+    until(rest_is_ordered, WITHIN_SECONDS)
+    until(lambda: not stack.ask("SELECT 1 FROM calls"))
+    booked = stack.booked()
+    sent = [id for (id,) in stack.ask("SELECT id FROM notifications WHERE state = 'sending'")]
+    assert {booked[str(id)] for id in sent} == {1}
+    assert len(sent) + stack.states().get("created", 0) == 1500
+
+
+def test_a_postgres_that_started_anew_is_not_sent_from_until_the_hold_is_lifted(
+    stack: Stack,
+) -> None:
+    stack.server.restart()
+    accepted = stack.accept(20)
+    until(lambda: stack.states() == {"created": 20}, WITHIN_SECONDS)
+    until(lambda: stack.ask("SELECT 1 FROM holds WHERE scope = 'rebuild' AND stands"))
+    time.sleep(1)
+    assert not any(stack.booked()[str(id)] for id in accepted)
+    stack.ask("UPDATE holds SET stands = false")
+    until(lambda: settled(stack, sending=20), WITHIN_SECONDS)
+    [(attempt, epoch)] = stack.ask(
+        "SELECT min(attempt), (SELECT max(epoch) FROM holds) FROM notifications"
+    )
+    assert attempt == epoch

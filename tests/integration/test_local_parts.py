@@ -1,0 +1,141 @@
+"""The real broker and the real database of the local stack: what a kill leaves, and a copy."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from courant_local.kafka import Broker
+from courant_local.postgres import Server
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as started:
+        yield started
+
+
+def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
+    with closing(psycopg2.connect(server.url, connect_timeout=2)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+
+def make_topic(broker: Broker, name: str) -> None:
+    client = AdminClient({"bootstrap.servers": broker.bootstrap})
+    client.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])[name].result(10)
+
+
+def produce(broker: Broker, topic: str, value: str) -> None:
+    # With acks=all and so little time that only an acknowledgement ends the flush well.
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "acks": "all"})
+    producer.produce(topic, value)
+    assert producer.flush(20) == 0
+
+
+def read(broker: Broker, topic: str, count: int) -> list[bytes | None]:
+    settings = {
+        "bootstrap.servers": broker.bootstrap,
+        "group.id": topic,
+        "group.protocol": "consumer",
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+    }
+    consumer = Consumer(settings)
+    consumer.subscribe([topic])
+    found: list[bytes | None] = []
+    until = time.monotonic() + 20
+    while len(found) < count and time.monotonic() < until:
+        record = consumer.poll(0.2)
+        if record is not None and not record.error():
+            found.append(record.value())
+    consumer.close()
+    return found
+
+
+def test_an_acknowledged_record_is_there_after_the_broker_was_killed(broker: Broker) -> None:
+    make_topic(broker, "kept")
+    produce(broker, "kept", "first")
+    broker.kill()
+    broker.restart()
+    produce(broker, "kept", "second")
+    assert read(broker, "kept", 2) == [b"first", b"second"]
+
+
+def test_a_frozen_broker_acknowledges_once_it_is_thawed(broker: Broker) -> None:
+    make_topic(broker, "frozen")
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "acks": "all"})
+    broker.freeze()
+    producer.produce("frozen", "waits")
+    assert producer.flush(1) == 1
+    broker.thaw()
+    assert producer.flush(20) == 0
+
+
+def test_a_topic_is_not_made_by_accident(broker: Broker) -> None:
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "message.timeout.ms": 1500})
+    errors: list[object] = []
+    producer.produce("by-accident", "x", on_delivery=lambda error, _: errors.append(error))
+    producer.flush(10)
+    assert errors
+    assert errors[0] is not None
+    client = AdminClient({"bootstrap.servers": broker.bootstrap})
+    assert "by-accident" not in client.list_topics(timeout=5).topics
+
+
+def test_a_committed_row_is_there_after_the_server_was_killed(server: Server) -> None:
+    ask(server, "CREATE TABLE kept (n int)")
+    ask(server, "INSERT INTO kept VALUES (1)")
+    # A backend that does not see the end yet holds the old memory: the start has to wait for it.
+    with closing(psycopg2.connect(server.url)) as connection:
+        backend = connection.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)
+        server.kill()
+        later = threading.Timer(0.5, os.kill, (backend, signal.SIGCONT))
+        later.start()
+        server.restart()
+        later.join()
+    assert "pre-existing shared memory block" in server.child.log.read_text()
+    assert ask(server, "SELECT n FROM kept") == [(1,)]
+
+
+def test_a_copy_put_back_lacks_what_came_after_it(server: Server) -> None:
+    ask(server, "CREATE TABLE rolled (n int)")
+    ask(server, "INSERT INTO rolled VALUES (1)")
+    copy = server.folder / "copy"
+    server.copy_to(copy)
+    ask(server, "INSERT INTO rolled VALUES (2)")
+    for _ in range(2):  # the copy bears more than one use
+        server.put_back(copy)
+        assert ask(server, "SELECT n FROM rolled") == [(1,)]
+        ask(server, "INSERT INTO rolled VALUES (3)")
+
+
+def test_a_frozen_server_answers_nobody_until_it_is_thawed(server: Server) -> None:
+    server.freeze()
+    with pytest.raises(psycopg2.OperationalError, match="timeout"):
+        ask(server, "SELECT 1")
+    server.thaw()
+    assert ask(server, "SELECT 1") == [(1,)]
+
+
+def test_the_services_role_is_an_ordinary_one_that_owns_its_database(server: Server) -> None:
+    assert ask(server, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [(False,)]
+    assert ask(server, "SELECT 1 FROM pg_control_system()") == [(1,)]
+    ask(server, "CREATE SCHEMA own")

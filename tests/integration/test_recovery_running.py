@@ -1,0 +1,245 @@
+"""Recovery's own processes on a real broker and a real PostgreSQL: they lead, sweep, and die."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from sqlalchemy import Engine, create_engine, text
+
+from courant import ids, migrate, topics
+from courant.crypto import keyed_hash
+from courant.database import DAILY, day_sql
+from courant.errors import Unavailable
+from courant.kafka import ends, partitions
+from courant.testing.builders import DELIVERY, PERSISTED
+from courant.topics import group
+from courant.topics_admin import admin, apply
+from courant_local import ports
+from courant_local.kafka import Broker
+from courant_local.postgres import Server
+from recovery import rules
+from recovery.log import KafkaLog
+
+HASH_KEY = hashlib.sha256(b"a test's").hexdigest()
+SECONDS = 45
+
+
+@dataclass
+class Stack:
+    """A broker, a database, and where heartbeats arrive."""
+
+    broker: Broker
+    bootstrap: str
+    url: str
+    engine: Engine
+    log: KafkaLog
+    beats: list[tuple[str, bytes, str]] = field(default_factory=list)
+    receipts: str = ""
+
+    def ask(self, sql: str, **values: object) -> list[tuple[object, ...]]:
+        with self.engine.begin() as connection:
+            result = connection.execute(text(sql), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def row(self, number: int) -> UUID:
+        """Put a row there that is due."""
+        id = UUID(int=ids.first_of(ids.day_at(datetime.now(UTC))).int + number)
+        columns = """id, service_id, key_id, key_type, template_id, template_version, channel, lane,
+            recipient_hash, sealed, accepted_at, issued_at, not_before"""
+        self.ask(
+            f"""INSERT INTO notifications ({columns}) VALUES (:id, :id, :id, 'normal', :id, 1,
+            'email', 'normal', '', '', now(), now() - interval '2 s', now() - interval '1 s')""",
+            id=id,
+        )
+        return id
+
+    def orders(self) -> int:
+        there = partitions(admin(self.bootstrap), [PERSISTED])
+        return sum(ends(admin(self.bootstrap), there).values())
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Broker() as broker, Server() as server:
+        apply(admin(broker.bootstrap), replication=1)
+        log = KafkaLog(lambda: admin(broker.bootstrap))
+        migrate.upgrade(server.url)
+        engine = create_engine(migrate.engine_url(server.url))
+        made = Stack(broker, broker.bootstrap, server.url, engine, log)
+        for table in DAILY:
+            made.ask(day_sql(table, ids.day_at(datetime.now(UTC))))
+        wait(lambda: leaders_known(made))
+        with listening(made):
+            yield made
+        engine.dispose()
+
+
+def leaders_known(stack: Stack) -> bool:
+    try:
+        return bool(stack.log.ends(rules.MARKED))
+    except Unavailable:
+        return False  # the topics were just made
+
+
+@contextmanager
+def listening(stack: Stack) -> Iterator[None]:
+    class Door(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            stack.beats.append((self.path, body, self.headers["X-Courant-Signature"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((ports.HOST, 0), Door)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    stack.receipts = f"http://{ports.HOST}:{server.server_port}/receipts"
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Process:
+    """A recovery of its own."""
+
+    def __init__(self, stack: Stack, log: Path) -> None:
+        self.port = ports.free()
+        env = {
+            "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap,
+            "DATABASE_URL": stack.url,
+            "COURANT_HASH_KEY": HASH_KEY,
+            "PUBLIC_RECEIPTS_URL": stack.receipts,
+            "COURANT_LEASE_SECONDS": "1",
+            "COURANT_MARGIN_SECONDS": "0.5",
+            "RECOVERY_HEALTH_PORT": str(self.port),
+        }
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "recovery"],
+                env={**os.environ, **env},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    def ask(self, path: str) -> httpx.Response | None:
+        try:
+            return httpx.get(f"http://{ports.HOST}:{self.port}{path}")
+        except httpx.HTTPError:
+            return None
+
+    def metric(self, name: str) -> float:
+        answer = self.ask("/metrics")
+        lines = answer.text.splitlines() if answer else []
+        found = [float(line.split()[-1]) for line in lines if line.startswith(name)]
+        return sum(found)
+
+    def leads(self) -> bool:
+        return self.metric("courant_recovery_leads") == 1
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def wait(done: Callable[[], bool], seconds: float = SECONDS) -> float:
+    began = time.monotonic()
+    while not done():
+        assert time.monotonic() - began < seconds, "it never came"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def test_what_a_group_has_not_committed_it_has_not_read(stack: Stack) -> None:
+    places = stack.log.committed(rules.ORDERS)
+    assert {each.topic for each in places} == rules.ORDERS.keys()
+    assert set(places.values()) == {0}
+    name = rules.ORDERS[PERSISTED]
+    consumer = Consumer({"bootstrap.servers": stack.bootstrap, "group.id": name})
+    consumer.commit(offsets=[TopicPartition(PERSISTED, 2, 7)], asynchronous=False)
+    consumer.close()
+    committed = {
+        each.number: at
+        for each, at in stack.log.committed(rules.ORDERS).items()
+        if each.topic == PERSISTED
+    }
+    assert committed == {0: 0, 1: 0, 2: 7, 3: 0, 4: 0, 5: 0}
+
+
+def test_it_marks_lifts_the_hold_sweeps_and_another_leads_after_a_kill(
+    stack: Stack, tmp_path: Path
+) -> None:
+    with ExitStack() as ending:
+        both = [Process(stack, tmp_path / f"{number}.log") for number in (1, 2)]
+        for each in both:
+            ending.callback(each.end)
+        wait(lambda: any(each.leads() for each in both))
+        # The server was never seen: the hold is raised, and lifted after lease and margin.
+        wait(lambda: stack.ask("SELECT stands FROM holds") == [(False,)])
+        [(marked,)] = stack.ask("SELECT count(DISTINCT topic) FROM marks")
+        assert marked == len(rules.MARKED)
+        stack.row(1)
+        wait(lambda: stack.orders() == 1, seconds=5)
+
+        wait(lambda: all((answer := each.ask("/readyz")) and answer.is_success for each in both))
+        assert [each.leads() for each in both].count(True) == 1
+        leader, other = sorted(both, key=Process.leads, reverse=True)
+        leader.process.kill()
+        stack.row(2)
+        took = wait(lambda: stack.orders() == 2)
+        assert took < 30
+        assert other.leads()
+
+        other.process.terminate()
+        assert other.process.wait(25) == 0
+
+
+def test_heartbeats_come_signed_through_the_public_door(stack: Stack, tmp_path: Path) -> None:
+    before = len(stack.beats)
+    with ExitStack() as ending:
+        ending.callback(Process(stack, tmp_path / "log").end)
+        wait(lambda: len(stack.beats) > before)
+    path, body, signature = stack.beats[-1]
+    assert path == "/receipts/heartbeat"
+    assert signature == keyed_hash(HASH_KEY.encode(), b"heartbeat", body).hex()
+    at = datetime.fromisoformat(json.loads(body)["at"])
+    assert abs(datetime.now(UTC) - at) < timedelta(minutes=1)
+
+
+def test_places_are_told_again_after_the_broker_was_killed(stack: Stack) -> None:
+    before = stack.log.committed(rules.ORDERS)
+    stack.broker.kill()
+    stack.broker.start()
+    stack.broker.wait_ready()
+
+    def told() -> bool:
+        try:
+            return stack.log.committed(rules.ORDERS) == before
+        except Unavailable:
+            return False
+
+    wait(told)
+
+
+def test_groups_are_named_as_the_deliverer_names_them() -> None:
+    assert rules.ORDERS[PERSISTED] == "courant.deliverer.persisted.email.normal"
+    assert group("saver", topics.DELIVERY) == f"courant.saver.{DELIVERY}"

@@ -1,0 +1,354 @@
+"""Every sweep on a real PostgreSQL: what it finds, and what it must leave alone."""
+
+# ruff: noqa: E501  (the table of mistakes is one)
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+import mistakes
+from courant.directory import Template
+from courant.errors import Unavailable
+from courant.testing.builders import DELIVERY, NOW, PERSISTED, RECEIPTS
+from courant.testing.kafka import FakeProducer
+from courant.topics import Channel, Positions
+from recovery import rules, store, sweeps
+from recovery.published import Published
+from recovery.sweeps import SWEEPS, Tools
+from recovery_hand import Hand
+
+GRACE = timedelta(seconds=30)
+BY_NAME = {each.name: each for each in SWEEPS}
+
+
+@pytest.fixture
+def hand(engine: Engine) -> Hand:
+    return Hand(engine)
+
+
+def sweep(hand: Hand, name: str, places: Positions | None = None) -> list[tuple[str, int, str]]:
+    """Run one sweep, and give all that was ever written."""
+    tools = Tools(hand.producer, directory(), places or {}, GRACE)
+    sweeps.sweep(BY_NAME[name], hand.store, tools)
+    return hand.written()
+
+
+def directory() -> Published:
+    found = Published()
+    for version, hours, resend in ((3, 72, True), (4, 2, True), (5, 72, False)):
+        found.put(
+            Template(
+                id=UUID(int=9),
+                version=version,
+                service_id=UUID(int=7),
+                channel=Channel.EMAIL,
+                name="n",
+                subject="s",
+                body="b",
+                created_at=NOW,
+                valid_for_hours=hours,
+                resend_unknown=resend,
+            )
+        )
+    found.read_at = 0.0
+    return found
+
+
+def order(number: int) -> tuple[str, int, str]:
+    return (PERSISTED, number, "")
+
+
+def decision(number: int, move: str) -> tuple[str, int, str]:
+    return (DELIVERY, number, move)
+
+
+def all_folded(hand: Hand) -> None:
+    """Marks of the last minutes, a heartbeat every five seconds, all of it folded."""
+    for at in range(200, 0, -5):
+        hand.mark(RECEIPTS, at, 200 - at)
+    hand.mark(DELIVERY, 1, 7)
+    hand.place(DELIVERY, 7)
+    hand.place(RECEIPTS, 200)
+
+
+# due
+
+
+def test_what_waited_for_its_time_is_ordered_once_it_has_come(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    hand.row(2, issued_at="ago(60)", not_before="ago(-60)")  # not yet
+    hand.row(3, issued_at="ago(60)")  # its order waits
+    hand.row(4, issued_at="ago(1)", not_before="ago(60)")  # it was ordered since
+    hand.row(5, "claimed", issued_at="ago(60)", not_before="ago(1)")
+    assert sweep(hand, "due") == [order(1)]
+    assert sweep(hand, "due") == [order(1)]
+
+
+def test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    hand.world.kafka.refusals = 1
+    with pytest.raises(Unavailable):
+        sweep(hand, "due")
+    hand.producer = FakeProducer(hand.world.kafka)  # and its process died
+    assert sweep(hand, "due") == [order(1)]
+
+
+def test_a_sweep_runs_on_while_it_finds_its_limit(hand: Hand) -> None:
+    for number in range(1, 6):
+        hand.row(number, issued_at="ago(60)", not_before="ago(1)")
+    tools = Tools(hand.producer, directory(), {}, GRACE)
+    assert sweeps.sweep(replace(BY_NAME["due"], limit=2), hand.store, tools) == 5
+    assert hand.written() == [order(number) for number in range(1, 6)]
+
+
+def test_a_row_that_another_is_at_work_on_is_left_to_it(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    with hand.engine.begin() as other:
+        other.exec_driver_sql("SELECT FROM notifications FOR UPDATE")
+        assert sweep(hand, "due") == []
+    assert sweep(hand, "due") == [order(1)]
+
+
+@pytest.mark.parametrize("scope", ["rebuild", "all"])
+def test_under_a_hold_no_sweep_runs(hand: Hand, scope: str) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    hand.hold(scope=scope)
+    with pytest.raises(Unavailable, match="on hold"):
+        sweep(hand, "due")
+    hand.ask("UPDATE holds SET stands = false")
+    assert sweep(hand, "due") == [order(1)]
+
+
+def test_a_stop_of_one_lane_stops_no_sweep(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    hand.hold(scope="lane:bulk")
+    assert sweep(hand, "due") == [order(1)]
+
+
+def test_another_server_raises_the_hold_before_it_is_swept(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    hand.ask("UPDATE servers SET id = 'the one before'")
+    with pytest.raises(Unavailable, match="on hold"):
+        sweep(hand, "due")
+    assert hand.ask("SELECT scope, stands FROM holds") == [("rebuild", True)]
+
+
+# replay-created
+
+
+def test_an_order_is_lost_when_its_readers_have_passed_it(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(100)")
+    hand.row(2, issued_at="ago(30)")  # its saver may have died, and is not back yet
+    hand.row(3, issued_at="ago(100)", lane="'bulk'")  # of that lane nothing is known
+    hand.row(4, issued_at="ago(100)", not_before="ago(50)")  # is due, not lost
+    hand.mark(PERSISTED, 1, 5)
+    hand.mark("persisted.email.bulk", 1, 5)
+    places = hand.place(PERSISTED, 5) | {next(iter(hand.place("persisted.email.bulk", 9))): 4}
+    assert sweep(hand, "replay-created", places) == [order(1)]
+    assert sweep(hand, "replay-created", places) == [order(1)]
+
+
+def test_what_waits_in_a_backlog_is_not_ordered_again(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(100)")
+    hand.row(2, issued_at="ago(300)")
+    hand.mark(PERSISTED, 200, 3, 1)
+    hand.mark(PERSISTED, 1, 5, 9)
+    places = hand.place(PERSISTED, 5, 8)  # one record of one partition is not read yet
+    assert sweep(hand, "replay-created", places) == [order(2)]
+
+
+def test_a_topic_that_was_made_anew_proves_nothing_by_its_old_marks(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(100)")
+    hand.mark(PERSISTED, 1, 5)
+    hand.ask("UPDATE marks SET topic_id = gen_random_uuid()")
+    assert sweep(hand, "replay-created", hand.place(PERSISTED, 5)) == []
+
+
+def test_a_partition_without_a_place_is_read_from_0(hand: Hand) -> None:
+    hand.row(1, issued_at="ago(100)")
+    hand.mark(PERSISTED, 1, 5, 0)
+    assert sweep(hand, "replay-created", hand.place(PERSISTED, 5)) == [order(1)]
+    hand.row(2, issued_at="ago(100)")
+    hand.ask("UPDATE marks SET ends = '{5, 1}'")
+    assert sweep(hand, "replay-created", hand.place(PERSISTED, 5)) == [order(1)]
+
+
+# never started
+
+
+def test_what_was_claimed_and_never_started_is_freed(hand: Hand) -> None:
+    all_folded(hand)
+    old = {"issued_at": "ago(90)", "attempt": "2"}
+    hand.row(1, "claimed", lease_until="ago(10)", **old)
+    hand.row(2, "claimed", lease_until="ago(-10)", **old)  # still held
+    hand.row(3, "claimed", lease_until="ago(10)", **old)  # in a call
+    hand.row(4, "claimed", lease_until="ago(10)", **old)  # in a call of an earlier attempt
+    hand.call(1, {3: 2, 4: 1})
+    freed = [decision(1, "freed/2"), decision(4, "freed/2")]
+    assert sweep(hand, "never-started") == freed
+    assert sweep(hand, "never-started") == freed  # until that is folded
+
+
+def test_nothing_is_freed_while_a_started_may_be_unread(hand: Hand) -> None:
+    hand.row(1, "claimed", lease_until="ago(10)", issued_at="ago(90)", attempt="2")
+    hand.mark(DELIVERY, 20, 5)
+    hand.mark(DELIVERY, 1, 7)
+    hand.place(DELIVERY, 6)
+    assert sweep(hand, "never-started") == []
+    hand.place(DELIVERY, 7)
+    assert sweep(hand, "never-started") == [decision(1, "freed/2")]
+
+
+# unknown
+
+
+def claimed_in_calls(hand: Hand) -> None:
+    old = {"issued_at": "ago(190)", "attempt": "2"}
+    hand.row(1, "claimed", lease_until="ago(60)", **old)
+    hand.row(2, "claimed", lease_until="ago(60)", template_version="5", **old)
+    hand.row(3, "claimed", lease_until="ago(20)", **old)  # its grace is not over
+    hand.row(4, "claimed", lease_until="ago(60)", **old)  # in no call
+    hand.row(5, "sending", lease_until="ago(60)", **old)  # its receipt came
+    hand.call(1, {1: 2, 2: 2, 3: 2, 5: 2})
+
+
+def test_an_unknown_outcome_is_resolved_after_the_grace(hand: Hand) -> None:
+    claimed_in_calls(hand)
+    all_folded(hand)
+    resolved = [decision(1, "resent/2"), decision(2, "abandoned/2")]
+    assert sweep(hand, "unknown") == resolved
+    assert sweep(hand, "unknown") == resolved
+
+
+def test_nothing_is_resolved_while_receipts_are_not_folded(hand: Hand) -> None:
+    claimed_in_calls(hand)
+    all_folded(hand)
+    hand.place(RECEIPTS, 200 - 50)  # those of the last 50 s are not
+    assert sweep(hand, "unknown") == []
+    hand.place(RECEIPTS, 200 - 25)  # a lease of 60 s ago and a grace of 30 s end before that
+    assert len(sweep(hand, "unknown")) == 2
+
+
+@pytest.mark.parametrize(
+    ("gap", "resolved"),
+    [((120, 100), 2), ((80, 60), 2), ((60, 40), 2), ((45, 25), 0), ((20, 1), 0)],
+)
+def test_a_gap_in_which_no_receipt_could_come_begins_the_grace_anew(
+    hand: Hand, gap: tuple[int, int], resolved: int
+) -> None:
+    claimed_in_calls(hand)
+    all_folded(hand)
+    first, last = gap
+    ends = f"UPDATE marks SET ends = ARRAY[{200 - first}] WHERE topic = 'receipts'"
+    hand.ask(f"{ends} AND at BETWEEN now() - interval '{first} s' AND now() - interval '{last} s'")
+    assert len(sweep(hand, "unknown")) == resolved
+
+
+def test_nothing_is_resolved_before_there_are_marks_of_a_whole_grace(hand: Hand) -> None:
+    claimed_in_calls(hand)
+    all_folded(hand)
+    hand.ask("DELETE FROM marks WHERE at < now() - interval '25 s'")
+    assert sweep(hand, "unknown") == []
+
+
+# unanswered, expired
+
+
+def test_what_had_no_receipt_for_three_days_is_a_temporary_failure(hand: Hand) -> None:
+    all_folded(hand)
+    day = 86_400
+    hand.row(1, "sending", state_at=f"ago({3 * day + 60})", issued_at=f"ago({4 * day})")
+    hand.row(2, "sending", state_at=f"ago({3 * day - 60})", issued_at=f"ago({4 * day})")
+    hand.row(3, "delivered", state_at=f"ago({4 * day})", issued_at=f"ago({4 * day})")
+    assert sweep(hand, "unanswered") == [decision(1, "unanswered/0")]
+    assert sweep(hand, "unanswered") == [decision(1, "unanswered/0")]
+
+
+def test_what_was_not_sent_in_time_expires(hand: Hand) -> None:
+    all_folded(hand)
+    hour = 3600
+    old = {"issued_at": f"ago({80 * hour})", "accepted_at": f"ago({80 * hour})"}
+    hand.row(1, **old)
+    hand.row(2, **old, scheduled_for=f"ago({70 * hour})")  # its time came later
+    hand.row(3, **(old | {"accepted_at": f"ago({71 * hour})"}))
+    hand.row(4, **(old | {"accepted_at": f"ago({3 * hour})"}), template_version="4")
+    hand.row(5, **(old | {"accepted_at": f"ago({1 * hour})"}), template_version="4")
+    hand.row(6, "sent", **old)
+    expired = [decision(1, "expired/0"), decision(4, "expired/0")]
+    assert sweep(hand, "expired") == expired
+    assert sweep(hand, "expired") == expired
+
+
+# mistakes
+
+
+def gap_of_20_s(hand: Hand) -> None:
+    test_a_gap_in_which_no_receipt_could_come_begins_the_grace_anew(hand, (45, 25), 0)
+
+
+def held(hand: Hand) -> None:
+    test_under_a_hold_no_sweep_runs(hand, "rebuild")
+
+
+DUE, LOST = (
+    test_what_waited_for_its_time_is_ordered_once_it_has_come,
+    test_an_order_is_lost_when_its_readers_have_passed_it,
+)
+FREED, EXPIRED = (
+    test_what_was_claimed_and_never_started_is_freed,
+    test_what_was_not_sent_in_time_expires,
+)
+RESOLVED = test_an_unknown_outcome_is_resolved_after_the_grace
+
+# Where, in which name, the right words, the wrong ones; and the test that must see it.
+Mistake: TypeAlias = tuple[Any, str, str, str, Callable[[Hand], None]]
+# fmt: off
+MISTAKES: dict[str, Mistake] = {
+    "due before its time": (store, "DUE", "AND n.not_before <= now()", "", DUE),
+    "due again and again": (store, "DUE", "n.issued_at < n.not_before", "true", DUE),
+    "what is claimed is due": (store, "DUE", "n.state = 'created'", "true", DUE),
+    "backlog ordered again": (store, "COMMITTED", "e.ends > coalesce(p.next, 0)", "false", test_what_waits_in_a_backlog_is_not_ordered_again),
+    "places without a topic's id": (store, "COMMITTED", "p.topic_id = m.topic_id AND ", "", test_a_topic_that_was_made_anew_proves_nothing_by_its_old_marks),
+    "a partition without a place passed": (store, "COMMITTED", "coalesce(p.next, 0)", "p.next", test_a_partition_without_a_place_is_read_from_0),
+    "all lanes by one lane's mark": (store, "UNCLAIMED", "AND n.lane = %(lane)s", "", LOST),
+    "scheduled ordered as lost": (store, "UNCLAIMED", "AND coalesce(n.not_before <= n.issued_at, true)", "", LOST),
+    "no wait for a saver": (sweeps, "lost_orders", "until - ORDER_WAIT", "until", LOST),
+    "freed": (store, "UNSTARTED", "NOT \n", "\n", FREED),
+    "not freed after an earlier call": (store, "UNSTARTED", "AND e.attempt = n.attempt", "", FREED),
+    "freed before the lease is over": (store, "UNSTARTED", "n.lease_until < %(before)s", "true", FREED),
+    "freed again and again": (store, "UNSTARTED", "AND n.issued_at < %(delivery)s", "", FREED),
+    "freed while delivery is not folded": (store, "FOLDED", "e.ends > coalesce(p.next, 0)", "false", test_nothing_is_freed_while_a_started_may_be_unread),
+    "resolved while it is in no call": (store, "UNRESOLVED", "AND  \n", "AND true OR \n", RESOLVED),
+    "resolved without a grace": (rules, "silent_before", "receipts - grace if", "receipts if", RESOLVED),
+    "gaps of no account": (rules, "silent_before", "since and since + grace < receipts", "since", gap_of_20_s),
+    "unfolded receipts of no account": (store, "FOLDED", "e.ends > coalesce(p.next, 0)", "false", test_nothing_is_resolved_while_receipts_are_not_folded),
+    "the policy of no account": (rules, "resolve", "or template.resend_unknown", "or True", RESOLVED),
+    "unanswered too early": (store, "UNANSWERED", "AND n.state_at < %(before)s", "", test_what_had_no_receipt_for_three_days_is_a_temporary_failure),
+    "scheduled expired": (store, "EXPIRED", "n.scheduled_for, ", "", EXPIRED),
+    "template's time of no account": (store, "EXPIRED", "make_interval(hours => s.hours), ", "", EXPIRED),
+    "not noted": (store, "ISSUED", "WHERE id =", "WHERE false AND id =", FREED),
+    "noted before it is written": (sweeps, "bite", "tools.producer.flush()", "rows.issued([row.id for row in found]); rows.run('COMMIT'); tools.producer.flush()", test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again),
+    "one bite": (sweeps, "sweep", "range(BITES_MAX)", "range(1)", test_a_sweep_runs_on_while_it_finds_its_limit),
+    "swept under a hold": (store, "STOPPED", "WHERE stands AND", "WHERE false AND", held),
+    "every stop stops": (store, "STOPPED", "scope IN ('rebuild', 'all')", "true", test_a_stop_of_one_lane_stops_no_sweep),
+    "server not recognised": (store, "recognise", "cursor.rowcount", "False", test_another_server_raises_the_hold_before_it_is_swept),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_tests_see_the_mistake(
+    mistake: str, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *where, test = MISTAKES[mistake]
+    mistakes.replace(monkeypatch, *where)
+    for name, each in BY_NAME.items():
+        overdue = getattr(sweeps, each.overdue.__name__)
+        monkeypatch.setitem(BY_NAME, name, replace(each, overdue=overdue))
+    with pytest.raises((AssertionError, pytest.fail.Exception, Unavailable)):
+        test(hand)

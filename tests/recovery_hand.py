@@ -1,0 +1,119 @@
+"""A hand in a real PostgreSQL, for tests of recovery: rows, marks, places as a story needs them."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from courant import clock, contracts, ids
+from courant.database import DAILY, day_sql
+from courant.testing import builders
+from courant.testing.builders import notification
+from courant.testing.kafka import FakeProducer
+from courant.testing.world import World
+from courant.topics import Partition, family
+from recovery.store import PostgresStore
+
+TABLES = ["notifications", "events", "calls", "positions", "marks", "holds"]
+TABLES += ["idempotency", "aliases", "directory", "servers"]
+TODAY = ids.day_at(clock.now())
+DAY = TODAY - 4
+"""The day of the rows' ids: so long ago that anything may have become of them."""
+
+
+def id_of(number: int) -> UUID:
+    return UUID(int=ids.first_of(DAY).int + number)
+
+
+def number_of(id: UUID) -> int:
+    return id.int - id_of(0).int
+
+
+class Hand:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.world = World()
+        self.producer = FakeProducer(self.world.kafka)
+        for table in TABLES:
+            self.ask(f"DELETE FROM {table}")
+        for table in DAILY:
+            if self.ask(f"SELECT to_regclass('{table}_{DAY}')") == [(None,)]:
+                self.ask(day_sql(table, DAY))
+        self.connection = engine.connect()
+        self.store = PostgresStore(self.connection)
+        with self.store.transaction() as cursor:  # this server is known: no hold stands
+            cursor.execute("SELECT")
+        self.store.lift(timedelta())
+        self.ask("DELETE FROM holds")
+
+    def ask(self, sql: str, **values: Any) -> list[Any]:
+        with self.engine.begin() as connection:
+            result = connection.execute(text(sql), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def row(self, number: int, state: str = "created", **columns: str) -> None:
+        """Put a row there; each column's value is SQL, and `ago(n)` is n seconds ago."""
+        made = notification(number)
+        values = {
+            "id": f"'{id_of(number)}'",
+            "service_id": f"'{made.service_id}'",
+            "key_id": f"'{made.key_id}'",
+            "key_type": "'normal'",
+            "template_id": f"'{made.template_id}'",
+            "template_version": "3",
+            "channel": "'email'",
+            "lane": "'normal'",
+            "recipient_hash": "''",
+            "sealed": "''",
+            "accepted_at": "now()",
+            "state": f"'{state}'",
+            **{name: ago(value) for name, value in columns.items()},
+        }
+        names, given = ", ".join(values), ", ".join(values.values())
+        self.ask(f"INSERT INTO notifications ({names}) VALUES ({given})")
+
+    def call(self, call: int, attempts: dict[int, int], at: str = "now()") -> None:
+        sql = f"INSERT INTO calls (id, notifications, attempts, at) VALUES (:id, :n, :a, {ago(at)})"
+        found = [id_of(each) for each in attempts]
+        self.ask(sql, id=UUID(int=call), n=found, a=list(attempts.values()))
+
+    def mark(self, topic: str, seconds: float, *ends: int) -> None:
+        """Say how far a topic was written so many seconds ago."""
+        partition = builders.partition(topic)
+        sql = f"INSERT INTO marks VALUES ({ago(f'ago({seconds})')}, :id, :family, :topic, :ends)"
+        self.ask(sql, id=partition.topic_id, family=family(topic), topic=topic, ends=list(ends))
+
+    def place(self, topic: str, *nexts: int) -> dict[Partition, int]:
+        """Say how far the saver has folded a topic; give it as the deliverer's places, too."""
+        for number, next in enumerate(nexts):
+            partition = builders.partition(topic, number)
+            sql = """INSERT INTO positions VALUES (:id, :number, :next)
+                ON CONFLICT (topic_id, partition) DO UPDATE SET next = excluded.next"""
+            self.ask(sql, id=partition.topic_id, number=number, next=next)
+        return {builders.partition(topic, number): next for number, next in enumerate(nexts)}
+
+    def hold(self, seconds: float = 0, scope: str = "rebuild") -> None:
+        at = ago(f"ago({seconds})")
+        sql = f"INSERT INTO holds (scope, reason, raised_at) VALUES (:scope, '', {at})"
+        self.ask(sql, scope=scope)
+
+    def written(self) -> list[tuple[str, int, str]]:
+        """Give all that was written: topic, number, and the move where one is decided."""
+        found = []
+        for partition, log in self.world.kafka.log.items():
+            for record in log:
+                move = ""
+                if partition.topic == builders.DELIVERY:
+                    told = contracts.decode_delivery(record.value)
+                    assert isinstance(told, contracts.Decided)
+                    move = f"{told.move}/{told.attempt}"
+                found.append((partition.topic, number_of(UUID(bytes=record.key)), move))
+        return sorted(found)
+
+
+def ago(value: str) -> str:
+    """Write `ago(n)` out in SQL."""
+    if not value.startswith("ago("):
+        return value
+    return f"now() - interval '{value[4:-1]} s'"

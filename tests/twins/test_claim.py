@@ -1,0 +1,232 @@
+"""The claim, asked of the fake store and of PostgreSQL; what the fake leaves out, of that alone."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from courant.errors import Unavailable
+from courant.lifecycle import State
+from courant.testing.builders import NOW, id_of, notification, number_of
+from courant.topics import Channel, Lane
+from deliverer import store
+from deliverer.store import PostgresStore
+from mistakes import replace
+from saver_twins import FakeTwin, PostgresTwin
+
+LEASE = timedelta(seconds=6)
+
+
+class Claims(Protocol):
+    """A store that gives claims, and a hand in it."""
+
+    def put(self, number: int, state: State, attempt: int) -> None: ...
+    def claim(self, *numbers: int) -> dict[int, int]: ...
+    def states(self) -> dict[int, str]: ...
+    def hold(self) -> None: ...
+    def lift(self) -> int: ...
+
+
+class FakeClaims(FakeTwin):
+    def claim(self, *numbers: int) -> dict[int, int]:
+        claimed = self.store.claim([id_of(number) for number in numbers])
+        return {number_of(id): attempt for id, attempt in claimed.items()}
+
+    def states(self) -> dict[int, str]:
+        return {number: state for number, state, *_ in self.rows()}
+
+    def hold(self) -> None:
+        with self.store.transaction() as tables:
+            tables.hold(NOW + timedelta(seconds=1000))
+
+    def lift(self) -> int:
+        with self.store.transaction() as tables:
+            tables.held = False
+        return self.store.tables.epoch
+
+
+class PostgresClaims(PostgresTwin):
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.deliverer = PostgresStore(engine, LEASE)
+
+    def claim(self, *numbers: int) -> dict[int, int]:
+        rows = self.deliverer.claim([id_of(n) for n in numbers], Channel.EMAIL, Lane.NORMAL)
+        return {number_of(row.id): row.attempt for row in rows}
+
+    def states(self) -> dict[int, str]:
+        return {number: state for number, state, *_ in self.rows()}
+
+    def hold(self, scope: str = "rebuild") -> None:
+        self.ask("INSERT INTO holds (scope, reason) VALUES (:scope, 'test')", scope=scope)
+
+    def lift(self) -> int:
+        self.ask("UPDATE holds SET stands = false")
+        [(epoch,)] = self.ask("SELECT max(epoch) FROM holds")
+        assert isinstance(epoch, int)
+        return epoch
+
+
+@pytest.fixture(params=["fake", "postgres"])
+def claims(request: pytest.FixtureRequest) -> Claims:
+    if request.param == "fake":
+        return FakeClaims()
+    return PostgresClaims(request.getfixturevalue("engine"))
+
+
+@pytest.fixture
+def real(engine: Engine) -> PostgresClaims:
+    return PostgresClaims(engine)
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_what_waits_is_claimed(claims: Claims, state: State) -> None:
+    claims.put(1, state, attempt=4)
+    assert claims.claim(1) == ({1: 5} if state == "created" else {})
+    assert claims.states() == {1: "claimed" if state == "created" else str(state)}
+
+
+def test_a_second_order_claims_nothing(claims: Claims) -> None:
+    claims.put(1, State.CREATED, attempt=0)
+    assert claims.claim(1) == {1: 1}
+    assert claims.claim(1) == {}
+
+
+def test_an_order_of_a_row_that_is_not_there_claims_nothing(claims: Claims) -> None:
+    claims.put(1, State.CREATED, attempt=0)
+    assert claims.claim(1, 2) == {1: 1}
+
+
+def test_nothing_is_claimed_under_a_hold_and_all_of_it_after(claims: Claims) -> None:
+    claims.put(1, State.CREATED, attempt=0)
+    claims.hold()
+    with pytest.raises(Unavailable):
+        claims.claim(1)
+    assert claims.states() == {1: "created"}
+    assert claims.lift() > 1
+    assert claims.claim(1).keys() == {1}
+
+
+def test_an_attempt_is_higher_than_any_from_before_a_hold(claims: Claims) -> None:
+    claims.put(1, State.CREATED, attempt=7)
+    claims.hold()
+    epoch = claims.lift()
+    assert claims.claim(1) == {1: epoch}
+
+
+@pytest.mark.parametrize("scope", ["rebuild", "all", "channel:email", "lane:normal"])
+def test_a_stop_of_all_the_channel_or_the_lane_keeps_the_orders(
+    real: PostgresClaims, scope: str
+) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    real.hold(scope)
+    with pytest.raises(Unavailable, match=scope):
+        real.claim(1)
+    assert real.states() == {1: "created"}
+
+
+@pytest.mark.parametrize("scope", ["channel:sms", "lane:bulk", f"service:{UUID(int=8)}"])
+def test_a_stop_of_something_else_stops_nothing(real: PostgresClaims, scope: str) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    real.hold(scope)
+    assert real.claim(1).keys() == {1}
+
+
+def test_a_stopped_services_rows_are_passed_over_and_the_others_sent(real: PostgresClaims) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    real.put(2, State.CREATED, attempt=0)
+    real.hold(f"service:{UUID(int=7)}")
+    real.ask(
+        "UPDATE notifications SET service_id = :id WHERE id = :row", id=UUID(int=9), row=id_of(2)
+    )
+    assert real.claim(1, 2).keys() == {2}
+    assert real.states() == {1: "created", 2: "claimed"}
+
+
+@pytest.mark.parametrize(("when", "claimed"), [("+ interval '1 min'", False), ("", True)])
+def test_what_is_not_due_is_not_claimed(real: PostgresClaims, when: str, claimed: bool) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    real.ask(f"UPDATE notifications SET not_before = now() {when}")
+    assert bool(real.claim(1)) is claimed
+
+
+def test_a_server_that_was_not_seen_before_claims_nothing_and_raises_the_hold(
+    real: PostgresClaims,
+) -> None:
+    real.put(1, State.CREATED, attempt=3)
+    seen = real.ask("DELETE FROM servers RETURNING id")
+    for _ in range(2):  # by itself at first, by the hold that it raised then
+        with pytest.raises(Unavailable):
+            real.claim(1)
+    assert real.states() == {1: "created"}
+    assert real.ask("SELECT scope, stands FROM holds") == [("rebuild", True)]
+    assert real.ask("SELECT id FROM servers") == seen
+    epoch = real.lift()
+    assert real.claim(1) == {1: epoch}
+
+
+def test_a_claim_is_told_in_the_timeline_and_has_a_lease(real: PostgresClaims) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    real.claim(1)
+    told = real.ask("SELECT attempt, made FROM events WHERE move = 'claimed'")
+    assert told == [(1, True)]
+    [(lease, since)] = real.ask(
+        "SELECT lease_until - now() <= interval '6 s' AND lease_until > now(), "
+        "state_at > now() - interval '5 s' FROM notifications"
+    )
+    assert (lease, since) == (True, True)
+
+
+def test_rows_come_in_the_orders_order_with_what_is_needed_to_send(real: PostgresClaims) -> None:
+    for number in (1, 2, 3):
+        real.put(number, State.CREATED, attempt=0)
+    rows = real.deliverer.claim([id_of(n) for n in (3, 1, 2)], Channel.EMAIL, Lane.NORMAL)
+    assert [number_of(row.id) for row in rows] == [3, 1, 2]
+    assert [row.sealed for row in rows] == [notification(1).sealed] * 3
+    assert {(row.service_id, row.template_version, row.key_type) for row in rows} == {
+        (UUID(int=7), 3, "normal")
+    }
+
+
+def test_a_claim_looks_into_its_days_partition_alone(real: PostgresClaims) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    later = UUID(int=id_of(1).int + (86_400_000 << 80))
+    real.store.make_days({(later.int >> 80) // 86_400_000})
+    values = {
+        "ids": [id_of(1)], "low": id_of(1), "high": id_of(1), "lease": LEASE, "scopes": ["all"],
+    }  # fmt: skip
+    with real.engine.begin() as connection:
+        cursor = connection.connection.cursor()
+        cursor.execute(f"EXPLAIN {store.CLAIM}", values)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    scanned = {word for word in plan.split() if word.startswith("notifications_")}
+    days = {word.split("_")[1] for word in scanned if word.split("_")[1].isdigit()}
+    assert days == {str((id_of(1).int >> 80) // 86_400_000)}
+
+
+Asked = Callable[[PostgresClaims], None]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "question"),
+    [
+        ("AND {state}", "", lambda real: test_only_what_waits_is_claimed(real, State.DELIVERED)),
+        ("greatest(n.attempt + 1, gate.epoch)", "n.attempt + 1",
+         test_an_attempt_is_higher_than_any_from_before_a_hold),
+        ("AND gate.held IS NULL", "", test_nothing_is_claimed_under_a_hold_and_all_of_it_after),
+        ("gate.known AND", "",
+         test_a_server_that_was_not_seen_before_claims_nothing_and_raises_the_hold),
+        ("AND coalesce(n.not_before <= now(), true)", "",
+         lambda real: test_what_is_not_due_is_not_claimed(real, "+ interval '1 min'", False)),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_claim_is_seen(
+    real: PostgresClaims, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, question: Asked
+) -> None:
+    right = right.format(state="n.state IN ('created')")
+    replace(monkeypatch, store, "CLAIM", right, wrong)
+    with pytest.raises(AssertionError):
+        question(real)

@@ -1,0 +1,313 @@
+# ruff: noqa: E501  (a table is a table)
+"""What became of a send, by what the client got. The expected outcomes stand here literally."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from botocore import exceptions
+from botocore.httpsession import HTTPClientError
+from botocore.parsers import ResponseParserError
+from botocore.stub import Stubber
+from urllib3.exceptions import SSLError as Urllib3SSLError
+
+from courant.contracts import KeyType, Outcome
+from courant.testing.builders import NOW, id_of
+from deliverer.calls import (
+    Accepted,
+    Apart,
+    Call,
+    Claimed,
+    Deferred,
+    Entry,
+    Mail,
+    Rejected,
+    Said,
+    Text,
+    Throttled,
+    Trouble,
+    Unknown,
+)
+from deliverer.pool import Provider
+from deliverer.providers import aws
+from deliverer.providers.errors import Api, said_of
+from deliverer.providers.ses import Ses
+from deliverer.providers.sms import EndUserMessaging, Sns
+
+UNLUCKY = "ana@example.org"
+
+
+@pytest.fixture(autouse=True)
+def account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "ca-central-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def entry(number: int, message: Mail | Text) -> Entry:
+    row = Claimed(
+        id_of(number), 3, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW
+    )  # fmt: skip
+    to = UNLUCKY if isinstance(message, Mail) else "+16132532222"
+    return Entry(row, "Us <us@example.ca>", None, to, message, 1000)
+
+
+def mails(count: int) -> Call:
+    mail = Mail("Subject", "text", "<p>text</p>", '{"s":"Subject"}')
+    return Call(UUID(int=1), tuple(entry(number, mail) for number in range(count)))
+
+
+TEXT = Call(UUID(int=1), (entry(1, Text("hello")),))
+
+
+@contextmanager
+def stubbed(service: str) -> Iterator[tuple[Any, Stubber]]:
+    client = aws.client(service, 1, 1, 1)
+    with Stubber(client) as stub:
+        yield client, stub
+    client.close()
+
+
+def gone(operation: str) -> Callable[..., Said]:
+    """Give how a provider takes an error answer to one message."""
+
+    def ask(code: str, http: int, message: str, reason: str | None) -> Said:
+        made: dict[str, tuple[str, Callable[[Any], Provider]]] = {
+            "send_email": ("sesv2", lambda client: Ses(client, None)),
+            "send_text_message": (
+                "pinpoint-sms-voice-v2",
+                lambda client: EndUserMessaging(client, None),
+            ),
+            "publish": ("sns", Sns),
+        }
+        service, provider = made[operation]
+        with stubbed(service) as (client, stub):
+            stub.add_client_error(
+                operation,
+                code,
+                message,
+                http,
+                modeled_fields={"Reason": reason} if reason else None,
+            )
+            [said] = provider(client).send(mails(1) if operation == "send_email" else TEXT)
+            assert isinstance(said, Said)
+            return said
+
+    return ask
+
+
+SES, SMS, SNS = "send_email", "send_text_message", "publish"
+DAILY = "Daily message quota exceeded."
+FAST = "Maximum sending rate exceeded."
+OPTED = "Phone number is opted out"
+UNSUPPORTED = Outcome.UNSUPPORTED
+FIVE_MINUTES = timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(("operation", "code", "http", "message", "reason", "expected"), [
+    (SES, "TooManyRequestsException", 429, DAILY, None, Trouble),
+    (SES, "TooManyRequestsException", 429, FAST, None, Throttled),
+    (SES, "TooManyRequestsException", 429, "something new", None, Throttled),
+    (SES, "ThrottlingException", 400, FAST, None, Throttled),
+    (SES, "Throttling", 400, FAST, None, Throttled),
+    (SES, "429", 429, "", None, Throttled),
+    (SES, "LimitExceededException", 400, DAILY, None, Trouble),
+    (SES, "AccountSuspendedException", 400, "", None, Trouble),
+    (SES, "SendingPausedException", 400, "", None, Trouble),
+    (SES, "MailFromDomainNotVerifiedException", 400, "", None, Deferred("MailFromDomainNotVerifiedException", FIVE_MINUTES)),
+    (SES, "NotFoundException", 404, "Configuration set <x> does not exist.", None, Trouble),
+    (SES, "MessageRejected", 400, "Email address is not verified. The following: us@example.ca", None, Deferred("MessageRejected", FIVE_MINUTES)),
+    (SES, "MessageRejected", 400, f"Email address is not verified. The following: {UNLUCKY}", None, Rejected("MessageRejected")),
+    (SES, "MessageRejected", 400, "Illegal content", None, Rejected("MessageRejected")),
+    (SES, "BadRequestException", 400, "Missing final '@domain'", None, Rejected("BadRequestException")),
+    (SES, "AccessDeniedException", 403, "", None, Trouble),
+    (SES, "AccessDenied", 403, "", None, Trouble),
+    (SES, "UnrecognizedClientException", 403, "", None, Trouble),
+    (SES, "ExpiredToken", 400, "", None, Trouble),
+    (SES, "ExpiredTokenException", 403, "", None, Trouble),
+    (SES, "InvalidSignatureException", 403, "", None, Trouble),
+    (SES, "SignatureDoesNotMatch", 403, "", None, Trouble),
+    (SES, "MissingAuthenticationToken", 403, "", None, Trouble),
+    (SES, "ConflictException", 409, "", None, Deferred("ConflictException", blames=True)),
+    (SES, "418", 418, "", None, Deferred("418", blames=True)),
+    (SES, "InternalFailure", 500, "", None, Unknown("HTTP 500")),
+    (SES, "TooManyRequestsException", 503, FAST, None, Unknown("HTTP 503")),
+    (SMS, "ThrottlingException", 400, "", None, Throttled),
+    (SMS, "ServiceQuotaExceededException", 400, "", "MONTHLY_SPEND_LIMIT_REACHED_FOR_TEXT", Trouble),
+    (SMS, "ServiceQuotaExceededException", 400, "", "MESSAGES_PER_DAY", Trouble),
+    (SMS, "AccessDeniedException", 400, "", "ACCOUNT_DISABLED", Trouble),
+    (SMS, "AccessDeniedException", 400, "", None, Trouble),
+    (SMS, "ConflictException", 400, "", "DESTINATION_PHONE_NUMBER_OPTED_OUT",
+     Rejected("DESTINATION_PHONE_NUMBER_OPTED_OUT", Outcome.UNSENDABLE, OPTED)),
+    (SMS, "ConflictException", 400, "", "NO_ORIGINATION_IDENTITIES_FOUND", Rejected("NO_ORIGINATION_IDENTITIES_FOUND", UNSUPPORTED)),
+    (SMS, "ConflictException", 400, "", "DESTINATION_PHONE_NUMBER_NOT_VERIFIED", Rejected("DESTINATION_PHONE_NUMBER_NOT_VERIFIED", UNSUPPORTED)),
+    (SMS, "ConflictException", 400, "", "DESTINATION_COUNTRY_BLOCKED_BY_PROTECT_CONFIGURATION",
+     Rejected("DESTINATION_COUNTRY_BLOCKED_BY_PROTECT_CONFIGURATION", UNSUPPORTED)),
+    (SMS, "ValidationException", 400, "", "PRICE_OVER_THRESHOLD", Rejected("PRICE_OVER_THRESHOLD", UNSUPPORTED)),
+    (SMS, "ValidationException", 400, "", "DESTINATION_COUNTRY_BLOCKED", Rejected("DESTINATION_COUNTRY_BLOCKED", UNSUPPORTED)),
+    (SMS, "ResourceNotFoundException", 400, "", None, Trouble),
+    (SMS, "InternalServerException", 500, "", None, Unknown("HTTP 500")),
+    (SNS, "InvalidParameter", 400, "x is not valid to publish to", None, Rejected("InvalidParameter")),
+    (SNS, "ParameterValueInvalid", 400, "", None, Rejected("ParameterValueInvalid")),
+    (SNS, "ValidationException", 400, "", None, Rejected("ValidationException")),
+    (SNS, "ValidationError", 400, "", None, Rejected("ValidationError")),
+    (SNS, "Throttling", 400, "", None, Throttled),
+    (SNS, "ThrottlingException", 400, "", None, Throttled),
+    (SNS, "AuthorizationError", 403, "", None, Trouble),
+    (SNS, "InvalidSecurity", 403, "", None, Trouble),
+    (SNS, "InvalidClientTokenId", 403, "", None, Trouble),
+    (SNS, "SignatureDoesNotMatch", 403, "", None, Trouble),
+    (SNS, "OptInRequired", 403, "", None, Trouble),
+    (SNS, "KMSDisabled", 400, "", None, Trouble),
+    (SNS, "InternalError", 500, "", None, Unknown("HTTP 500")),
+])  # fmt: skip
+def test_an_error_answer_is_what_the_table_says(
+    operation: str, code: str, http: int, message: str, reason: str | None, expected: Said | type
+) -> None:
+    said = gone(operation)(code, http, message, reason)
+    assert said == expected if not isinstance(expected, type) else type(said) is expected
+    assert UNLUCKY not in str(said)
+    assert "us@example.ca" not in str(said)
+
+
+URL = {"endpoint_url": "http://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (exceptions.ParamValidationError(report="x"), Rejected),
+        (exceptions.NoCredentialsError(), Trouble),
+        (exceptions.EndpointConnectionError(error="refused", **URL), Trouble),
+        (exceptions.ConnectTimeoutError(error="late", **URL), Trouble),
+        (exceptions.ProxyConnectionError(proxy_url="http://127.0.0.1:1", error="refused"), Trouble),
+        (exceptions.SSLError(error=Urllib3SSLError("certificate verify failed"), **URL), Trouble),
+        (exceptions.SSLError(error=Urllib3SSLError("bad handshake"), **URL), Trouble),
+        (exceptions.SSLError(error=Urllib3SSLError("record layer failure"), **URL), Unknown),
+        (exceptions.ReadTimeoutError(error="late", **URL), Unknown),
+        (exceptions.ConnectionClosedError(error="cut", **URL), Unknown),
+        (exceptions.ResponseStreamingError(error="cut"), Unknown),
+        (HTTPClientError(error="?"), Unknown),
+        (ResponseParserError("?"), Unknown),
+        (KeyError("PublishResult"), Unknown),
+        (RuntimeError("?"), Unknown),
+    ],
+)
+def test_what_raised_is_unknown_unless_it_certainly_never_left(
+    error: Exception, expected: type
+) -> None:
+    for api in Api:
+        assert type(said_of(api, error, [UNLUCKY])) is expected
+
+
+def bulk(stub: Stubber, *results: dict[str, str]) -> None:
+    stub.add_response("send_bulk_email", {"BulkEmailEntryResults": list(results)})
+
+
+def test_each_entry_of_a_bulk_call_has_its_own_outcome_in_order() -> None:
+    with stubbed("sesv2") as (client, stub):
+        bulk(stub, {"Status": "SUCCESS", "MessageId": "m-1"}, {"Status": "MESSAGE_REJECTED"})
+        said = Ses(client, None).send(mails(2))
+    assert said == [Accepted("m-1"), Rejected("MESSAGE_REJECTED")]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("MESSAGE_REJECTED", Rejected),
+        ("INVALID_PARAMETER", Rejected),
+        ("TRANSIENT_FAILURE", Deferred),
+        ("ACCOUNT_THROTTLED", Throttled),
+        ("ACCOUNT_SUSPENDED", Trouble),
+        ("ACCOUNT_SENDING_PAUSED", Trouble),
+        ("ACCOUNT_DAILY_QUOTA_EXCEEDED", Trouble),
+        ("CONFIGURATION_SET_SENDING_PAUSED", Trouble),
+        ("CONFIGURATION_SET_NOT_FOUND", Trouble),
+        ("TEMPLATE_NOT_FOUND", Trouble),
+        ("MAIL_FROM_DOMAIN_NOT_VERIFIED", Deferred),
+        ("INVALID_SENDING_POOL_NAME", Trouble),
+        ("FAILED", Deferred),
+        ("SOMETHING_NEW", Unknown),
+    ],
+)
+def test_a_bulk_entrys_status_is_what_the_table_says(status: str, expected: type) -> None:
+    with stubbed("sesv2") as (client, stub):
+        bulk(stub, {"Status": status}, {"Status": "SUCCESS", "MessageId": "m"})
+        said = Ses(client, None).send(mails(2))
+    assert [type(each) for each in said] == [expected, Accepted]
+
+
+@pytest.mark.parametrize(
+    "results",
+    [[], [{"Status": "SUCCESS", "MessageId": "m"}], [{"Status": "SUCCESS", "MessageId": "m"}] * 3],
+)
+def test_a_bulk_answer_of_another_length_is_unknown_for_all(results: list[dict[str, str]]) -> None:
+    with stubbed("sesv2") as (client, stub):
+        bulk(stub, *results)
+        said = Ses(client, None).send(mails(2))
+    assert [type(each) for each in said] == [Unknown, Unknown]
+
+
+def test_a_success_without_a_message_id_is_unknown() -> None:
+    with stubbed("sesv2") as (client, stub):
+        bulk(stub, {"Status": "SUCCESS"}, {"Status": "SUCCESS", "MessageId": "m"})
+        stub.add_response("send_email", {})
+        ses = Ses(client, None)
+        assert [type(each) for each in ses.send(mails(2))] == [Unknown, Accepted]
+        assert [type(each) for each in ses.send(mails(1))] == [Unknown]
+
+
+@pytest.mark.parametrize("code", ["BadRequestException", "MessageRejected", "SomethingNew"])
+def test_a_bulk_call_refused_for_its_content_is_tried_one_by_one(code: str) -> None:
+    with stubbed("sesv2") as (client, stub):
+        stub.add_client_error("send_bulk_email", code, "one of them", 400)
+        said = Ses(client, None).send(mails(3))
+    assert said == [Apart(code)] * 3
+
+
+def test_a_bulk_call_refused_for_its_account_is_not_taken_apart() -> None:
+    with stubbed("sesv2") as (client, stub):
+        stub.add_client_error("send_bulk_email", "AccountSuspendedException", "", 400)
+        stub.add_client_error("send_bulk_email", "TooManyRequestsException", FAST, 429)
+        ses = Ses(client, None)
+        assert [type(each) for each in ses.send(mails(2))] == [Trouble, Trouble]
+        assert [type(each) for each in ses.send(mails(2))] == [Throttled, Throttled]
+
+
+def test_our_tags_go_with_every_message() -> None:
+    tags = [
+        {"Name": "courant_id", "Value": str(id_of(0))},
+        {"Name": "courant_attempt", "Value": "3"},
+    ]
+    seen: list[dict[str, Any]] = []
+    with stubbed("sesv2") as (client, stub):
+        client.meta.events.register(
+            "provide-client-params.sesv2.*", lambda params, **_: seen.append(params)
+        )
+        bulk(stub, *[{"Status": "SUCCESS", "MessageId": "m"}] * 2)
+        stub.add_response("send_email", {"MessageId": "m"})
+        ses = Ses(client, "receipts")
+        ses.send(mails(2))
+        ses.send(mails(1))
+    assert seen[0]["BulkEmailEntries"][0]["ReplacementTags"] == tags
+    assert seen[1]["EmailTags"] == tags
+    assert [each["ConfigurationSetName"] for each in seen] == ["receipts"] * 2
+
+
+def test_the_client_makes_one_attempt_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "7")
+    client = aws.client("sesv2", 12, 2, 8)
+    config = client.meta.config
+    assert config.retries["total_max_attempts"] == 1
+    assert (config.connect_timeout, config.read_timeout) == (2, 8)
+    assert config.max_pool_connections == 12
+    client.close()
