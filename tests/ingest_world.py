@@ -243,7 +243,8 @@ class World:
         self.directory.put(msgspec.structs.replace(entry, number=known + 1))
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=BASE)
+        transport = httpx.ASGITransport(self.app)  # type: ignore[arg-type]  # a scope is only read
+        return httpx.AsyncClient(transport=transport, base_url=BASE)
 
     def call(self, method: str, path: str, **more: object) -> httpx.Response:
         """Call with a live key, unless headers say otherwise."""

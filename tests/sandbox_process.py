@@ -161,7 +161,7 @@ class Receiver:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/receipts"
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def of(self, message_id: str) -> list[Post]:

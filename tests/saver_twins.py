@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine, text
 
 from courant.contracts import Contract
+from courant.database import RECOGNISE
 from courant.lifecycle import State
 from courant.records import Batch, sift
 from courant.testing import builders
@@ -63,7 +64,8 @@ class PostgresTwin:
         self.store = PostgresStore(engine, timedelta(seconds=30))
         self.ask("DELETE FROM notifications; DELETE FROM events; DELETE FROM calls")
         self.ask("DELETE FROM positions; DELETE FROM holds; DELETE FROM marks")
-        self.ask("DELETE FROM idempotency; DELETE FROM aliases")
+        self.ask("DELETE FROM idempotency; DELETE FROM aliases; DELETE FROM servers")
+        self.ask(RECOGNISE)
 
     def ask(self, sql: str, **values: Any) -> list[Any]:
         with self.engine.begin() as connection:

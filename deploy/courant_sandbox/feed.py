@@ -85,6 +85,8 @@ class Feed:
         self._mark = ledger.path.with_suffix(".taken")
         self._admitted = self._marked = _mark(self._mark, ledger.size_bytes)
         self._behind = self._admitted < ledger.size_bytes
+        # At once: a process killed before anything was taken would else have nothing to tell.
+        self._write_mark()
         self._open: deque[Told] = deque()
         self._due: list[tuple[float, int, Event]] = []
         self._numbers = count()
@@ -225,10 +227,13 @@ class Feed:
             self._settle()
             if self._marked != written:
                 written = self._marked
-                part = self._mark.with_suffix(".part")
-                part.write_text(f"{written}\n")
-                part.replace(self._mark)
+                self._write_mark()
             await asyncio.sleep(MARK_EVERY_SECONDS)
+
+    def _write_mark(self) -> None:
+        part = self._mark.with_suffix(".part")
+        part.write_text(f"{self._marked}\n")
+        part.replace(self._mark)
 
 
 def _backoff(tries: int) -> float:

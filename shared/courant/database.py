@@ -17,8 +17,8 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from courant import ids
 from courant.errors import Refused, Unavailable
 
-WEATHER = ("08", "25006", "40", "53", "55P03", "57")
-"""SQLSTATEs, or their beginnings, that pass by themselves."""
+WEATHER = ("08", "25006", "40", "53", "55000", "55P03", "57")
+"""SQLSTATEs, or their beginnings, that pass by themselves; 55000 is a standby that was asked."""
 
 register_uuid()  # type: ignore[no-untyped-call]  # arrays of UUIDs, both ways
 
@@ -31,11 +31,10 @@ HOLD = """
 # The timeline is read from the log's file name: pg_control_checkpoint() shows that of the last
 # checkpoint, and told the old one for seconds after a promotion (seen on 18). The time of the start
 # tells a disk that was put back; as a number, since its text changes with the session's zone.
-RECOGNISE = """
-    INSERT INTO servers (id)
+FINGERPRINT = """
     SELECT concat_ws('/', system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
-        extract(epoch FROM pg_postmaster_start_time())) FROM pg_control_system()
-    ON CONFLICT DO NOTHING"""
+        extract(epoch FROM pg_postmaster_start_time())) FROM pg_control_system()"""
+RECOGNISE = f"INSERT INTO servers (id) {FINGERPRINT} ON CONFLICT DO NOTHING"
 
 
 def engine(url: str, service: str, connections: int) -> Engine:

@@ -142,8 +142,18 @@ FENCED = frozenset(move for move in Move if move.guard in {SAME, LAST})
 """A report of one of these that moves nothing came too late, which the timeline shows."""
 
 
-SHOWN = FENCED | frozenset(Note)
-"""What the timeline shows though it moves nothing."""
+def shows(move: Move | Note, attempt: int, reported: int) -> bool:
+    """Tell whether the timeline shows a report that moved nothing of a row at `attempt`.
+
+    That a message was sent is said twice, by the call and by its receipt: the second says no news.
+    """
+    return move in FENCED | set(Note) and not (move is Move.SENT and attempt == reported)
+
+
+def shown() -> str:
+    """Say the same in SQL, over a row `n` and a report `r`."""
+    names = quoted([*FENCED, *Note])
+    return f"r.move IN ({names}) AND NOT (r.move = '{Move.SENT}' AND n.attempt = r.attempt)"
 
 
 def condition() -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from contract.recorded import CASES, agrees, placed, request, wanted
+from ingest_recorded import CASES, agrees, placed, request, wanted
 from ingest_world import BASE, World
 
 

@@ -15,23 +15,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import UUID
 
+import faust
 import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from prometheus_client import REGISTRY
 from sqlalchemy import Engine, create_engine, text
 
 from courant import ids, migrate, topics
+from courant.contracts import Stat
 from courant.crypto import keyed_hash
 from courant.database import DAILY, day_sql
 from courant.errors import Unavailable
-from courant.kafka import ends, partitions
+from courant.kafka import KafkaProducer, ends, partitions
+from courant.records import Outgoing
+from courant.serve import Stop
 from courant.testing.builders import DELIVERY, PERSISTED
 from courant.topics import group
 from courant.topics_admin import admin, apply
 from courant_local import ports
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
-from recovery import rules
+from recovery import figures, rules
 from recovery.log import KafkaLog
 
 HASH_KEY = hashlib.sha256(b"a test's").hexdigest()
@@ -82,17 +87,17 @@ def stack() -> Iterator[Stack]:
         made = Stack(broker, broker.bootstrap, server.url, engine, log)
         for table in DAILY:
             made.ask(day_sql(table, ids.day_at(datetime.now(UTC))))
-        wait(lambda: leaders_known(made))
+        wait(lambda: all_known(made))
         with listening(made):
             yield made
         engine.dispose()
 
 
-def leaders_known(stack: Stack) -> bool:
+def all_known(stack: Stack) -> bool:
     try:
-        return bool(stack.log.ends(rules.MARKED))
+        return bool(stack.log.ends(rules.MARKED) and stack.log.committed(rules.ORDERS))
     except Unavailable:
-        return False  # the topics were just made
+        return False  # the topics, and the coordinator's own, were just made
 
 
 @contextmanager
@@ -223,6 +228,33 @@ def test_heartbeats_come_signed_through_the_public_door(stack: Stack, tmp_path: 
     assert signature == keyed_hash(HASH_KEY.encode(), b"heartbeat", body).hex()
     at = datetime.fromisoformat(json.loads(body)["at"])
     assert abs(datetime.now(UTC) - at) < timedelta(minutes=1)
+
+
+def test_what_a_stage_did_is_shown_for_the_last_minute(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 4.0  # a short minute
+    monkeypatch.setattr(figures, "MINUTE", timedelta(seconds=seconds))
+    monkeypatch.setattr(figures, "WINDOW", faust.TumblingWindow(seconds, expires=60.0))
+    monkeypatch.setattr(figures, "SHOW_SECONDS", 0.5)
+    producer, stop = KafkaProducer(stack.bootstrap, "test"), Stop()
+    thread = threading.Thread(target=figures.run, args=(stack.bootstrap, 1, stop))
+    thread.start()
+
+    def shown() -> float:
+        stat = Stat(stage="sent", lane="bulk", count=10, at=datetime.now(UTC))
+        for value in (stat.encode(), b"{"):  # what cannot be read stops nothing
+            producer.produce(Outgoing("stats", b"sent", value))
+        producer.flush()
+        labels = {"stage": "sent", "lane": "bulk"}
+        return REGISTRY.get_sample_value("courant_stage_minute_notifications", labels) or 0.0
+
+    try:
+        wait(lambda: shown() >= 100)  # ten a second at most: 40 records in a minute of 4 s
+        assert shown() <= 10 * 10 * seconds
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_places_are_told_again_after_the_broker_was_killed(stack: Stack) -> None:

@@ -327,7 +327,7 @@ MISTAKES: dict[str, Mistake] = {
     "resolved without a grace": (rules, "silent_before", "receipts - grace if", "receipts if", RESOLVED),
     "gaps of no account": (rules, "silent_before", "since and since + grace < receipts", "since", gap_of_20_s),
     "unfolded receipts of no account": (store, "FOLDED", "e.ends > coalesce(p.next, 0)", "false", test_nothing_is_resolved_while_receipts_are_not_folded),
-    "the policy of no account": (rules, "resolve", "or template.resend_unknown", "or True", RESOLVED),
+    "the policy of no account": (sweeps, "resolve", "or template.resend_unknown", "or True", RESOLVED),
     "unanswered too early": (store, "UNANSWERED", "AND n.state_at < %(before)s", "", test_what_had_no_receipt_for_three_days_is_a_temporary_failure),
     "scheduled expired": (store, "EXPIRED", "n.scheduled_for, ", "", EXPIRED),
     "template's time of no account": (store, "EXPIRED", "make_interval(hours => s.hours), ", "", EXPIRED),
@@ -349,6 +349,7 @@ def test_the_tests_see_the_mistake(
     mistakes.replace(monkeypatch, *where)
     for name, each in BY_NAME.items():
         overdue = getattr(sweeps, each.overdue.__name__)
-        monkeypatch.setitem(BY_NAME, name, replace(each, overdue=overdue))
+        write = getattr(sweeps, each.write.__name__, each.write)
+        monkeypatch.setitem(BY_NAME, name, replace(each, overdue=overdue, write=write))
     with pytest.raises((AssertionError, pytest.fail.Exception, Unavailable)):
         test(hand)

@@ -227,7 +227,9 @@ def test_a_message_over_40_mb_is_rejected(ses: Any) -> None:
 
 
 def test_a_stored_template_is_not_found(ses: Any) -> None:
-    stored = {"Content": {"Template": {"TemplateName": "stored", "TemplateData": "{}"}}}
+    stored: dict[str, Any] = {
+        "Content": {"Template": {"TemplateName": "stored", "TemplateData": "{}"}}
+    }
     assert code(refused(ses.send_email, **email("a@example.ca", **stored))) == (
         "NotFoundException",
         404,

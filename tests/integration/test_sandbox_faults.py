@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -52,7 +53,7 @@ class Background(threading.Thread):
     def __init__(self, call: Any, **arguments: Any) -> None:
         super().__init__()
         self.answer: Any = None
-        self._call = lambda: call(**arguments)
+        self._call: Callable[[], Any] = partial(call, **arguments)
         self.start()
 
     def run(self) -> None:

@@ -33,7 +33,7 @@ class Claims(Protocol):
 class FakeClaims(FakeTwin):
     def claim(self, *numbers: int) -> dict[int, int]:
         claimed = self.store.claim([id_of(number) for number in numbers])
-        return {number_of(id): attempt for id, attempt in claimed.items()}
+        return {number_of(row.notification.id): row.attempt for row in claimed}
 
     def states(self) -> dict[int, str]:
         return {number: state for number, state, *_ in self.rows()}

@@ -124,7 +124,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "tried ones ordered again": (store, "WAITING", "AND n.attempt = 0", ""),
     "no guard in SQL": (store, "MOVE", "            AND (r.move", "            AND (true OR r.move"),
     "attempt not taken over": (store, "MOVE", "greatest(n.attempt, r.attempt)", "n.attempt"),
-    "late reports not shown": (store, "MOVE", "WHERE moved.id IS NOT NULL OR r.move IN", "WHERE moved.id IS NOT NULL AND r.move IN"),
+    "late reports not shown": (store, "MOVE", "WHERE moved.id IS NOT NULL OR", "WHERE moved.id IS NOT NULL AND"),
     "open call opened again": (
         store,
         "OPEN",

@@ -52,7 +52,11 @@ REFUSED = {
         403,
         "Invalid token: service id is not the right data type",
     ),
-    "unknown service": (f"Bearer {token(issuer=str(OTHER))}", 403, "Invalid token: service not found"),
+    "unknown service": (
+        f"Bearer {token(issuer=str(OTHER))}",
+        403,
+        "Invalid token: service not found",
+    ),
     "another key": (f"Bearer {token(77)}", 403, "Invalid token: signature, api token not found"),
     "no algorithm": (
         f"Bearer {unsigned({'alg': 'none'}, {'iss': str(SERVICE), 'iat': NOW})}",
@@ -97,7 +101,7 @@ REFUSED = {
         403,
         "Invalid token: Enter your full API key",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -107,7 +111,8 @@ def test_a_caller_who_cannot_show_who_it_is_is_told_why(name: str) -> None:
 
 
 def test_an_iat_of_another_kind_is_the_clocks_fault() -> None:
-    for iat in ("yesterday", True, [1], {}, "1e999"):
+    strange: list[object] = ["yesterday", True, [1], {}, "1e999"]
+    for iat in strange:
         claims = {"iss": str(SERVICE), "iat": iat}
         front = base64.urlsafe_b64encode(b'{"alg":"HS256"}').rstrip(b"=")
         back = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")

@@ -53,8 +53,8 @@ UNFIT: list[tuple[dict[str, Any], list[str]]] = [
         ["scheduled_for datetime can only be up to 96 hours in the future"],
     ),
     (
-        {"x": 1, "y'z": 2},
-        ["Additional properties are not allowed (x, yz were unexpected)"],
+        {"x": 1, "z": 2},
+        ["Additional properties are not allowed (x, z were unexpected)"],
     ),
     (
         {"personalisation": {"f": {}}},
@@ -101,9 +101,9 @@ def test_missing_fields_stand_between_those_that_are_there_and_those_nobody_know
 
 def test_sizes_are_judged_together() -> None:
     values = {f"f{n}": FILE for n in range(11)} | {"name": "x" * 51_201}
+    size = "Personalisation variables size of 51201 bytes is greater than allowed limit of 51200"
     assert messages(World().post(EMAIL, email(personalisation=values))) == [
-        "Personalisation variables size of 51201 bytes is greater than allowed limit of 51200 "
-        "bytes.",
+        f"{size} bytes.",
         "File number exceed allowed limits of 10 with number of 11.",
     ]
     values = {"name": "x", "f": {**FILE, "file": "abc"}}
@@ -157,7 +157,8 @@ def test_the_first_failure_is_the_one_that_is_said(place: int) -> None:
             body=f"{long} ((name))" if "missing" in broken else long,
         )
     )
-    body = sms(phone_number="+44 7911 123456", personalisation={})
+    abroad = "international" in broken
+    body = sms(phone_number="+44 7911 123456" if abroad else "+16135550199", personalisation={})
     values = body["personalisation"]
     assert isinstance(values, dict)
     values["f"] = FILE
@@ -260,9 +261,10 @@ def test_senders_are_the_services_own_and_of_the_channel() -> None:
 
 
 def test_another_services_template_and_a_hidden_one_are_not_there() -> None:
-    for changed in (template(Channel.EMAIL, hidden=True), template(Channel.EMAIL, service_id=UUID(int=5))):  # fmt: skip
+    changes: list[dict[str, Any]] = [{"hidden": True}, {"service_id": UUID(int=5)}]
+    for changed in changes:
         world = World()
-        world.change(changed)
+        world.change(template(Channel.EMAIL, **changed))
         assert messages(world.post(EMAIL, email())) == ["Template not found"]
 
 
@@ -291,7 +293,8 @@ def test_an_idempotency_key_gives_one_notification() -> None:
     other = world.post(EMAIL, email(reference="x"), **headers)
     assert (other.status_code, other.json()["errors"][0]["error"]) == (409, "ConflictError")
     world.rows.works = False
-    assert world.post(EMAIL, email(personalisation={"name": 1, "more": 2}), **headers).status_code == 201  # fmt: skip
+    more = email(personalisation={"name": 1, "more": 2})
+    assert world.post(EMAIL, more, **headers).status_code == 201
     assert len(world.log.notifications()) == 3
     assert len({each.id for each in world.log.notifications()}) == 1
     assert world.post(EMAIL, email(), **{"idempotency-key": "k" * 256}).status_code == 400

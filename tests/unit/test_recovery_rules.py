@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from courant.contracts import Decided, decode_delivery
-from courant.directory import Directory, Template
 from courant.testing.builders import NOW, id_of
 from courant.topics import Channel, Lane
 from recovery import rules
-from recovery.rows import Row
+from recovery.rows import Row, Shelf
 
 SECOND = timedelta(seconds=1)
 ROW = Row(id_of(1), 4, Channel.SMS, Lane.BULK, id_of(9), 3)
@@ -78,33 +77,9 @@ def test_a_call_has_its_grace_once_receipts_were_folded_for_so_long_without_a_ga
     assert rules.silent_before(folded, grace, None) is None
 
 
-def template(**fields: object) -> Template:
-    values = {
-        "id": id_of(9),
-        "version": 3,
-        "service_id": id_of(7),
-        "channel": Channel.SMS,
-        "name": "n",
-        "subject": None,
-        "body": "b",
-        "created_at": NOW,
-        **fields,
-    }
-    return Template(**values)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("found", "move"),
-    [
-        (template(), "resent"),
-        (template(resend_unknown=False), "abandoned"),
-        (None, "resent"),
-    ],
-)
-def test_an_unknown_outcome_is_resolved_as_the_template_has_it(
-    found: Template | None, move: str
-) -> None:
-    written = rules.resolve(ROW, found)
+@pytest.mark.parametrize(("resends", "move"), [(True, "resent"), (False, "abandoned")])
+def test_an_unknown_outcome_is_resolved_as_the_template_has_it(resends: bool, move: str) -> None:
+    written = rules.resolve(ROW, resends)
     told = decode_delivery(written.value)
     assert isinstance(told, Decided)
     assert (written.topic, written.key) == ("delivery", ROW.id.bytes)
@@ -117,10 +92,8 @@ def test_an_order_names_the_row_in_its_lane() -> None:
 
 
 def test_only_templates_with_a_shorter_time_are_named() -> None:
-    directory = Directory()
-    for version, hours in ((1, 72), (2, 2), (3, 100)):
-        directory.put(template(version=version, valid_for_hours=hours))
-    assert [(each.template_version, each.hours) for each in rules.shelves(directory)] == [(2, 2)]
+    found = [Shelf(id_of(9), version, hours) for version, hours in ((1, 72), (2, 2), (3, 100))]
+    assert rules.shelves(found) == [found[1]]
 
 
 def test_the_bands_of_marks_leave_no_age_out() -> None:

@@ -17,7 +17,7 @@ from deliverer import rules
 from deliverer.calls import Claimed, Deferred, Entry, Rejected
 from deliverer.content import INACTIVE
 from deliverer.flight import Flight, Route, jitter
-from deliverer.pool import Lease, Limits, pool
+from deliverer.pool import Lease, Limits
 
 BATCH_AGE_MAX = timedelta(minutes=2)
 """Of a batch at work; then it is read again, and what is sent already passed over at once. Kafka
@@ -74,7 +74,7 @@ class Line:
     def __init__(self, parts: Parts, channel: Channel, lane: Lane) -> None:
         self._parts, self._channel, self._lane = parts, channel, lane
         self._route = parts.routes[channel]
-        self._pool = pool(channel, lane, parts.limits.threads)
+        self._pool = parts.limits.pool(channel, lane, parts.limits.threads)
         self._pace = 0.0  # entries a second of the claim before
 
     def deliver(self, batch: Batch[UUID]) -> Steps:
@@ -86,11 +86,11 @@ class Line:
         """
         orders = {each.value: each.record for each in batch.kept}
         todo = list(orders)
-        oldest = Lease(BATCH_AGE_MAX)
+        oldest = self._parts.limits.begin(BATCH_AGE_MAX)
         while todo:
             self._check(oldest)
             with self._route.breaker.entrance() as probe:
-                lease = Lease(self._parts.limits.lease)
+                lease = self._parts.limits.begin(self._parts.limits.lease)
                 most = 1 if probe else self._claim_limit()
                 taken, todo = todo[:most], todo[most:]
                 rows = self._parts.store.claim(taken, self._channel, self._lane)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -30,28 +30,39 @@ class Lease:
     Postgres's clock alone ends it; ours, which began earlier, only tells when to stop.
     """
 
-    def __init__(self, length: timedelta, age: Callable[[], float] | None = None) -> None:
+    def __init__(self, length: timedelta, age: Callable[[], float]) -> None:
         self._length = length.total_seconds()
-        self._age = age or Age().seconds
+        self._age = age
 
     def covers(self, span: timedelta) -> bool:
         """Tell whether so much of it is left."""
         return self._age() + span.total_seconds() < self._length
 
 
+def pool(channel: Channel, lane: Lane, threads: int) -> Executor:
+    """Make a lane's pool: with one for several, bulk's slow calls would hold up priority."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"{channel}.{lane}")
+
+
+def age() -> Callable[[], float]:
+    """Begin to count seconds."""
+    return Age().seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long and how many."""
+    """How long and how many, by which clock and on what."""
 
     lease: timedelta
     call: timedelta  # that one call can take: connecting, and waiting for its answer
     threads: int  # a lane
     claim: int = 500  # rows at a time
+    age: Callable[[], Callable[[], float]] = age
+    pool: Callable[[Channel, Lane, int], Executor] = pool
 
-
-def pool(channel: Channel, lane: Lane, threads: int) -> ThreadPoolExecutor:
-    """Make a lane's pool: with one for several, bulk's slow calls would hold up priority."""
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"{channel}.{lane}")
+    def begin(self, length: timedelta) -> Lease:
+        """Begin a lease of this length."""
+        return Lease(length, self.age())
 
 
 def attempt(provider: Provider, call: Call, lease: Lease, call_time: timedelta) -> Sequence[Said]:

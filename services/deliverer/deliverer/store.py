@@ -9,7 +9,7 @@ from psycopg2 import extensions
 from sqlalchemy import Engine
 
 from courant.contracts import KeyType
-from courant.database import RECOGNISE, recognise, told_apart
+from courant.database import FINGERPRINT, recognise, told_apart
 from courant.errors import Unavailable
 from courant.lifecycle import Move
 from courant.topics import Channel, Lane
@@ -19,8 +19,6 @@ Cursor: TypeAlias = extensions.cursor
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
-# What `recognise` writes down of a server, asked here within the claim itself.
-FINGERPRINT = RECOGNISE[RECOGNISE.index("SELECT") : RECOGNISE.index("ON CONFLICT")]
 COLUMNS = (
     "tries", "service_id", "key_type", "template_id", "template_version", "sender_id", "sealed",
     "accepted_at",

@@ -1,7 +1,7 @@
 """Who asks: a JWT signed with a key's secret, or the key itself.
 
 HS256 is checked here and not by a library: it has to try all of a service's keys, revoked ones too,
-and to say which check failed; and it takes 9 µs where PyJWT takes 40 (bench/parts of ingest).
+and to say which check failed; and it takes 9 µs where PyJWT takes 25 for one key.
 """
 
 import binascii

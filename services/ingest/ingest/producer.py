@@ -1,12 +1,11 @@
 """Records into Kafka, each awaited until every in-sync replica has it.
 
-Works for one event loop: `put` waits there, a thread of its own asks librdkafka what became of the
-records and tells the loop once a burst.
+Works on one event loop, which itself asks librdkafka what became of the records, every millisecond
+as long as any is on its way. A thread that asked and woke the loop took 20 µs more a request.
 """
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from functools import partial
@@ -22,8 +21,8 @@ from courant.topics import USAGE
 log = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 1.8  # the promise to clients is an answer within 2 s
-LOOK_SECONDS = 0.05  # how often the deadlines are looked at
-POLL_SECONDS = 0.1
+BUSY_SECONDS = 0.001  # between two looks while records are on their way
+IDLE_SECONDS = 0.1  # and while none is
 RECORD_SECONDS_MAX = 5.0  # after which librdkafka gives a record up; its 503 was said long before
 LINGER_MS = 2
 QUEUE_MESSAGES_MAX = 50_000
@@ -48,12 +47,10 @@ class KafkaLog:
     ) -> None:
         self._deadline_seconds = deadline_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._told: list[tuple[asyncio.Future[None], KafkaError | None]] = []
+        self._look_again: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._acknowledged_at = 0.0
         self.fatal = False
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="producer", daemon=True)
         self._producer = Librdkafka(
             {
                 "bootstrap.servers": bootstrap,
@@ -79,8 +76,7 @@ class KafkaLog:
     def start(self) -> None:
         """Begin, on the loop that runs."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
-        self._loop.call_later(LOOK_SECONDS, self._look)
+        self._look()
 
     async def put(self, *outgoing: Outgoing) -> None:
         assert self._loop
@@ -103,6 +99,9 @@ class KafkaLog:
             raise Unavailable("Kafka: too much waits for its acknowledgement") from None
         except KafkaException as raised:
             raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+        if not self._waiting and self._look_again:
+            self._look_again.cancel()
+            self._look_again = self._loop.call_later(BUSY_SECONDS, self._look)
         self._waiting.append((time.monotonic() + self._deadline_seconds, future))
         return future
 
@@ -118,44 +117,32 @@ class KafkaLog:
 
     def close(self) -> None:
         """Give what is on its way a last chance, and let go of the broker."""
+        if self._look_again:
+            self._look_again.cancel()
         self._producer.flush(LEAVE_SECONDS)
-        self._closing.set()
-        self._thread.join(LEAVE_SECONDS)
-
-    def _delivered(
-        self, future: asyncio.Future[None], error: KafkaError | None, _: Message
-    ) -> None:
-        self._told.append((future, error))
-
-    def _poll(self) -> None:
-        assert self._loop
-        while not self._closing.is_set():
-            self._producer.poll(POLL_SECONDS)
-            if self._told:
-                told, self._told = self._told, []
-                # Once a burst: a wake-up of the loop for each record took a third of its time.
-                self._loop.call_soon_threadsafe(self._settle, told)
-
-    def _settle(self, told: list[tuple[asyncio.Future[None], KafkaError | None]]) -> None:
-        for future, error in told:
-            if error is None:
-                self._acknowledged_at = time.monotonic()
-            if future.done():  # its deadline was over
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(Unavailable(f"Kafka: {error.name()}"))
 
     def _look(self) -> None:
         assert self._loop
+        self._producer.poll(0)  # calls _delivered, here and now
         now, waiting = time.monotonic(), self._waiting
         while waiting and (waiting[0][1].done() or waiting[0][0] < now):
             _, future = waiting.popleft()
             if not future.done():
                 future.set_exception(Unavailable("Kafka: no acknowledgement in time"))
-        if not self._closing.is_set():
-            self._loop.call_later(LOOK_SECONDS, self._look)
+        delay = BUSY_SECONDS if waiting else IDLE_SECONDS
+        self._look_again = self._loop.call_later(delay, self._look)
+
+    def _delivered(
+        self, future: asyncio.Future[None], error: KafkaError | None, _: Message
+    ) -> None:
+        if error is None:
+            self._acknowledged_at = time.monotonic()
+        if future.done():  # its deadline was over, or its asker has gone
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(Unavailable(f"Kafka: {error.name()}"))
 
     def _error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -6,7 +6,7 @@ from datetime import timedelta
 from courant import directory, logs, serve, settings
 from courant.kafka import KafkaProducer
 from courant.topics_admin import admin
-from recovery import heartbeat, timers
+from recovery import figures, heartbeat, timers
 from recovery.lead import Lead, connect
 from recovery.log import KafkaLog
 from recovery.published import Published
@@ -40,6 +40,7 @@ def main() -> int:
     replication = chosen.courant_replication
     work = {
         "sweeps": lambda: timers.run(bootstrap, replication, rounds.go, parts.lead.resign, stop),
+        "figures": lambda: figures.run(bootstrap, replication, stop),
         "directory": lambda: directory.follow(published, bootstrap, NAME, stop),
         "heartbeat": lambda: heartbeat.run(url, key, stop.wait),
     }

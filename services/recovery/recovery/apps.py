@@ -32,20 +32,25 @@ async def keep(
         logging.getLogger(loud).setLevel(logging.CRITICAL)
     delays = backoff.delays()
     while not stop():
-        app = make()  # one that stopped cannot be started again
-        app.finalize()
         try:
-            await app.start()
+            await live(make(), stop)  # one that stopped cannot be started again
             delays = backoff.delays()
-            while not stop() and not app.crashed:
-                await asyncio.sleep(LOOK_SECONDS)
         except Exception as error:  # noqa: BLE001  # Faust raises what it likes
-            reason = type(error).__name__
-            log.warning("Faust does not run", extra={"app": app.conf.id, "reason": reason})
-        await app.stop()
+            log.warning("Faust does not run", extra={"reason": type(error).__name__})
         await after()
         if not stop():
             await asyncio.sleep(next(delays).total_seconds())
+
+
+async def live(app: faust.App, stop: Stop) -> None:
+    """Start an app; stop it when it crashed, or when it is time."""
+    app.finalize()
+    try:
+        await app.start()
+        while not stop() and not app.crashed:
+            await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        await app.stop()
 
 
 def app(name: str, bootstrap: str, replication: int) -> faust.App:

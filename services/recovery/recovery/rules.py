@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from courant.contracts import Decided, Persisted
-from courant.directory import Directory, Template
 from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, group
@@ -38,22 +37,16 @@ def decide(row: Row, move: Move, reason: str) -> Outgoing:
     return Outgoing(DELIVERY.name, row.id.bytes, decided.encode())
 
 
-def resolve(row: Row, template: Template | None) -> Outgoing:
+def resolve(row: Row, resends: bool) -> Outgoing:
     """Send again what may or may not have been sent, or give it up, as its template has it."""
-    if template is None or template.resend_unknown:
+    if resends:
         return decide(row, Move.RESENT, "its call's outcome is unknown, and no receipt came")
     return decide(row, Move.ABANDONED, "its call's outcome is unknown; its template is not resent")
 
 
-def shelves(directory: Directory) -> list[Shelf]:
-    """Name the versions of templates that may wait for less than is usual."""
-    usual = GIVEN_UP // timedelta(hours=1)
-    versions = (each for found in directory.templates.copy().values() for each in found.values())
-    return [
-        Shelf(each.id, each.version, each.valid_for_hours)
-        for each in versions
-        if each.valid_for_hours < usual
-    ]
+def shelves(found: Iterable[Shelf]) -> list[Shelf]:
+    """Give those that may wait for less than is usual."""
+    return [each for each in found if timedelta(hours=each.hours) < GIVEN_UP]
 
 
 def reachable_since(growth: Iterable[tuple[datetime, int]]) -> datetime | None:

@@ -144,7 +144,10 @@ def unanswered(rows: Rows, _: Tools, limit: int) -> list[Row]:
 def expired(rows: Rows, tools: Tools, limit: int) -> list[Row]:
     """For three days, or as many hours as its template says."""
     delivery, _ = folded(rows)
-    shelves = rules.shelves(tools.directory)
+    versions = (
+        each for found in list(tools.directory.templates.values()) for each in found.values()
+    )
+    shelves = rules.shelves(Shelf(each.id, each.version, each.valid_for_hours) for each in versions)
     return rows.expired(rules.GIVEN_UP, shelves, delivery, limit) if delivery else []
 
 
@@ -159,7 +162,9 @@ def order(row: Row, _: Directory) -> Outgoing:
 
 
 def resolve(row: Row, directory: Directory) -> Outgoing:
-    return rules.resolve(row, directory.template(row.template_id, row.template_version))
+    template = directory.template(row.template_id, row.template_version)
+    # Templates are kept for good: of one that is not there nobody said not to send again.
+    return rules.resolve(row, resends=template is None or template.resend_unknown)
 
 
 def decide(move: Move, reason: str) -> Callable[[Row, Directory], Outgoing]:

@@ -135,9 +135,10 @@ def ids_in(told: Told) -> set[UUID]:
 def part(kept: Sequence[Keep[Told]], missing: set[UUID]) -> tuple[list[Keep[Told]], list[Dead]]:
     """Give those that tell of some row, and as dead those that tell of one that is missing.
 
-    A call's record may be both: what it says of the others holds.
+    A call's record may be both: what it says of the others holds. One that tells of no row at all
+    is known too: it closes a call.
     """
-    known = [each for each in kept if not ids_in(each.value) <= missing]
+    known = [each for each in kept if not ids_in(each.value) or ids_in(each.value) - missing]
     strange = [each.record for each in kept if ids_in(each.value) & missing]
     return known, [Dead(record, "id: no row has it, nor will one") for record in strange]
 

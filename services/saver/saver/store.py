@@ -23,7 +23,7 @@ from courant.database import (
     told_apart,
 )
 from courant.errors import Behind, Unavailable, require
-from courant.lifecycle import SHOWN, Move, Note, Report, State
+from courant.lifecycle import Move, Note, Report, State
 from courant.records import Keep, Span
 from courant.tables import notifications
 from courant.topics import Partition, Positions
@@ -127,7 +127,7 @@ MOVE = f"""
         moved.id IS NOT NULL OR r.move IN ({lifecycle.quoted(Note)}), r.reason
     FROM r JOIN notifications n ON n.id = r.id AND n.id BETWEEN %(lowest)s AND %(highest)s
     LEFT JOIN moved ON moved.id = r.id
-    WHERE moved.id IS NOT NULL OR r.move IN ({lifecycle.quoted(SHOWN)})"""
+    WHERE moved.id IS NOT NULL OR {lifecycle.shown()}"""
 SKIP = """
     UPDATE positions SET next = greatest(next, %(next)s)
     WHERE topic_id = %(topic_id)s AND partition = %(number)s"""

@@ -14,10 +14,11 @@ from zlib import crc32
 
 from courant.errors import Fenced, Unavailable
 from courant.records import Outgoing, Record
-from courant.testing.builders import NOW, partition
+from courant.testing.builders import partition
 from courant.topics import Partition, Positions
 
 PARTITIONS = 3
+ID_BYTES = 16
 
 
 class Place(Protocol):
@@ -51,10 +52,10 @@ class FakeKafka:
     def append(self, outgoing: Outgoing) -> None:
         """Make one record durable."""
         at = self.partitions(outgoing.topic)[crc32(outgoing.key) % PARTITIONS]
-        log = self.log[at]
-        log.append(Record(at, len(log), outgoing.key, outgoing.value, outgoing.headers, NOW))
+        log, now = self.log[at], self.world.now()
+        log.append(Record(at, len(log), outgoing.key, outgoing.value, outgoing.headers, now))
         origin = dict(outgoing.headers).get("courant.origin", b"").decode()
-        if outgoing.key:  # a heartbeat has none; it tells of nothing that anybody was promised
+        if len(outgoing.key) == ID_BYTES:  # heartbeats and figures tell of nobody's notification
             self.world.journal.append((outgoing.topic, origin or str(UUID(bytes=outgoing.key))))
 
     def rebalance(self, group: str, members: "list[FakeConsumer]") -> None:

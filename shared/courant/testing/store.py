@@ -13,7 +13,7 @@ from uuid import UUID
 
 from courant.contracts import Notification, Started
 from courant.errors import Behind, Refused, Unavailable, require
-from courant.lifecycle import SHOWN, Move, Note, Report, State
+from courant.lifecycle import Move, Note, Report, State, shows
 from courant.records import Keep, Span
 from courant.testing.builders import NOW
 from courant.testing.kafka import Place
@@ -138,12 +138,12 @@ class FakeStore:
                 tables.positions[each] = max(places.get(each, 0), offsets.stop)
             yield FakeFold(tables, places, self.world.now())
 
-    def claim(self, ids: Iterable[UUID]) -> dict[UUID, int]:
+    def claim(self, ids: Iterable[UUID]) -> list[Row]:
         """Claim those of the rows that wait and are due, each for an attempt never used before.
 
         Raises Unavailable under a hold.
         """
-        claimed = {}
+        claimed = []
         now = self.world.now()
         with self.transaction() as tables:
             if tables.held:
@@ -153,14 +153,12 @@ class FakeStore:
                 if not row or (row.not_before and row.not_before > now):
                     continue
                 if Move.CLAIMED.allows(row.state, row.attempt, row.attempt):
-                    claimed[id] = max(row.attempt + 1, tables.epoch)
-                    tables.events.append((Move.CLAIMED, id, claimed[id], True))
+                    attempt = max(row.attempt + 1, tables.epoch)
+                    tables.events.append((Move.CLAIMED, id, attempt, True))
                     tables.rows[id] = replace(
-                        row,
-                        state=State.CLAIMED,
-                        attempt=claimed[id],
-                        lease_until=now + LEASE,
+                        row, state=State.CLAIMED, attempt=attempt, lease_until=now + LEASE
                     )
+                    claimed.append(tables.rows[id])
         return claimed
 
 
@@ -230,7 +228,7 @@ class FakeFold:
                 not_before=self._now + report.retry_after if again else row.not_before,
                 lease_until=self._now + LEASE if begun else row.lease_until,
             )
-        if made or report.move in SHOWN:
+        if made or shows(report.move, row.attempt, report.attempt):
             self._tables.events.append((report.move, report.id, report.attempt, made))
 
 

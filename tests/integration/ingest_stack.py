@@ -1,0 +1,120 @@
+"""A real broker, a real PostgreSQL, and ingest and saver as processes of their own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psycopg2
+
+from courant import directory, migrate, topics_admin
+from courant.directory import AnyEntry
+from courant.kafka import KafkaProducer
+from courant.records import Outgoing
+from courant.topics import DIRECTORY
+from courant_local import ports
+from courant_local.kafka import Broker
+from courant_local.postgres import Server
+from ingest_world import HASH_KEY, SEAL_KEYS, TOPIC_ARN, entries
+
+START_SECONDS = 30.0
+STOP_SECONDS = 25.0
+LOG_SHOWN = 5_000  # characters
+
+
+@dataclass
+class Stack:
+    """Where everything is."""
+
+    broker: Broker
+    postgres: Server
+    base: str
+    ingest: subprocess.Popen[bytes]
+
+    def publish(self, *changed: AnyEntry) -> None:
+        """Put entries into the directory's topic."""
+        producer = KafkaProducer(self.broker.bootstrap, "tests")
+        for each in changed:
+            producer.produce(Outgoing(DIRECTORY.name, each.key.encode(), directory.encode(each)))
+        producer.flush()
+
+    def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        """Ask Postgres."""
+        connection = psycopg2.connect(self.postgres.url)
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(statement, values)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+
+def wait(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
+    """Wait until something holds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def process(module: str, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a service until the block ends."""
+    with log.open("wb") as out:
+        started = subprocess.Popen(
+            [sys.executable, "-m", module], env={**os.environ, **env}, stdout=out, stderr=out
+        )
+        try:
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+            # Shown with a test that fails.
+            print(f"--- {module}", log.read_text()[-LOG_SHOWN:], sep="\n")  # noqa: T201  # to pytest
+
+
+@contextmanager
+def stack() -> Iterator[Stack]:
+    """Start everything."""
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        broker = held.enter_context(Broker())
+        postgres = held.enter_context(Server())
+        topics_admin.apply(topics_admin.admin(broker.bootstrap), replication=1)
+        migrate.upgrade(postgres.url)
+        port = ports.free()
+        env = {
+            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+            "DATABASE_URL": postgres.url,
+            "COURANT_ENVIRONMENT": "local",
+            "COURANT_SEAL_KEYS": SEAL_KEYS,
+            "COURANT_HASH_KEY": HASH_KEY,
+            "COURANT_LEASE_SECONDS": "6",
+            "COURANT_MARGIN_SECONDS": "2",
+            "INGEST_PORT": str(port),
+            "SAVER_HEALTH_PORT": str(ports.free()),
+            "RECEIPTS_TOPIC_ARNS": TOPIC_ARN,
+        }
+        held.enter_context(process("saver", env, folder / "saver.log"))
+        ingest = held.enter_context(process("ingest", env, folder / "ingest.log"))
+        found = Stack(broker, postgres, f"http://127.0.0.1:{port}", ingest)
+        found.publish(*entries())
+        wait(lambda: answers(f"{found.base}/readyz"))
+        yield found

@@ -1,0 +1,226 @@
+"""Ingest as it runs: a real broker, a real PostgreSQL, real HTTP, an unmodified client."""
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import msgspec
+import pytest
+from notifications_python_client.errors import HTTPError
+from notifications_python_client.notifications import NotificationsAPIClient
+
+from courant import ids, kafka, topics_admin
+from courant.topics import INBOX
+from ingest_recorded import CASES, agrees, placed, request, wanted
+from ingest_world import EMAIL_TEMPLATE, SMS_TEMPLATE, api_key, email, key, sms, token
+from integration.ingest_stack import Stack, stack, wait
+
+AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Stack]:
+    with stack() as found:
+        yield found
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_the_process_answers_as_the_application_does(running: Stack, case: dict[str, Any]) -> None:
+    url = f"{running.base}{placed(case['path'])}"
+    answer = httpx.request(case["method"], url, timeout=10, **request(case))
+    assert answer.status_code == case["status"], answer.text
+    assert agrees(wanted(case), answer.json(), running.base), answer.text
+
+
+def test_the_public_client_sends_and_reads_back_at_once(running: Stack) -> None:
+    client = NotificationsAPIClient(api_key(1), base_url=running.base)
+    sent = client.send_email_notification(
+        "a@example.com", str(EMAIL_TEMPLATE), personalisation={"name": "Zoë"}, reference="mine"
+    )
+    # Without waiting: the read waits for the row.
+    found = client.get_notification_by_id(sent["id"])
+    assert (found["id"], found["body"], found["subject"]) == (sent["id"], "Hello Zoë", "Hi")
+    text = client.send_sms_notification("+16135550199", str(SMS_TEMPLATE), {"name": "x"})
+    wait(lambda: client.get_notification_by_id(text["id"])["type"] == "sms")
+    listed = client.get_all_notifications(template_type="email", reference="mine")
+    assert [each["id"] for each in listed["notifications"]] == [sent["id"]]
+    everything = [each["id"] for each in client.get_all_notifications_iterator()]
+    assert {sent["id"], text["id"]} <= set(everything)
+    assert client.get_template(str(EMAIL_TEMPLATE))["name"] == "conf email"
+    assert client.get_template_version(str(EMAIL_TEMPLATE), 1)["version"] == 1
+    assert len(client.get_all_templates()["templates"]) == 2
+    preview = client.post_template_preview(str(EMAIL_TEMPLATE), personalisation={"name": "x"})
+    assert preview["body"] == "Hello x"
+    assert client.get_received_texts()["received_text_messages"] == []
+    with pytest.raises(HTTPError) as raised:
+        client.send_email_notification("nobody", str(EMAIL_TEMPLATE))
+    assert raised.value.status_code == 400
+    with pytest.raises(HTTPError) as raised:
+        client.get_notification_by_id(str(uuid4()))
+    assert raised.value.message == "Notification not found in database"
+
+
+def test_lists_are_filtered_by_what_is_stored(running: Stack) -> None:
+    reference = str(uuid4())
+    for body, path in [(email(reference=reference), "email"), (sms(reference=reference), "sms")]:
+        url = f"{running.base}/v2/notifications/{path}"
+        id = httpx.post(url, json=body, headers=AUTHORIZED).json()["id"]
+        read = f"{running.base}/v2/notifications/{id}"
+        assert httpx.get(read, headers=AUTHORIZED, timeout=10).status_code == 200
+
+    def found(**asked: object) -> list[tuple[str, str]]:
+        parameters = httpx.QueryParams({"reference": reference, **asked})  # type: ignore[arg-type]
+        url = f"{running.base}/v2/notifications"
+        listed = httpx.get(url, params=parameters, headers=AUTHORIZED).json()["notifications"]
+        return sorted((each["type"], each["status"]) for each in listed)
+
+    assert found() == found(status="created") == [("email", "created"), ("sms", "created")]
+    running.sql("UPDATE notifications SET state = 'sending' WHERE reference = %s", reference)
+    assert found() == found(status=["sent", "sending"]) == [("email", "sending"), ("sms", "sent")]
+    assert found(status="sent") == [("sms", "sent")]
+    assert found(status="failed") == []
+    assert found(status="pending") == []
+    assert found(template_type="sms") == [("sms", "sent")]
+    assert found(older_than=str(uuid4())) == []
+    newest = "SELECT max(id::text) FROM notifications WHERE reference = %s"
+    [[last]] = running.sql(newest, reference)
+    assert len(found(older_than=last)) == 1
+    running.sql("UPDATE notifications SET job_id = id WHERE reference = %s", reference)
+    assert found() == []
+    assert len(found(include_jobs="True")) == 2
+
+
+def test_an_idempotency_key_gives_one_row_and_the_first_answer(running: Stack) -> None:
+    url = f"{running.base}/v2/notifications/email"
+    headers = {**AUTHORIZED, "idempotency-key": str(uuid4())}
+    first = httpx.post(url, json=email(), headers=headers)
+    id = first.json()["id"]
+    read = httpx.get(f"{running.base}/v2/notifications/{id}", headers=AUTHORIZED, timeout=10)
+    assert read.status_code == 200
+    again = httpx.post(url, json=email(), headers=headers)
+    assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
+    assert httpx.post(url, json=email(reference="x"), headers=headers).status_code == 409
+    assert running.sql("SELECT count(*) FROM notifications WHERE id = %s", id) == [(1,)]
+
+
+def test_a_loser_of_an_idempotency_key_is_read_as_its_winner(running: Stack) -> None:
+    winner = httpx.post(f"{running.base}/v2/notifications/email", json=email(), headers=AUTHORIZED)
+    id, loser = winner.json()["id"], ids.new(datetime.now(UTC))
+    running.sql("INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, UUID(id))
+    read = httpx.get(f"{running.base}/v2/notifications/{loser}", headers=AUTHORIZED, timeout=10)
+    assert read.json()["id"] == id
+
+
+def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> None:
+    young = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC))}"
+    old = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC) - timedelta(hours=1))}"
+    running.sql("DELETE FROM marks")
+    began = time.monotonic()
+    answer = httpx.get(young, headers=AUTHORIZED, timeout=10)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert 1.5 < time.monotonic() - began < 3.0
+
+    topic_ids = kafka.topic_ids(topics_admin.admin(running.broker.bootstrap), INBOX.names())
+
+    def mark(at: str, ahead: int, topics: tuple[str, ...] = INBOX.names()) -> None:
+        """Mark where each log ended at a time: where it is folded to, or ahead of that."""
+        for topic in topics:
+            folded = dict(
+                running.sql(
+                    "SELECT partition, next FROM positions WHERE topic_id = %s", topic_ids[topic]
+                )
+            )
+            ends = [int(str(folded.get(n, 0))) + ahead for n in range(INBOX.partitions)]
+            running.sql(
+                "INSERT INTO marks (at, topic_id, family, topic, ends) "
+                "VALUES (now() + %s::interval, %s, 'inbox', %s, %s)",
+                at, topic_ids[topic], topic, ends,
+            )  # fmt: skip
+
+    mark("1 minute", ahead=0, topics=INBOX.names()[1:])
+    assert httpx.get(young, headers=AUTHORIZED, timeout=10).status_code == 503  # one topic is open
+    mark("1 minute", ahead=0, topics=INBOX.names()[:1])
+    assert httpx.get(young, headers=AUTHORIZED, timeout=10).status_code == 404
+    running.sql("DELETE FROM marks")
+    mark("-30 minutes", ahead=0)
+    assert httpx.get(old, headers=AUTHORIZED, timeout=10).status_code == 404
+    assert httpx.get(young, headers=AUTHORIZED, timeout=10).status_code == 503
+    running.sql("DELETE FROM marks")
+    mark("-30 minutes", ahead=1)  # the log had gone further
+    assert httpx.get(old, headers=AUTHORIZED, timeout=10).status_code == 503
+    running.sql("DELETE FROM marks")
+
+
+def test_a_key_that_is_revoked_stops_within_a_second(running: Stack) -> None:
+    running.publish(msgspec.structs.replace(key(8), number=1))
+    url = f"{running.base}/v2/notifications"
+
+    def status(number: int) -> int:
+        return httpx.get(url, headers={"authorization": f"Bearer {token(number)}"}).status_code
+
+    wait(lambda: status(8) == 200, 2)
+    gone = msgspec.structs.replace(key(8), number=2, expires_at=datetime.now(UTC))
+    running.publish(gone)
+    wait(lambda: status(8) == 403, 1)
+
+
+def test_while_postgres_is_away_it_accepts_and_says_that_it_cannot_read(running: Stack) -> None:
+    running.postgres.stop()
+    try:
+        url = f"{running.base}/v2/notifications/email"
+        sent = httpx.post(url, json=email(), headers={**AUTHORIZED, "idempotency-key": "x"})
+        assert sent.status_code == 201
+        assert sent.elapsed < timedelta(seconds=0.5)
+        read = f"{running.base}/v2/notifications/{sent.json()['id']}"
+        assert httpx.get(read, headers=AUTHORIZED, timeout=15).status_code == 503
+    finally:
+        running.postgres.start()
+        running.postgres.wait_ready()
+    wait(lambda: httpx.get(read, headers=AUTHORIZED, timeout=15).status_code == 200)
+
+
+def test_while_kafka_is_frozen_it_says_503_in_time_and_afterwards_accepts(running: Stack) -> None:
+    url = f"{running.base}/v2/notifications/email"
+
+    def post(_: int = 0) -> tuple[int, float]:
+        began = time.monotonic()
+        answer = httpx.post(url, json=email(), headers=AUTHORIZED, timeout=10)
+        return answer.status_code, time.monotonic() - began
+
+    running.broker.freeze()
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(post, range(16)))
+        ready = httpx.get(f"{running.base}/readyz", timeout=10).status_code
+        alive = httpx.get(f"{running.base}/healthz", timeout=2).status_code
+    finally:
+        running.broker.thaw()
+    assert [status for status, _ in found] == [503] * 16
+    assert max(seconds for _, seconds in found) < 2.2
+    assert (ready, alive) == (503, 200)
+    wait(lambda: post()[0] == 201)
+
+
+def test_on_sigterm_it_finishes_what_is_in_flight_and_leaves(running: Stack) -> None:
+    """The last test here: it ends the process."""
+    body = json.dumps(email()).encode()
+    head = (
+        "POST /v2/notifications/email HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        f"authorization: {AUTHORIZED['authorization']}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", int(running.base.rpartition(":")[2]))) as line:
+        line.settimeout(10)
+        line.sendall(head.encode() + body[:10])
+        time.sleep(0.3)  # the request has arrived, its body has not
+        running.ingest.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        line.sendall(body[10:])
+        assert line.recv(65536).startswith(b"HTTP/1.1 201")
+    assert running.ingest.wait(25) == 0

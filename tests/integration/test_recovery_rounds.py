@@ -1,0 +1,123 @@
+"""The leader's rounds, on a real PostgreSQL and a log that fails when it is told to."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from courant.errors import Refused, Unavailable
+from courant.testing.builders import PERSISTED
+from courant.testing.world import World
+from courant.topics import Positions
+from recovery import rounds, rules, sweeps
+from recovery.lead import Lead, connect
+from recovery.published import Published
+from recovery.rounds import Parts, Rounds
+from recovery_hand import Hand
+
+
+@dataclass
+class FakeLog:
+    """A world's topics, all of them read to their ends."""
+
+    world: World
+    away: bool = False
+
+    def ends(self, topics: Iterable[str]) -> Positions:
+        if self.away:
+            raise Unavailable("Kafka: away")
+        kafka = self.world.kafka
+        return {each: len(kafka.log[each]) for each in kafka.partitions(*topics)}
+
+    def committed(self, groups: Mapping[str, str]) -> Positions:
+        return self.ends(groups)
+
+
+@pytest.fixture
+def hand(engine: Engine) -> Hand:
+    return Hand(engine)
+
+
+@pytest.fixture
+def parts(hand: Hand) -> Iterator[Parts]:
+    own = connect(hand.engine.url.render_as_string(False))
+    lead = Lead(own)
+    second = timedelta(seconds=1)
+    published = Published()
+    published.read_at = 0.0
+    yield Parts(
+        lead=lead,
+        engine=own,
+        log=FakeLog(hand.world),
+        producer=hand.producer,
+        directory=published,
+        lease=second,
+        margin=second,
+        grace=30 * second,
+        kept=timedelta(days=7),
+        stopping=lambda: False,
+    )
+    lead.resign()
+
+
+def test_a_round_marks_every_topic_and_does_what_is_due(hand: Hand, parts: Parts) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    leader = Rounds(parts)
+    leader.go()
+    assert hand.written() == [(PERSISTED, 1, "")]
+    assert {topic for (topic,) in hand.ask("SELECT topic FROM marks")} == {*rules.MARKED}
+    hand.row(2, issued_at="ago(60)", not_before="ago(1)")
+    leader.go()  # at once again: nothing is due yet
+    assert hand.written() == [(PERSISTED, 1, "")]
+
+
+def test_under_a_hold_marks_are_taken_and_nothing_is_swept(hand: Hand, parts: Parts) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    hand.hold(seconds=0.5)
+    leader = Rounds(parts)
+    leader.go()
+    assert hand.written() == []
+    assert hand.ask("SELECT FROM marks")
+    hand.ask("UPDATE holds SET raised_at = now() - interval '3 s'")
+    leader.go()
+    assert hand.ask("SELECT stands FROM holds") == [(False,)]
+    assert hand.written() == [(PERSISTED, 1, "")]
+
+
+def test_who_does_not_lead_does_nothing(hand: Hand, parts: Parts) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    other = Lead(parts.engine)
+    assert other.take()
+    Rounds(parts).go()
+    assert hand.written() == []
+    assert hand.ask("SELECT FROM marks") == []
+    other.resign()
+
+
+@pytest.mark.parametrize("error", [Refused("42P01"), Unavailable("55P03")])
+def test_a_task_that_fails_keeps_no_other_from_its_own(
+    hand: Hand, parts: Parts, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    broken = sweeps.Sweep("broken", timedelta(), 1, fail, sweeps.order)  # type: ignore[arg-type]
+    monkeypatch.setattr(rounds, "SWEEPS", (broken, *sweeps.SWEEPS))
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    Rounds(parts).go()
+    assert hand.written() == [(PERSISTED, 1, "")]
+
+
+def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(hand: Hand, parts: Parts) -> None:
+    assert isinstance(parts.log, FakeLog)
+    parts.log.away = True
+    leader = Rounds(parts)
+    with pytest.raises(Unavailable):
+        leader.go()
+    assert hand.ask("SELECT FROM marks") == []
+    assert Lead(parts.engine).take() is None
+    parts.log.away = False
+    leader.go()
+    assert hand.ask("SELECT FROM marks")

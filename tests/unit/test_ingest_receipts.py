@@ -1,0 +1,372 @@
+"""Receipts: only Amazon's, only of our topics; what each one says of its row."""
+
+import asyncio
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from courant import contracts
+from courant.contracts import Heartbeat, Receipt, Says
+from courant.crypto import keyed_hash
+from ingest import events
+from ingest.events import Meaning, Nothing
+from ingest.sns import Envelope, is_certificate_url
+from ingest_world import HASH_KEY, RING, TOPIC_ARN, World, settings
+
+CERTIFICATE = "https://sns.ca-central-1.amazonaws.com/SimpleNotificationService-1.pem"
+ID = UUID("01930000-0000-7000-8000-000000000001")
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+NOW = datetime.now(UTC)
+FORGED, WEATHER, TAKEN = 403, 503, 200
+
+
+def certificate(days: int = 10) -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sns")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(KEY.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - timedelta(days=20))
+        .not_valid_after(NOW + timedelta(days=days))
+        .sign(KEY, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+
+
+def envelope(message: str, **more: str) -> dict[str, str]:
+    """Sign as SNS does; the text that is signed is put together here by hand."""
+    told = {
+        "Type": "Notification",
+        "MessageId": "m-1",
+        "TopicArn": TOPIC_ARN,
+        "Message": message,
+        "Timestamp": NOW.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        "SignatureVersion": "2",
+        "SigningCertURL": CERTIFICATE,
+        **more,
+    }
+    text = f"Message\n{told['Message']}\nMessageId\n{told['MessageId']}\n"
+    if told["Type"] == "Notification":
+        text += f"Subject\n{told['Subject']}\n" if "Subject" in told else ""
+        text += f"Timestamp\n{told['Timestamp']}\n"
+    else:
+        text += f"SubscribeURL\n{told['SubscribeURL']}\nTimestamp\n{told['Timestamp']}\n"
+        text += f"Token\n{told['Token']}\n"
+    text += f"TopicArn\n{told['TopicArn']}\nType\n{told['Type']}\n"
+    algorithm = hashes.SHA1() if told["SignatureVersion"] == "1" else hashes.SHA256()
+    signature = KEY.sign(text.encode(), padding.PKCS1v15(), algorithm)
+    return {**told, "Signature": base64.b64encode(signature).decode()}
+
+
+def event(kind: str, tags: dict[str, list[str]] | None = None, **parts: object) -> str:
+    tags = {"courant_id": [str(ID)], "courant_attempt": ["3"]} if tags is None else tags
+    return json.dumps({"eventType": kind, "mail": {"messageId": "ses-1", "tags": tags}, **parts})
+
+
+def posted(world: World, told: dict[str, str] | bytes) -> int:
+    body = told if isinstance(told, bytes) else json.dumps(told).encode()
+    headers = {"content-type": "text/plain; charset=UTF-8", "authorization": ""}
+    return world.call("POST", "/receipts", content=body, headers=headers).status_code
+
+
+def world_with_certificate(**more: object) -> World:
+    world = World(**more)
+    world.fetched[CERTIFICATE] = certificate()
+    return world
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_receipt_that_amazon_signed_becomes_a_record(version: str) -> None:
+    world = world_with_certificate()
+    told = envelope(event("Delivery") + "\n", SignatureVersion=version, Subject="s")
+    assert posted(world, told) == TAKEN
+    [record] = world.log.records
+    receipt = contracts.decode_receipt(record.value)
+    assert isinstance(receipt, Receipt)
+    assert (record.topic, record.key, receipt.id, receipt.attempt) == ("receipts", ID.bytes, ID, 3)
+    assert (receipt.says, receipt.message_id) == (Says.DELIVERED, "ses-1")
+    assert RING.open(receipt.sealed, owner=ID.bytes).decode() == told["Message"]
+
+
+def test_the_certificate_is_fetched_once() -> None:
+    world = world_with_certificate()
+
+    async def crowd() -> None:
+        async with world.client() as client:
+            body = json.dumps(envelope(event("Send")))
+            await asyncio.gather(*(client.post("/receipts", content=body) for _ in range(5)))
+
+    asyncio.run(crowd())
+    assert world.fetches == [CERTIFICATE]
+    assert len(world.log.records) == 5
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Message": event("Bounce")},
+        {"Subject": "added"},
+        {"Timestamp": "2026-01-01T00:00:00.000Z"},
+        {"Signature": "AAAA"},
+        {"Signature": "é"},
+        {"SignatureVersion": "1"},
+        {"SignatureVersion": "3"},
+        {"TopicArn": "arn:aws:sns:ca-central-1:999999999999:other"},
+        {"Timestamp": "yesterday"},
+        {"Timestamp": "2026-01-01T00:00:00"},
+    ],
+)
+def test_what_was_changed_is_forged(changed: dict[str, str]) -> None:
+    world = world_with_certificate()
+    assert posted(world, {**envelope(event("Delivery")), **changed}) == FORGED
+    assert world.log.records == []
+
+
+def test_what_is_no_envelope_or_from_the_future_is_forged() -> None:
+    world = world_with_certificate()
+    for body in (b"", b"[]", b"\xff", b'{"Type": "Notification"}', event("Send").encode()):
+        assert posted(world, body) == FORGED
+    ahead = (NOW + timedelta(minutes=9)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    assert posted(world, envelope(event("Send"), Timestamp=ahead)) == FORGED
+    old = (NOW - timedelta(days=9)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    assert posted(world, envelope(event("Send"), Timestamp=old)) == TAKEN
+
+
+HOSTILE = [
+    "http://sns.ca-central-1.amazonaws.com/a.pem",
+    "https://sns.ca-central-1.amazonaws.com.evil.example/a.pem",
+    "https://evil.example/sns.ca-central-1.amazonaws.com/a.pem",
+    "https://sns.ca-central-1.amazonaws.com@evil.example/a.pem",
+    "https://user@sns.ca-central-1.amazonaws.com/a.pem",
+    "https://evil.example#sns.ca-central-1.amazonaws.com/a.pem",
+    "https://sns.ca-central-1.amazonaws.com:8443/a.pem",
+    "https://sns.ca-central-1.amazonaws.com:99999/a.pem",
+    "https://sns.us-east-1.amazonaws.com/a.pem",
+    "https://s3.ca-central-1.amazonaws.com/a.pem",
+    "https://evilsns.ca-central-1.amazonaws.com/a.pem",
+    "https://sns.ca-central-1.amazonaws.com/a.pem?x=1",
+    "https://sns.ca-central-1.amazonaws.com/a.pem#x",
+    "https://sns.ca-central-1.amazonaws.com/a/b.pem",
+    "https://sns.ca-central-1.amazonaws.com/../a.pem",
+    "https://sns.ca-central-1.amazonaws.com/a.txt",
+    "https://sns.ca-central-1.amazonaws.com\\@evil.example/a.pem",
+    "https://sns.ca-central-1.amazonaws.com /a.pem",
+    "HTTPS://SNS.CA-CENTRAL-1.AMAZONAWS.COM/a.pem",
+    "https://sns.ca-central-1.amazonaws.com\n/a.pem",
+    "https://sns.ca-central-1.amazonaws.com/%0a.pem",
+    "https://sns.ca-central-1.amazonawsxcom/a.pem",
+    "https://[::1]/a.pem",
+    "file:///etc/a.pem",
+    "",
+]
+
+
+@pytest.mark.parametrize("url", HOSTILE)
+def test_a_certificate_from_elsewhere_is_not_even_fetched(url: str) -> None:
+    world = world_with_certificate()
+    assert posted(world, envelope(event("Delivery"), SigningCertURL=url)) == FORGED
+    assert world.fetches == []
+
+
+def test_a_certificate_may_name_the_port_that_it_has_anyway() -> None:
+    assert is_certificate_url("https://sns.ca-central-1.amazonaws.com:443/a.pem", TOPIC_ARN)
+    china = "arn:aws-cn:sns:cn-north-1:123456789012:t"
+    assert is_certificate_url("https://sns.cn-north-1.amazonaws.com.cn/a.pem", china)
+
+
+@given(st.text())
+def test_no_url_makes_the_check_fail(url: str) -> None:
+    assert is_certificate_url(url, TOPIC_ARN) in (True, False)
+    assert not is_certificate_url(CERTIFICATE, url)
+
+
+def test_weather_makes_sns_come_again() -> None:
+    told = envelope(event("Delivery"))
+    assert posted(World(), told) == WEATHER  # the certificate is nowhere
+    world = world_with_certificate()
+    world.fetched[CERTIFICATE] = b"no certificate"
+    assert posted(world, told) == WEATHER
+    world.fetched[CERTIFICATE] = certificate(days=-1)
+    assert posted(world, told) == WEATHER
+    world.fetched[CERTIFICATE] = certificate()
+    assert posted(world, told) == TAKEN
+    world.log.works = False
+    assert posted(world, told) == WEATHER
+
+
+def test_a_subscription_is_confirmed_where_amazon_is() -> None:
+    world = world_with_certificate()
+    url = "https://sns.ca-central-1.amazonaws.com/?Action=ConfirmSubscription&Token=t"
+    world.fetched[url] = b"ok"
+    for confirm, status in [(url, TAKEN), ("https://evil.example/?Token=t", FORGED)]:
+        told = envelope("m", Type="SubscriptionConfirmation", SubscribeURL=confirm, Token="t")
+        assert posted(world, told) == status
+    assert world.fetches == [CERTIFICATE, url]
+    assert world.log.records == []
+
+
+def test_a_sandbox_is_trusted_only_where_it_is_set_and_never_in_production() -> None:
+    url = "http://127.0.0.1:8480/c.pem"
+    told = envelope(event("Delivery"), SigningCertURL=url)
+    world = World(receipts_trusted_cert_prefix="http://127.0.0.1:8480")
+    world.fetched[url] = certificate()
+    assert posted(world, told) == TAKEN
+    assert posted(world_with_certificate(), told) == FORGED
+    evil = "http://127.0.0.1:8480.evil.example/c.pem"
+    assert posted(world, envelope(event("Send"), SigningCertURL=evil)) == FORGED
+    with pytest.raises(ValidationError, match="not for production"):
+        settings(courant_environment="production", receipts_trusted_cert_prefix="http://x/")
+
+
+BOUNCES = [
+    ("Permanent", "General", Says.BOUNCED, "hard-bounce/general", None),
+    ("Permanent", "NoEmail", Says.BOUNCED, "hard-bounce/no-email", None),
+    ("Permanent", "Suppressed", Says.BOUNCED, "hard-bounce/suppressed",
+     "The email address is on our email provider suppression list"),
+    ("Permanent", "OnAccountSuppressionList", Says.BOUNCED,
+     "hard-bounce/on-account-suppression-list",
+     "The email address is on the GC Notify suppression list"),
+    ("Permanent", "New", Says.BOUNCED, "hard-bounce/unknown-bounce-subtype", None),
+    ("Transient", "MailboxFull", Says.DELAYED, "soft-bounce/mailbox-full", None),
+    ("Transient", "MessageTooLarge", Says.DELAYED, "soft-bounce/message-too-large", None),
+    ("Transient", "AttachmentRejected", Says.DELAYED, "soft-bounce/attachment-rejected",
+     "The email was rejected because of its attachments"),
+    ("Transient", "CustomTimeoutExceeded", Says.DELAYED, "soft-bounce/unknown-bounce-subtype",
+     None),
+    ("Undetermined", "Undetermined", Says.DELAYED, "soft-bounce/general", None),
+    ("Newer", "x", Says.DELAYED, "unknown-bounce/unknown-bounce-subtype", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("type_", "subtype", "says", "reason", "response"), BOUNCES)
+def test_a_bounce_means_what_its_type_says(
+    type_: str, subtype: str, says: Says, reason: str, response: str | None
+) -> None:
+    bounce = {"bounceType": type_, "bounceSubType": subtype, "bouncedRecipients": []}
+    assert events.meaning(event("Bounce", bounce=bounce)) == Meaning(
+        ID, 3, says, "ses-1", reason, response
+    )
+
+
+def test_the_other_events_of_ses() -> None:
+    listed = {"complaintSubType": "OnAccountSuppressionList"}
+    for kind, parts, says in [
+        ("Send", {"send": {}}, Says.SENT),
+        ("Complaint", {"complaint": {"complaintSubType": None}}, Says.COMPLAINED),
+        ("Complaint", {"complaint": listed}, Says.BOUNCED),
+        ("Reject", {"reject": {"reason": "Bad content"}}, Says.BOUNCED),
+        ("Rendering Failure", {"failure": {"errorMessage": "x"}}, Says.BOUNCED),
+    ]:
+        meant = events.meaning(event(kind, **parts))  # type: ignore[arg-type]
+        assert isinstance(meant, Meaning)
+        assert meant.says is says, kind
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Successfully validated SNS topic for Amazon SES event publishing.",
+        event("DeliveryDelay", deliveryDelay={}),
+        event("Open"),
+        event("Newer"),
+        event("Send", tags={}),
+        event("Send", tags={"courant_id": ["x"], "courant_attempt": ["1"]}),
+        event("Send", tags={"courant_id": [str(ID)], "courant_attempt": ["0"]}),
+        event("Send", tags={"courant_id": [], "courant_attempt": ["1"]}),
+        '{"notificationType": "Bounce", "mail": {"messageId": "m"}, "bounce": {}}',
+        "[]",
+        "{}",
+    ],
+)
+def test_what_tells_no_row_anything_needs_no_second_try(message: str) -> None:
+    world = world_with_certificate()
+    assert posted(world, envelope(message)) == TAKEN
+    assert world.log.records == []
+
+
+NAMES = st.sampled_from(["mail", "tags", "bounce", "messageId", "eventType"])
+SHAPES = st.recursive(
+    st.none() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)
+)
+
+
+@given(st.text() | SHAPES.map(json.dumps))
+def test_no_message_makes_the_reader_fail(message: str) -> None:
+    assert isinstance(events.meaning(message), Meaning | Nothing)
+
+
+def text_event(status: str, words: str = "", final: bool = True) -> str:
+    context = {"courant_id": str(ID), "courant_attempt": "1"}
+    told: dict[str, Any] = {"eventType": f"TEXT_{status}", "messageId": "t-1", "isFinal": final}
+    told |= {"messageStatus": status, "messageStatusDescription": words, "context": context}
+    return json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "final", "says"),
+    [
+        ("QUEUED", "Message is queued", False, Says.SENT),
+        ("SENT", "", False, Says.SENT),
+        ("PENDING", "", False, Says.SENT),
+        ("SUCCESSFUL", "Message has been accepted by phone carrier", False, Says.SENT),
+        ("SUCCESSFUL", "Message has been accepted by phone carrier", True, Says.DELIVERED),
+        ("DELIVERED", "Message has been accepted by phone", True, Says.DELIVERED),
+        ("SPAM", "Blocked as spam by phone carrier", True, Says.BOUNCED),
+        ("PROTECT_BLOCKED", "Destination is on a blocked list", True, Says.BOUNCED),
+        ("CARRIER_BLOCKED", "Phone carrier has blocked this message", True, Says.DELAYED),
+        ("BLOCKED", "Phone has blocked SMS", True, Says.DELAYED),
+        ("INVALID", "Invalid phone number", True, Says.BOUNCED),
+        ("BLOCKED", "Phone number is opted out", True, Says.OPTED_OUT),
+        ("UNKNOWN", "Unknown error attempting to reach phone", True, Says.BOUNCED),
+        ("BLOCKED", "This delivery would exceed max price", True, Says.DELAYED),
+        ("CARRIER_UNREACHABLE", "Phone carrier is currently unreachable/unavailable", True,
+         Says.DELAYED),
+        ("UNREACHABLE", "Phone is currently unreachable/unavailable", True, Says.BOUNCED),
+        ("TTL_EXPIRED", "something new", True, Says.BOUNCED),
+    ],
+)  # fmt: skip
+def test_a_text_means_what_its_status_or_its_words_say(
+    status: str, words: str, final: bool, says: Says
+) -> None:
+    meant = events.meaning(text_event(status, words, final))
+    assert isinstance(meant, Meaning)
+    assert (meant.says, meant.message_id) == (says, "t-1")
+    assert meant.response == (None if says is Says.SENT else words)
+
+
+def test_a_heartbeat_is_taken_from_who_has_the_key() -> None:
+    world = World()
+    body = msgspec.json.encode({"at": NOW})
+    signature = keyed_hash(HASH_KEY.encode(), b"heartbeat", body).hex()
+
+    def beat(content: bytes, signed: str | bytes) -> int:
+        headers = {"x-courant-signature": signed, "authorization": ""}
+        answer = world.call("POST", "/receipts/heartbeat", content=content, headers=headers)
+        return answer.status_code
+
+    assert beat(body, signature) == TAKEN
+    assert beat(body + b" ", signature) == FORGED
+    assert beat(body, "é".encode()) == FORGED
+    nothing = keyed_hash(HASH_KEY.encode(), b"heartbeat", b"[]").hex()
+    assert beat(b"[]", nothing) == 400
+    [record] = world.log.records
+    assert contracts.decode_receipt(record.value) == Heartbeat(at=NOW)
+
+
+def test_an_envelope_is_read_by_the_names_sns_gives() -> None:
+    told = msgspec.json.decode(json.dumps(envelope("m")), type=Envelope)
+    assert told.signing_cert_url == CERTIFICATE
