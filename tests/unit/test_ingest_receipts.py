@@ -136,6 +136,13 @@ def test_what_was_changed_is_forged(changed: dict[str, str]) -> None:
     assert world.log.records == []
 
 
+def test_what_another_topic_signed_is_forged_and_nothing_is_fetched_for_it() -> None:
+    world = world_with_certificate()
+    other = "arn:aws:sns:ca-central-1:999999999999:other"
+    assert posted(world, envelope(event("Delivery"), TopicArn=other)) == FORGED
+    assert world.fetches == []
+
+
 def test_what_is_no_envelope_or_from_the_future_is_forged() -> None:
     world = world_with_certificate()
     for body in (b"", b"[]", b"\xff", b'{"Type": "Notification"}', event("Send").encode()):

@@ -203,7 +203,7 @@ class App:
         handler = route.handlers.get("GET" if call.method == "HEAD" else call.method)
         if handler is None:
             return route.address, no_such_method(*route.allowed())
-        if False and not route.always:
+        if self._in_flight > self._in_flight_max and not route.always:
             return route.address, BUSY
         return route.address, await handler(call)
 
