@@ -263,7 +263,7 @@ class World:
 def token(number: int = 1, issuer: object = str(SERVICE), **claims: object) -> str:
     """Make a JWT as clients do."""
     given = {"iss": issuer, "iat": int(time.time()), **claims}
-    return jwt.encode({k: v for k, v in given.items() if v is not None}, secret_of(number), "HS256")  # type: ignore[arg-type]
+    return jwt.encode({k: v for k, v in given.items() if v is not None}, secret_of(number), "HS256")
 
 
 def email(**more: object) -> dict[str, object]:

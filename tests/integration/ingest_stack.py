@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg2
@@ -44,7 +45,7 @@ class Stack:
             producer.produce(Outgoing(DIRECTORY.name, each.key.encode(), directory.encode(each)))
         producer.flush()
 
-    def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask Postgres."""
         connection = psycopg2.connect(self.postgres.url)
         try:

@@ -75,8 +75,8 @@ def test_lists_are_filtered_by_what_is_stored(running: Stack) -> None:
         read = f"{running.base}/v2/notifications/{id}"
         assert httpx.get(read, headers=AUTHORIZED, timeout=10).status_code == 200
 
-    def found(**asked: object) -> list[tuple[str, str]]:
-        parameters = httpx.QueryParams({"reference": reference, **asked})  # type: ignore[arg-type]
+    def found(**asked: Any) -> list[tuple[str, str]]:
+        parameters = httpx.QueryParams({"reference": reference, **asked})
         url = f"{running.base}/v2/notifications"
         listed = httpx.get(url, params=parameters, headers=AUTHORIZED).json()["notifications"]
         return sorted((each["type"], each["status"]) for each in listed)

@@ -5,6 +5,7 @@ import json
 import logging
 from collections import Counter
 from contextlib import suppress
+from datetime import datetime
 from itertools import count
 from random import Random
 from typing import Any, NamedTuple
@@ -190,11 +191,11 @@ def broken_promises(history: History) -> set[str]:
         for each in attempts
         if not throttled(each["id"])
     )
-    announced = {
-        (each["id"], each["attempt"]): begun_at[call]
-        for call, attempts in begun.items()
-        for each in attempts
-    }
+    announced: dict[tuple[str, int], datetime] = {}  # when its first call began
+    for call, attempts in begun.items():
+        for each in attempts:
+            key = each["id"], each["attempt"]
+            announced[key] = min(begun_at[call], announced.get(key, begun_at[call]))
     unknown = {
         call for call, said in ended.items() if "unknown" in {each["outcome"] for each in said}
     }
