@@ -35,9 +35,7 @@ class Claims:
 
     def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[Claimed]:
         assert (channel, lane) == (Channel.EMAIL, Lane.NORMAL)
-        return [
-            self._row(row.notification.id, row.attempt) for row in self.world.store.claim(ids)
-        ]
+        return [self._row(row.notification.id, row.attempt) for row in self.world.store.claim(ids)]
 
     def _row(self, id: UUID, attempt: int) -> Claimed:
         self.claimed.append(number_of(id))

@@ -1,8 +1,11 @@
 """`courant dead list|show|redrive`: what was put aside, why, and sending it back after a repair."""
 
 import getpass
+import json
+import sys
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,6 +14,7 @@ import typer
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import text
 
 from courant import kafka, topics
@@ -22,9 +26,12 @@ from courant_cli.places import Places
 from courant_local.plan import Unsuitable
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)
-console = Console(highlight=False)
 READ_SECONDS = 5.0
 SHOWN_BYTES = 2_000
+ID_BYTES = 16
+WIDE = 250  # columns where no terminal sets a width: nothing in a list is folded then
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 NOTE = text("""
     INSERT INTO redrives (topic, partition, "offset", by) VALUES (:topic, :partition, :offset, :by)
@@ -44,6 +51,7 @@ class Letter:
     key: bytes
     value: bytes
     headers: tuple[tuple[str, bytes], ...]
+    tries: int  # the how manieth death
 
     @property
     def number(self) -> str:
@@ -54,19 +62,47 @@ class Letter:
         return dict(self.headers).get(f"courant.{name}", b"").decode(errors="replace")
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a list says of a letter."""
+
+    number: str
+    key: str
+    died: str
+    origin: str
+    tries: int
+    reason: str
+    sent_back: str  # by whom and when, or nothing
+
+
 @app.command("list")
 def list_letters(
     family: Annotated[str | None, typer.Option(help="inbox, delivery, persisted, …")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As a list for programs.")] = False,
 ) -> None:
     """List all dead letters that are kept, with their reasons."""
     places = Places()
     sent = redriven(places)
+    lines = [
+        Line(
+            number=each.number,
+            key=each.key.hex(),
+            died=f"{each.at:%Y-%m-%d %H:%M:%S}",
+            origin=each.header("origin"),
+            tries=each.tries,
+            reason=each.header("reason"),
+            sent_back=sent.get((each.topic, each.partition, each.offset), ""),
+        )
+        for each in letters(places, family)
+    ]
+    if as_json:
+        print(json.dumps([asdict(each) for each in lines], indent=2))
+        return
     drawn = Table("number", "died", "from", "tries", "reason", "sent back", box=None)
-    for each in letters(places, family):
-        died = each.at.strftime("%Y-%m-%d %H:%M:%S")
-        by = sent.get((each.topic, each.partition, each.offset), "")
-        drawn.add_row(each.number, died, each.header("origin"), each.header("attempt"),
-                      each.header("reason"), by)  # fmt: skip
+    for line in lines:
+        # As text: what was read from a topic is nobody's markup.
+        shown = (line.number, line.died, line.origin, str(line.tries), line.reason, line.sent_back)
+        drawn.add_row(*(Text(plain(each)) for each in shown))
     console.print(drawn)
 
 
@@ -74,11 +110,19 @@ def list_letters(
 def show(number: str) -> None:
     """Show one: where it comes from, why it died, and its bytes."""
     each = letter(Places(), number)
-    for name, value in each.headers:
-        console.print(f"{name}: {value.decode(errors='replace')}", markup=False)
-    console.print(f"key: {each.key.hex()}", markup=False)
-    console.print(f"value, {len(each.value)} bytes:", markup=False)
-    console.print(each.value[:SHOWN_BYTES].decode(errors="backslashreplace"), markup=False)
+    told = [
+        *(f"{name}: {value.decode(errors='backslashreplace')}" for name, value in each.headers),
+        f"key: {each.key.hex()}",
+        f"value, {len(each.value)} bytes:",
+        each.value[:SHOWN_BYTES].decode(errors="backslashreplace"),
+    ]
+    for line in told:
+        console.print(plain(line), markup=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Write what a terminal might obey, so that it is only seen."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 @app.command()
@@ -96,17 +140,20 @@ def redrive(
 
 def send_back(places: Places, each: Letter, again: bool) -> str:
     """Send one back; says what was done. Who did it is kept."""
+    if cut := each.header("cut"):
+        return f"was {cut}, too large to be written: only its beginning is kept"
     who = getpass.getuser()
     spot = {"topic": each.topic, "partition": each.partition, "offset": each.offset, "by": who}
     with places.engine.begin() as connection:
-        fresh = connection.execute(NOTE, spot).first()
-        if not fresh and not again:
-            return "was sent back before; --again does it again"
-        back = order_again(connection, each) if topics.family(each.topic) == PERSISTED.name else (
-            Outgoing(origin(each), each.key, each.value,
-                     (*each.headers, ("courant.redriven-by", who.encode()))))  # fmt: skip
+        if topics.family(each.topic) == PERSISTED.name:
+            back = order_again(connection, each)
+        else:
+            headers = (*each.headers, ("courant.redriven-by", who.encode()))
+            back = Outgoing(origin(each), each.key, each.value, headers)
         if back is None:
             return "its notification does not stand at technical-failure: nothing to do"
+        if not connection.execute(NOTE, spot).first() and not again:
+            return "was sent back before; --again does it again"
         # Inside: a letter that could not be written is not noted as sent back.
         places.producer.produce(back)
         places.producer.flush()
@@ -123,9 +170,9 @@ def origin(each: Letter) -> str:
 
 def order_again(connection: Any, each: Letter) -> Outgoing | None:
     """Give what puts a notification whose order died back to be sent; recovery orders it then."""
-    id = UUID(bytes=each.key)
+    id = UUID(bytes=each.key) if len(each.key) == ID_BYTES else None
     attempt = connection.execute(STANDS, {"id": id}).scalar_one_or_none()
-    if attempt is None:
+    if id is None or attempt is None:
         return None
     decided = Decided(id=id, attempt=attempt, move=Move.REDRIVEN, reason="sent back by an operator")
     return Outgoing(DELIVERY.name, id.bytes, decided.encode())
@@ -159,13 +206,14 @@ def letters(places: Places, family: str | None = None) -> Iterator[Letter]:
                        "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip
     try:
         reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in ends])
+        orders: Counter[tuple[str, bytes]] = Counter()
         while ends:
             messages = reader.consume(500, READ_SECONDS)
             if not messages:
                 return
             for message in messages:
                 if not message.error():
-                    yield read(message)
+                    yield read(message, orders)
                     spot = (str(message.topic()), message.partition() or 0)
                     if (message.offset() or 0) + 1 >= ends.get(spot, 0):
                         ends.pop(spot, None)
@@ -173,13 +221,19 @@ def letters(places: Places, family: str | None = None) -> Iterator[Letter]:
         reader.close()
 
 
-def read(message: Message) -> Letter:
+def read(message: Message, orders: Counter[tuple[str, bytes]]) -> Letter:
+    topic, key = str(message.topic()), message.key() or b""
+    headers = tuple(kafka.headers_of(message))
+    # An order that died is given anew and not sent back, so it brings no earlier deaths along.
+    orders[topic, key] += topics.family(topic) == PERSISTED.name
+    tries = dict(headers).get("courant.attempt", b"1")
     return Letter(
-        topic=str(message.topic()),
+        topic=topic,
         partition=message.partition() or 0,
         offset=message.offset() or 0,
         at=datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
-        key=message.key() or b"",
+        key=key,
         value=message.value() or b"",
-        headers=tuple(kafka.headers_of(message)),
+        headers=headers,
+        tries=max(orders[topic, key], int(tries) if tries.isdigit() else 1),
     )

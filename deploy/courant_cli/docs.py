@@ -1,4 +1,4 @@
-"""Writes the generated pages, or with `--check` says which are stale: `python -m courant_cli.docs`."""
+"""Writes the generated pages, or says which are stale: `python -m courant_cli.docs --check`."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -92,7 +92,9 @@ def topics_page() -> Iterator[str]:
 
 def metrics_page() -> Iterator[str]:
     yield from (MADE, "# Metrics", "", "Every process serves them at `/metrics`.", "")
-    found = [each for each in vars(metrics).values() if isinstance(each, Counter | Gauge | Histogram)]
+    found = [
+        each for each in vars(metrics).values() if isinstance(each, Counter | Gauge | Histogram)
+    ]
     yield from table(
         ("metric", "labels", "what it says, and where to look next"),
         *(
@@ -107,8 +109,9 @@ def metrics_page() -> Iterator[str]:
 
 
 def settings_page() -> Iterator[str]:
-    yield from (MADE, "# Settings", "", "Environment variables. A secret may also stand in a file",
-                "that `<NAME>_FILE` names. A wrong value stops the start, and is named.")  # fmt: skip
+    yield from (MADE, "# Settings", "")
+    yield "Environment variables. A secret may also stand in a file that `<NAME>_FILE` names."
+    yield "A wrong value stops the start, and is named."
     for service, kind in SERVICES.items():
         yield from ("", f"## {service}", "")
         yield from table(

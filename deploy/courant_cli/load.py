@@ -135,9 +135,7 @@ def load(
     rate: Annotated[float, typer.Option(min=0, max=RATE_MAX, help="A second; 0: unbounded.")] = 150,
     count: Annotated[int, typer.Option(min=1, max=COUNT_MAX)] = 1500,
     channel: Channel = Channel.EMAIL,
-    template: Annotated[
-        str | None, typer.Option(help="Else the demo's.")
-    ] = None,
+    template: Annotated[str | None, typer.Option(help="Else the demo's.")] = None,
     connections: Annotated[int, typer.Option(min=1, max=CONNECTIONS_MAX)] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="The sum, for programs.")] = False,
     ids: Annotated[Path | None, typer.Option(help="Write the accepted ids to this file.")] = None,

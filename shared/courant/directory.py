@@ -6,7 +6,6 @@ secret or personal in it (API secrets, guest lists) is sealed.
 """
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Annotated, TypeAlias
@@ -15,14 +14,11 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from courant import contracts, metrics
+from courant import contracts
 from courant.contracts import ENCODE, KeyType, Malformed, Time
-from courant.kafka import TopicReader
-from courant.topics import DIRECTORY, Channel, Lane
+from courant.topics import Channel, Lane
 
 log = logging.getLogger(__name__)
-
-READ_SECONDS = 0.25
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -184,26 +180,6 @@ class Directory:
             if each.channel is channel and each.default and not each.archived:
                 return each
         return None
-
-    def age(self) -> float | None:
-        """Tell how many seconds ago all was known; None before that."""
-        return None if self.read_at is None else time.monotonic() - self.read_at
-
-
-def follow(directory: Directory, bootstrap: str, name: str, stopping: Callable[[], bool]) -> None:
-    """Keep the directory as the topic is, until the stop. Runs in a thread of its own."""
-    reader = TopicReader(bootstrap, name, DIRECTORY.name)
-    try:
-        while not stopping():
-            reader.at_end = False
-            for _, value in reader.read(READ_SECONDS):
-                take(directory, value)
-            if reader.at_end or directory.read_at is not None:
-                # At its end, or quiet since: an end is told once, not at every look.
-                directory.read_at = time.monotonic()
-                metrics.DIRECTORY_AGE.set(0)
-    finally:
-        reader.close()
 
 
 def take(directory: Directory, value: bytes) -> None:

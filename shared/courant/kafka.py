@@ -7,6 +7,8 @@ commit what is not done yet (auto commit), and take 45 s until a killed member's
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 FLUSH_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
+COMMIT_SECONDS = 5.0
+COMMITS_MAX = 12  # that wait at once; each ends after 45 s
 POLL_INTERVAL_MAX = timedelta(minutes=5)
 """A handler that is silent for longer has lost its partitions."""
 
@@ -59,6 +63,7 @@ class KafkaConsumer:
         self._positions: dict[Partition, int] = {}
         self._resting = False
         self._closed = False
+        self._commits = ThreadPoolExecutor(COMMITS_MAX, thread_name_prefix=f"commit.{group}")
         self._consumer = Consumer(
             {
                 **_common(bootstrap, group),
@@ -139,8 +144,13 @@ class KafkaConsumer:
     def commit_at(self, positions: Positions) -> None:
         """Say that all before these is done; raises Fenced, Unavailable."""
         spots = [TopicPartition(each.topic, each.number, at) for each, at in positions.items()]
+        # librdkafka may wait 45 s for a coordinator that is long back (seen after a broker stood
+        # still for 4 s): the batch is begun again then, and commits by a call of its own.
+        asked = self._commits.submit(self._consumer.commit, offsets=spots, asynchronous=False)
         try:
-            answers = self._consumer.commit(offsets=spots, asynchronous=False)
+            answers = asked.result(COMMIT_SECONDS)
+        except FutureTimeout:
+            raise Unavailable("commit: no answer yet") from None
         except KafkaException as raised:
             self._refused(raised.args[0])
             return
@@ -152,6 +162,7 @@ class KafkaConsumer:
         """Leave the group."""
         if not self._closed:
             self._closed = True
+            self._commits.shutdown()
             self._consumer.close()
 
     def _refused(self, error: KafkaError) -> None:

@@ -122,9 +122,19 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "marks of no account": (store, "PASSED", "coalesce(next, 0)", "0"),
     "marks not emptied": (store, "HOLD", "DELETE FROM marks", "SELECT"),
     "tried ones ordered again": (store, "WAITING", "AND n.attempt = 0", ""),
-    "no guard in SQL": (store, "MOVE", "            AND (r.move", "            AND (true OR r.move"),
+    "no guard in SQL": (
+        store,
+        "MOVE",
+        "            AND (r.move",
+        "            AND (true OR r.move",
+    ),
     "attempt not taken over": (store, "MOVE", "greatest(n.attempt, r.attempt)", "n.attempt"),
-    "late reports not shown": (store, "MOVE", "WHERE moved.id IS NOT NULL OR", "WHERE moved.id IS NOT NULL AND"),
+    "late reports not shown": (
+        store,
+        "MOVE",
+        "WHERE moved.id IS NOT NULL OR",
+        "WHERE moved.id IS NOT NULL AND",
+    ),
     "open call opened again": (
         store,
         "OPEN",

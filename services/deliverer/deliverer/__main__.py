@@ -4,7 +4,8 @@ import sys
 from datetime import timedelta
 
 from courant import crypto, database, logs, serve
-from courant.directory import Directory, follow
+from courant.directory import Directory
+from courant.following import follow
 from courant.settings import load
 from courant.topics import Channel, Lane
 from deliverer.content import Defaults, Writer

@@ -9,7 +9,8 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from courant import logs, settings
-from courant.directory import Directory, follow
+from courant.directory import Directory
+from courant.following import follow
 from courant.serve import Stop, start
 from ingest import build
 from ingest.http import App, WithRequestId

@@ -3,7 +3,8 @@
 import sys
 from datetime import timedelta
 
-from courant import directory, logs, serve, settings
+from courant import logs, serve, settings
+from courant.following import follow
 from courant.kafka import KafkaProducer
 from courant.topics_admin import admin
 from recovery import figures, heartbeat, timers
@@ -41,7 +42,7 @@ def main() -> int:
     work = {
         "sweeps": lambda: timers.run(bootstrap, replication, rounds.go, parts.lead.resign, stop),
         "figures": lambda: figures.run(bootstrap, replication, stop),
-        "directory": lambda: directory.follow(published, bootstrap, NAME, stop),
+        "directory": lambda: follow(published, bootstrap, NAME, stop),
         "heartbeat": lambda: heartbeat.run(url, key, stop.wait),
     }
     threads = {name: serve.start(name, each, stop) for name, each in work.items()}

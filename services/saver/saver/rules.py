@@ -40,7 +40,7 @@ MOVES = {
 }
 
 
-SAYS = {
+SAYS: dict[Says, Move | Note] = {
     Says.SENT: Move.SENT,
     Says.DELIVERED: Move.DELIVERED,
     Says.DELAYED: Move.DELAYED,

@@ -59,9 +59,7 @@ class Tables:
         self.epoch = int((now - NOW).total_seconds()) + 1
         self.marks = {}
 
-    def passed(
-        self, topics: Collection[str], places: Positions | None = None
-    ) -> datetime | None:
+    def passed(self, topics: Collection[str], places: Positions | None = None) -> datetime | None:
         """Give T: the time of the newest mark that is passed in all partitions of these topics."""
         found = self.positions if places is None else places
         times = [

@@ -1,0 +1,333 @@
+"""Poison in the topics of a running stack: each ends as one dead letter, and all others are sent.
+
+All of it is written at once, the good ones around it, since in a topic they come together.
+"""
+
+import getpass
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+
+from courant import crypto, directory_admin, ids
+from courant.contracts import (
+    ENCODE,
+    Answer,
+    Attempt,
+    Content,
+    KeyType,
+    Notification,
+    Outcome,
+    Outcomes,
+    Receipt,
+    Says,
+    Started,
+)
+from courant.directory import Template
+from courant.records import Outgoing
+from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane
+from stack import Stack, wait
+
+PERSON = "jean.valjean@example.com"
+"""The recipient of all, who must not be read in any reason."""
+MIB = 1024 * 1024
+INBOX_EMAIL = INBOX.topic(Channel.EMAIL, Lane.NORMAL)
+LIVES_SECONDS = 90.0
+"""A template that nobody knows is waited for twice, 10 and 20 seconds with jitter."""
+
+STAY = {"more than anyone may write", "an order of another key"}
+"""Kinds whose letter is not sent back."""
+
+
+class Hand:
+    """Writes records as the services would, for the demo service of a stack."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.known = stack.variables
+
+    def notification(self, **changed: Any) -> Notification:
+        """Give a good one, which a change may spoil."""
+        now = datetime.now(UTC)
+        id = changed.pop("id", None) or ids.new(now)
+        content = ENCODE(Content(to=PERSON, personalisation={"name": "Jean"}))
+        good = Notification(
+            id=id,
+            service_id=UUID(self.known["COURANT_SERVICE_ID"]),
+            key_id=uuid4(),
+            key_type=KeyType.NORMAL,
+            template_id=UUID(self.known["COURANT_EMAIL_TEMPLATE_ID"]),
+            template_version=1,
+            channel=Channel.EMAIL,
+            lane=Lane.NORMAL,
+            recipient_hash=crypto.keyed_hash(b"tests", PERSON.encode()),
+            sealed=self.stack.places.ring.seal(content, owner=id.bytes),
+            accepted_at=now,
+        )
+        return msgspec.structs.replace(good, **changed)
+
+
+def inbox(told: Notification, **changed: Any) -> Outgoing:
+    """Write it as ingest does, with some of its fields changed."""
+    value = ENCODE({**msgspec.to_builtins(told), **changed})
+    return Outgoing(INBOX.topic(told.channel, told.lane), told.id.bytes, value)
+
+
+@dataclass
+class Poison:
+    """A record that cannot be handled, and what is said of it."""
+
+    record: Outgoing
+    family: str  # where its letter lies
+    reason: str  # a part of it
+    id: UUID | None = None  # of its row, where it has one
+    end: str = "dead"  # of its row, after the repair; else it is dead again
+
+
+@dataclass
+class Story:
+    """What was written, and what became of it."""
+
+    stack: Stack
+    hand: Hand
+    good: list[UUID]
+    poisons: dict[str, Poison]
+    stranger: UUID  # a template that is not there
+    lost: Notification  # a row that is not there
+    redriven: str = ""
+    before: list[dict[str, Any]] = field(default_factory=list)  # the letters, before the repair
+
+    def letters(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.stack.courant("dead", "list", "--json"))
+        return found
+
+    def of(self, name: str, letters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Give the letters of one poison, by its family and key, which no other has."""
+        poison = self.poisons[name]
+        place, key = f"{poison.family}.dead/", poison.record.key.hex()
+        return [each for each in letters if each["number"].startswith(place) and each["key"] == key]
+
+
+def made(hand: Hand, stranger: UUID, lost: Notification, stored: UUID) -> dict[str, Poison]:
+    """Make one of each kind."""
+
+    def raw(value: bytes, topic: str = INBOX_EMAIL) -> Outgoing:
+        return Outgoing(topic, uuid4().bytes, value)
+
+    def spoilt(reason: str, **changed: Any) -> Poison:
+        return Poison(inbox(hand.notification(), **changed), "inbox", reason)
+
+    now, day = datetime.now(UTC), timedelta(days=1)
+    wrong_key = inbox(hand.notification())
+    elsewhere = inbox(hand.notification())
+    unsealable, unknown = hand.notification(sealed=b"\x011" + bytes(60)), hand.notification()
+    unknown = msgspec.structs.replace(unknown, template_id=stranger)
+    call, attempt = uuid4(), Attempt(id=lost.id, attempt=1)
+    accepted = Answer(id=lost.id, attempt=1, outcome=Outcome.ACCEPTED, message_id="m-1")
+    began = Started(call=call, attempts=(attempt,))
+    ended = Outcomes(call=uuid4(), answers=(accepted,))
+    receipt = Receipt(id=lost.id, attempt=1, says=Says.DELIVERED, message_id="m-1")
+    unstored = "id: no row has it, nor will one"
+    return {
+        "not JSON": Poison(raw(f"to {PERSON}".encode()), "inbox", "JSON is malformed"),
+        "empty": Poison(raw(b""), "inbox", "Input data was truncated"),
+        "not UTF-8": Poison(raw(b'{"id": "\xff\xfe"}'), "inbox", "Invalid UUID"),
+        "deep": Poison(raw(b'{"x": ' + b"[" * 100_000), "inbox", "recursion"),
+        "a later contract": spoilt("newer than this reader", readable_from=2),
+        "a field of another type": spoilt("$.reference", reference={"to": PERSON}),
+        "an unknown word": spoilt("Invalid enum value - at `$.lane`", lane=PERSON),
+        "the wrong key": Poison(
+            Outgoing(wrong_key.topic, uuid4().bytes, wrong_key.value), "inbox", "key: is not the id"
+        ),
+        "the wrong topic": Poison(
+            Outgoing(INBOX.topic(Channel.SMS, Lane.BULK), elsewhere.key, elsewhere.value),
+            "inbox",
+            "topic: is not the notification's channel and lane",
+        ),
+        "NUL in a text": spoilt("22021: CharacterNotInRepertoire: refused by the database", reference=f"\0{PERSON}"),
+        "2 MiB": Poison(raw(b'{"id": "' + b"\x80" * 2 * MIB), "inbox", "was truncated"),
+        "more than anyone may write": Poison(raw(b"0" * 5 * MIB), "inbox", "JSON is malformed"),
+        "an id long past": Poison(
+            inbox(hand.notification(id=ids.new(now - 40 * day))), "inbox", "id: its day is too far"
+        ),
+        "an id far ahead": Poison(
+            inbox(hand.notification(id=ids.new(now + 40 * day))), "inbox", "id: its day is too far"
+        ),
+        "an unknown template": Poison(
+            inbox(unknown), "persisted", "template: is not in the directory", unknown.id,
+            "delivered",
+        ),
+        "unsealable content": Poison(
+            inbox(unsealable), "persisted", "sealed: does not open", unsealable.id
+        ),
+        "an order of another key": Poison(
+            raw(ENCODE({"id": uuid4()}), PERSISTED.topic(Channel.SMS, Lane.BULK)),
+            "persisted",
+            "key: is not the id",
+        ),
+        "a call of no row": Poison(
+            Outgoing(DELIVERY.name, call.bytes, began.encode()), "delivery", unstored, lost.id,
+            "delivered",
+        ),
+        "an outcome of no row": Poison(
+            Outgoing(DELIVERY.name, ended.call.bytes, ended.encode()), "delivery", unstored,
+            lost.id, "delivered",
+        ),
+        "a receipt of no row": Poison(
+            Outgoing(RECEIPTS.name, lost.id.bytes, receipt.encode()), "receipts", unstored, lost.id,
+            "delivered",
+        ),
+        "a move that is not recovery's": Poison(
+            raw(ENCODE({"kind": "decided", "id": uuid4(), "attempt": 1, "move": "delivered"}),
+                DELIVERY.name),
+            "delivery",
+            "move: delivered is not for recovery to decide",
+        ),
+        "a receipt with NUL": Poison(
+            raw(ENCODE({"kind": "receipt", "id": stored, "attempt": 1, "says": "sent",
+                        "response": f"\0{PERSON}"}), RECEIPTS.name),
+            "receipts",
+            "22P05",
+        ),
+    }  # fmt: skip
+
+
+def write(stack: Stack, records: list[Outgoing]) -> None:
+    """Write as somebody else's program might: what its settings allow, packed small."""
+    producer = Producer(
+        {
+            "bootstrap.servers": stack.plan.bootstrap,
+            "message.max.bytes": 100 * MIB,
+            "compression.type": "lz4",
+            "linger.ms": 50,
+        }
+    )
+    for each in records:
+        producer.produce(each.topic, key=each.key, value=each.value)
+    assert producer.flush(30) == 0
+
+
+@pytest.fixture(scope="module")
+def story(stack: Stack) -> Story:
+    hand = Hand(stack)
+    stranger = uuid4()
+    # It is due only tomorrow: nobody but the records of its call will move it.
+    lost = hand.notification(scheduled_for=datetime.now(UTC) + timedelta(days=1))
+    stored, large = hand.notification(), hand.notification()
+    write(stack, [inbox(stored)])
+    wait(lambda: stack.state(stored.id) == "delivered", "a first one")
+    poisons = made(hand, stranger, lost, stored.id)
+    good = [hand.notification() for _ in range(500)]
+    records = [inbox(each) for each in good]
+    for number, poison in enumerate(poisons.values(), start=1):
+        records.insert(number * len(records) // (len(poisons) + 1), poison.record)
+    records.append(inbox(large, a_later_field="x" * 2 * MIB))
+    write(stack, records)
+    told = Story(stack, hand, [each.id for each in (stored, *good, large)], poisons, stranger, lost)
+    wait(lambda: len(told.letters()) >= len(poisons), "the letters", LIVES_SECONDS)
+    wait(lambda: not unsent(told), "the good ones")
+    told.before = told.letters()
+    return told
+
+
+def unsent(story: Story) -> list[UUID]:
+    """Give those of the good ones that are not delivered."""
+    found = story.stack.sql(
+        "SELECT id FROM notifications WHERE state = 'delivered' AND id = ANY(%s::uuid[])",
+        [str(each) for each in story.good],
+    )
+    return sorted(set(story.good) - {UUID(str(id)) for (id,) in found})
+
+
+def test_each_kind_ends_as_one_letter_with_its_reason(story: Story) -> None:
+    assert len(story.before) == len(story.poisons)
+    for name, poison in story.poisons.items():
+        letters = story.of(name, story.before)
+        assert [poison.reason in each["reason"] for each in letters] == [True], (name, letters)
+        assert letters[0]["tries"] == 1
+        assert letters[0]["sent_back"] == ""
+
+
+def test_no_reason_holds_what_is_personal(story: Story) -> None:
+    table = story.stack.courant("dead", "list")
+    assert PERSON not in table
+    for each in story.before:
+        assert each["number"] in table
+        assert each["reason"] in table
+        assert PERSON.split("@")[0] not in each["reason"]
+
+
+def test_every_good_one_is_sent_once(story: Story) -> None:
+    assert unsent(story) == []
+    asked = Counter(story.stack.sendings())
+    assert {asked[str(each)] for each in story.good} == {1}
+
+
+def test_a_letter_shows_where_it_came_from_and_its_bytes(story: Story) -> None:
+    [letter] = story.of("an unknown word", story.before)
+    shown = story.stack.courant("dead", "show", letter["number"])
+    assert f"courant.origin: {INBOX_EMAIL}/" in shown
+    assert "Invalid enum value - at `$.lane`" in shown
+    assert f'"lane":"{PERSON}"' in shown
+
+
+def test_after_the_repair_letters_are_sent_back_and_end_well(story: Story) -> None:
+    stack = story.stack
+    template = Template(
+        id=story.stranger,
+        version=1,
+        service_id=UUID(stack.variables["COURANT_SERVICE_ID"]),
+        channel=Channel.EMAIL,
+        name="Found again",
+        subject="Found",
+        body="Hello ((name))",
+        created_at=datetime.now(UTC),
+    )
+    directory_admin.put(stack.places.engine, stack.places.producer, template)
+    write(stack, [inbox(story.lost)])
+    wait(lambda: stack.state(story.lost.id) == "created", "the row that was lost")
+    said = stack.courant("dead", "redrive", "all").splitlines()
+    assert len(said) == len(story.before)
+    # What is too large to be written cannot be sent back, an order without a row need not be.
+    assert sum("sent back to" in each for each in said) == len(said) - 2
+    assert sum("too large" in each for each in said) == 1
+    assert sum("nothing to do" in each for each in said) == 1
+    well = {each.id for each in story.poisons.values() if each.end == "delivered" and each.id}
+    wait(lambda: {stack.state(each) for each in well} == {"delivered"}, "the repaired", 60)
+    asked = Counter(stack.sendings())
+    unknown = story.poisons["an unknown template"].id
+    assert asked[str(unknown)] == 1
+    assert asked[str(story.lost.id)] == 0  # its call was another's, and is known to have been
+    again = [
+        each for name, each in story.poisons.items() if each.end == "dead" and name not in STAY
+    ]
+    wait(lambda: len(story.letters()) >= len(story.before) + len(again), "the others' letters")
+
+
+def test_what_was_not_repaired_is_dead_again(story: Story) -> None:
+    letters = story.letters()
+    for name, poison in story.poisons.items():
+        tries = [each["tries"] for each in story.of(name, letters)]
+        once = poison.end == "delivered" or name in STAY
+        assert tries == ([1] if once else [1, 2]), name
+
+
+def test_who_sent_a_letter_back_is_recorded(story: Story) -> None:
+    who = getpass.getuser()
+    letters = story.letters()
+    [first, second] = story.of("not JSON", letters)
+    assert first["sent_back"].startswith(f"{who}, ")
+    assert second["sent_back"] == ""
+    assert f"courant.redriven-by: {who}" in story.stack.courant("dead", "show", second["number"])
+
+
+def test_a_letter_is_not_sent_back_twice_by_mistake(story: Story) -> None:
+    [first, _] = story.of("not JSON", story.letters())
+    said = story.stack.courant("dead", "redrive", first["number"])
+    assert "was sent back before" in said

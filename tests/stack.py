@@ -1,0 +1,136 @@
+"""The whole product on this machine, as `courant up` starts it, for the tests that ask for it.
+
+One stack a session, in a temporary home and on ports of its own.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+import pytest
+from notifications_python_client.notifications import NotificationsAPIClient
+
+from courant_cli.places import Places, variables
+from courant_local import control, home, ports, processes
+from courant_local.plan import Plan
+
+START_SECONDS = 120.0
+WAIT_SECONDS = 60.0
+SHIFTS = range(2_000, 22_000, 100)
+"""Of the ports: above the defaults, and below those that the system gives away."""
+LOG_SHOWN = 1_500  # characters of each
+
+
+class Stack:
+    """A running stack."""
+
+    def __init__(self, place: Path, env: dict[str, str]) -> None:
+        self.place, self._env = place, env
+        self.plan = Plan.of(home.read(place / "stack.json")["plan"])
+        self.variables = variables(self.plan)
+        self.url = self.plan.url
+
+    @cached_property
+    def places(self) -> Places:
+        """Give what the commands work with: Kafka, Postgres, the keys."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COURANT_HOME", str(self.place))
+            return Places()
+
+    def courant(self, *words: str) -> str:
+        """Run a command; gives what it prints."""
+        return command(self._env, *words)
+
+    def client(self, key: str = "COURANT_API_KEY", url: str = "") -> NotificationsAPIClient:
+        """Give the unmodified client, with one of the demo service's keys."""
+        return NotificationsAPIClient(self.variables[key], base_url=url or self.url)
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Ask Postgres."""
+        connection = psycopg2.connect(self.plan.database_url)
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(statement, values)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def state(self, id: UUID | str) -> str:
+        """Tell where a notification stands; nothing where it has no row."""
+        found = self.sql("SELECT state FROM notifications WHERE id = %s", str(id))
+        return str(found[0][0]) if found else ""
+
+    def sendings(self) -> list[str]:
+        """Give the notifications' ids that the provider booked, each as often as it did."""
+        lines = self.plan.ledger.read_text().splitlines()
+        return [str(json.loads(line)["notification_id"]) for line in lines]
+
+    def pid(self, name: str) -> int:
+        """Give the process of a part."""
+        found = {each["name"]: each["pid"] for each in control.status(self.place)}
+        return int(found[name])
+
+
+def wait(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
+    """Wait until something holds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not in time: {what}"
+        time.sleep(0.1)
+
+
+def command(env: dict[str, str], *words: str) -> str:
+    """Run `courant`; gives what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "courant_cli.main", *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, f"courant {words}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def free_shift() -> int:
+    """Give a shift of all ports by which every one of them is free."""
+    for shift in random.sample(SHIFTS, len(SHIFTS)):
+        if not any(ports.answers(port + shift) for port in ports.DEFAULTS.values()):
+            return shift
+    raise AssertionError("no free ports")
+
+
+@contextmanager
+def running() -> Iterator[Stack]:
+    """Start a stack, and stop it afterwards."""
+    with tempfile.TemporaryDirectory(prefix="courant-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the tests run as root
+        place = Path(folder) / "home"
+        env = {**os.environ, "COURANT_HOME": str(place), "COURANT_PORT_SHIFT": str(free_shift())}
+        command(env, "up", "--detach")
+        try:
+            yield Stack(place, env)
+        finally:
+            command(env, "down")
+            for log in (place / "log" / f"{each.kind}-1.log" for each in processes.SERVICES):
+                # Shown with a test that fails.
+                print(f"--- {log.name}", log.read_text()[-LOG_SHOWN:], sep="\n")  # noqa: T201
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Give the session's stack."""
+    with running() as found:
+        yield found
