@@ -136,7 +136,7 @@ def play(history: History) -> tuple[World, Provider]:
         # Long enough for a hold to be lifted, a lease to end, a row to be freed; or shorter than a
         # lease, and longer than none.
         for turn in range(9):
-            world.clock += fault is Fault.FREEZE or turn == 0
+            world.clock += fault is Fault.FREEZE or turn == 4
             everybody()
 
     def everybody() -> None:
