@@ -80,9 +80,14 @@ def to(channel: Channel) -> Callable[[int], str]:
     return lambda number: f"+1613555{number % 10_000:04d}"
 
 
-async def run(load: Load, told: Callable[[int], None] = lambda _: None) -> Result:
-    """Send the load, and come back when every request has its answer."""
-    result, began = Result(), time.monotonic()
+async def run(
+    load: Load, told: Callable[[int], None] = lambda _: None, result: Result | None = None
+) -> Result:
+    """Send the load, and come back when every request has its answer.
+
+    The result, where one is given, can be looked at meanwhile.
+    """
+    result, began = result or Result(), time.monotonic()
     numbers = iter(range(load.count))
     connector = aiohttp.TCPConnector(limit=load.connections)
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)

@@ -1,0 +1,75 @@
+"""Postgres put back to an earlier copy, under load, and nothing else done."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from courant_local import control, postgres
+from fault_site import Site
+
+
+def server(site: Site) -> postgres.Server:
+    plan = site.stack.plan
+    return postgres.Server(
+        plan.home / "postgres",
+        port=plan.port("postgres"),
+        password=plan.secrets["postgres_password"],
+        log=plan.log("postgres"),
+    )
+
+
+def holds(site: Site) -> list[tuple[object, ...]]:
+    return site.stack.sql("SELECT reason, stands FROM holds WHERE scope = 'rebuild'")
+
+
+@pytest.mark.parametrize("age_seconds", [20, 120])
+def test_it_catches_up_by_itself_and_sends_nothing_twice(
+    site: Site, age_seconds: int, tmp_path: Path
+) -> None:
+    with site.load(rate=50, count=50 * (age_seconds + 20)) as result:
+        time.sleep(5)
+        copy = tmp_path / "copy"
+        tmp_path.chmod(0o777)
+        server(site).copy_to(copy)
+        time.sleep(age_seconds)
+        put_back(site, copy)
+    found = site.ask(result)
+    assert found.wrong() == {}
+    assert found.explained == set()
+    assert [stands for _, stands in holds(site)] == [False]  # raised, and lifted by itself
+
+
+def test_an_empty_database_is_filled_again(site: Site, tmp_path: Path) -> None:
+    with site.load(rate=50, count=1_500) as result:
+        time.sleep(15)
+        put_back(site, empty(site, tmp_path))
+    found = site.ask(result)
+    assert found.wrong() == {}
+    assert found.explained == set()
+
+
+def put_back(site: Site, copy: Path) -> None:
+    """Put other files in the place of Postgres's, and let the supervisor start it again."""
+    place = site.stack.plan.home / "postgres"
+    [process] = [e for e in control.status(site.stack.place) if e["kind"] == "postgres"]
+    moved = place.with_name("postgres.before")
+    # Moved while it runs, so that the supervisor finds the other files whenever it starts it.
+    place.rename(moved)
+    shutil.copytree(copy, place, copy_function=shutil.copy2)
+    for each in (place, *place.rglob("*")):
+        shutil.chown(each, moved.owner(), moved.group())
+    place.chmod(0o700)
+    (place / "postmaster.pid").unlink(missing_ok=True)
+    site.kill("postgres")
+    assert process["pid"]
+
+
+def empty(site: Site, folder: Path) -> Path:
+    """Make the files of a PostgreSQL in which nothing was ever written."""
+    plan = site.stack.plan
+    folder.chmod(0o777)
+    with postgres.Server(folder / "empty", password=plan.secrets["postgres_password"]):
+        pass
+    return folder / "empty"

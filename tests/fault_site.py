@@ -1,0 +1,130 @@
+"""A running stack under load, what can befall it, and the questions at the end."""
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from courant.topics import Channel
+from courant_cli import dead
+from courant_cli.load import Load, Result, run, to
+from courant_local import control
+from fault_questions import Booked, Found, ask
+from stack import Stack, wait
+
+QUIET_SECONDS = 90.0
+READY_SECONDS = 90.0
+
+
+class Site:
+    """A stack, and a hand on its processes."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.inside: set[str] = set()  # that were in a provider's call when a fault struck
+
+    @contextmanager
+    def load(self, rate: float, count: int) -> Iterator[Result]:
+        """Send a load meanwhile; the result is whole when the block is left."""
+        known = self.stack.variables
+        asked = Load(
+            url=self.stack.url,
+            key=known["COURANT_API_KEY"],
+            template_id=known["COURANT_EMAIL_TEMPLATE_ID"],
+            channel=Channel.EMAIL,
+            count=count,
+            rate=rate,
+            connections=32,
+            recipient=to(Channel.EMAIL),
+        )
+        result = Result()
+        thread = threading.Thread(target=lambda: asyncio.run(run(asked, result=result)))
+        thread.start()
+        try:
+            yield result
+        finally:
+            thread.join()
+
+    def kill(self, *kinds: str) -> None:
+        """End every process of these kinds at once, as kill -9 does; the supervisor starts anew."""
+        self.look_inside()
+        found = [each for each in control.status(self.stack.place) if each["kind"] in kinds]
+        assert {each["kind"] for each in found} == set(kinds)
+        for each in found:
+            os.kill(each["pid"], signal.SIGKILL)
+
+    def signal(self, kind: str, number: signal.Signals) -> None:
+        for each in control.status(self.stack.place):
+            if each["kind"] == kind:
+                os.kill(each["pid"], number)
+
+    def ready(self) -> None:
+        """Wait until every process is."""
+        wait(
+            lambda: {each["state"] for each in control.status(self.stack.place)} == {"ready"},
+            "all processes are ready",
+            READY_SECONDS,
+        )
+
+    def calls(self) -> dict[str, Any]:
+        """Ask the sandbox what is inside its calls."""
+        with urllib.request.urlopen(f"{self.stack.plan.sandbox_url}/calls", timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def look_inside(self) -> None:
+        """Note what is inside provider calls now."""
+        try:
+            self.inside |= set(self.calls()["notification_ids"])
+        except OSError:
+            return
+
+    def order(self, **orders: Any) -> None:
+        """Give the sandbox its orders."""
+        request = urllib.request.Request(
+            f"{self.stack.plan.sandbox_url}/_control",
+            data=json.dumps(orders).encode(),
+            method="PUT",
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=5):
+            return
+
+    def ask(self, result: Result) -> Found:
+        """Wait until it is quiet, then put the questions; prints what was seen."""
+        began = time.monotonic()
+        self.ready()
+        found = self._questions(result)
+        while found.wrong() and time.monotonic() - began < QUIET_SECONDS:
+            time.sleep(1)
+            found = self._questions(result)
+        told = {
+            **result.told(),
+            "explained duplicates": len(found.explained),
+            "inside calls": len(self.inside),
+            "quiet after s": round(time.monotonic() - began, 1),
+            "wrong": found.wrong(),
+        }
+        print(json.dumps(told))  # noqa: T201  # the report of a fault
+        return found
+
+    def _questions(self, result: Result) -> Found:
+        sql = self.stack.sql
+        lines = [json.loads(line) for line in self.stack.plan.ledger.read_text().splitlines()]
+        ledger = [Booked(str(e["notification_id"]), e["to"], e["body_hash"]) for e in lines]
+        resent = "SELECT id, count(*) FROM events WHERE move = 'resent' AND made GROUP BY id"
+        return ask(
+            result.ids,
+            {str(id): state for id, state in sql("SELECT id, state FROM notifications")},
+            {str(id): str(winner) for id, winner in sql("SELECT id, winner FROM aliases")},
+            [each.key.hex() for each in dead.letters(self.stack.places)],
+            ledger,
+            Counter({str(id): count for id, count in sql(resent)}),
+        )

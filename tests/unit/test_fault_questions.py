@@ -1,0 +1,40 @@
+"""Each question is answered by what it asks about, and by nothing else."""
+
+import pytest
+
+from fault_questions import Booked, ask
+
+A = Booked("a", "a@example.com", "1")
+B = Booked("b", "b@example.com", "2")
+ROWS = {"a": "delivered", "b": "sending"}
+
+
+def test_nothing_is_wrong_where_all_was_sent_once() -> None:
+    assert ask({"a", "b"}, ROWS, {}, (), [A, B], {}).wrong() == {}
+
+
+def test_an_alias_stands_for_its_winner() -> None:
+    assert ask({"a", "c"}, ROWS, {"c": "a"}, (), [A, B], {}).wrong() == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "dead", "ledger", "wrong"),
+    [
+        ({"a": "delivered"}, (), [A, B], {"lost": 1}),
+        (ROWS, ("b",), [A, B], {"dead": 1}),
+        (ROWS, (), [A], {"unsent": 1}),
+        ({**ROWS, "b": "claimed"}, (), [A, B], {"unfinished": 1}),
+        ({**ROWS, "b": "created"}, (), [A, B], {"unfinished": 1}),
+        (ROWS, (), [A, B, B], {"unexplained": 1}),
+        (ROWS, (), [A, Booked("b", *A[1:])], {"twice_to_one": 1}),
+    ],
+)
+def test_what_is_wrong_is_found(
+    rows: dict[str, str], dead: tuple[str, ...], ledger: list[Booked], wrong: dict[str, int]
+) -> None:
+    assert ask({"a", "b"}, rows, {}, dead, ledger, {}).wrong() == wrong
+
+
+def test_a_resend_explains_one_booking_and_no_more() -> None:
+    assert ask({"a", "b"}, ROWS, {}, (), [A, B, B], {"b": 1}).explained == {"b"}
+    assert ask({"a", "b"}, ROWS, {}, (), [A, B, B, B], {"b": 1}).wrong() == {"unexplained": 1}
