@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from courant_local import control, postgres
+from courant_local import postgres
 from fault_site import Site
 
 
@@ -42,6 +42,7 @@ def test_it_catches_up_by_itself_and_sends_nothing_twice(
 
 
 def test_an_empty_database_is_filled_again(site: Site, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
     with site.load(rate=50, count=1_500) as result:
         time.sleep(15)
         put_back(site, empty(site, tmp_path))
@@ -52,24 +53,23 @@ def test_an_empty_database_is_filled_again(site: Site, tmp_path: Path) -> None:
 
 def put_back(site: Site, copy: Path) -> None:
     """Put other files in the place of Postgres's, and let the supervisor start it again."""
-    place = site.stack.plan.home / "postgres"
-    [process] = [e for e in control.status(site.stack.place) if e["kind"] == "postgres"]
-    moved = place.with_name("postgres.before")
+    place = site.stack.plan.home / "postgres" / "data"
+    before = place.with_name("before")
     # Moved while it runs, so that the supervisor finds the other files whenever it starts it.
-    place.rename(moved)
-    shutil.copytree(copy, place, copy_function=shutil.copy2)
+    place.rename(before)
+    shutil.copytree(copy, place, symlinks=True)
     for each in (place, *place.rglob("*")):
-        shutil.chown(each, moved.owner(), moved.group())
+        shutil.chown(each, before.owner(), before.group())
     place.chmod(0o700)
+    # Its settings are the stack's, as whoever restores a backup sees to.
+    shutil.copy2(before / "postgresql.conf", place / "postgresql.conf")
     (place / "postmaster.pid").unlink(missing_ok=True)
     site.kill("postgres")
-    assert process["pid"]
 
 
 def empty(site: Site, folder: Path) -> Path:
     """Make the files of a PostgreSQL in which nothing was ever written."""
-    plan = site.stack.plan
-    folder.chmod(0o777)
-    with postgres.Server(folder / "empty", password=plan.secrets["postgres_password"]):
+    password = site.stack.plan.secrets["postgres_password"]
+    with postgres.Server(folder / "empty", password=password):
         pass
-    return folder / "empty"
+    return folder / "empty" / "data"
