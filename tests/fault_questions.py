@@ -51,7 +51,7 @@ def ask(
     ledger: Sequence[Booked],
     resent: Mapping[str, int],
 ) -> Found:
-    """Put the questions. `rows` are states by id, `resent` the resends that the timeline tells of."""
+    """Put the questions. `rows` are states by id, `resent` the resends that a timeline tells of."""
     ids = {aliases.get(each, each) for each in accepted}
     times = Counter(each.id for each in ledger)
     again = {id for id, count in times.items() if count > 1}

@@ -30,7 +30,7 @@ def test_a_deliverer_killed_between_claim_and_call_sends_nothing_twice(site: Sit
 
 
 def test_a_saver_killed_while_a_lock_holds_its_copy(site: Site) -> None:
-    import psycopg2  # noqa: PLC0415
+    import psycopg2
 
     with site.load(rate=50, count=400) as result:
         time.sleep(1)

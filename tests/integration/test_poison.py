@@ -150,7 +150,9 @@ def made(hand: Hand, stranger: UUID, lost: Notification, stored: UUID) -> dict[s
             "inbox",
             "topic: is not the notification's channel and lane",
         ),
-        "NUL in a text": spoilt("22021: CharacterNotInRepertoire: refused by the database", reference=f"\0{PERSON}"),
+        "NUL in a text": spoilt(
+            "22021: CharacterNotInRepertoire: refused by the database", reference=f"\0{PERSON}"
+        ),
         "2 MiB": Poison(raw(b'{"id": "' + b"\x80" * 2 * MIB), "inbox", "was truncated"),
         "more than anyone may write": Poison(raw(b"0" * 5 * MIB), "inbox", "JSON is malformed"),
         "an id long past": Poison(

@@ -9,7 +9,7 @@ from uuid import UUID
 from courant import metrics
 from courant.consume import Stage, Steps
 from courant.contracts import Notification, Started
-from courant.lifecycle import Report
+from courant.lifecycle import Move, Report
 from courant.records import Batch, Keep, Span, isolate
 from courant.topics import DELIVERY, INBOX, RECEIPTS, Lane, Positions, group
 from saver import rules
@@ -78,6 +78,7 @@ def save(store: Store, batch: Batch[Notification]) -> Steps:
     """
     with metrics.FOLD_SECONDS.time(), store.fold(batch.span) as fold:
         waiting, dead = isolate(batch.kept, fold.save)
+    metrics.MOVES.labels(Move.SAVED).inc(len(batch.kept) - len(dead))
     yield dead
     # What is scheduled gets its order from a sweep, when it is due.
     yield [rules.order(each) for each in waiting if each.scheduled_for is None]
@@ -95,6 +96,7 @@ def settle(store: Store, batch: Batch[Told]) -> Steps:
         _, dead = isolate(known, partial(tell, fold))
         # Inside, since Postgres will be past them: nobody would see them again.
         yield [*strange, *dead]
+    metrics.count(metrics.MOVES, (r.move for each in known for r in rules.reports(each.value)))
 
 
 def tell(fold: Fold, told: Sequence[Told]) -> Sequence[None]:
