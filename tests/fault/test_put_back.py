@@ -25,13 +25,10 @@ def holds(site: Site) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("age_seconds", [20, 120])
-def test_it_catches_up_by_itself_and_sends_nothing_twice(
-    site: Site, age_seconds: int, tmp_path: Path
-) -> None:
+def test_it_catches_up_by_itself_and_sends_nothing_twice(site: Site, age_seconds: int) -> None:
     with site.load(rate=50, count=50 * (age_seconds + 20)) as result:
         time.sleep(5)
-        copy = tmp_path / "copy"
-        tmp_path.chmod(0o777)
+        copy = site.stack.plan.home / "postgres" / "copy"
         server(site).copy_to(copy)
         time.sleep(age_seconds)
         put_back(site, copy)
@@ -41,11 +38,10 @@ def test_it_catches_up_by_itself_and_sends_nothing_twice(
     assert [stands for _, stands in holds(site)] == [False]  # raised, and lifted by itself
 
 
-def test_an_empty_database_is_filled_again(site: Site, tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
+def test_an_empty_database_is_filled_again(site: Site) -> None:
     with site.load(rate=50, count=1_500) as result:
         time.sleep(15)
-        put_back(site, empty(site, tmp_path))
+        put_back(site, empty(site))
     found = site.ask(result)
     assert found.wrong() == {}
     assert found.explained == set()
@@ -67,9 +63,10 @@ def put_back(site: Site, copy: Path) -> None:
     site.kill("postgres")
 
 
-def empty(site: Site, folder: Path) -> Path:
+def empty(site: Site) -> Path:
     """Make the files of a PostgreSQL in which nothing was ever written."""
-    password = site.stack.plan.secrets["postgres_password"]
-    with postgres.Server(folder / "empty", password=password):
+    plan = site.stack.plan
+    folder = plan.home.parent / "empty"
+    with postgres.Server(folder, password=plan.secrets["postgres_password"]):
         pass
-    return folder / "empty" / "data"
+    return folder / "data"
