@@ -24,6 +24,7 @@ from courant.topics import Partition, Positions
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+LOG_LEVEL_CRITICAL = 2
 FLUSH_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 COMMIT_SECONDS = 5.0
@@ -51,6 +52,8 @@ def _common(bootstrap: str, name: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 1000,
         "socket.keepalive.enable": True,
         "topic.metadata.refresh.interval.ms": 10_000,
+        # While a broker is away it tells so forty times a second; `bad weather` tells it once.
+        "log_level": LOG_LEVEL_CRITICAL,
         "logger": logging.getLogger("librdkafka"),
     }
 

@@ -43,7 +43,8 @@ class Difference:
 
 def admin(bootstrap: str) -> AdminClient:
     """Make an admin client."""
-    return AdminClient({"bootstrap.servers": bootstrap, "client.id": "courant.topics"})
+    wanted = {"bootstrap.servers": bootstrap, "client.id": "courant.topics"}
+    return AdminClient({**wanted, "log_level": kafka.LOG_LEVEL_CRITICAL})
 
 
 def diff(client: AdminClient, replication: int) -> list[Difference]:

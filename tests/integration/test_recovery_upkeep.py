@@ -157,15 +157,21 @@ def test_calls_of_which_no_row_is_claimed_any_more_are_closed(hand: Hand) -> Non
     assert hand.ask("SELECT id FROM calls ORDER BY 1") == [(UUID(int=1),), (UUID(int=4),)]
 
 
-def test_keys_and_aliases_are_forgotten_after_two_days(hand: Hand) -> None:
+def test_keys_are_forgotten_after_two_days(hand: Hand) -> None:
     for hours in (47, 49):
         at = f"now() - interval '{hours} h'"
         hand.ask(f"INSERT INTO idempotency VALUES (:id, '', :id, '', {at})", id=id_of(hours))
-        hand.ask(f"INSERT INTO aliases VALUES (:id, :id, {at})", id=id_of(hours))
     assert upkeep.do(BY_NAME["idempotency"], hand.store) == 1
-    assert upkeep.do(BY_NAME["aliases"], hand.store) == 1
     assert hand.ask("SELECT service_id FROM idempotency") == [(id_of(47),)]
-    assert hand.ask("SELECT id FROM aliases") == [(id_of(47),)]
+
+
+def test_an_alias_is_kept_for_as_long_as_the_log_can_bring_it_back(hand: Hand) -> None:
+    for age in (20, 22):
+        hand.ask(
+            f"INSERT INTO aliases VALUES (:id, :id, now() - interval '{age} d')", id=id_of(age)
+        )
+    assert upkeep.do(BY_NAME["aliases"], hand.store) == 1
+    assert hand.ask("SELECT id FROM aliases") == [(id_of(20),)]
 
 
 def test_under_a_hold_nothing_is_forgotten(hand: Hand) -> None:

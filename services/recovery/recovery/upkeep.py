@@ -16,6 +16,8 @@ from recovery.store import PostgresRows, PostgresStore
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
 KEY_KEPT = timedelta(hours=48)
+ALIAS_KEPT = timedelta(days=21)
+"""Longer than the log can bring an alias's record back: it would become a notification."""
 
 # A call's entry says that its rows may have been sent. One none of whose rows is claimed at its
 # attempt says it of nobody: attempts are not used twice.
@@ -70,7 +72,7 @@ def forget_keys(rows: PostgresRows, limit: int) -> int:
 
 def forget_aliases(rows: PostgresRows, limit: int) -> int:
     """Forget the ids that lost to another of the same Idempotency-Key."""
-    return rows.run(FORGET_ALIASES, age=KEY_KEPT, limit=limit)
+    return rows.run(FORGET_ALIASES, age=ALIAS_KEPT, limit=limit)
 
 
 def thin_marks(rows: PostgresRows, limit: int) -> int:
