@@ -27,8 +27,8 @@ POLL_SECONDS = 0.25
 LOG_LEVEL_CRITICAL = 2
 FLUSH_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
-COMMIT_SECONDS = 5.0
-COMMITS_MAX = 12  # that wait at once; each ends after 45 s
+PATIENCE_SECONDS = 5.0
+WAITING_MAX = 16  # calls at once that have no answer yet; each ends after 45 s
 POLL_INTERVAL_MAX = timedelta(minutes=5)
 """A handler that is silent for longer has lost its partitions."""
 
@@ -66,7 +66,7 @@ class KafkaConsumer:
         self._positions: dict[Partition, int] = {}
         self._resting = False
         self._closed = False
-        self._commits = ThreadPoolExecutor(COMMITS_MAX, thread_name_prefix=f"commit.{group}")
+        self._waiting = ThreadPoolExecutor(WAITING_MAX, thread_name_prefix=f"waiting.{group}")
         self._consumer = Consumer(
             {
                 **_common(bootstrap, group),
@@ -111,8 +111,9 @@ class KafkaConsumer:
     def seek(self, positions: Positions) -> None:
         for each, offset in positions.items():
             if each in self._positions:
-                self._ask(self._consumer.seek, TopicPartition(each.topic, each.number, offset))
-                self._positions[each] = offset
+                self._stand(TopicPartition(each.topic, each.number, offset))
+                if each in self._positions:
+                    self._positions[each] = offset
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
         """Tell where the log of each begins: what was before is gone by its retention."""
@@ -147,13 +148,8 @@ class KafkaConsumer:
     def commit_at(self, positions: Positions) -> None:
         """Say that all before these is done; raises Fenced, Unavailable."""
         spots = [TopicPartition(each.topic, each.number, at) for each, at in positions.items()]
-        # librdkafka may wait 45 s for a coordinator that is long back (seen after a broker stood
-        # still for 4 s): the batch is begun again then, and commits by a call of its own.
-        asked = self._commits.submit(self._consumer.commit, offsets=spots, asynchronous=False)
         try:
-            answers = asked.result(COMMIT_SECONDS)
-        except FutureTimeout:
-            raise Unavailable("commit: no answer yet") from None
+            answers = self._patiently(self._consumer.commit, offsets=spots, asynchronous=False)
         except KafkaException as raised:
             self._refused(raised.args[0])
             return
@@ -165,7 +161,7 @@ class KafkaConsumer:
         """Leave the group."""
         if not self._closed:
             self._closed = True
-            self._commits.shutdown()
+            self._waiting.shutdown()
             self._consumer.close()
 
     def _refused(self, error: KafkaError) -> None:
@@ -197,7 +193,30 @@ class KafkaConsumer:
         topic, number = message.topic(), message.partition()
         assert topic is not None
         assert number is not None
-        self._ask(self._consumer.seek, TopicPartition(topic, number, message.offset() or 0))
+        self._stand(TopicPartition(topic, number, message.offset() or 0))
+
+    def _stand(self, spot: TopicPartition) -> None:
+        try:
+            self._patiently(self._consumer.seek, spot)
+        except KafkaException as raised:
+            # A partition that was taken meanwhile cannot be stood in; its new owner reads it.
+            if raised.args[0].code() != KafkaError._STATE:
+                raise Unavailable(f"seek: {raised.args[0].name()}") from None
+
+    def _patiently(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call what may wait for a rebalance, which in turn waits for this member to poll.
+
+        Both waited for 45 s, with the lane standing still, after a broker had been frozen for 5 s.
+        """
+        asked = self._waiting.submit(method, *args, **options)
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return asked.result(POLL_SECONDS)
+            except FutureTimeout:
+                if time.monotonic() > until:
+                    raise Unavailable(f"{method.__name__}: no answer yet") from None
+                self.rest(timedelta(seconds=POLL_SECONDS))
 
     def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not partitions:
