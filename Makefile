@@ -8,7 +8,7 @@ QUICK_FAULTS := $(wildcard tests/fault/test_*.py)
 PAGES := $(wildcard deploy/courant_cli/docs.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check fault bench containers docs lock clean
+.PHONY: help up test check fault bench docs lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,11 +31,8 @@ test: $(MADE)  ## Run the tests, and those fault tests that are quick.
 fault: $(MADE)  ## Run every fault test: real parts, killed and healed.
 	$(BIN)/pytest tests/fault
 
-bench: $(MADE)  ## Measure the ceilings of this machine, then what the product makes of them.
+bench: $(MADE)  ## Measure how fast the whole stack accepts, sends and answers here.
 	$(BIN)/python -m bench
-
-containers: $(MADE)  ## Build the image, start it by docker-compose.yml, send one notification.
-	$(BIN)/pytest tests/containers
 
 docs: $(MADE)  ## Write the generated pages.
 	$(BIN)/python -m courant_cli.docs
