@@ -23,6 +23,7 @@ def test_each_process_is_killed_in_turn_and_then_everything(site: Site) -> None:
     found = site.ask(result)
     assert found.wrong() == {}
     assert len(found.explained) <= len(site.inside)
+    assert result.statuses.keys() <= {201, 503}  # a client is never told that its key is bad
     assert len(result.ids) > result_min(result.statuses[503])
 
 

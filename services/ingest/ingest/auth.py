@@ -18,7 +18,7 @@ import msgspec
 
 from courant.crypto import Ring, Unsealable, keyed_hash
 from courant.directory import Directory, Key, Service
-from ingest.answers import Answer, refused
+from ingest.answers import Answer, refused, unavailable
 from ingest.schema import UUID_FORM
 
 CLOCK_SECONDS = 30
@@ -33,6 +33,7 @@ def denied(text: str) -> Answer:
     return refused(403, "AuthError", f"Invalid token: {text}")
 
 
+NOT_READ = unavailable("The directory is not read yet")
 NO_TOKEN = refused(401, "AuthError", "Unauthorized, authentication token must be provided")
 NO_SCHEME = refused(
     401,
@@ -74,6 +75,9 @@ class Gate:
 
     def caller(self, header: str, now: datetime) -> Caller | Answer:
         """Tell who asks."""
+        # One that was just started knows nobody yet: a 403 would tell a client that its key is bad.
+        if self._directory.read_at is None:
+            return NOT_READ
         if not header:
             return NO_TOKEN
         # By prefix, without regard to case; what stands behind it and one more character counts.
