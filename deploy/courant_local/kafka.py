@@ -1,5 +1,6 @@
 """A real Kafka broker, which is its own KRaft controller: made, started, asked, ended."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -133,7 +134,10 @@ class Broker:
         self.child.kill()
 
     def freeze(self) -> None:
+        """Stop it where it is; return once each of its threads stands still."""
         self.child.signal(signal.SIGSTOP)
+        assert self.child.pid is not None
+        os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         self.child.signal(signal.SIGCONT)

@@ -7,8 +7,6 @@ commit what is not done yet (auto commit), and take 45 s until a killed member's
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -28,7 +26,8 @@ LOG_LEVEL_CRITICAL = 2
 FLUSH_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 PATIENCE_SECONDS = 5.0
-WAITING_MAX = 16  # calls at once that have no answer yet; each ends after 45 s
+COMMIT_LOOK_SECONDS = 0.001  # between two looks for a commit's answer
+AHEAD_MAX = 1_000  # messages kept while a commit waits; then the partitions are paused
 POLL_INTERVAL_MAX = timedelta(minutes=5)
 """A handler that is silent for longer has lost its partitions."""
 
@@ -62,11 +61,14 @@ class KafkaConsumer:
     """A member of a consumer group: `consume.Consumer` on a broker."""
 
     def __init__(self, bootstrap: str, group: str, topics: Sequence[str]) -> None:
-        self._topic_ids = TopicIds(AdminClient(_common(bootstrap, group)))
-        self._positions: dict[Partition, int] = {}
+        self._topics = topics
+        self._admin = AdminClient(_common(bootstrap, group))
+        self._topic_ids: Mapping[str, UUID] = {}
+        self._positions: dict[Partition, int | None] = {}  # None: nothing was read of it yet
         self._resting = False
         self._closed = False
-        self._waiting = ThreadPoolExecutor(WAITING_MAX, thread_name_prefix=f"waiting.{group}")
+        self._ahead: list[Message] = []  # taken from the client, and not given yet
+        self._answers: list[tuple[KafkaError | None, list[TopicPartition]]] = []  # of commits
         self._consumer = Consumer(
             {
                 **_common(bootstrap, group),
@@ -76,6 +78,7 @@ class KafkaConsumer:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
+                "on_commit": lambda error, places: self._answers.append((error, places)),
                 "max.poll.interval.ms": int(POLL_INTERVAL_MAX.total_seconds() * 1000),
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
@@ -86,29 +89,47 @@ class KafkaConsumer:
                 "allow.auto.create.topics": False,
             }
         )
-        self._consumer.subscribe(
-            list(topics), on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
-        )
 
     def poll(self, limit: int) -> Sequence[Record]:
         """Give what is there, up to `limit`, waiting a moment for a first one."""
-        first = self._ask(self._consumer.poll, POLL_SECONDS)
-        if first is None:
-            return []
-        # What came with it is in memory already: nothing is waited for.
-        rest = self._ask(self._consumer.consume, limit - 1, 0) if limit > 1 else []
+        if not self._topic_ids:
+            self._join()
+        if not self._ahead:
+            self._take(self._ask(self._consumer.poll, POLL_SECONDS))
+        if self._ahead and len(self._ahead) < limit:
+            # What came with it is in memory already: nothing is waited for.
+            more = self._ask(self._consumer.consume, limit - len(self._ahead), 0)
+            self._ahead += more
+        messages, self._ahead = self._ahead[:limit], self._ahead[limit:]
         records = []
-        for message in (first, *rest):
+        for message in messages:
             if error := message.error():
                 self._weather(error)
             else:
                 records.append(self._record(message))
         return records
 
+    def _join(self) -> None:
+        # Asked before anything is taken from the client, which would not give it again.
+        self._topic_ids = topic_ids(self._admin, self._topics)
+        self._consumer.subscribe(
+            list(self._topics), on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
+        )
+
     def positions(self) -> Positions:
-        return dict(self._positions)
+        unread = [each for each, place in self._positions.items() if place is None]
+        if unread:
+            spots = [TopicPartition(each.topic, each.number) for each in unread]
+            found = self._ask(self._consumer.committed, spots, ANSWER_SECONDS)
+            places = {(each.topic, each.partition): each.offset for each in found}
+            for each in unread:
+                place = places[each.topic, each.number]
+                # Where nothing was committed it is read from the log's start.
+                self._positions[each] = place if place >= 0 else self.starts([each])[each]
+        return {each: place for each, place in self._positions.items() if place is not None}
 
     def seek(self, positions: Positions) -> None:
+        self._forget(positions)
         for each, offset in positions.items():
             if each in self._positions:
                 self._stand(TopicPartition(each.topic, each.number, offset))
@@ -126,13 +147,15 @@ class KafkaConsumer:
     def rest(self, delay: timedelta) -> None:
         self._resting = True
         until = time.monotonic() + delay.total_seconds()
-        self._ask(self._consumer.pause, self._consumer.assignment())
-        while (left := until - time.monotonic()) > 0:
-            message = self._consumer.poll(min(left, POLL_SECONDS))
-            if message is not None and not message.error():
-                self._again(message)
-        self._resting = False
-        self._ask(self._consumer.resume, self._consumer.assignment())
+        try:
+            self._ask(self._consumer.pause, self._consumer.assignment())
+            while (left := until - time.monotonic()) > 0:
+                message = self._ask(self._consumer.poll, min(left, POLL_SECONDS))
+                if message is not None and not message.error():
+                    self._again(message)
+        finally:
+            self._resting = False
+            self._ask(self._consumer.resume, self._consumer.assignment())
 
     def commit(self, records: Sequence[Record]) -> None:
         if not records:
@@ -146,22 +169,43 @@ class KafkaConsumer:
             raise Fenced("partitions were given away")
 
     def commit_at(self, positions: Positions) -> None:
-        """Say that all before these is done; raises Fenced, Unavailable."""
+        """Say that all before these is done; raises Fenced, Unavailable.
+
+        Polls until the answer is there. A broker that was frozen keeps a commit waiting for a
+        rebalance, which waits for this member's poll; and the client lets one thread in at a time.
+        """
         spots = [TopicPartition(each.topic, each.number, at) for each, at in positions.items()]
-        try:
-            answers = self._patiently(self._consumer.commit, offsets=spots, asynchronous=False)
-        except KafkaException as raised:
-            self._refused(raised.args[0])
-            return
-        for answer in answers or ():
-            if answer.error:
-                self._refused(answer.error)
+        self._answers.clear()
+        self._ask(self._consumer.commit, offsets=spots, asynchronous=True)
+        until = time.monotonic() + PATIENCE_SECONDS
+        while (answer := self._answer(spots)) is None:
+            if time.monotonic() > until:
+                raise Unavailable("commit: no answer yet")
+            if len(self._ahead) > AHEAD_MAX:
+                self.rest(timedelta(seconds=POLL_SECONDS))
+            else:
+                self._take(self._ask(self._consumer.poll, 0))
+            # Waiting in poll took 190 ms a commit: it gives a backlog's next message at once, a
+            # thousand before the answer, and without one waits on though the answer has come.
+            time.sleep(COMMIT_LOOK_SECONDS)
+        error, places = answer
+        for refused in filter(None, (error, *(each.error for each in places))):
+            self._refused(refused)
+
+    def _answer(
+        self, spots: Sequence[TopicPartition]
+    ) -> tuple[KafkaError | None, list[TopicPartition]] | None:
+        """Give the answer to this commit; there may be one to an earlier that came late."""
+        wanted = {(each.topic, each.partition, each.offset) for each in spots}
+        for error, places in self._answers:
+            if {(each.topic, each.partition, each.offset) for each in places} == wanted:
+                return error, places
+        return None
 
     def close(self) -> None:
         """Leave the group."""
         if not self._closed:
             self._closed = True
-            self._waiting.shutdown()
             self._consumer.close()
 
     def _refused(self, error: KafkaError) -> None:
@@ -197,55 +241,46 @@ class KafkaConsumer:
 
     def _stand(self, spot: TopicPartition) -> None:
         try:
-            self._patiently(self._consumer.seek, spot)
+            self._consumer.seek(spot)
         except KafkaException as raised:
             # A partition that was taken meanwhile cannot be stood in; its new owner reads it.
             if raised.args[0].code() != KafkaError._STATE:
                 raise Unavailable(f"seek: {raised.args[0].name()}") from None
 
-    def _patiently(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call what may wait for a rebalance, which in turn waits for this member to poll.
+    def _take(self, message: Message | None) -> None:
+        if message is not None:  # one without a value counts as false
+            self._ahead.append(message)
 
-        Both waited for 45 s, with the lane standing still, after a broker had been frozen for 5 s.
-        """
-        asked = self._waiting.submit(method, *args, **options)
-        until = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return asked.result(POLL_SECONDS)
-            except FutureTimeout:
-                if time.monotonic() > until:
-                    raise Unavailable(f"{method.__name__}: no answer yet") from None
-                self.rest(timedelta(seconds=POLL_SECONDS))
+    def _forget(self, partitions: Iterable[Partition]) -> None:
+        gone = {(each.topic, each.number) for each in partitions}
+        self._ahead = [each for each in self._ahead if (each.topic(), each.partition()) not in gone]
 
     def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not partitions:
             return
-        places = consumer.committed(partitions, timeout=ANSWER_SECONDS)
-        for place in places:
-            partition = Partition(place.topic, self._topic_ids[place.topic], place.partition)
-            if place.offset < 0:  # nothing was committed: from the log's start
-                place.offset, _ = consumer.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
-            self._positions[partition] = place.offset
-        consumer.incremental_assign(places)
+        # Nothing is asked here: what a callback raises would leave the partitions to nobody.
+        consumer.incremental_assign(partitions)
         if self._resting:
-            consumer.pause(places)
-        log.info("partitions given", extra={"partitions": _names(places)})
+            consumer.pause(partitions)
+        for each in partitions:
+            self._positions[Partition(each.topic, self._topic_ids[each.topic], each.partition)] = (
+                None
+            )
+        log.info("partitions given", extra={"partitions": _names(partitions)})
 
     def _taken(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        gone = {(each.topic, each.partition) for each in partitions}
-        self._positions = {
-            each: place
-            for each, place in self._positions.items()
-            if (each.topic, each.number) not in gone
-        }
+        names = {(each.topic, each.partition) for each in partitions}
+        gone = {each for each in self._positions if (each.topic, each.number) in names}
+        self._forget(gone)
+        for each in gone:
+            del self._positions[each]
         consumer.incremental_unassign(partitions)
         if partitions:
             log.info("partitions taken", extra={"partitions": _names(partitions)})
 
-    def _ask(self, method: Callable[..., Any], *args: Any) -> Any:
+    def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
-            return method(*args)
+            return method(*args, **options)
         except KafkaException as raised:
             error: KafkaError = raised.args[0]
             self._weather(error)
@@ -261,19 +296,6 @@ class KafkaConsumer:
 
 def _names(partitions: Iterable[TopicPartition]) -> list[str]:
     return sorted(f"{each.topic}/{each.partition}" for each in partitions)
-
-
-class TopicIds:
-    """The ids of topics by name, asked for once; a topic made anew has another."""
-
-    def __init__(self, admin: AdminClient) -> None:
-        self._admin = admin
-        self._ids: dict[str, UUID] = {}
-
-    def __getitem__(self, topic: str) -> UUID:
-        if topic not in self._ids:
-            self._ids[topic] = topic_ids(self._admin, [topic])[topic]
-        return self._ids[topic]
 
 
 def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, UUID]:

@@ -14,13 +14,16 @@ from sqlalchemy import Engine
 import mistakes
 from courant.directory import Template
 from courant.errors import Unavailable
+from courant.lifecycle import Move, Report
+from courant.testing import builders
 from courant.testing.builders import DELIVERY, NOW, PERSISTED, RECEIPTS
 from courant.testing.kafka import FakeProducer
 from courant.topics import Channel, Positions
 from recovery import rules, store, sweeps
 from recovery.published import Published
 from recovery.sweeps import SWEEPS, Tools
-from recovery_hand import Hand
+from recovery_hand import Hand, id_of
+from saver.store import PostgresStore as SaverStore
 
 GRACE = timedelta(seconds=30)
 BY_NAME = {each.name: each for each in SWEEPS}
@@ -86,6 +89,17 @@ def test_what_waited_for_its_time_is_ordered_once_it_has_come(hand: Hand) -> Non
     hand.row(4, issued_at="ago(1)", not_before="ago(60)")  # it was ordered since
     hand.row(5, "claimed", issued_at="ago(60)", not_before="ago(1)")
     assert sweep(hand, "due") == [order(1)]
+    assert sweep(hand, "due") == [order(1)]
+
+
+def test_what_is_freed_while_its_decision_is_noted_is_due_at_once(hand: Hand) -> None:
+    hand.row(1, "claimed", attempt="2", issued_at="ago(90)")
+    freed = Report(id=id_of(1), attempt=2, move=Move.FREED)
+    saver = SaverStore(hand.engine, timedelta(seconds=30))
+    with saver.fold({builders.partition(DELIVERY): range(1)}) as fold:
+        with hand.store.sweeping() as rows:
+            rows.issued([id_of(1)])  # after the saver's transaction began
+        fold.settle([[freed]], [], [])
     assert sweep(hand, "due") == [order(1)]
 
 

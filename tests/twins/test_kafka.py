@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -102,7 +103,8 @@ def read(consumer: Consumer, wanted: int, limit: int = 500) -> list[Record]:
     found: list[Record] = []
     until = time.monotonic() + DEADLINE
     while len(found) < wanted and time.monotonic() < until:
-        found += consumer.poll(limit)
+        with suppress(Unavailable):  # the broker may be on its way back
+            found += consumer.poll(limit)
     return found
 
 

@@ -100,7 +100,9 @@ LOCK = """
     ORDER BY id FOR UPDATE"""
 # `moved` sees each row once, so each may be in a round once. A report that no row heeds is an
 # event only where it lost its claim; that a row is claimed already is what `started` expects.
-# The bounds let the planner pass over all days but those that are meant.
+# The bounds let the planner pass over all days but those that are meant. What may go again is due
+# by the clock, not by the transaction's beginning: its decision may have been noted since, and it
+# would look as if it had its order.
 AGAIN = lifecycle.quoted(move for move in lifecycle.REPORTED if move.after is State.CREATED)
 GONE_OUT = lifecycle.quoted(
     [Move.SENT, Move.HANDED_OVER, Move.DELIVERED, Move.DELAYED, Move.BOUNCED, Move.OPTED_OUT]
@@ -112,7 +114,7 @@ MOVE = f"""
         UPDATE notifications n SET state = {lifecycle.after()}, state_at = now(),
             attempt = greatest(n.attempt, r.attempt), tries = n.tries + r.blames::int,
             not_before = CASE WHEN r.move IN ({AGAIN})
-                THEN now() + r.retry_after ELSE n.not_before END,
+                THEN clock_timestamp() + r.retry_after ELSE n.not_before END,
             lease_until = CASE r.move WHEN '{Move.STARTED}'
                 THEN now() + %(lease)s ELSE n.lease_until END,
             sent_at = CASE WHEN r.move IN ({GONE_OUT})
