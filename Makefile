@@ -8,7 +8,7 @@ QUICK_FAULTS := $(wildcard tests/fault/test_*.py)
 PAGES := $(wildcard deploy/courant_cli/docs.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check fault bench docs lock clean
+.PHONY: help up test check fault hostile bench containers docs lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,17 +31,28 @@ test: $(MADE)  ## Run the tests, and those fault tests that are quick.
 fault: $(MADE)  ## Run every fault test: real parts, killed and healed.
 	$(BIN)/pytest tests/fault
 
+hostile: $(MADE)  ## Send 20,000 hostile requests to a running stack; HOSTILE_SEED=N repeats a run.
+	$(BIN)/pytest tests/hostile -s
+
 bench: $(MADE)  ## Measure how fast the whole stack accepts, sends and answers here.
 	$(BIN)/python -m bench
+
+containers: $(MADE)  ## Build the image, bring docker-compose.yml up, send through it. Wants Docker.
+	@docker info > /dev/null 2>&1 || { echo "make containers: no Docker daemon answers (docker info)"; exit 1; }
+	@docker compose version > /dev/null 2>&1 || { echo "make containers: docker compose, version 2, is not there"; exit 1; }
+	deploy/containers/stand-ins.sh
+	$(BIN)/pytest tests/containers
 
 docs: $(MADE)  ## Write the generated pages.
 	$(BIN)/python -m courant_cli.docs
 
-# Universal, for Python 3.11 on; the hashes are checked when .venv is made. Wants uv.
+# Universal, for Python 3.11 on; the hashes are checked when .venv is made. The second is what the
+# services' image installs: no extras, and the versions that `make test` ran with. Wants uv.
+COMPILE := uv pip compile --universal --generate-hashes --python-version 3.11 --quiet \
+	--no-header --no-emit-index-url --no-emit-find-links
 lock:  ## Choose the packages' versions anew.
-	uv pip compile --universal --generate-hashes --python-version 3.11 --all-extras --upgrade \
-		--no-header --no-emit-index-url --no-emit-find-links \
-		--quiet --output-file requirements.lock pyproject.toml
+	$(COMPILE) --all-extras --upgrade --output-file requirements.lock pyproject.toml
+	$(COMPILE) --constraints requirements.lock --upgrade --output-file requirements-run.lock pyproject.toml
 
 clean:  ## Stop the stack; take away its state, .venv and every tool's cache.
 	@if [ -x $(BIN)/courant ]; then $(BIN)/courant down; fi

@@ -3,12 +3,13 @@
 The email and the SMS go through the HTTP API by the unmodified GC Notify client.
 """
 
+import contextlib
 import logging
 import time
 from typing import Any
 
 import msgspec
-from notifications_python_client.errors import HTTPError
+from notifications_python_client.errors import HTTP503Error, HTTPError
 from notifications_python_client.notifications import NotificationsAPIClient
 from rich.console import Console
 
@@ -104,6 +105,8 @@ def until_delivered(client: NotificationsAPIClient, id: str) -> str:
     until = time.monotonic() + DEADLINE_SECONDS
     status = ""
     while status != "delivered" and time.monotonic() < until:
-        status = client.get_notification_by_id(id)["status"]
+        # 503: its row is not there yet; on a machine that is busy the saver may take seconds.
+        with contextlib.suppress(HTTP503Error):
+            status = client.get_notification_by_id(id)["status"]
         time.sleep(0.05)
     return status

@@ -61,6 +61,9 @@ def app(name: str, bootstrap: str, replication: int) -> faust.App:
         # A killed leader's successor leads after 11 s; by default it would be 59 s.
         broker_session_timeout=10,
         broker_heartbeat_interval=3,
+        # On a new cluster of three, Faust's own topics were made and not yet known to the broker it
+        # asked: nobody led until it asked again, by default after five minutes.
+        consumer_metadata_max_age_ms=5_000,
         topic_replication_factor=replication,
         store="memory://",
         datadir=tempfile.gettempdir(),

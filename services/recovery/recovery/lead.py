@@ -37,7 +37,7 @@ def connect(url: str) -> Engine:
         engine_url(url),
         poolclass=NullPool,
         connect_args={
-            "application_name": "courant.recovery",
+            "application_name": "courant-recovery",
             "connect_timeout": 5,
             "keepalives_idle": 5,
             "keepalives_interval": 5,

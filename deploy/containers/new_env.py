@@ -1,0 +1,24 @@
+"""Makes what docker-compose.yml and the `courant` command want: `new_env.py > .env`.
+
+Each call makes new secrets. Lost seal keys make all content unreadable: keep them where they are
+safe. The addresses are those that docker-compose.yml publishes on this machine.
+"""
+
+import base64
+import secrets
+
+# The password stands in a URL, so it is of letters and digits; Kafka's name of a cluster is 16
+# bytes, and one that began with a dash would be taken for an option.
+PASSWORD = secrets.token_hex(16)
+print(f"""\
+# What the containers are given.
+KAFKA_CLUSTER_ID=C{base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")[1:]}
+POSTGRES_PASSWORD={secrets.token_hex(16)}
+COURANT_DATABASE_PASSWORD={PASSWORD}
+COURANT_SEAL_KEYS=1:{base64.b64encode(secrets.token_bytes(32)).decode()}
+COURANT_HASH_KEY={base64.b64encode(secrets.token_bytes(32)).decode()}
+
+# What the `courant` command on this machine is given besides.
+KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:29092,127.0.0.1:29093,127.0.0.1:29094
+DATABASE_URL=postgresql://courant:{PASSWORD}@127.0.0.1:25432/courant
+COURANT_URL=http://127.0.0.1:8400""")
