@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
+
 from courant.topics import Channel
 from courant_cli import dead
 from courant_cli.load import Load, Result, run, to
@@ -23,25 +25,31 @@ QUIET_SECONDS = 240.0
 """A call that died is silent for its lease and grace, an order that was lost for a minute, and both
 begin anew when the next fault strikes; on a busy machine all of it takes longer."""
 READY_SECONDS = 90.0
+REPORTS: dict[str, dict[str, Any]] = {}
+"""What was seen, by the name of the fault; the table at the end is made of it."""
 
 
 class Site:
     """A stack, and a hand on its processes."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, fault: str) -> None:
         self.stack = stack
+        self.fault = fault
         self.inside: set[str] = set()  # that were in a provider's call when a fault struck
 
     @contextmanager
-    def load(self, rate: float, count: int) -> Iterator[Result]:
-        """Send a load meanwhile; the result is whole when the block is left."""
+    def load(self, rate: float, seconds: float) -> Iterator[Result]:
+        """Send a load meanwhile; the result is whole when the block is left.
+
+        It lasts longer than it should where requests wait for a broken connection.
+        """
         known = self.stack.variables
         asked = Load(
             url=self.stack.url,
             key=known["COURANT_API_KEY"],
             template_id=known["COURANT_EMAIL_TEMPLATE_ID"],
             channel=Channel.EMAIL,
-            count=count,
+            count=int(rate * seconds),
             rate=rate,
             connections=32,
             recipient=to(Channel.EMAIL),
@@ -63,9 +71,44 @@ class Site:
             os.kill(each["pid"], signal.SIGKILL)
 
     def signal(self, kind: str, number: signal.Signals) -> None:
+        """Signal every process of a kind, and the children of each: PostgreSQL has many."""
         for each in control.status(self.stack.place):
             if each["kind"] == kind:
-                os.kill(each["pid"], number)
+                first = psutil.Process(each["pid"])
+                for process in (first, *first.children(recursive=True)):
+                    process.send_signal(number)
+
+    @contextmanager
+    def still(self, kind: str) -> Iterator[None]:
+        """Stop every process of a kind where it is, meanwhile."""
+        self.look_inside()
+        self.signal(kind, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(kind, signal.SIGCONT)
+
+    @contextmanager
+    def still_one(self, kind: str) -> Iterator[None]:
+        """Stop the first process of a kind where it is, meanwhile; what others do goes on."""
+        self.look_inside()
+        pid = next(e["pid"] for e in control.status(self.stack.place) if e["kind"] == kind)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Take PostgreSQL away meanwhile: it starts on no folder that others may read."""
+        data = self.stack.plan.home / "postgres" / "data"
+        data.chmod(0o755)
+        self.kill("postgres")
+        try:
+            yield
+        finally:
+            data.chmod(0o700)
 
     def ready(self) -> None:
         """Wait until every process is."""
@@ -110,8 +153,8 @@ class Site:
         told = {
             **result.told(),
             "explained duplicates": len(found.explained),
-            "inside calls": len(self.inside),
             "quiet after s": round(time.monotonic() - began, 1),
+            "inside calls": len(self.inside),
             "wrong": found.wrong(),
             "unfinished": self.stack.sql(
                 "SELECT state, attempt, count(*) FROM notifications WHERE id = ANY(%s::uuid[]) "
@@ -119,7 +162,8 @@ class Site:
                 list(found.unfinished),
             ),
         }
-        print(json.dumps(told))  # noqa: T201  # the report of a fault
+        print(json.dumps(told))  # noqa: T201  # shown with a test that fails
+        REPORTS[self.fault] = told
         return found
 
     def _questions(self, result: Result) -> Found:

@@ -113,18 +113,21 @@ def free_shift() -> int:
 
 
 @contextmanager
-def running() -> Iterator[Stack]:
-    """Start a stack, and stop it afterwards."""
+def running(*words: str) -> Iterator[Stack]:
+    """Start a stack, with what else `courant up` is told, and stop it afterwards."""
     with tempfile.TemporaryDirectory(prefix="courant-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the tests run as root
         place = Path(folder) / "home"
         env = {**os.environ, "COURANT_HOME": str(place), "COURANT_PORT_SHIFT": str(free_shift())}
-        command(env, "up", "--detach")
+        command(env, "up", "--detach", *words)
         try:
             yield Stack(place, env)
         finally:
             command(env, "down")
-            for log in (place / "log" / f"{each.kind}-1.log" for each in processes.SERVICES):
+            kinds = {each.kind for each in processes.SERVICES}
+            for log in sorted((place / "log").glob("*-*.log")):
+                if log.stem.rpartition("-")[0] not in kinds:
+                    continue
                 # Shown with a test that fails.
                 print(f"--- {log.name}", log.read_text()[-LOG_SHOWN:], sep="\n")  # noqa: T201
 
