@@ -5,7 +5,7 @@ import gc
 import logging
 import sys
 
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
 from courant import logs, settings
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 STOP_LOOK_SECONDS = 0.2
 LEAVE_SECONDS = 10.0
 BACKLOG = 1024
+CONNECTIONS_MAX = 12_000  # beyond which nobody is heard; idle ones are let go after 30 s
 
 
 async def serve(given: IngestSettings, stop: Stop) -> None:
@@ -44,10 +45,12 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
         given.ingest_host,
         given.ingest_port,
         interface=Interfaces.ASGINL,
+        # Who listens for both versions waits for a first byte without end.
+        http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
-        # Ours refuses with an answer; the server's own limit would let them wait in silence.
-        backpressure=2 * given.ingest_in_flight_max,
+        # Of connections, also idle ones. What is in flight we limit ourselves, with an answer.
+        backpressure=CONNECTIONS_MAX,
         log_enabled=False,
     )
     serving = asyncio.create_task(server.serve())

@@ -70,6 +70,8 @@ NOT_CALLED_JSON = refused(
     "UnsupportedMediaType error: Did not attempt to load JSON data because the request "
     "Content-Type was not 'application/json'.",
 )
+NOT_WHOLE = bad("The request's body broke off")
+TOO_SLOW = refused(408, "BadRequestError", "The request's body did not come in time")
 TOO_LARGE = refused(413, "BadRequestError", "The request is larger than this server takes")
 BUSY = unavailable("Too many requests are being answered, try again")
 NOT_ACKNOWLEDGED = unavailable("The request could not be stored for certain, try again")

@@ -19,7 +19,7 @@ from courant.records import Outgoing
 from courant.render import templates
 from courant.topics import INBOX, Channel
 from ingest import rules, schema
-from ingest.answers import NOT_ACKNOWLEDGED, Answer, bad, given, refused
+from ingest.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, bad, given, refused
 from ingest.auth import Caller
 from ingest.content import Compiled, Library, storable
 from ingest.guests import Guests
@@ -29,6 +29,7 @@ from ingest.rules import Lists
 from ingest.schema import Asked
 
 IDEMPOTENCY_KEY_MAX = 255  # characters
+RECORD_BYTES_MAX = 2 * 1024 * 1024  # of which a dead letter has room for two
 REPLAYED = ((b"idempotency-replayed", b"true"),)
 REUSED = refused(
     409, "ConflictError", "Idempotency-Key has been used with another body in the last 48 hours"
@@ -120,8 +121,11 @@ class Accept:
             id = ids.new(request.now)
         else:
             id = ids.derived(request.now, caller.service.id.bytes, key.encode())
+        record = self._record(caller, request, fit, id, key_hash, body_hash)
+        if len(record.value) > RECORD_BYTES_MAX:
+            return TOO_LARGE
         try:
-            await self._parts.log.put(self._record(caller, request, fit, id, key_hash, body_hash))
+            await self._parts.log.put(record)
         except Unavailable:
             return NOT_ACKNOWLEDGED
         return self._answer(caller, request, fit, id)

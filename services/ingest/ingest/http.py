@@ -3,6 +3,7 @@
 Raw ASGI: routing and headers cost 12 µs here (decision 0004).
 """
 
+import asyncio
 import contextvars
 import logging
 import os
@@ -16,7 +17,16 @@ from typing import Any
 import prometheus_client  # noqa: TC002  # an import aside costs the reader more
 
 from courant import metrics
-from ingest.answers import BUSY, NO_ADDRESS, TOO_LARGE, Answer, no_such_method, refused
+from ingest.answers import (
+    BUSY,
+    NO_ADDRESS,
+    NOT_WHOLE,
+    TOO_LARGE,
+    TOO_SLOW,
+    Answer,
+    no_such_method,
+    refused,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +36,14 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 HOST = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}")
 FRAMES_TOLD = 3
 TRACE_MAX = 128  # bytes of a tracing header that is echoed
+# A body that is waited for holds a place among the requests in flight.
+PAUSE_SECONDS = 5.0  # between two parts of a body
+BODY_SECONDS = 30.0  # for all of it, since a byte now and then is no pause
 CROSS_ORIGIN = [
     (b"access-control-allow-headers", b"Content-Type,Authorization"),
     (b"access-control-allow-methods", b"GET,PUT,POST,PATCH,DELETE"),
 ]
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
-
-
-class Gone(Exception):
-    """The client has left before all of its request had come."""
 
 
 class Refused(Exception):
@@ -55,6 +64,13 @@ class Call:
     receive: Receive
     body_bytes_max: int
     places: tuple[str, ...] = ()  # what stands in the path's places
+    read: bool = False  # whether all of its body has come
+
+    @property
+    def unread(self) -> bool:
+        """Tell whether a body was announced that nobody has read to its end."""
+        announced = self.headers.get(b"content-length", b"0") != b"0"
+        return not self.read and (announced or b"transfer-encoding" in self.headers)
 
     def header(self, name: bytes) -> str:
         """Give a header, or nothing."""
@@ -69,23 +85,32 @@ class Call:
         return f"{scheme}://{host.decode() if HOST.fullmatch(host) else 'localhost'}"
 
     async def body(self) -> bytes:
-        """Read the body; raises Gone, and Refused when it is too large."""
+        """Read the body; raises Refused when it is too large, too slow, or breaks off."""
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 18 or (length.isdigit() and int(length) > self.body_bytes_max):
             raise Refused(TOO_LARGE)
         parts: list[bytes] = []
         size = 0
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            found = message.get("body", b"")
-            size += len(found)
-            if size > self.body_bytes_max:
-                raise Refused(TOO_LARGE)
-            if not message.get("more_body"):
-                return b"".join([*parts, found]) if parts else found
-            parts.append(found)
+        now = asyncio.get_running_loop().time
+        until = now() + BODY_SECONDS
+        try:
+            async with asyncio.timeout(PAUSE_SECONDS) as patience:
+                while True:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        # Its sender has left, or what came is no body; only the latter reads this.
+                        raise Refused(NOT_WHOLE)
+                    found = message.get("body", b"")
+                    size += len(found)
+                    if size > self.body_bytes_max:
+                        raise Refused(TOO_LARGE)
+                    parts.append(found)
+                    if not message.get("more_body"):
+                        self.read = True
+                        return b"".join(parts)
+                    patience.reschedule(min(until, now() + PAUSE_SECONDS))
+        except TimeoutError:
+            raise Refused(TOO_SLOW) from None
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -147,8 +172,6 @@ class App:
         route = "none"
         try:
             route, answer = await self._answer(call)
-        except Gone:
-            return
         except Refused as early:
             answer = early.answer
         except Exception as error:  # noqa: BLE001  # the boundary with the outside
@@ -178,6 +201,8 @@ class App:
                     (b"x-b3-traceid", headers.get(b"x-b3-traceid", b"None")[:TRACE_MAX]),
                     (b"x-b3-spanid", headers.get(b"x-b3-spanid", b"None")[:TRACE_MAX]),
                     (b"x-request-id", id),
+                    # The server hangs up on a body that is not read; a client has to know of it.
+                    *([(b"connection", b"close")] if call.unread else []),
                     *self._origin(headers),
                     *answer.headers,
                 ],

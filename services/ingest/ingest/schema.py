@@ -5,9 +5,10 @@ ones. The values in the texts are printed as Python prints them, without single 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -23,6 +24,7 @@ Object: TypeAlias = dict[str, Any]
 
 PRINTED_MAX = 500  # characters of a client's value that are said back to it
 SCHEDULE_MAX = timedelta(hours=96)
+DEPTH_MAX = 64  # of arrays and objects; a good request has four
 UUID_FORM = re.compile(
     r"\{?[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}\}?", re.IGNORECASE
 )
@@ -66,7 +68,21 @@ def decoded(content_type: str, body: bytes) -> Object | Answer:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return NOT_JSON
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX and deep(value):
+        return NOT_JSON
     return value if type(value) is dict else invalid(f"{printed(value)} is not of type object")
+
+
+def deep(value: object) -> bool:
+    """Tell whether a value is nested so deep that to print it could exhaust Python's stack."""
+    level: list[object] = [value]
+    for _ in range(DEPTH_MAX):
+        inner: list[Iterable[object]] = [each for each in level if isinstance(each, list)]
+        inner += [each.values() for each in level if isinstance(each, dict)]
+        if not inner:
+            return False
+        level = list(chain.from_iterable(inner))
+    return True
 
 
 def read(channel: Channel, given: Object, now: datetime) -> Asked | Answer:

@@ -1,0 +1,192 @@
+"""A request for each check, so that none is left to chance."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from courant.contracts import KeyType
+from courant.crypto import keyed_hash
+from courant.topics import Channel
+from hostile import callers
+from hostile.asks import EMAIL, JSON, LIST, SMS, Ask, Dice, encoded
+from hostile.place import RATE, Client, Place, now
+from hostile.promised import NO_FILES
+
+FILE = {"file": "YQ==", "filename": "a.pdf", "sending_method": "attach"}
+MIB = 1024 * 1024
+BAD_FILES: list[dict[str, Any]] = [
+    {}, {**FILE, "file": 7}, {**FILE, "filename": "a"}, {**FILE, "filename": "a" * 256},
+    {**FILE, "sending_method": "fax"}, {"file": "YQ==", "sending_method": "attach"}, {**FILE,
+    "file": "abc"},
+    FILE,
+]  # fmt: skip
+BAD_EMAILS: list[dict[str, Any]] = [
+    {"reference": 7}, {"reference": "\0"}, {"email_address": 7}, {"email_address": "x"},
+    {"template_id": "x"},
+    {"email_reply_to_id": "x"}, {"email_reply_to_id": str(uuid4())}, {"scheduled_for": 7},
+    {"scheduled_for": "x"}, {"scheduled_for": "2001-01-01"}, {"personalisation": 7}, {"x": 1},
+    {"x": 1, "y": 2},
+    {"personalisation": {}}, {"template_id": str(uuid4())},
+    {"personalisation": {"name": "x" * 51_201}},
+    {"personalisation": {f"f{n}": FILE for n in range(11)}},
+]  # fmt: skip
+BAD_TEXTS: list[dict[str, Any]] = [
+    {"phone_number": each}
+    for each in (7, ";", "x", "+491644", "+883510000000094", "+44 7911 123456")
+] + [{"sms_sender_id": "x"}, {"sms_sender_id": str(uuid4())}]
+QUERIES = (
+    "status=x",
+    "template_type=x",
+    "include_jobs=x",
+    "older_than=x",
+    "reference=%00",
+    "page_size=1",
+)
+
+
+def post(client: Client, path: str, body: Any, **more: Any) -> Ask:
+    headers = {
+        **client.authorization(more.pop("type", KeyType.NORMAL)),
+        **JSON,
+        **more.pop("headers", {}),
+    }
+    return Ask(
+        "POST",
+        path,
+        headers,
+        body if isinstance(body, bytes) else encoded(body),
+        known=True,
+        **more,
+    )
+
+
+def send(client: Client, channel: Channel = Channel.EMAIL, **changed: Any) -> Ask:
+    return post(client, f"{LIST}/{channel}", client.body(channel, **changed))
+
+
+def get(client: Client, path: str) -> Ask:
+    return Ask("GET", path, client.authorization(), known=True)
+
+
+def forms(client: Client) -> Iterator[Ask]:
+    """Break each rule of a request's form."""
+    later = (now() + timedelta(hours=97)).isoformat()
+    for changed in (*BAD_EMAILS, {"scheduled_for": later}):
+        yield send(client, **changed)
+    for changed in BAD_TEXTS:
+        yield send(client, Channel.SMS, **changed)
+    for file in BAD_FILES:
+        yield send(client, personalisation={"name": "x", "f": file})
+    for body in (b"", b"null", b"[]", b"{}", b"7"):
+        yield post(client, EMAIL, body)
+        yield post(client, SMS, body)
+    yield post(client, EMAIL, b"{}", headers={"content-type": "text/plain"})
+
+
+def addresses(place: Place) -> Iterator[Ask]:
+    """Look for what is not there, and ask oddly for what is."""
+    client = place.client
+    for path in ("/nothing", LIST + "/x", f"{LIST}/{uuid4()}", f"/v2/template/{uuid4()}",
+        "/v2/template/x",
+                 "/v2/templates?type=fax"):  # fmt: skip
+        yield get(client, path)
+    for query in QUERIES:
+        yield get(client, f"{LIST}?{query}")
+    yield Ask("DELETE", LIST)
+    yield post(client, f"{LIST}/letter", b"{}")
+    yield post(client, f"{LIST}/fax", b"{}")
+    yield post(client, f"{LIST}/bulk", b"{}")
+    for body in (
+        {},
+        {"personalisation": 7},
+        {"personalisation": {"name": "x" * 51_201}},
+        {"personalisation": {"name": 1}},
+    ):
+        yield post(client, f"/v2/template/{client.email}/preview", body)
+
+
+def templates(place: Place) -> Iterator[Ask]:
+    """Name each kind of template that cannot be used."""
+    client, name = place.client, {"name": " "}
+    for template_id in (client.sms, place.archived[Channel.EMAIL], place.hidden, place.other.email):
+        yield send(client, template_id=str(template_id))
+    for template_id in (client.email, place.long, place.archived[Channel.SMS]):
+        yield send(client, Channel.SMS, template_id=str(template_id))
+    for channel in Channel:
+        yield send(client, channel, template_id=str(place.bare[channel]), personalisation=name)
+        yield send(client, channel)
+
+
+def limits(place: Place) -> Iterator[Ask]:
+    """Meet each limit, and each list of who may be sent to."""
+    for client in (*place.spent, place.mute, place.trial, place.suspended):
+        for channel in Channel:
+            yield send(client, channel)
+    yield send(place.client, email_address="Guest@Example.com")
+    yield post(place.client, EMAIL, place.client.body(), type=KeyType.TEAM)
+    for type in KeyType:
+        for _ in range(RATE + 1):
+            yield post(place.short, EMAIL, place.short.body(), type=type)
+    body = place.filing.body(personalisation={"name": "x", "f": FILE | {"sending_method": "link"}})
+    yield post(place.filing, EMAIL, body, calm=(NO_FILES,))
+
+
+def strangers(place: Place) -> Iterator[Ask]:
+    """Come with each kind of credential that is not believed."""
+    dice = Dice(0)
+    for way in callers.WAYS:
+        for _ in range(60):
+            yield Ask("GET", LIST, way(place, dice), forged=True)
+    yield Ask("GET", LIST, forged=True)
+
+
+def heartbeats(place: Place) -> Iterator[Ask]:
+    """Forge recovery's heartbeat; and one that is signed well, but unreadable."""
+    path = "/receipts/heartbeat"
+    for body, signed in (
+        (b'{"at": 1}', False),
+        (b"x", True),
+        (b"[]", True),
+        (b'{"at": "\xff"}', True),
+    ):
+        hashed = keyed_hash(place.stack.places.hash_key, b"heartbeat", body).hex()
+        yield Ask("POST", path, {"x-courant-signature": hashed if signed else hashed[::-1]}, body)
+    yield Ask("POST", path, {}, b"{}")
+
+
+def large(place: Place) -> Iterator[Ask]:
+    """Send bodies of every size around the limits."""
+    client = place.client
+    big = {**FILE, "file": "A" * (4 * (10 * MIB // 3 + 1))}
+    yield send(client, personalisation={"name": "x", "f": big})
+    for size in (MIB, 2 * MIB, 3 * MIB, 5 * MIB, 14 * MIB):
+        yield send(client, reference="r" * size)
+        yield send(client, personalisation={"name": "x", "n" * size: "x"})
+    for size in (15 * MIB + 1, 20 * MIB):
+        yield post(client, EMAIL, b" " * size, large=True)
+        yield Ask("POST", "/receipts", {}, b"[" * size, large=True)
+    yield post(client, EMAIL, b"[" * 14 * MIB)
+    yield post(client, EMAIL, b'{"reference":' + b"[1]," * 3 * MIB)
+    yield post(client, EMAIL, b'{"reference":[' + b"[1]," * MIB + b"1]}")
+
+
+def repeated(place: Place) -> Iterator[Ask]:
+    """Use a key again with another body, and keys that are none."""
+    client = place.client
+    for number in range(6):
+        body = client.body(reference=f"twice {number % 2}")
+        yield post(client, EMAIL, body, headers={"idempotency-key": "used twice"})
+    for key in ("", "x" * 256):
+        yield post(client, EMAIL, client.body(), headers={"idempotency-key": key})
+
+
+def each(place: Place) -> Iterator[Ask]:
+    """Give them all, one after another, but for the large ones."""
+    yield from forms(place.client)
+    yield from addresses(place)
+    yield from templates(place)
+    yield from limits(place)
+    yield from strangers(place)
+    yield from heartbeats(place)
+    yield from repeated(place)

@@ -1,0 +1,87 @@
+"""Schemathesis on the description that ingest serves: good and bad data for every operation."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import requests
+import schemathesis
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+from hostile import callers
+from hostile.asks import Ask, Dice
+from hostile.crowd import ANSWER_SECONDS, Tally
+from hostile.place import Place
+
+EXAMPLES = 130
+"""Of each operation and mode."""
+CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
+BODY_SHOWN = 200  # characters
+STRANGERS = 6  # one request in so many comes without a good key
+
+
+def ask_all(place: Place, tally: Tally, seed: int) -> int:
+    """Ask; gives how many operations there are."""
+    schema = schemathesis.openapi.from_url(f"{place.stack.url}/openapi.json")
+    operations = [each.ok() for each in schema.get_all_operations()]
+    ask = asker(place, tally, requests.Session(), Dice(seed))
+    for operation in operations:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            strategy = operation.as_strategy(generation_mode=mode)
+            run(strategy, ask, seed)
+    return len(operations)
+
+
+def run(strategy: Any, ask: Callable[[Any], None], seed: int) -> None:
+    """Give so many examples to a function."""
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=EXAMPLES, database=None, deadline=None,
+        phases=[hypothesis.Phase.generate], suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
+    @hypothesis.given(strategy)
+    def each(case: Any) -> None:
+        ask(case)
+
+    each()
+
+
+def asker(
+    place: Place, tally: Tally, session: requests.Session, dice: Dice
+) -> Callable[[Any], None]:
+    def ask(case: Any) -> None:
+        stranger = dice.once_in(STRANGERS)
+        given = callers.bad(place, dice) if stranger else callers.good(place.client, dice)
+        # What this library would not send: the own requests do.
+        headers = {
+            name: value for name, value in given.items() if value.isascii() and value.strip()
+        }
+        case.headers = {
+            name: value
+            for name, value in (case.headers or {}).items()
+            if name.lower() != "authorization"
+        }
+        case.cookies = {}
+        body = str(case.body)[:BODY_SHOWN].encode()
+        told = Ask(case.method, case.formatted_path, dict(headers), body, forged=stranger)
+        tally.asked += 1
+        tally.known += not stranger
+        began = time.monotonic()
+        try:
+            answer = case.call(session=session, headers=headers, timeout=ANSWER_SECONDS)
+        except requests.RequestException as error:
+            tally.note(told, f"no answer: {error!r}")
+            return
+        tally.took(time.monotonic() - began)
+        kind = answer.headers.get("content-type", [""])[0]
+        tally.judge(told, answer.status_code, kind, answer.content, len(answer.content))
+        try:
+            case.validate_response(answer, checks=CHECKS)
+        except AssertionError as broken:
+            tally.note(told, str(broken))
+
+    return ask
