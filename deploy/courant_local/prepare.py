@@ -1,11 +1,23 @@
 """What must stand before a service starts, topics and tables: `python -m courant_local.prepare`."""
 
-import os
+from typing import Annotated
 
-from courant import logs, migrate, topics_admin
+from pydantic import Field
+
+from courant import logs, migrate, settings, topics_admin
+from courant.settings import DatabaseUrl, Settings
+
+
+class PrepareSettings(Settings):
+    database_url: DatabaseUrl
+    courant_replication: Annotated[
+        int, Field(ge=1, le=5, description="copies of each topic, from 1 to 5")
+    ]
+
 
 if __name__ == "__main__":
-    logs.start("prepare", "json", "info")
-    client = topics_admin.admin(os.environ["KAFKA_BOOTSTRAP_SERVERS"])
-    topics_admin.apply(client, int(os.environ["COURANT_REPLICATION"]))
-    migrate.prepare(os.environ["DATABASE_URL"], client)
+    given = settings.load(PrepareSettings, "prepare")
+    logs.start("prepare", given.courant_log_format, given.courant_log_level)
+    client = topics_admin.admin(given.kafka_bootstrap_servers)
+    topics_admin.apply(client, given.courant_replication)
+    migrate.prepare(given.database_url.get_secret_value(), client)

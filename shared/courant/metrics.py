@@ -19,7 +19,6 @@ STAGE_SECONDS = Histogram("courant_stage_seconds", "Time since acceptance at whi
 REQUESTS = Counter("courant_requests", "Answers given over HTTP. 503: Kafka does not acknowledge, or too many are in flight.", ["route", "status"])
 REQUEST_SECONDS = Histogram("courant_request_seconds", "Time to answer over HTTP. If it grows: the broker's acknowledgements.", ["route"], buckets=FAST)
 IN_FLIGHT = Gauge("courant_requests_in_flight", "Requests being answered; at INGEST_IN_FLIGHT_MAX further ones get 503.")
-DIRECTORY_AGE = Gauge("courant_directory_age_seconds", "Time since the directory's topic was last read to its end. If it grows: Kafka.")
 OUTCOMES = Counter("courant_outcomes", "What providers made of attempts. `unknown` is resolved by recovery.", ["provider", "outcome"])
 PROVIDER_SECONDS = Histogram("courant_provider_seconds", "Time a provider took for one call.", ["provider"], buckets=FAST)
 IN_CALLS = Gauge("courant_in_calls", "Notifications inside provider calls now.", ["provider"])
