@@ -146,6 +146,8 @@ class Site:
         """Wait until it is quiet, then put the questions; prints what was seen."""
         began = time.monotonic()
         self.ready()
+        table = "SELECT to_regclass('notifications')"
+        wait(lambda: self.stack.sql(table) != [(None,)], "the tables are there", READY_SECONDS)
         found = self._questions(result)
         while found.wrong() and time.monotonic() - began < QUIET_SECONDS:
             time.sleep(1)

@@ -21,6 +21,7 @@ from ingest.settings import IngestSettings
 log = logging.getLogger(__name__)
 STOP_LOOK_SECONDS = 0.2
 LEAVE_SECONDS = 10.0
+LEARN_SECONDS = 10.0  # then it is heard all the same, and says what it waits for
 BACKLOG = 1024
 CONNECTIONS_MAX = 12_000  # beyond which nobody is heard; idle ones are let go after 30 s
 
@@ -39,6 +40,7 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
             return "the directory has not been read"
         return None if await producer.acknowledges() else "Kafka does not acknowledge"
 
+    await learn(directory, stop)
     app = build.app(given, directory, producer, reader, ready)
     server = Server(
         app,
@@ -66,6 +68,13 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
     producer.close()
     reader.close()
     log.info("stopped")
+
+
+async def learn(directory: Directory, stop: Stop) -> None:
+    """Wait until the keys are known: until then a client's connection is refused, not its key."""
+    until = asyncio.get_running_loop().time() + LEARN_SECONDS
+    while directory.read_at is None and not stop() and asyncio.get_running_loop().time() < until:
+        await asyncio.sleep(0.02)
 
 
 async def leave(app: App, serving: asyncio.Task[None]) -> None:
