@@ -1,0 +1,87 @@
+"""Accepting: ingest with every check, beside a raw ASGI application on the same server."""
+
+import json
+import time
+
+import jwt
+import psutil
+
+from bench.ground import Ground, cpu_seconds, ground
+from bench.load import Answered, load, post
+from bench.parts import Part, beside, interleaved, middle
+from courant.directory import Template
+
+REQUESTS = 20_000
+WARM_UP = 2_000
+PATH = "/v2/notifications/email"
+RAW = "bench.ceilings.raw_asgi"
+AIM = "≥ 0.6, ≥ 3,000"
+
+
+def measure() -> list[Part]:
+    """Measure both kinds of key and the ceiling."""
+    with ground() as site, site.serving(RAW) as raw, site.running("ingest") as services:
+        ingest = site.plan.port("ingest"), services["ingest"]
+        sides = {
+            "raw ASGI": Side(site, raw),
+            "JWT": Side(site, ingest, "JWT"),
+            "ApiKey": Side(site, ingest, "ApiKey"),
+        }
+        for each in sides.values():
+            each.warm_up()
+        found = interleaved({name: each.rate for name, each in sides.items()})
+    return [
+        beside(f"accept {kind}", "requests/s", AIM, found[kind], found["raw ASGI"],
+               **sides[kind].more(), ceiling_cpu_us=sides["raw ASGI"].more()["cpu_us"])
+        for kind in ("JWT", "ApiKey")
+    ]  # fmt: skip
+
+
+class Side:
+    """One server with one kind of key, and what its rounds came to."""
+
+    def __init__(
+        self, site: Ground, server: tuple[int, psutil.Process], kind: str = "ApiKey"
+    ) -> None:
+        self._site, self._kind = site, kind
+        self._port, self._process = server
+        self._p99s_ms: list[float] = []
+        self._cpus_us: list[float] = []
+
+    def warm_up(self) -> None:
+        """Have the server see a few requests first."""
+        load(self._port, email(self._site, self._kind), WARM_UP)
+
+    def rate(self) -> float:
+        """Measure one round: requests a second."""
+        before = cpu_seconds(self._process)
+        answered: Answered = load(self._port, email(self._site, self._kind), REQUESTS)
+        self._cpus_us.append(1e6 * (cpu_seconds(self._process) - before) / REQUESTS)
+        self._p99s_ms.append(answered.p99_ms())
+        return answered.rate
+
+    def more(self) -> dict[str, float]:
+        """Give the slowest of a hundred, and the server's CPU for a request."""
+        return {"p99_ms": middle(self._p99s_ms, 1), "cpu_us": middle(self._cpus_us)}
+
+
+def email(site: Ground, kind: str) -> bytes:
+    """Write the request of one email; its JWT is good for 30 seconds, its key for ever."""
+    authorization = f"ApiKey-v1 {site.key}"
+    if kind == "JWT":
+        claims = {"iss": str(site.service.id), "iat": int(time.time())}
+        authorization = "Bearer " + jwt.encode(claims, site.key[-36:], "HS256")
+    headers = {"Content-Type": "application/json", "Authorization": authorization}
+    return post(PATH, asked(site.personal), headers)
+
+
+def asked(template: Template) -> bytes:
+    """Write the body of one request."""
+    return json.dumps(
+        {
+            "email_address": "someone@example.com",
+            "template_id": str(template.id),
+            "personalisation": {"name": "Ada"},
+            "reference": "r-1",
+        }
+    ).encode()

@@ -1,0 +1,142 @@
+"""What a part is measured on: Kafka, PostgreSQL and a directory of its own, gone afterwards."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg2
+
+from courant import directory_admin
+from courant.directory import Template
+from courant.topics import Channel
+from courant_cli import demo, entries
+from courant_cli.places import Places
+from courant_local import home, plan, ports, processes
+from courant_local.child import Child, wait_ready
+from courant_local.plan import Plan
+from courant_local.postgres import ADMIN
+from courant_local.processes import SANDBOX, SERVICES, Part
+
+READY_SECONDS = 90.0
+PORT_SHIFT = "700"
+SETTINGS = {
+    # Receipts' signatures are the sandbox's work, not the product's.
+    "SANDBOX_RECEIPTS_SHARE": "0",
+    # As by default: the local stack's few seconds run out where the machine has much else to do.
+    "COURANT_LEASE_SECONDS": "30",
+    "COURANT_MARGIN_SECONDS": "5",
+}
+SUBJECT = "Your application"
+PLAIN = """Dear applicant,
+
+Your application has been received. We look at it within **ten days**, and write to you as soon as
+it is decided.
+
+- Please do not answer this message.
+- Your documents are kept for two years.
+"""
+PERSONAL = PLAIN.replace("applicant", "((name))")
+
+
+class Ground:
+    """Kafka and PostgreSQL, with topics and tables, a service, its key and two templates."""
+
+    def __init__(self, wanted: Plan, processes: dict[str, psutil.Process]) -> None:
+        self.plan, self.processes = wanted, processes
+        self.places = Places()
+        seeded = demo.seed(self.places)
+        self.key = seeded["COURANT_API_KEY"]
+        [self.service] = directory_admin.load(self.places.engine).services.values()
+        self.personal, self.plain = self._template(PERSONAL), self._template(PLAIN)
+        self.directory = directory_admin.load(self.places.engine)
+
+    @contextmanager
+    def running(self, *kinds: str) -> Iterator[dict[str, psutil.Process]]:
+        """Run the sandbox or services while the block lasts."""
+        known = {each.kind: each for each in (SANDBOX, *SERVICES)}
+        parts = [processes.service(self.plan, known[kind], 1) for kind in kinds]
+        for part in parts:
+            part.child.env = {**part.child.env, **SETTINGS}
+        with started(parts) as found:
+            yield found
+
+    @contextmanager
+    def serving(self, module: str, *arguments: str) -> Iterator[tuple[int, psutil.Process]]:
+        """Run a server of the bench's own while the block lasts; gives its port and process."""
+        port = ports.free()
+        command = (sys.executable, "-m", module, *arguments, str(port))
+        child = Child(module, command, self.plan.log(module), cwd=home.PROJECT)
+        child.start()
+        try:
+            wait_ready(module, lambda: ports.answers(port), child, READY_SECONDS)
+            yield port, psutil.Process(child.pid)
+        finally:
+            child.stop()
+
+    def _template(self, body: str) -> Template:
+        made = entries.new_template(self.service.id, Channel.EMAIL, "Bench", SUBJECT, body)
+        entries.put(self.places, made)
+        return made
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Ask Postgres."""
+        return ask(self.plan.database_url, "courant", statement, *values)
+
+    def empty(self) -> None:
+        """Take all rows away, and have Postgres write down what it owes: nobody inherits that."""
+        self.sql("TRUNCATE notifications, events, calls")
+        ask(self.plan.database_url, ADMIN, "CHECKPOINT")
+
+
+def ask(url: str, user: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Ask Postgres as this user."""
+    with closing(psycopg2.connect(url, user=user)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def ground() -> Iterator[Ground]:
+    """Make one, and leave nothing of it behind."""
+    with tempfile.TemporaryDirectory(prefix="courant-bench-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the bench runs as root
+        os.environ[ports.SHIFT] = PORT_SHIFT
+        wanted = plan.make(Path(folder) / "home")
+        os.environ |= processes.environment(wanted)
+        with started([*processes.brokers(wanted), processes.database(wanted)]) as found:
+            preparation = processes.preparation(wanted)
+            preparation.start()
+            preparation.wait(READY_SECONDS)
+            assert preparation.ended() == 0, preparation.said()
+            yield Ground(wanted, found)
+
+
+@contextmanager
+def started(parts: Sequence[Part]) -> Iterator[dict[str, psutil.Process]]:
+    """Start the parts, and stop them the other way round; gives their processes by kind."""
+    with ExitStack() as stack:
+        for part in parts:
+            ports.demand(part.kind, part.port)
+            part.start()
+            stack.callback(part.child.stop)
+        for part in parts:
+            wait_ready(part.name, part.ready, part.child, READY_SECONDS)
+        yield {part.kind: psutil.Process(part.child.pid) for part in parts}
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Give what a process and its children, ended ones too, have used of the processors so far."""
+    own = process.cpu_times()
+    spent: float = own.user + own.system + own.children_user + own.children_system
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a backend of Postgres that has just ended
+            times = child.cpu_times()
+            spent += times.user + times.system
+    return spent

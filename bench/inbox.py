@@ -1,0 +1,59 @@
+"""Records as ingest writes them: by its own code, into memory."""
+
+import asyncio
+import time
+
+from bench.accept import asked
+from bench.ground import Ground
+from courant import clock
+from courant.contracts import KeyType
+from courant.directory import Template
+from courant.records import Outgoing
+from courant.topics import Channel
+from ingest.auth import Caller
+from ingest.content import Library
+from ingest.handle import Accept, Parts, Request
+from ingest.limits import Limits
+from ingest.reading import Reader
+from ingest.rules import Lists
+
+
+class Kept:
+    """A log that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.records: list[Outgoing] = []
+
+    async def put(self, *outgoing: Outgoing) -> None:
+        self.records += outgoing
+
+
+def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
+    """Give the records of so many accepted emails, made now."""
+    log, reader = Kept(), Reader(site.plan.database_url, 1)
+    parts = Parts(
+        directory=site.directory,
+        library=Library(site.directory),
+        log=log,
+        memory=reader,  # asked only for an Idempotency-Key
+        limits=Limits(),
+        ring=site.places.ring,
+        hash_key=site.places.hash_key,
+        lists=Lists(frozenset(), ""),
+        sending_domain="notification.example",
+    )
+    accept, body = Accept(parts), asked(template)
+    [key] = [k for k in site.directory.keys[site.service.id].values() if k.type is KeyType.NORMAL]
+    caller = Caller(site.service, key)
+
+    async def work() -> None:
+        for _ in range(count):
+            request = Request(
+                body, "application/json", site.plan.url, None, clock.now(), time.monotonic()
+            )
+            answer = await accept.notification(Channel.EMAIL, caller, request)
+            assert answer.status == 201, answer.body
+
+    asyncio.run(work())
+    reader.close()
+    return log.records

@@ -1,0 +1,52 @@
+"""From the acceptance to the provider's booking, at a steady rate, by this machine's clock."""
+
+import asyncio
+
+from bench.ground import Ground
+from bench.ledger import Bookings
+from bench.parts import Part, interleaved, middle
+from bench.through import whole
+from courant.topics import Channel
+from courant_cli.load import Load, quantile, run, to
+
+RATE, EMAILS = 100.0, 1_500
+SECONDS_MAX = 60.0
+ACCEPTED = "SELECT id, accepted_at FROM notifications"
+
+
+def measure() -> list[Part]:
+    """Send at the rate five times."""
+    with whole() as (site, _):
+        p99s_ms: list[float] = []
+
+        def p50_ms() -> float:
+            waits = steady(site)
+            p99s_ms.append(1000 * quantile(waits, 0.99))
+            return 1000 * quantile(waits, 0.5)
+
+        p50s_ms = interleaved({"p50": p50_ms})["p50"]
+    return [
+        Part("latency p50", "ms", "≤ 100", middle(p50s_ms, 1)),
+        Part("latency p99", "ms", "≤ 300", middle(p99s_ms, 1)),
+    ]
+
+
+def steady(site: Ground) -> list[float]:
+    """Send one round; gives each email's seconds."""
+    site.empty()
+    bookings = Bookings(site.plan.ledger)
+    wanted = Load(
+        url=site.plan.url,
+        key=site.key,
+        template_id=str(site.personal.id),
+        channel=Channel.EMAIL,
+        count=EMAILS,
+        rate=RATE,
+        connections=16,
+        recipient=to(Channel.EMAIL),
+    )
+    result = asyncio.run(run(wanted))
+    assert len(result.ids) == EMAILS, result.told()
+    bookings.wait(EMAILS, SECONDS_MAX)
+    accepted = {str(id): at for id, at in site.sql(ACCEPTED)}
+    return [(b.at - accepted[b.notification_id or ""]).total_seconds() for b in bookings.made]

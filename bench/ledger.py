@@ -1,0 +1,54 @@
+"""What the provider booked, as the sandbox writes it down."""
+
+import time
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from courant.contracts import Time
+
+LOOK_SECONDS = 0.1
+
+
+class Booking(msgspec.Struct):
+    """A line of the ledger."""
+
+    at: Time
+    notification_id: str | None
+
+
+decode = msgspec.json.Decoder(Booking).decode
+
+
+class Bookings:
+    """What is booked from now on."""
+
+    def __init__(self, ledger: Path) -> None:
+        self._ledger = ledger
+        self._read_to = ledger.stat().st_size
+        self.made: list[Booking] = []
+
+    def wait(self, count: int, seconds: float) -> None:
+        """Return once so many are booked; raises AssertionError when it takes longer."""
+        until = time.monotonic() + seconds
+        while self._read() < count:
+            assert time.monotonic() < until, f"{len(self.made)} of {count} were booked"
+            time.sleep(LOOK_SECONDS)
+        assert len(self.made) == count, f"{len(self.made)} were booked, {count} were wanted"
+
+    def rate(self) -> float:
+        """Give how many were booked a second, from the first call to the last."""
+        calls: Counter[datetime] = Counter(each.at for each in self.made)
+        first, last = min(calls), max(calls)
+        return (len(self.made) - calls[first]) / (last - first).total_seconds()
+
+    def _read(self) -> int:
+        with self._ledger.open("rb") as file:
+            file.seek(self._read_to)
+            came = file.read()
+        whole = came[: came.rfind(b"\n") + 1]  # the last line may be half written
+        self._read_to += len(whole)
+        self.made += map(decode, whole.splitlines())
+        return len(self.made)

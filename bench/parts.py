@@ -1,0 +1,57 @@
+"""What a part came to, beside its ceiling."""
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+ROUNDS = 5
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line of the table. Figures are medians of the rounds; `more` is for latest.json."""
+
+    name: str
+    unit: str
+    aim: str
+    ours: float
+    ceiling: float | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        """Give ours by the ceiling."""
+        return None if self.ceiling is None else round(self.ours / self.ceiling, 2)
+
+    def told(self) -> dict[str, Any]:
+        """Give it as it is written down."""
+        figures = {"ours": self.ours, "ceiling": self.ceiling, "unit": self.unit}
+        return {**figures, "ratio": self.ratio, "aim": self.aim, **self.more}
+
+
+def interleaved(sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Measure one side after the other, round after round, so that what else runs hits all."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(ROUNDS):
+        for name, measure in sides.items():
+            found[name].append(measure())
+        now = ", ".join(f"{name} {rounds[-1]:,.1f}" for name, rounds in found.items())
+        console.print(f"  round {number + 1}: {now}")
+    return found
+
+
+def beside(
+    name: str, unit: str, aim: str, ours: list[float], ceiling: list[float], **more: Any
+) -> Part:
+    """Sum up the rounds of a part and of its ceiling."""
+    ratios = [round(one / most, 2) for one, most in zip(ours, ceiling, strict=True)]
+    return Part(name, unit, aim, middle(ours), middle(ceiling), {"ratios": ratios, **more})
+
+
+def middle(rounds: list[float], digits: int | None = None) -> float:
+    """Give the median."""
+    return round(statistics.median(rounds), digits)

@@ -1,0 +1,75 @@
+"""Sending: the deliverer, of a template with no places, beside a bare loop of boto3."""
+
+import gc
+from collections.abc import Sequence
+
+from bench.ceilings import bare_boto3, bare_copy
+from bench.ground import Ground, ground
+from bench.inbox import accepted
+from bench.ledger import Bookings
+from bench.parts import Part, beside, interleaved
+from bench.save import make_days
+from courant.contracts import Notification
+from deliverer.calls import Claimed
+from deliverer.settings import DelivererSettings
+from saver.rules import order
+
+EMAILS = 30_000
+SECONDS_MAX = 120.0
+THREADS = DelivererSettings.model_fields["deliverer_threads"].default
+AIM = "≥ 0.6"
+
+
+def measure() -> list[Part]:
+    """Measure the deliverer and the ceiling on the same emails, against the same sandbox."""
+    with ground() as site, site.running("sandbox"):
+        records = accepted(site, site.plain, EMAILS)
+        rows = [Notification.decode(each.value) for each in records]
+        make_days(site, rows)
+        copies = bare_copy.batches(rows)
+        calls = bare_boto3.calls(list(map(claimed, rows)), site.directory, site.places.ring)
+        gc.freeze()  # as the deliverer does
+
+        def deliverer() -> float:
+            site.empty()
+            bare_copy.save(site.plan.database_url, copies)
+            put_orders(site, rows)
+            bookings = Bookings(site.plan.ledger)
+            with site.running("deliverer"):
+                bookings.wait(EMAILS, SECONDS_MAX)
+            return bookings.rate()
+
+        def bare() -> float:
+            bookings = Bookings(site.plan.ledger)
+            bare_boto3.send(calls, THREADS)
+            bookings.wait(EMAILS, SECONDS_MAX)
+            return bookings.rate()
+
+        found = interleaved({"deliverer": deliverer, "bare boto3": bare})
+    return [
+        beside("send", "emails/s", AIM, found["deliverer"], found["bare boto3"], threads=THREADS)
+    ]
+
+
+def put_orders(site: Ground, rows: Sequence[Notification]) -> None:
+    """Order the rows to be sent, as the saver does."""
+    producer = site.places.producer
+    for each in rows:
+        producer.produce(order(each))
+    producer.flush()
+
+
+def claimed(row: Notification) -> Claimed:
+    """Give a row as the deliverer's claim gives it."""
+    return Claimed(
+        row.id,
+        1,
+        0,
+        row.service_id,
+        row.key_type,
+        row.template_id,
+        row.template_version,
+        row.sender_id,
+        row.sealed,
+        row.accepted_at,
+    )
