@@ -11,7 +11,7 @@ from courant.contracts import Notification
 from courant.database import copy_lines
 from courant.tables import notifications
 
-BATCH_ROWS = 500
+BATCH_ROWS = 2_000
 """What the saver takes at most in one batch."""
 COLUMNS = tuple(name for name in Notification.__struct_fields__ if name in notifications.c)
 NAMES = ", ".join(COLUMNS)

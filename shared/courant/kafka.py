@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from courant.errors import Fenced, Unavailable
-from courant.records import Outgoing, Record
+from courant.records import Outgoing, Record, span_of
 from courant.topics import Partition, Positions
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class KafkaConsumer:
         self._topics = topics
         self._admin = AdminClient(_common(bootstrap, group))
         self._topic_ids: Mapping[str, UUID] = {}
+        self._held: dict[tuple[str, int], Partition] = {}
         self._positions: dict[Partition, int | None] = {}  # None: nothing was read of it yet
         self._resting = False
         self._closed = False
@@ -94,19 +95,15 @@ class KafkaConsumer:
         """Give what is there, up to `limit`, waiting a moment for a first one."""
         if not self._topic_ids:
             self._join()
-        if not self._ahead:
-            self._take(self._ask(self._consumer.poll, POLL_SECONDS))
+        if not self._ahead and (first := self._ask(self._consumer.poll, POLL_SECONDS)) is not None:
+            self._ahead.append(first)
         if self._ahead and len(self._ahead) < limit:
             # What came with it is in memory already: nothing is waited for.
             more = self._ask(self._consumer.consume, limit - len(self._ahead), 0)
             self._ahead += more
         messages, self._ahead = self._ahead[:limit], self._ahead[limit:]
-        records = []
-        for message in messages:
-            if error := message.error():
-                self._weather(error)
-            else:
-                records.append(self._record(message))
+        records = [self._record(each) for each in messages if self._is_ours(each)]
+        self._positions.update({each: run.stop for each, run in span_of(records).items()})
         return records
 
     def _join(self) -> None:
@@ -183,11 +180,10 @@ class KafkaConsumer:
                 raise Unavailable("commit: no answer yet")
             if len(self._ahead) > AHEAD_MAX:
                 self.rest(timedelta(seconds=POLL_SECONDS))
-            else:
-                self._take(self._ask(self._consumer.poll, 0))
-            # Waiting in poll took 190 ms a commit: it gives a backlog's next message at once, a
-            # thousand before the answer, and without one waits on though the answer has come.
-            time.sleep(COMMIT_LOOK_SECONDS)
+            elif (message := self._ask(self._consumer.poll, COMMIT_LOOK_SECONDS)) is not None:
+                self._ahead.append(message)
+                # A backlog's next is there at once: a thousand would come before the answer.
+                time.sleep(COMMIT_LOOK_SECONDS)
         error, places = answer
         for refused in filter(None, (error, *(each.error for each in places))):
             self._refused(refused)
@@ -215,17 +211,19 @@ class KafkaConsumer:
             raise KafkaException(error)
         raise Unavailable(f"commit: {error.name()}")
 
+    def _is_ours(self, message: Message) -> bool:
+        """Tell whether it is a record of a partition that this member still holds."""
+        if error := message.error():
+            self._weather(error)
+            return False
+        return (message.topic(), message.partition()) in self._held
+
     def _record(self, message: Message) -> Record:
-        topic, number, offset = message.topic(), message.partition(), message.offset()
-        assert topic is not None
-        assert number is not None
-        assert offset is not None
-        partition = Partition(topic, self._topic_ids[topic], number)
-        self._positions[partition] = offset + 1
+        partition = self._held[message.topic(), message.partition()]  # type: ignore[index]
         _, ms = message.timestamp()
         return Record(
             partition=partition,
-            offset=offset,
+            offset=message.offset() or 0,
             key=message.key() or b"",
             value=message.value() or b"",
             headers=tuple(headers_of(message)),
@@ -247,10 +245,6 @@ class KafkaConsumer:
             if raised.args[0].code() != KafkaError._STATE:
                 raise Unavailable(f"seek: {raised.args[0].name()}") from None
 
-    def _take(self, message: Message | None) -> None:
-        if message is not None:  # one without a value counts as false
-            self._ahead.append(message)
-
     def _forget(self, partitions: Iterable[Partition]) -> None:
         gone = {(each.topic, each.number) for each in partitions}
         self._ahead = [each for each in self._ahead if (each.topic(), each.partition()) not in gone]
@@ -263,17 +257,16 @@ class KafkaConsumer:
         if self._resting:
             consumer.pause(partitions)
         for each in partitions:
-            self._positions[Partition(each.topic, self._topic_ids[each.topic], each.partition)] = (
-                None
-            )
+            partition = Partition(each.topic, self._topic_ids[each.topic], each.partition)
+            self._held[each.topic, each.partition] = partition
+            self._positions[partition] = None
         log.info("partitions given", extra={"partitions": _names(partitions)})
 
     def _taken(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        names = {(each.topic, each.partition) for each in partitions}
-        gone = {each for each in self._positions if (each.topic, each.number) in names}
+        gone = [self._held.pop((each.topic, each.partition)) for each in partitions]
         self._forget(gone)
-        for each in gone:
-            del self._positions[each]
+        for partition in gone:
+            del self._positions[partition]
         consumer.incremental_unassign(partitions)
         if partitions:
             log.info("partitions taken", extra={"partitions": _names(partitions)})
