@@ -284,7 +284,7 @@ def test_one_leads_and_another_when_its_connection_is_gone(hand: Hand, engine: E
     assert other.take() is None
     assert one.take()
     hand.ask("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE application_name = 'courant.recovery'""")
+        WHERE application_name = 'courant-recovery'""")
     with pytest.raises(Unavailable):
         store.take_mark(dict)
     with pytest.raises(Unavailable):
