@@ -15,7 +15,7 @@ from courant import directory_admin
 from courant.directory import Template
 from courant.topics import Channel
 from courant_cli import demo, entries
-from courant_cli.places import Places
+from courant_cli.places import Places, known
 from courant_local import home, plan, ports, processes
 from courant_local.child import Child, wait_ready
 from courant_local.plan import Plan
@@ -109,7 +109,7 @@ def ground() -> Iterator[Ground]:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the bench runs as root
         os.environ[ports.SHIFT] = PORT_SHIFT
         wanted = plan.make(Path(folder) / "home")
-        os.environ |= processes.environment(wanted)
+        os.environ |= known(wanted)
         with started([*processes.brokers(wanted), processes.database(wanted)]) as found:
             preparation = processes.preparation(wanted)
             preparation.start()

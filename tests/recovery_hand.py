@@ -6,8 +6,9 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
+from acting import acting
 from courant import clock, contracts, ids
-from courant.database import DAILY, day_sql
+from courant.daily import DAILY, MAKE_DAY
 from courant.testing import builders
 from courant.testing.builders import notification
 from courant.testing.kafka import FakeProducer
@@ -38,9 +39,8 @@ class Hand:
         for table in TABLES:
             self.ask(f"DELETE FROM {table}")
         for table in DAILY:
-            if self.ask(f"SELECT to_regclass('{table}_{DAY}')") == [(None,)]:
-                self.ask(day_sql(table, DAY))
-        self.connection = engine.connect()
+            make_day(engine, table, DAY)
+        self.connection = acting(engine, "courant_recovery").connect()
         self.store = PostgresStore(self.connection)
         with self.store.transaction() as cursor:  # this server is known: no hold stands
             cursor.execute("SELECT")
@@ -110,6 +110,11 @@ class Hand:
                     move = f"{told.move}/{told.attempt}"
                 found.append((partition.topic, number_of(UUID(bytes=record.key)), move))
         return sorted(found)
+
+
+def make_day(engine: Engine, table: str, day: int) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(MAKE_DAY, {"daily": table, "day": day})
 
 
 def ago(value: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Engine, text
 
+from acting import acting
 from courant.contracts import Contract
 from courant.database import RECOGNISE
 from courant.lifecycle import State
@@ -61,7 +62,7 @@ class FakeTwin:
 class PostgresTwin:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.store = PostgresStore(engine, timedelta(seconds=30))
+        self.store = PostgresStore(acting(engine, "courant_saver"), timedelta(seconds=30))
         self.ask("DELETE FROM notifications; DELETE FROM events; DELETE FROM calls")
         self.ask("DELETE FROM positions; DELETE FROM holds; DELETE FROM marks")
         self.ask("DELETE FROM idempotency; DELETE FROM aliases; DELETE FROM servers")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from courant import lifecycle, metrics, settings, tables, topics
+from courant import grants, lifecycle, metrics, settings, tables, topics
 from courant.lifecycle import Move
 from courant_local.home import PROJECT
 from deliverer.settings import DelivererSettings
@@ -86,6 +86,15 @@ def topics_page() -> Iterator[str]:
         *(
             (f"`{name}`", ", ".join(f"`{column.name}`" for column in each.columns))
             for name, each in sorted(tables.metadata.tables.items())
+        ),
+    )
+    yield from ("", "## Roles", "", "What each service's role may do; all else is refused.", "")
+    yield from table(
+        ("role", "may", "on"),
+        *(
+            (f"`{role}`", rights, what)
+            for role, granted in grants.GRANTS.items()
+            for what, rights in granted.items()
         ),
     )
 

@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from courant.errors import Unavailable
+from courant.grants import RoleMissing
 from courant_cli import dead, entries, load, schema, send, stack, trace
 from courant_local.child import NotReady
 from courant_local.control import Failed
@@ -22,6 +23,7 @@ SAID = (
     Occupied,
     PortTaken,
     PortUnusable,
+    RoleMissing,
     Unavailable,
     Unreachable,
     Unsuitable,

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from courant.grants import GRANTS
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -76,17 +78,22 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def own_secrets(folder: Path) -> dict[str, str]:
-    """Give this home's secrets, made at the first call and kept in a file only its owner reads."""
+    """Give this home's secrets, made at the first call and kept in a file only its owner reads.
+
+    One that is missing, since the home was made by an earlier version, is made then.
+    """
     file = folder / "secrets.json"
-    if not file.exists():
+    known = read(file)
+    made = {
+        "postgres_password": secrets.token_hex(16),
+        "seal_keys": f"1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        "hash_key": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "cluster_id": cluster_id(),
+        **{f"{role}_password": secrets.token_hex(16) for role in GRANTS},
+    }
+    if made.keys() - known.keys():
         folder.mkdir(parents=True, exist_ok=True)
-        made = {
-            "postgres_password": secrets.token_hex(16),
-            "seal_keys": f"1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
-            "hash_key": base64.b64encode(secrets.token_bytes(32)).decode(),
-            "cluster_id": cluster_id(),
-        }
-        write(file, made, mode=0o600)
+        write(file, {**made, **known}, mode=0o600)
     return read(file)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from courant.grants import GRANTS
 from courant_local import home, ports
 
 REPLICATION_MAX = 3
@@ -43,8 +44,20 @@ class Plan:
 
     @property
     def database_url(self) -> str:
-        who = f"courant:{self.secrets['postgres_password']}"
-        return f"postgresql://{who}@{ports.HOST}:{self.port('postgres')}/courant"
+        """Where PostgreSQL is, as the owner of the database."""
+        return self._database_url("courant", self.secrets["postgres_password"])
+
+    @property
+    def role_passwords(self) -> dict[str, str]:
+        """Give each service's role's."""
+        return {role: self.secrets[f"{role}_password"] for role in GRANTS}
+
+    def database_url_of(self, role: str) -> str:
+        """Where PostgreSQL is, as a service's role."""
+        return self._database_url(role, self.role_passwords[role])
+
+    def _database_url(self, role: str, password: str) -> str:
+        return f"postgresql://{role}:{password}@{ports.HOST}:{self.port('postgres')}/courant"
 
     @property
     def url(self) -> str:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
+from courant.grants import GRANTS
 from courant_local import ports
 from courant_local.child import Child, NotReady, wait_ready
 
@@ -56,7 +57,8 @@ class Server:
     """One server with one database, `courant`; as a context manager, started and then stopped.
 
     Without a folder it lives in one of its own, which goes with it. `url` is the owner's of the
-    database, an ordinary role; `admin_url` is the superuser's.
+    database, an ordinary role; `admin_url` is the superuser's; `url_of` a service's, whose password
+    is the owner's where none is given.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Server:
         *,
         port: int | None = None,
         password: str = "courant",  # noqa: S107  # a server in a folder of its own holds nothing
+        passwords: Mapping[str, str] | None = None,
         log: Path | None = None,
         settings: dict[str, str | int] | None = None,
     ) -> None:
@@ -73,6 +76,7 @@ class Server:
         self.name = "postgres"
         self.port = port or ports.free()
         self._password = password
+        self._passwords = {**dict.fromkeys((NAME, *GRANTS), password), **(passwords or {})}
         self._settings = {**SETTINGS, **(settings or {}), "port": self.port}
         self._data = self.folder / "data"
         self._account = _account()
@@ -92,15 +96,20 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"postgresql://{NAME}:{self._password}@{ports.HOST}:{self.port}/{NAME}"
+        return self.url_of(NAME)
 
     @property
     def admin_url(self) -> str:
         return f"postgresql://{ADMIN}:{self._password}@{ports.HOST}:{self.port}/{NAME}"
 
+    def url_of(self, role: str) -> str:
+        """Give the address for one of the roles."""
+        return f"postgresql://{role}:{self._passwords[role]}@{ports.HOST}:{self.port}/{NAME}"
+
     def start(self) -> None:
         """Make the data folder if it is new, and start; ready() says when it serves."""
         self._initialise()
+        self._made = False  # other files may be in the place of those that it served last
         lines = (f"{name} = {value}\n" for name, value in self._settings.items())
         self._write(self._data / "postgresql.conf", "".join(lines))
         until = time.monotonic() + OLD_BACKENDS_SECONDS
@@ -114,14 +123,14 @@ class Server:
             time.sleep(0.01)
 
     def ready(self) -> bool:
-        """Say whether it takes statements; the first time, make the role and the database."""
+        """Say whether it takes statements; the first time, make the roles and the database."""
         place = f"postgresql://{ADMIN}:{self._password}@{ports.HOST}:{self.port}/postgres"
         try:
             with closing(psycopg2.connect(place, connect_timeout=1)) as connection:
                 connection.autocommit = True
                 if not self._made:
                     with connection.cursor() as cursor:
-                        _make_database(cursor, self._password)
+                        _make_database(cursor, self._passwords)
                     self._made = True
         except psycopg2.OperationalError:
             return False
@@ -273,11 +282,13 @@ def _demand_entry(account: pwd.struct_passwd, places: Sequence[Path]) -> None:
             )
 
 
-def _make_database(cursor: psycopg2.extensions.cursor, password: str) -> None:
-    cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [NAME])
-    if not cursor.fetchone():
-        role = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
-        cursor.execute(role.format(sql.Identifier(NAME), sql.Literal(password)))
+def _make_database(cursor: psycopg2.extensions.cursor, passwords: Mapping[str, str]) -> None:
+    for role, password in passwords.items():
+        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
+        # Files from elsewhere may know it under another password.
+        verb = "ALTER" if cursor.fetchone() else "CREATE"
+        statement = sql.SQL(verb + " ROLE {} LOGIN PASSWORD {}")
+        cursor.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
     cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [NAME])
     if not cursor.fetchone():
         database = sql.SQL("CREATE DATABASE {0} OWNER {0}")

@@ -21,17 +21,18 @@ class Service:
     kind: str
     module: str
     port_variable: str
+    role: str | None = None  # in PostgreSQL; None: it has no business there
     stop_seconds: float = 25
 
 
 SANDBOX = Service("sandbox", "courant_sandbox", "SANDBOX_PORT", stop_seconds=10)
 # fmt: off
 SERVICES = (
-    Service("ingest",     "ingest",     "INGEST_PORT"),
-    Service("saver",      "saver",      "SAVER_HEALTH_PORT"),
-    Service("deliverer",  "deliverer",  "DELIVERER_HEALTH_PORT"),
+    Service("ingest",     "ingest",     "INGEST_PORT",            "courant_ingest"),
+    Service("saver",      "saver",      "SAVER_HEALTH_PORT",      "courant_saver"),
+    Service("deliverer",  "deliverer",  "DELIVERER_HEALTH_PORT",  "courant_deliverer"),
     Service("job-runner", "job_runner", "JOB_RUNNER_HEALTH_PORT"),
-    Service("recovery",   "recovery",   "RECOVERY_HEALTH_PORT"),
+    Service("recovery",   "recovery",   "RECOVERY_HEALTH_PORT",   "courant_recovery"),
 )
 # fmt: on
 
@@ -86,6 +87,7 @@ def database(plan: Plan) -> Part:
         plan.home / "postgres",
         port=plan.port("postgres"),
         password=plan.secrets["postgres_password"],
+        passwords=plan.role_passwords,
         log=plan.log("postgres"),
     )
     url = f"postgresql://courant@{ports.HOST}:{server.port}/courant"
@@ -97,7 +99,8 @@ def database(plan: Plan) -> Part:
 def preparation(plan: Plan) -> Child:
     """Give the process that makes topics and tables what they must be, and ends."""
     command = (sys.executable, "-m", "courant_local.prepare")
-    return Child("prepare", command, plan.log("prepare"), environment(plan))
+    env = {**environment(plan), "DATABASE_URL": plan.database_url}
+    return Child("prepare", command, plan.log("prepare"), env)
 
 
 def instances(plan: Plan, described: Service) -> list[Part]:
@@ -108,11 +111,14 @@ def instances(plan: Plan, described: Service) -> list[Part]:
 def service(plan: Plan, described: Service, instance: int) -> Part:
     name = described.kind if described is SANDBOX else f"{described.kind}-{instance}"
     port = plan.port(described.kind, instance)
+    env = {**environment(plan), described.port_variable: str(port)}
+    if described.role:
+        env["DATABASE_URL"] = plan.database_url_of(described.role)
     child = Child(
         name,
         (sys.executable, "-m", described.module),
         plan.log(name),
-        {**environment(plan), described.port_variable: str(port)},
+        env,
         stop_seconds=described.stop_seconds,
     )
     url = f"http://{ports.HOST}:{port}"
@@ -122,13 +128,15 @@ def service(plan: Plan, described: Service, instance: int) -> Part:
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """Give what every process of ours is told; the same names serve in containers."""
+    """Give what every process of ours is told; the same names serve in containers.
+
+    Where PostgreSQL is stands apart: to each it is told with the role that it has there.
+    """
     return {
         "NO_PROXY": f"{ports.HOST},localhost",
         "no_proxy": f"{ports.HOST},localhost",
         "PYTHONUNBUFFERED": "1",
         "KAFKA_BOOTSTRAP_SERVERS": plan.bootstrap,
-        "DATABASE_URL": plan.database_url,
         "COURANT_HOME": str(plan.home),
         "COURANT_REPLICATION": str(plan.replication),
         "COURANT_SEAL_KEYS": plan.secrets["seal_keys"],

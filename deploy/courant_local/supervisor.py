@@ -250,6 +250,8 @@ def main(told: str) -> int:
     # A stack of this machine must never reach the user's own AWS account, whatever is set there.
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
+    # `courant env` sets the owner's, which a process without a role would inherit.
+    os.environ.pop("DATABASE_URL", None)
     plan = Plan.of(json.loads(told))
     try:
         with home.locked(plan.home / "lock"):

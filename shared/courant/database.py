@@ -14,11 +14,13 @@ from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from courant import ids
 from courant.errors import Refused, Unavailable
 
-WEATHER = ("08", "25006", "40", "53", "55000", "55P03", "57")
-"""SQLSTATEs, or their beginnings, that pass by themselves; 55000 is a standby that was asked."""
+WEATHER = ("08", "25006", "40", "42501", "53", "55000", "55P03", "57")
+"""SQLSTATEs, or their beginnings, that are no record's fault; 55000 is a standby that was asked.
+
+42501 is a right that our role lacks: records wait for the grant, and are not put aside.
+"""
 
 register_uuid()  # type: ignore[no-untyped-call]  # arrays of UUIDs, both ways
 
@@ -129,19 +131,3 @@ def copy_lines(rows: Iterable[Sequence[object]]) -> io.StringIO:
 def escaped(text: str) -> str:
     """Write a text so that COPY reads it as it was."""
     return text if text.isprintable() and "\\" not in text else text.translate(ESCAPES)
-
-
-def day_sql(table: str, day: int) -> str:
-    """Write how to make a table's partition of one day: made aside, then attached."""
-    name, bounds = f"{table}_{day}", f"FROM ('{ids.first_of(day)}') TO ('{ids.first_of(day + 1)}')"
-    return f"""
-        CREATE TABLE {name} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY);
-        ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES {bounds}"""
-
-
-DAYS_LOCK = """
-    SET LOCAL lock_timeout = '2s';
-    SELECT pg_advisory_xact_lock(hashtext('courant.days'))"""
-"""Taken by whoever makes days, so that two do not make the same one."""
-DAILY = ("notifications", "events")
-"""The tables that have a partition a day."""

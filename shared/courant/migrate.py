@@ -21,7 +21,10 @@ def engine_url(url: str) -> str:
 
 
 def upgrade(url: str) -> bool:
-    """Run every step that the database has not had; tell whether it had none before."""
+    """Run every step that the database has not had; tell whether it had none before.
+
+    Applies the grants in any case. Raises RoleMissing.
+    """
     engine = create_engine(engine_url(url))
     new = not inspect(engine).has_table("alembic_version")
     engine.dispose()
@@ -36,7 +39,7 @@ def prepare(url: str, admin: AdminClient) -> None:
     """Upgrade; a schema that is made anew while every topic is empty needs no hold.
 
     A Postgres that is empty because it lost everything must raise it: then the topics are not.
-    Raises Unavailable.
+    Raises Unavailable, RoleMissing.
     """
     if not upgrade(url):
         return

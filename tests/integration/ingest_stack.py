@@ -103,7 +103,7 @@ def stack() -> Iterator[Stack]:
         port = ports.free()
         env = {
             "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
-            "DATABASE_URL": postgres.url,
+            "DATABASE_URL": postgres.url_of("courant_ingest"),
             "COURANT_ENVIRONMENT": "local",
             "COURANT_SEAL_KEYS": SEAL_KEYS,
             "COURANT_HASH_KEY": HASH_KEY,
@@ -113,7 +113,8 @@ def stack() -> Iterator[Stack]:
             "SAVER_HEALTH_PORT": str(ports.free()),
             "RECEIPTS_TOPIC_ARNS": TOPIC_ARN,
         }
-        held.enter_context(process("saver", env, folder / "saver.log"))
+        saving = {**env, "DATABASE_URL": postgres.url_of("courant_saver")}
+        held.enter_context(process("saver", saving, folder / "saver.log"))
         ingest = held.enter_context(process("ingest", env, folder / "ingest.log"))
         found = Stack(broker, postgres, f"http://127.0.0.1:{port}", ingest)
         found.publish(*entries())

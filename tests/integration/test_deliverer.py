@@ -51,7 +51,7 @@ class Stack:
         self.ports[name] = free_port()
         ours = {
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
-            "DATABASE_URL": self.server.url,
+            "DATABASE_URL": self.server.url_of(f"courant_{name}"),
             "COURANT_SEAL_KEYS": KEYS,
             "COURANT_HASH_KEY": "a key of the tests alone",
             "COURANT_LEASE_SECONDS": "6",

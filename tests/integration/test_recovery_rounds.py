@@ -40,16 +40,19 @@ def hand(engine: Engine) -> Hand:
     return Hand(engine)
 
 
+def own(hand: Hand) -> Engine:
+    url = hand.engine.url.set(username="courant_recovery")
+    return connect(url.render_as_string(False))
+
+
 @pytest.fixture
 def parts(hand: Hand) -> Iterator[Parts]:
-    own = connect(hand.engine.url.render_as_string(False))
-    lead = Lead(own)
+    lead = Lead(own(hand))
     second = timedelta(seconds=1)
     published = Published()
     published.read_at = 0.0
     yield Parts(
         lead=lead,
-        engine=own,
         log=FakeLog(hand.world),
         producer=hand.producer,
         directory=published,
@@ -88,7 +91,7 @@ def test_under_a_hold_marks_are_taken_and_nothing_is_swept(hand: Hand, parts: Pa
 
 def test_who_does_not_lead_does_nothing(hand: Hand, parts: Parts) -> None:
     hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    other = Lead(parts.engine)
+    other = Lead(own(hand))
     assert other.take()
     Rounds(parts).go()
     assert hand.written() == []
@@ -117,7 +120,7 @@ def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(hand: Hand, parts: 
     with pytest.raises(Unavailable):
         leader.go()
     assert hand.ask("SELECT FROM marks") == []
-    assert Lead(parts.engine).take() is None
+    assert Lead(own(hand)).take() is None
     parts.log.away = False
     leader.go()
     assert hand.ask("SELECT FROM marks")

@@ -25,7 +25,7 @@ from sqlalchemy import Engine, create_engine, text
 from courant import ids, migrate, topics
 from courant.contracts import Stat
 from courant.crypto import keyed_hash
-from courant.database import DAILY, day_sql
+from courant.daily import DAILY
 from courant.errors import Unavailable
 from courant.kafka import KafkaProducer, ends, partitions
 from courant.records import Outgoing
@@ -38,6 +38,7 @@ from courant_local.kafka import Broker
 from courant_local.postgres import Server
 from recovery import figures, rules
 from recovery.log import KafkaLog
+from recovery_hand import make_day
 
 HASH_KEY = hashlib.sha256(b"a test's").hexdigest()
 SECONDS = 45
@@ -84,9 +85,9 @@ def stack() -> Iterator[Stack]:
         log = KafkaLog(lambda: admin(broker.bootstrap))
         migrate.upgrade(server.url)
         engine = create_engine(migrate.engine_url(server.url))
-        made = Stack(broker, broker.bootstrap, server.url, engine, log)
+        made = Stack(broker, broker.bootstrap, server.url_of("courant_recovery"), engine, log)
         for table in DAILY:
-            made.ask(day_sql(table, ids.day_at(datetime.now(UTC))))
+            make_day(engine, table, ids.day_at(datetime.now(UTC)))
         wait(lambda: all_known(made))
         with listening(made):
             yield made

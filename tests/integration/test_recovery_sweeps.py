@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 import mistakes
+from acting import acting
 from courant.directory import Template
 from courant.errors import Unavailable
 from courant.lifecycle import Move, Report
@@ -95,7 +96,7 @@ def test_what_waited_for_its_time_is_ordered_once_it_has_come(hand: Hand) -> Non
 def test_what_is_freed_while_its_decision_is_noted_is_due_at_once(hand: Hand) -> None:
     hand.row(1, "claimed", attempt="2", issued_at="ago(90)")
     freed = Report(id=id_of(1), attempt=2, move=Move.FREED)
-    saver = SaverStore(hand.engine, timedelta(seconds=30))
+    saver = SaverStore(acting(hand.engine, "courant_saver"), timedelta(seconds=30))
     with saver.fold({builders.partition(DELIVERY): range(1)}) as fold:
         with hand.store.sweeping() as rows:
             rows.issued([id_of(1)])  # after the saver's transaction began

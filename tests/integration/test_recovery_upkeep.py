@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Engine
 
 from courant import directory, ids
-from courant.database import day_sql
 from courant.directory import AnyEntry, Service
 from courant.errors import Unavailable
 from courant.records import Outgoing
@@ -18,7 +17,7 @@ from recovery import days, marks, published, rules, upkeep
 from recovery.lead import Lead, connect
 from recovery.published import Published
 from recovery.upkeep import CHORES
-from recovery_hand import TODAY, Hand, id_of
+from recovery_hand import TODAY, Hand, id_of, make_day
 
 LEASE, MARGIN = timedelta(seconds=6), timedelta(seconds=2)
 BY_NAME = {each.name: each for each in CHORES}
@@ -199,11 +198,11 @@ def test_days_past_what_is_kept_are_dropped(hand: Hand) -> None:
     kept = timedelta(days=7)
     for day in (TODAY - 23, TODAY - 22, TODAY - 21):
         hand.ask(f"DROP TABLE IF EXISTS events_{day}")
-        hand.ask(day_sql("events", day))
+        make_day(hand.engine, "events", day)
     # Somebody detached one, and died before it was dropped.
     hand.ask(f"ALTER TABLE events DETACH PARTITION events_{TODAY - 23}")
-    assert days.drop(hand.store, hand.engine, kept) == 2
-    assert days.drop(hand.store, hand.engine, kept) == 0
+    assert days.drop(hand.store, kept) == 2
+    assert days.drop(hand.store, kept) == 0
     there = hand.ask("SELECT relname FROM pg_class WHERE relname ~ '^events_[0-9]+$'")
     old = sorted(int(name.removeprefix("events_")) for (name,) in there)
     assert old[0] == TODAY - 21

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from acting import acting
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.testing.builders import NOW, id_of, notification, number_of
@@ -51,7 +52,7 @@ class FakeClaims(FakeTwin):
 class PostgresClaims(PostgresTwin):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.deliverer = PostgresStore(engine, LEASE)
+        self.deliverer = PostgresStore(acting(engine, "courant_deliverer"), LEASE)
 
     def claim(self, *numbers: int) -> dict[int, int]:
         rows = self.deliverer.claim([id_of(n) for n in numbers], Channel.EMAIL, Lane.NORMAL)

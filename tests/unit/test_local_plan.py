@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from courant import crypto
 from courant_local import home, plan, ports, processes
@@ -75,6 +76,36 @@ def test_secrets_are_made_once_usable_and_for_their_owner_alone(tmp_path: Path) 
     crypto.ring(made["seal_keys"])
     assert len(made["hash_key"]) >= 32
     assert len(made["cluster_id"]) == 22
+
+
+def test_a_home_of_an_earlier_version_is_given_the_secrets_that_it_lacks(tmp_path: Path) -> None:
+    made = home.own_secrets(tmp_path)
+    old = {name: made[name] for name in ("postgres_password", "seal_keys", "hash_key")}
+    home.write(tmp_path / "secrets.json", old)
+    found = home.own_secrets(tmp_path)
+    assert found.keys() == made.keys()
+    assert {name: found[name] for name in old} == old
+    assert found["courant_saver_password"] not in {made["courant_saver_password"], *old.values()}
+    assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+    assert home.own_secrets(tmp_path) == found
+
+
+def test_each_service_is_told_its_own_role_and_who_needs_no_database_none(tmp_path: Path) -> None:
+    made = plan.make(tmp_path)
+    parts = [processes.service(made, each, 1) for each in (*processes.SERVICES, processes.SANDBOX)]
+    urls = {part.kind: make_url(part.child.env.get("DATABASE_URL", "x:///")) for part in parts}
+    assert {kind: url.username for kind, url in urls.items()} == {
+        "ingest": "courant_ingest",
+        "saver": "courant_saver",
+        "deliverer": "courant_deliverer",
+        "job-runner": None,
+        "recovery": "courant_recovery",
+        "sandbox": None,
+    }
+    owner = make_url(processes.preparation(made).env["DATABASE_URL"])
+    assert owner.username == "courant"
+    passwords = [url.password for url in (*urls.values(), owner) if url.password]
+    assert len(passwords) == len(set(passwords)) == 5
 
 
 def test_a_plan_comes_back_from_what_is_told_which_holds_no_secret(tmp_path: Path) -> None:

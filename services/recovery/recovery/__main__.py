@@ -23,10 +23,9 @@ def main() -> int:
     stop = serve.Stop()
     stop.listen()
     bootstrap = chosen.kafka_bootstrap_servers
-    engine, published = connect(chosen.database_url.get_secret_value()), Published()
+    published = Published()
     parts = Parts(
-        lead=Lead(engine),
-        engine=engine,
+        lead=Lead(connect(chosen.database_url.get_secret_value())),
         log=KafkaLog(lambda: admin(bootstrap)),
         producer=KafkaProducer(bootstrap, NAME),
         directory=published,

@@ -5,15 +5,11 @@ The saver makes a day that is missing by itself; made ahead, none of its batches
 
 import logging
 import re
-from contextlib import closing
 from datetime import timedelta
 from itertools import product
 
-from psycopg2 import extensions
-from sqlalchemy import Engine
-
 from courant import ids
-from courant.database import DAILY, DAYS_LOCK, day_sql, told_apart
+from courant.daily import DAILY, DROP_DAY, MAKE_DAY
 from recovery.store import PostgresStore
 
 log = logging.getLogger(__name__)
@@ -23,11 +19,10 @@ STUBS_KEPT = timedelta(days=14)
 """How long a row outlives its content: a log that is read again must not bring it back."""
 
 NOW = "SELECT now()"
-IS_THERE = "SELECT to_regclass(%(name)s)"
-# Those too that were detached by somebody who then died, or who has not finished.
+# Those too that were detached by somebody who then died.
 ALL = """
-    SELECT c.relname, i.inhdetachpending FROM pg_class c LEFT JOIN pg_inherits i ON inhrelid = c.oid
-    WHERE c.relkind = 'r' AND c.relname ~ %(names)s AND pg_table_is_visible(c.oid)"""
+    SELECT relname FROM pg_class
+    WHERE relkind = 'r' AND relname ~ %(names)s AND pg_table_is_visible(oid)"""
 DAY = re.compile(f"({'|'.join(DAILY)})_([0-9]+)")
 
 
@@ -36,46 +31,31 @@ def make(store: PostgresStore) -> int:
     made = 0
     with store.sweeping() as rows:
         [(now,)] = rows.fetch(NOW)
-        rows.run(DAYS_LOCK)
         for table, ahead in product(DAILY, AHEAD):
-            day = ids.day_at(now) + ahead
-            if rows.fetch(IS_THERE, name=f"{table}_{day}") == [(None,)]:
-                rows.run(day_sql(table, day))
-                made += 1
+            [(missing,)] = rows.fetch(MAKE_DAY, daily=table, day=ids.day_at(now) + ahead)
+            made += missing
     return made
 
 
-def drop(store: PostgresStore, engine: Engine, kept: timedelta) -> int:
-    """Drop the days that are past what is kept of content and stubs; tell how many partitions."""
+def drop(store: PostgresStore, kept: timedelta) -> int:
+    """Drop the days that are past what is kept of content and stubs; tell how many partitions.
+
+    Each in a transaction of its own: the lock that one takes is not held while the next is dropped.
+    """
     with store.sweeping() as rows:
         [(now,)] = rows.fetch(NOW)
-        found = rows.fetch(ALL, names=f"^{DAY.pattern}$")
+        found = [day_in(name) for (name,) in rows.fetch(ALL, names=f"^{DAY.pattern}$")]
     oldest = ids.day_at(now - kept - STUBS_KEPT)
-    past = [(name, pending) for name, pending in found if day_in(name) < oldest]
-    if past:
-        # Detaching beside running transactions cannot be done inside one.
-        with told_apart(), engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            with closing(connection.connection.cursor()) as cursor:
-                assert isinstance(cursor, extensions.cursor)
-                for name, pending in past:
-                    drop_one(cursor, name, pending)
+    past = [(table, day) for table, day in found if day < oldest]
+    for table, day in past:
+        with store.sweeping() as rows:
+            rows.fetch(DROP_DAY, daily=table, day=day)
+        log.info("day dropped", extra={"partition": f"{table}_{day}"})
     return len(past)
 
 
-def day_in(name: str) -> int:
-    """Read which day a partition's name says."""
+def day_in(name: str) -> tuple[str, int]:
+    """Read of which table and of which day a partition is, by its name."""
     match = DAY.fullmatch(name)
     assert match
-    return int(match[2])
-
-
-def drop_one(cursor: extensions.cursor, name: str, pending: bool | None) -> None:
-    """Detach a partition (pending: it was begun; None: it is done) and drop its table."""
-    table, _, _ = name.rpartition("_")
-    cursor.execute("SET lock_timeout = '2s'")
-    if pending is not None:
-        how = "FINALIZE" if pending else "CONCURRENTLY"
-        cursor.execute(f"ALTER TABLE {table} DETACH PARTITION {name} {how}")
-    cursor.execute(f"DROP TABLE {name}")
-    log.info("day dropped", extra={"partition": name})
+    return match[1], int(match[2])

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import Engine
-
 from courant.consume import Producer
 from courant.errors import Refused, Unavailable
 from recovery import days, marks, published, rules, sweeps, upkeep
@@ -38,7 +36,6 @@ class Parts:
     """What the leader works with."""
 
     lead: Lead
-    engine: Engine
     log: marks.Log
     producer: Producer
     directory: Published
@@ -89,7 +86,7 @@ def tasks(parts: Parts, tools: Tools) -> list[Task]:
         producer=parts.producer,
         limit=DIRECTORY_LIMIT,
     )
-    drop = partial(days.drop, engine=parts.engine, kept=parts.kept)
+    drop = partial(days.drop, kept=parts.kept)
     return [
         *(Task(each.name, each.every, partial(sweeps.sweep, each, tools=tools)) for each in SWEEPS),
         *(Task(each.name, each.every, partial(upkeep.do, each)) for each in CHORES),

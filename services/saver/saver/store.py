@@ -13,15 +13,8 @@ from sqlalchemy import Connection, Engine
 
 from courant import ids, lifecycle
 from courant.contracts import ENCODE, Notification, Started
-from courant.database import (
-    DAILY,
-    DAYS_LOCK,
-    HOLD,
-    copy_lines,
-    day_sql,
-    recognise,
-    told_apart,
-)
+from courant.daily import DAILY, MAKE_DAY
+from courant.database import HOLD, copy_lines, recognise, told_apart
 from courant.errors import Behind, Unavailable, require
 from courant.lifecycle import Move, Note, Report, State
 from courant.records import Keep, Span
@@ -170,15 +163,12 @@ class PostgresStore:
             yield PostgresFold(self, connection, cursor, places)
 
     def make_days(self, wanted: set[int]) -> None:
-        """Make the partitions that are missing: made aside, then attached, so that nobody waits."""
+        """Make the partitions that are missing."""
         if wanted <= self._days:
             return
         with self._transaction() as (_, cursor):
-            cursor.execute(DAYS_LOCK)
             for day, table in product(sorted(wanted - self._days), DAILY):
-                cursor.execute("SELECT to_regclass(%s)", [f"{table}_{day}"])
-                if cursor.fetchone() == (None,):
-                    cursor.execute(day_sql(table, day))
+                cursor.execute(MAKE_DAY, {"daily": table, "day": day})
         self._days |= wanted
 
     @contextmanager

@@ -1,8 +1,9 @@
-"""How Alembic reaches the database; one transaction for all steps."""
+"""How Alembic reaches the database; one transaction for all steps and all grants."""
 
 from alembic import context
 from sqlalchemy import create_engine, text
 
+from courant import grants
 from courant.tables import metadata
 
 url = context.config.get_main_option("sqlalchemy.url")
@@ -13,4 +14,5 @@ with engine.begin() as connection:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('courant.migrations'))"))
     context.configure(connection=connection, target_metadata=metadata)
     context.run_migrations()
+    grants.apply(connection)
 engine.dispose()

@@ -1,0 +1,32 @@
+"""A PostgreSQL with the schema and its grants, and how to ask it as one role or another."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg2
+import pytest
+
+from courant import ids, migrate
+from courant_local.postgres import Server
+
+INGEST, SAVER = "courant_ingest", "courant_saver"
+DELIVERER, RECOVERY = "courant_deliverer", "courant_recovery"
+ROLES = (INGEST, SAVER, DELIVERER, RECOVERY)
+TODAY = ids.day_at(datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as started:
+        migrate.upgrade(started.url)
+        for table in ("notifications", "events"):
+            ask(started.url, "SELECT courant_make_day(%s, %s)", table, TODAY)
+        yield started
+
+
+def ask(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []

@@ -1,0 +1,194 @@
+"""What each service's role may do in PostgreSQL, asked of its catalogue.
+
+What is expected stands here by hand: courant.grants is what is asked about.
+"""
+
+from collections.abc import Mapping
+
+import pytest
+
+from courant import grants, migrate
+from courant.grants import RoleMissing
+from courant_local.postgres import Server
+from granted import DELIVERER, INGEST, RECOVERY, ROLES, SAVER, TODAY, ask, server
+
+__all__ = ["server"]
+
+RIGHTS = {
+    (INGEST, "aliases"): "SELECT",
+    (INGEST, "alembic_version"): "SELECT",
+    (INGEST, "idempotency"): "SELECT",
+    (INGEST, "marks"): "SELECT",
+    (INGEST, "notifications"): "SELECT",
+    (INGEST, "positions"): "SELECT",
+    (SAVER, "aliases"): "INSERT SELECT",
+    (SAVER, "calls"): "DELETE INSERT SELECT",
+    (SAVER, "events"): "INSERT",
+    (SAVER, "holds"): "INSERT SELECT",
+    (SAVER, "idempotency"): "INSERT SELECT",
+    (SAVER, "marks"): "DELETE SELECT",
+    (SAVER, "notifications"): "INSERT SELECT",
+    (SAVER, "positions"): "INSERT SELECT",
+    (SAVER, "servers"): "INSERT",
+    (DELIVERER, "events"): "INSERT",
+    (DELIVERER, "holds"): "INSERT SELECT",
+    (DELIVERER, "marks"): "DELETE",
+    (DELIVERER, "notifications"): "SELECT",
+    (DELIVERER, "servers"): "INSERT SELECT",
+    (RECOVERY, "aliases"): "DELETE SELECT",
+    (RECOVERY, "calls"): "DELETE SELECT",
+    (RECOVERY, "directory"): "INSERT SELECT",
+    (RECOVERY, "holds"): "INSERT SELECT",
+    (RECOVERY, "idempotency"): "DELETE SELECT",
+    (RECOVERY, "marks"): "DELETE INSERT SELECT",
+    (RECOVERY, "notifications"): "SELECT",
+    (RECOVERY, "positions"): "SELECT",
+    (RECOVERY, "servers"): "INSERT",
+}
+"""On whole tables, in the alphabet's order."""
+HOLD = "raised_at reason stands"
+UPDATED = {
+    (SAVER, "holds"): HOLD,
+    (SAVER, "notifications"): "attempt lease_until message_id not_before reason response sent_at "
+    "state state_at tries",
+    (SAVER, "positions"): "next",
+    (DELIVERER, "holds"): HOLD,
+    (DELIVERER, "notifications"): "attempt lease_until state state_at",
+    (RECOVERY, "aliases"): "at",
+    (RECOVERY, "calls"): "at",
+    (RECOVERY, "directory"): "number value",
+    (RECOVERY, "holds"): HOLD,
+    (RECOVERY, "idempotency"): "at",
+    (RECOVERY, "notifications"): "issued_at",
+}
+"""The columns that a role may set."""
+REST = {
+    (INGEST, "database"): "CONNECT",
+    (SAVER, "database"): "CONNECT TEMPORARY",
+    (SAVER, "courant_make_day"): "EXECUTE",
+    (DELIVERER, "database"): "CONNECT",
+    (RECOVERY, "database"): "CONNECT",
+    (RECOVERY, "courant_drop_day"): "EXECUTE",
+    (RECOVERY, "courant_make_day"): "EXECUTE",
+    (RECOVERY, "directory_number"): "UPDATE",
+}
+TABLE_RIGHTS = """
+    SELECT r.rolname, c.relname, string_agg(p, ' ' ORDER BY p)
+    FROM pg_roles r, pg_class c, unnest(%s) p
+    WHERE r.rolname = ANY(%s) AND c.relnamespace = 'public'::regnamespace
+        AND c.relkind IN ('r', 'p') AND has_table_privilege(r.oid, c.oid, p) GROUP BY 1, 2"""
+TABLE_KINDS = ["SELECT", "INSERT", "UPDATE", "DELETE"]
+TABLE_KINDS += ["TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"]
+# Rights on single columns; SELECT and INSERT are given on whole tables alone.
+COLUMN_RIGHTS = """
+    SELECT r.rolname, c.relname, string_agg(a.attname, ' ' ORDER BY a.attname)
+    FROM pg_roles r, pg_class c, pg_attribute a
+    WHERE r.rolname = ANY(%s) AND c.relnamespace = 'public'::regnamespace
+        AND c.relkind IN ('r', 'p') AND a.attrelid = c.oid AND a.attnum > 0
+        AND (has_column_privilege(r.oid, c.oid, a.attnum, 'UPDATE')
+            OR has_column_privilege(r.oid, c.oid, a.attnum, 'REFERENCES')
+            OR EXISTS (SELECT FROM aclexplode(a.attacl) x
+                WHERE x.grantee = r.oid AND x.privilege_type <> 'UPDATE'))
+    GROUP BY 1, 2"""
+OTHER_RIGHTS = """
+    SELECT rolname, what, string_agg(p, ' ' ORDER BY p) FROM (
+        SELECT r.rolname, 'database' AS what, p
+        FROM pg_roles r, unnest('{CREATE,CONNECT,TEMPORARY}'::text[]) p
+        WHERE has_database_privilege(r.oid, current_database(), p)
+        UNION ALL SELECT r.rolname, 'schema', 'CREATE' FROM pg_roles r
+        WHERE has_schema_privilege(r.oid, 'public', 'CREATE')
+        UNION ALL SELECT r.rolname, f.proname, 'EXECUTE' FROM pg_roles r, pg_proc f
+        WHERE f.pronamespace = 'public'::regnamespace
+            AND has_function_privilege(r.oid, f.oid, 'EXECUTE')
+        UNION ALL SELECT r.rolname, s.relname, p
+        FROM pg_roles r, pg_class s, unnest('{USAGE,SELECT,UPDATE}'::text[]) p
+        WHERE s.relkind = 'S' AND s.relnamespace = 'public'::regnamespace
+            AND has_sequence_privilege(r.oid, s.oid, p)
+        UNION ALL SELECT r.rolname, 'role ' || o.rolname, 'MEMBER' FROM pg_roles r, pg_roles o
+        WHERE r.oid <> o.oid AND pg_has_role(r.oid, o.oid, 'MEMBER')) found
+    WHERE rolname = ANY(%s) GROUP BY 1, 2"""
+STRONG = """
+    SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)
+    AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)"""
+
+
+def found(server: Server, question: str, *values: object) -> dict[tuple[str, str], str]:
+    return {(role, what): rights for role, what, rights in ask(server.url, question, *values)}
+
+
+def wrong(server: Server) -> list[str]:
+    """Give which of the questions have another answer than what stands here."""
+    asked: Mapping[str, tuple[object, object]] = {
+        "tables": (found(server, TABLE_RIGHTS, TABLE_KINDS, [*ROLES]), RIGHTS),
+        "columns": (found(server, COLUMN_RIGHTS, [*ROLES]), UPDATED),
+        "rest": (found(server, OTHER_RIGHTS, [*ROLES]), REST),
+        "strong": (ask(server.url, STRONG, [*ROLES]), []),
+    }
+    return [what for what, (is_so, should_be) in asked.items() if is_so != should_be]
+
+
+def test_each_role_has_the_rights_that_stand_here_and_no_others(server: Server) -> None:
+    assert found(server, TABLE_RIGHTS, TABLE_KINDS, [*ROLES]) == RIGHTS
+    assert found(server, COLUMN_RIGHTS, [*ROLES]) == UPDATED
+    assert found(server, OTHER_RIGHTS, [*ROLES]) == REST
+    assert ask(server.url, STRONG, [*ROLES]) == []
+
+
+def test_an_upgrade_takes_back_what_was_given_by_hand(server: Server) -> None:
+    given = (
+        f"GRANT ALL ON notifications, notifications_{TODAY} TO {DELIVERER}",
+        f"GRANT SELECT (value), UPDATE (value) ON directory TO {INGEST}",
+        "GRANT CREATE, TEMPORARY ON DATABASE courant TO PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION courant_drop_day TO {INGEST}, PUBLIC",
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+        f"GRANT USAGE ON SEQUENCE directory_number TO {SAVER}",
+        f"REVOKE SELECT ON notifications FROM {INGEST}",
+    )
+    for statement in given:
+        ask(server.url, statement)
+        assert wrong(server), statement
+        migrate.upgrade(server.url)
+        assert wrong(server) == [], statement
+
+
+@pytest.mark.parametrize(
+    ("role", "what", "rights", "seen"),
+    [
+        (INGEST, "events", "SELECT", "tables"),
+        (INGEST, "notifications", "SELECT, INSERT", "tables"),
+        (SAVER, "directory", "SELECT", "tables"),
+        (SAVER, "events", "INSERT, SELECT", "tables"),
+        (SAVER, "positions", "SELECT, INSERT, UPDATE (next, topic_id)", "columns"),
+        (DELIVERER, "notifications", "SELECT, UPDATE, DELETE", "tables"),
+        (DELIVERER, "FUNCTION courant_make_day(text, int)", "EXECUTE", "rest"),
+        (RECOVERY, "notifications", "SELECT, UPDATE (issued_at), TRUNCATE", "tables"),
+        (RECOVERY, "SEQUENCE directory_number", "USAGE, UPDATE", "rest"),
+        (RECOVERY, "directory", "SELECT, INSERT", "columns"),
+        (SAVER, "servers", "SELECT, INSERT (id)", "columns"),
+    ],
+)
+def test_a_mistake_in_the_table_is_seen(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    what: str,
+    rights: str,
+    seen: str,
+) -> None:
+    other = {**grants.GRANTS[role], what: rights}
+    with monkeypatch.context() as patch:
+        patch.setitem(grants.GRANTS, role, other)  # type: ignore[arg-type]  # a Mapping to others
+        migrate.upgrade(server.url)
+        assert seen in wrong(server)
+    migrate.upgrade(server.url)
+    assert wrong(server) == []
+
+
+def test_an_upgrade_without_a_role_names_it_and_changes_nothing(server: Server) -> None:
+    ask(server.admin_url, "ALTER ROLE courant_deliverer RENAME TO away")
+    try:
+        with pytest.raises(RoleMissing, match=r"no role courant_deliverer: .* CREATE ROLE"):
+            migrate.upgrade(server.url)
+    finally:
+        ask(server.admin_url, "ALTER ROLE away RENAME TO courant_deliverer")
+    assert wrong(server) == []

@@ -1,0 +1,176 @@
+"""The services' roles at work: what PostgreSQL refuses them, what they can do, and as whom."""
+
+import time
+from contextlib import closing
+from datetime import timedelta
+
+import psycopg2
+import pytest
+from psycopg2 import errors
+from sqlalchemy import create_engine
+
+from courant import ids, migrate
+from courant.errors import Unavailable
+from courant.testing.builders import notification
+from courant_local.postgres import Server
+from granted import DELIVERER, INGEST, RECOVERY, ROLES, SAVER, TODAY, ask, server
+from saver.store import PostgresStore
+from stack import Stack, wait
+
+__all__ = ["server"]
+
+CONNECTED = """
+    SELECT DISTINCT application_name, usename FROM pg_stat_activity
+    WHERE datname = 'courant' AND usename <> 'courant'"""
+
+
+def test_each_service_of_the_stack_is_its_role_and_is_refused_nothing(stack: Stack) -> None:
+    expected = {
+        ("courant-ingest", INGEST),
+        ("courant-saver", SAVER),
+        ("courant-deliverer", DELIVERER),
+        ("courant-recovery", RECOVERY),
+    }
+    stack.courant("send", "email", "amal@example.com")
+    stack.client().get_all_notifications()
+    wait(lambda: set(stack.sql(CONNECTED)) == expected, "all four are connected")
+    assert "permission denied" not in stack.plan.log("postgres").read_text()
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE redrives",
+        f"DROP TABLE notifications_{TODAY}",
+        "DROP FUNCTION courant_make_day",
+        "TRUNCATE marks",
+        "CREATE TABLE mine (n int)",
+        "CREATE SCHEMA mine",
+        "ALTER TABLE notifications DISABLE TRIGGER ALL",
+        f"ALTER TABLE notifications DETACH PARTITION notifications_{TODAY}",
+        f"SELECT FROM notifications_{TODAY}",
+        f"DELETE FROM events_{TODAY}",
+        "DELETE FROM notifications",
+        "DELETE FROM events",
+        "UPDATE notifications SET sealed = ''",
+        "UPDATE servers SET id = ''",
+        "DELETE FROM directory",
+        "DELETE FROM positions",
+        "SELECT FROM redrives",
+        "SET ROLE courant",
+        "SELECT pg_read_file('PG_VERSION')",
+        "COPY marks TO PROGRAM 'cat'",
+    ],
+)
+def test_no_role_may(server: Server, role: str, statement: str) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        ask(server.url_of(role), statement)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        (INGEST, "INSERT INTO aliases VALUES (gen_random_uuid(), gen_random_uuid())"),
+        (INGEST, "SELECT FROM notifications FOR UPDATE"),
+        (INGEST, "SELECT FROM directory"),
+        (INGEST, "CREATE TEMPORARY TABLE mine (n int)"),
+        (INGEST, f"SELECT courant_make_day('events', {TODAY})"),
+        (SAVER, "SELECT value FROM directory"),
+        (SAVER, "SELECT nextval('directory_number')"),
+        (SAVER, f"SELECT courant_drop_day('events', {TODAY - 100})"),
+        (SAVER, "INSERT INTO marks SELECT FROM marks"),
+        (DELIVERER, "INSERT INTO notifications (id) VALUES (gen_random_uuid())"),
+        (DELIVERER, "UPDATE notifications SET reason = ''"),
+        (DELIVERER, "DELETE FROM calls"),
+        (DELIVERER, "SELECT value FROM directory"),
+        (RECOVERY, "UPDATE notifications SET state = 'created'"),
+        (RECOVERY, "INSERT INTO events (id, move, attempt) VALUES (gen_random_uuid(), '', 0)"),
+        (RECOVERY, "CREATE TEMPORARY TABLE mine (n int)"),
+    ],
+)
+def test_it_may_not(server: Server, role: str, statement: str) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        ask(server.url_of(role), statement)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_can_tell_which_server_this_is(server: Server, role: str) -> None:
+    asked = """SELECT system_identifier, pg_walfile_name(pg_current_wal_lsn()),
+        pg_postmaster_start_time() FROM pg_control_system()"""
+    assert ask(server.url_of(role), asked)[0][0] > 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"courant_make_day('positions', {TODAY})",
+        f"courant_make_day('events_{TODAY}', 1)",
+        f"courant_make_day('marks; DROP TABLE marks', {TODAY})",
+        "courant_drop_day('marks', 1)",
+        f"courant_drop_day('notifications', {TODAY})",
+        f"courant_drop_day('events', {TODAY - 17})",
+    ],
+)
+def test_a_day_is_made_and_dropped_of_the_daily_tables_and_past_what_is_kept_only(
+    server: Server, call: str
+) -> None:
+    with pytest.raises(errors.InvalidParameterValue):
+        ask(server.url_of(RECOVERY), f"SELECT {call}")
+    assert ask(server.url, "SELECT to_regclass(%s)", f"notifications_{TODAY}") != [(None,)]
+
+
+def test_a_day_holds_exactly_its_own_ids(server: Server) -> None:
+    day = TODAY - 40
+    recovery = server.url_of(RECOVERY)
+    assert ask(recovery, "SELECT courant_make_day('events', %s)", day) == [(True,)]
+    assert ask(recovery, "SELECT courant_make_day('events', %s)", day) == [(False,)]
+    bounds = "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = %s"
+    first, after = (str(ids.first_of(each)) for each in (day, day + 1))
+    expected = f"FOR VALUES FROM ('{first}') TO ('{after}')"
+    assert ask(server.url, bounds, f"events_{day}") == [(expected,)]
+    ask(recovery, "SELECT courant_drop_day('events', %s)", day)
+    assert ask(server.url, bounds, f"events_{day}") == []
+
+
+@pytest.mark.parametrize(
+    ("call", "lock", "most"),
+    [
+        (f"courant_make_day('events', {TODAY + 1})", "SHARE ROW EXCLUSIVE", 3.0),
+        # All that comes after it waits behind it.
+        (f"courant_drop_day('events', {TODAY - 41})", "ACCESS SHARE", 0.5),
+    ],
+)
+def test_who_makes_or_drops_a_day_does_not_wait_long(
+    server: Server, call: str, lock: str, most: float
+) -> None:
+    ask(server.url, "SELECT courant_make_day('events', %s)", TODAY - 41)
+    with closing(psycopg2.connect(server.url)) as other, other.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE ONLY events IN {lock} MODE")
+        began = time.monotonic()
+        with pytest.raises(errors.LockNotAvailable):
+            ask(server.url_of(RECOVERY), f"SELECT {call}")
+        assert time.monotonic() - began < most
+
+
+def test_a_callers_own_names_change_nothing(server: Server) -> None:
+    saver = server.url_of(SAVER)
+    shadows = """
+        CREATE TEMPORARY TABLE events (id uuid);
+        CREATE DOMAIN pg_temp.uuid AS text CHECK (false);
+        SET search_path = pg_temp, pg_catalog, public;
+        SELECT courant_make_day('events', %s)"""
+    assert ask(saver, shadows, TODAY - 1) == [(True,)]
+    assert ask(server.url, "SELECT to_regclass(%s)", f"public.events_{TODAY - 1}") != [(None,)]
+
+
+def test_a_right_that_is_missing_puts_no_record_aside(server: Server) -> None:
+    engine = create_engine(migrate.engine_url(server.url_of(SAVER)))
+    store = PostgresStore(engine, timedelta(seconds=30))
+    ask(server.url, f"REVOKE INSERT ON events FROM {SAVER}")
+    try:
+        with pytest.raises(Unavailable, match="42501"), store.fold({}) as fold:
+            fold.save([notification(1)])
+    finally:
+        migrate.upgrade(server.url)
+        engine.dispose()
