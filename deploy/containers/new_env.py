@@ -7,7 +7,7 @@ safe. The addresses are those that docker-compose.yml publishes on this machine.
 import base64
 import secrets
 
-# The password stands in a URL, so it is of letters and digits; Kafka's name of a cluster is 16
+# A password stands in a URL, so it is of letters and digits; Kafka's name of a cluster is 16
 # bytes, and one that began with a dash would be taken for an option.
 PASSWORD = secrets.token_hex(16)
 print(f"""\
@@ -15,6 +15,10 @@ print(f"""\
 KAFKA_CLUSTER_ID=C{base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")[1:]}
 POSTGRES_PASSWORD={secrets.token_hex(16)}
 COURANT_DATABASE_PASSWORD={PASSWORD}
+COURANT_INGEST_PASSWORD={secrets.token_hex(16)}
+COURANT_SAVER_PASSWORD={secrets.token_hex(16)}
+COURANT_DELIVERER_PASSWORD={secrets.token_hex(16)}
+COURANT_RECOVERY_PASSWORD={secrets.token_hex(16)}
 COURANT_SEAL_KEYS=1:{base64.b64encode(secrets.token_bytes(32)).decode()}
 COURANT_HASH_KEY={base64.b64encode(secrets.token_bytes(32)).decode()}
 

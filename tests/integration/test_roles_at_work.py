@@ -1,8 +1,11 @@
 """The services' roles at work: what PostgreSQL refuses them, what they can do, and as whom."""
 
+import os
+import subprocess
 import time
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -12,7 +15,9 @@ from sqlalchemy import create_engine
 from courant import ids, migrate
 from courant.errors import Unavailable
 from courant.testing.builders import notification
-from courant_local.postgres import Server
+from courant_local.home import PROJECT
+from courant_local.ports import HOST
+from courant_local.postgres import PROGRAMS, Server
 from granted import DELIVERER, INGEST, RECOVERY, ROLES, SAVER, TODAY, ask, server
 from saver.store import PostgresStore
 from stack import Stack, wait
@@ -174,3 +179,33 @@ def test_a_right_that_is_missing_puts_no_record_aside(server: Server) -> None:
     finally:
         migrate.upgrade(server.url)
         engine.dispose()
+
+
+def test_the_containers_script_makes_what_an_upgrade_wants(tmp_path: Path) -> None:
+    names = ("DATABASE", "INGEST", "SAVER", "DELIVERER", "RECOVERY")
+    told = {f"COURANT_{name}_PASSWORD": f"of {name}" for name in names}
+    with Server() as server:
+        admin = server.admin_url.removesuffix("/courant") + "/postgres"
+        ask_alone(admin, "DROP DATABASE courant")
+        for role in ("courant", *ROLES):
+            ask_alone(admin, f"DROP ROLE {role}")
+        where = {"PGHOST": HOST, "PGPORT": str(server.port), "PGPASSWORD": "courant"}
+        path = f"{PROGRAMS}:{os.environ['PATH']}"
+        for _ in range(2):  # it bears being run again
+            subprocess.run(
+                ["bash", PROJECT / "deploy/containers/database.sh"],
+                env={**told, **where, "PATH": path},
+                cwd=tmp_path,
+                check=True,
+            )
+        migrate.upgrade(server.url.replace("courant:courant@", "courant:of%20DATABASE@"))
+        for name, role in zip(names[1:], ROLES, strict=True):
+            url = server.url.replace("courant:courant@", f"{role}:of%20{name}@")
+            assert ask(url, "SELECT current_user::text") == [(role,)]
+
+
+def ask_alone(url: str, statement: str) -> None:
+    """Run what cannot be part of a transaction."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(statement)
