@@ -70,34 +70,23 @@ class Site:
         for each in found:
             os.kill(each["pid"], signal.SIGKILL)
 
-    def signal(self, kind: str, number: signal.Signals) -> None:
-        """Signal every process of a kind, and the children of each: PostgreSQL has many."""
+    def signal(self, which: str, number: signal.Signals) -> None:
+        """Signal a process by name, or all of a kind, and their children: PostgreSQL has many."""
         for each in control.status(self.stack.place):
-            if each["kind"] == kind:
+            if which in (each["name"], each["kind"]):
                 first = psutil.Process(each["pid"])
                 for process in (first, *first.children(recursive=True)):
                     process.send_signal(number)
 
     @contextmanager
-    def still(self, kind: str) -> Iterator[None]:
-        """Stop every process of a kind where it is, meanwhile."""
+    def still(self, which: str) -> Iterator[None]:
+        """Stop a process, or all of a kind, where it is, meanwhile; what others do goes on."""
         self.look_inside()
-        self.signal(kind, signal.SIGSTOP)
+        self.signal(which, signal.SIGSTOP)
         try:
             yield
         finally:
-            self.signal(kind, signal.SIGCONT)
-
-    @contextmanager
-    def still_one(self, kind: str) -> Iterator[None]:
-        """Stop the first process of a kind where it is, meanwhile; what others do goes on."""
-        self.look_inside()
-        pid = next(e["pid"] for e in control.status(self.stack.place) if e["kind"] == kind)
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+            self.signal(which, signal.SIGCONT)
 
     @contextmanager
     def away(self) -> Iterator[None]:

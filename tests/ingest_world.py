@@ -218,7 +218,7 @@ class World:
 
     def __init__(self, **given: object) -> None:
         self.directory = Directory()
-        self.directory.read_at = 0.0  # as if its topic had been read to the end
+        self.directory.is_read = True  # as if its topic had been read to the end
         for entry in entries():
             self.directory.put(entry)
         self.log = FakeLog()

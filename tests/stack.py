@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -92,15 +92,21 @@ def wait(condition: Callable[[], object], what: str, seconds: float = WAIT_SECON
 
 def command(env: dict[str, str], *words: str) -> str:
     """Run `courant`; gives what it prints."""
+    return output_of([sys.executable, "-m", "courant_cli.main", *words], env)
+
+
+def output_of(words: Sequence[str], env: Mapping[str, str]) -> str:
+    """Run a command in the project's folder, which must succeed; gives what it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "courant_cli.main", *words],
+        words,
+        cwd=home.PROJECT,
         env=env,
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, f"courant {words}: {done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
     return done.stdout
 
 

@@ -136,7 +136,7 @@ class Directory:
         self.by_secret: dict[bytes, Key] = {}
         self.templates: dict[UUID, dict[int, Template]] = {}
         self.senders: dict[UUID, dict[UUID, Sender]] = defaultdict(dict)  # by service
-        self.read_at: float | None = None  # monotonic; when the topic's end was first seen
+        self.is_read = False  # whether the topic's end was seen
 
     @property
     def entries(self) -> Mapping[str, AnyEntry]:

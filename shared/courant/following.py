@@ -1,6 +1,5 @@
 """Keeping the directory in memory as its topic is."""
 
-import time
 from collections.abc import Callable
 
 from courant.directory import Directory, take
@@ -17,7 +16,7 @@ def follow(directory: Directory, bootstrap: str, name: str, stopping: Callable[[
         while not stopping():
             for _, value in reader.read(READ_SECONDS):
                 take(directory, value)
-            if reader.at_end and directory.read_at is None:
-                directory.read_at = time.monotonic()
+            if reader.at_end:
+                directory.is_read = True
     finally:
         reader.close()

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from courant.errors import Fenced, Unavailable
-from courant.records import Outgoing, Record, span_of
+from courant.records import Outgoing, Record, ends_of
 from courant.topics import Partition, Positions
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class KafkaConsumer:
             self._ahead += more
         messages, self._ahead = self._ahead[:limit], self._ahead[limit:]
         records = [self._record(each) for each in messages if self._is_ours(each)]
-        self._positions.update({each: run.stop for each, run in span_of(records).items()})
+        self._positions.update(ends_of(records))
         return records
 
     def _join(self) -> None:
@@ -157,7 +157,7 @@ class KafkaConsumer:
     def commit(self, records: Sequence[Record]) -> None:
         if not records:
             return
-        ends = {record.partition: record.offset + 1 for record in records}
+        ends = ends_of(records)
         # The broker looks at the member alone: what it gave away meanwhile it could still move.
         held = {each: end for each, end in ends.items() if each in self._positions}
         if held:

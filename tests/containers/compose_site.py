@@ -15,6 +15,7 @@ from testcontainers.compose import DockerCompose
 
 from courant_local import ports
 from courant_local.home import PROJECT
+from stack import output_of
 
 PUBLISHED = {
     "KAFKA_1_PORT": 29092,
@@ -28,7 +29,6 @@ PUBLISHED = {
 """Each variable of docker-compose.yml that moves a port, and where the port is without it."""
 REPLICAS = {"ingest": 1, "saver": 1, "deliverer": 2, "job-runner": 1, "recovery": 2}
 OF_OUR_OWN = {"COMPOSE_PROJECT_NAME": "courant-smoke", "COURANT_VERSION": "smoke"}
-COMMAND_SECONDS = 120
 LOGGED = ("kafka-1", "postgres", "prepare", *REPLICAS)
 LOG_SHOWN = 2_000  # characters of each
 
@@ -120,14 +120,4 @@ def shell(commands: str, env: Mapping[str, str]) -> str:
 
 
 def run(command: list[str], env: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        command,
-        cwd=PROJECT,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
-    return done.stdout
+    return output_of(command, {**os.environ, **env})

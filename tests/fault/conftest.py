@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fault_site import REPORTS, Site
@@ -32,6 +33,6 @@ def pytest_terminal_summary() -> None:
         return
     drawn = Table("fault", "wrong", *COLUMNS, box=None)
     for fault, told in REPORTS.items():
-        words = fault.removeprefix("test_").replace("_", " ")
+        words = escape(fault.removeprefix("test_").replace("_", " "))  # [one] is no markup
         drawn.add_row(words, str(told["wrong"] or 0), *(str(told[each]) for each in COLUMNS))
     Console(width=180).print(drawn)

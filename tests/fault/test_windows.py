@@ -99,7 +99,7 @@ def test_a_broker_that_stands_still_for_five_seconds(site: Site) -> None:
 def test_a_deliverer_that_stands_still_past_its_lease(site: Site) -> None:
     with site.load(50, 18) as result:
         time.sleep(2)
-        with site.still_one("deliverer"):
+        with site.still("deliverer-1"):
             time.sleep(12)
     found = site.ask(result)
     assert found.wrong() == {}

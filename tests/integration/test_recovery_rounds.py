@@ -50,7 +50,7 @@ def parts(hand: Hand) -> Iterator[Parts]:
     lead = Lead(own(hand))
     second = timedelta(seconds=1)
     published = Published()
-    published.read_at = 0.0
+    published.is_read = True
     yield Parts(
         lead=lead,
         log=FakeLog(hand.world),

@@ -59,7 +59,7 @@ def directory() -> Published:
                 resend_unknown=resend,
             )
         )
-    found.read_at = 0.0
+    found.is_read = True
     return found
 
 

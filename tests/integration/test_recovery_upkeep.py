@@ -219,7 +219,7 @@ def known(*entries: AnyEntry) -> Published:
     found = Published()
     for each in entries:
         found.put(each)
-    found.read_at = 0.0
+    found.is_read = True
     return found
 
 
@@ -267,7 +267,7 @@ def test_the_directory_has_of_each_entry_the_later_version(hand: Hand) -> None:
 def test_a_directory_that_was_not_read_to_its_end_proves_nothing(hand: Hand) -> None:
     put_row(hand, entry(101, "row"))
     topic = known()
-    topic.read_at = None
+    topic.is_read = False
     assert published.reconcile(hand.store, topic, hand.producer, 10) == 0
     assert hand.written() == []
 

@@ -168,5 +168,5 @@ def test_a_key_whose_secret_cannot_be_opened_signs_nothing() -> None:
 
 def test_who_has_not_read_the_directory_refuses_nobody_for_good() -> None:
     world = World()
-    world.directory.read_at = None
+    world.directory.is_read = False
     assert said(world, f"ApiKey-v1 {api_key(1)}") == (503, "The directory is not read yet")

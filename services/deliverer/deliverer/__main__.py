@@ -40,7 +40,7 @@ def main() -> int:
             timedelta(seconds=call_seconds),
             settings.deliverer_threads,
         ),
-        ready=lambda: None if directory.read_at else "the directory is not read yet",
+        ready=lambda: None if directory.is_read else "the directory is not read yet",
         stopping=stop,
     )
     serve.health(

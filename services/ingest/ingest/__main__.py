@@ -36,7 +36,7 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
     reader = Reader(given.database_url.get_secret_value(), given.ingest_readers)
 
     async def ready() -> str | None:
-        if directory.read_at is None:
+        if not directory.is_read:
             return "the directory has not been read"
         return None if await producer.acknowledges() else "Kafka does not acknowledge"
 
@@ -73,7 +73,7 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
 async def learn(directory: Directory, stop: Stop) -> None:
     """Wait until the keys are known: until then a client's connection is refused, not its key."""
     until = asyncio.get_running_loop().time() + LEARN_SECONDS
-    while directory.read_at is None and not stop() and asyncio.get_running_loop().time() < until:
+    while not directory.is_read and not stop() and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0.02)
 
 

@@ -76,7 +76,7 @@ class Gate:
     def caller(self, header: str, now: datetime) -> Caller | Answer:
         """Tell who asks."""
         # One that was just started knows nobody yet: a 403 would tell a client that its key is bad.
-        if self._directory.read_at is None:
+        if not self._directory.is_read:
             return NOT_READ
         if not header:
             return NO_TOKEN

@@ -48,7 +48,7 @@ def main() -> int:
     serve.health(
         chosen.recovery_health_host,
         chosen.recovery_health_port,
-        lambda: None if published.read_at is not None else "the directory is not read yet",
+        lambda: None if published.is_read else "the directory is not read yet",
     )
     return serve.run(threads, stop)
 

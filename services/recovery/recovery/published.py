@@ -42,7 +42,7 @@ def reconcile(store: PostgresStore, published: Published, producer: Producer, li
 
     Does nothing until the topic was read to its end: all would seem to be missing in it.
     """
-    if published.read_at is None:
+    if not published.is_read:
         return 0
     with store.sweeping() as rows:
         there = {key: entry.number for key, entry in published.entries.items()}

@@ -126,7 +126,7 @@ def unknown(rows: Rows, tools: Tools, limit: int) -> list[Row]:
     """The saver has passed the lease's end, and a grace without a gap in which receipts came."""
     delivery, receipts = folded(rows)
     # A template that is only not read yet must not look as if it had no policy.
-    if not delivery or not receipts or tools.directory.read_at is None:
+    if not delivery or not receipts or not tools.directory.is_read:
         return []
     since = rules.reachable_since(rows.growth(receipts - tools.grace - rules.GAP))
     silent = rules.silent_before(receipts, tools.grace, since)
