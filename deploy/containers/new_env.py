@@ -18,6 +18,7 @@ COURANT_DATABASE_PASSWORD={PASSWORD}
 COURANT_INGEST_PASSWORD={secrets.token_hex(16)}
 COURANT_SAVER_PASSWORD={secrets.token_hex(16)}
 COURANT_DELIVERER_PASSWORD={secrets.token_hex(16)}
+COURANT_JOB_RUNNER_PASSWORD={secrets.token_hex(16)}
 COURANT_RECOVERY_PASSWORD={secrets.token_hex(16)}
 COURANT_SEAL_KEYS=1:{base64.b64encode(secrets.token_bytes(32)).decode()}
 COURANT_HASH_KEY={base64.b64encode(secrets.token_bytes(32)).decode()}

@@ -31,7 +31,7 @@ SERVICES = (
     Service("ingest",     "ingest",     "INGEST_PORT",            "courant_ingest"),
     Service("saver",      "saver",      "SAVER_HEALTH_PORT",      "courant_saver"),
     Service("deliverer",  "deliverer",  "DELIVERER_HEALTH_PORT",  "courant_deliverer"),
-    Service("job-runner", "job_runner", "JOB_RUNNER_HEALTH_PORT"),
+    Service("job-runner", "job_runner", "JOB_RUNNER_HEALTH_PORT", "courant_job_runner"),
     Service("recovery",   "recovery",   "RECOVERY_HEALTH_PORT",   "courant_recovery"),
 )
 # fmt: on

@@ -215,6 +215,79 @@ decode_receipt: Callable[[bytes], Receipt | Heartbeat] = partial(
 """Read a record of `receipts`; raises Malformed."""
 
 
+class JobRow(Part, frozen=True, kw_only=True):
+    """One row of a file, checked; travels and rests in a chunk, packed and sealed."""
+
+    to: str  # as the client gave it
+    recipient_hash: bytes
+    personalisation: dict[str, Scalar | list[Scalar]] = {}
+    reference: str | None = None
+    simulated: bool = False  # nothing is to be sent
+
+
+class Chunk(Contract, frozen=True, kw_only=True, tag="chunk", tag_field="kind"):
+    """`jobs`, key `upload_id`: some rows of an upload; ingest → job-runner."""
+
+    upload_id: UUID
+    number: Annotated[int, Meta(ge=0, lt=2**31)]
+    first: Number  # of its rows in the file; the first one below the header is 1
+    rows: Number
+    sealed: bytes  # courant.chunks packs and opens it
+
+
+class Seal(Contract, frozen=True, kw_only=True, tag="seal", tag_field="kind"):
+    """`jobs`, key `upload_id`: the upload is whole, and its client was answered 201 for the job.
+
+    All of its chunks were acknowledged before. Ingest → job-runner.
+    """
+
+    job_id: UUID
+    upload_id: UUID
+    chunks: Number
+    rows: Annotated[int, Meta(ge=0, lt=2**31)]
+    digest: bytes  # courant.chunks.digest over them, in their order
+    service_id: UUID
+    key_id: UUID
+    key_type: KeyType
+    template_id: UUID
+    template_version: Number
+    channel: Channel
+    sender_id: UUID | None = None
+    name: bytes  # the file's, sealed for the job's id
+    accepted_at: Time
+    scheduled_for: Time | None = None
+    idempotency_key: bytes | None = None  # its keyed hash
+    body_hash: bytes | None = None  # the request's, where it came with such a key
+
+
+class Wish(StrEnum):
+    """What is to become of a job. Cancelled is for good; of the others the latest counts."""
+
+    CANCELLED = "cancelled"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+
+
+class Wanted(Contract, frozen=True, kw_only=True, tag="wanted", tag_field="kind"):
+    """`jobs`, key `job_id`: what its owner wants of a job; ingest → job-runner."""
+
+    job_id: UUID
+    wish: Wish
+    at: Time
+
+
+JobRecord: TypeAlias = Chunk | Seal | Wanted
+decode_job: Callable[[bytes], JobRecord] = partial(read, msgspec.json.Decoder(JobRecord).decode)
+"""Read a record of `jobs`; raises Malformed."""
+
+
+class ChunkOrder(Contract, frozen=True, kw_only=True):
+    """`chunks`, key `job_id`: turn it into notifications; job-runner, recovery → job-runner."""
+
+    job_id: UUID
+    number: Annotated[int, Meta(ge=0, lt=2**31)]
+
+
 class Stat(Contract, frozen=True, kw_only=True):
     """`stats`, key `stage`: what a batch came to; every service → recovery's live figures."""
 

@@ -25,6 +25,7 @@ TAKES = "SELECT, UPDATE (at), DELETE"
 GRANTS: Mapping[str, Mapping[str, str]] = {
     "courant_ingest": {
         "notifications, aliases, idempotency": "SELECT",
+        "jobs, chunks, wishes": "SELECT",
         "marks, positions, alembic_version": "SELECT",
     },
     "courant_saver": {
@@ -42,13 +43,26 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         **RECOGNISES,
         "servers": "SELECT, INSERT",
         "notifications": "SELECT, UPDATE (state, state_at, attempt, lease_until)",
+        "wishes": "SELECT",
         "events": "INSERT",
         "marks": "DELETE",
+    },
+    "courant_job_runner": {
+        **RECOGNISES,
+        "notifications": "SELECT",
+        "chunks": "SELECT, INSERT, UPDATE (issued_at, settled_at)",
+        "jobs": "SELECT, INSERT, UPDATE (started_at, finished_at)",
+        "wishes": "SELECT, INSERT, UPDATE (wish, wished_at, at)",
+        "positions": "SELECT, INSERT, UPDATE (next)",
+        "marks": "DELETE",
+        "idempotency, aliases": "SELECT, INSERT",
     },
     "courant_recovery": {
         **RECOGNISES,
         "notifications": "SELECT, UPDATE (issued_at)",
         "calls, idempotency, aliases": TAKES,
+        "chunks": f"{TAKES}, UPDATE (issued_at)",
+        "jobs, wishes": TAKES,
         "positions": "SELECT",
         "marks": "SELECT, INSERT, DELETE",
         "directory": "SELECT, INSERT, UPDATE (number, value)",
@@ -57,7 +71,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         DROPS_DAYS: "EXECUTE",
     },
 }
-"""By role, and by what it is about. Job-runner has no role: it does not work on PostgreSQL."""
+"""By role, and by what it is about."""
 COPIES = ("courant_saver",)
 """Those that COPY into a temporary table first."""
 

@@ -23,6 +23,40 @@ def derived(day: datetime, *parts: bytes) -> UUID:
     return _id(_ms(day) // DAY_MS * DAY_MS, digest[:10], version=8)
 
 
+def derived_in(day: datetime, *parts: bytes) -> UUID:
+    """Make the one id (UUIDv8) that these parts have on this UTC day, at a moment of it.
+
+    The moment is chance's, so that what is ordered by these ids spreads over the day.
+    """
+    digest = sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).digest()
+    begins = _ms(day) // DAY_MS * DAY_MS
+    return _id(begins + int.from_bytes(digest[10:18]) % DAY_MS, digest[:10], version=8)
+
+
+ROW_BITS, REST_BITS = 24, 50
+
+
+def of_row(job: UUID, row: int) -> UUID:
+    """Make the one id (UUIDv8) that a row of a job has: the job's moment, then the row's number.
+
+    So a job's rows lie side by side in every index, in the file's order.
+    """
+    rest = int.from_bytes(sha256(job.bytes + row.to_bytes(4)).digest()[:8]) >> 64 - REST_BITS
+    return _row_id(job, row, rest)
+
+
+def of_rows(job: UUID, first: int, last: int) -> tuple[UUID, UUID]:
+    """Give the bounds that the ids of these rows lie between. Others may lie there too."""
+    return _row_id(job, first, 0), _row_id(job, last, (1 << REST_BITS) - 1)
+
+
+def _row_id(job: UUID, row: int, rest: int) -> UUID:
+    # Of the 74 bits the upper 12 stand before the variant, the others behind it.
+    bits = row << REST_BITS | rest
+    tail = bits >> 62 << 64 | bits & (1 << 62) - 1
+    return _id(job.int >> 80, tail.to_bytes(10), version=8)
+
+
 def _id(ms: int, tail: bytes, version: int) -> UUID:
     low = int.from_bytes(tail) & ~(0xF << 76) & ~(0x3 << 62)
     return UUID(int=ms << 80 | low | version << 76 | 0x2 << 62)

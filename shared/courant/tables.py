@@ -139,6 +139,50 @@ aliases = Table(  # ids that were answered 201, of which another is the one noti
     Column("winner", Uuid, nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
 )
+chunks = Table(  # the rows of uploads; those of one without a job expire
+    "chunks", metadata,
+    Column("upload_id", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("first", Integer, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("at", TIME, nullable=False, server_default=func.now(), index=True),
+    Column("issued_at", TIME),   # its last order
+    Column("settled_at", TIME),  # all of its rows are there, and most have left their lane
+    Index("chunks_to_issue", "upload_id", "number", postgresql_where=text("issued_at IS NULL")),
+    Index("chunks_out", "issued_at", postgresql_where=text("settled_at IS NULL")),
+)
+jobs = Table(  # of whose uploads the seal has come
+    "jobs", metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("upload_id", Uuid, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("service_id", Uuid, nullable=False),
+    Column("key_id", Uuid, nullable=False),
+    Column("key_type", Text, nullable=False),
+    Column("template_id", Uuid, nullable=False),
+    Column("template_version", Integer, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("sender_id", Uuid),
+    Column("name", LargeBinary, nullable=False),  # the file's, sealed
+    Column("accepted_at", TIME, nullable=False),
+    Column("scheduled_for", TIME),
+    Column("at", TIME, nullable=False, server_default=func.now(), index=True),
+    Column("started_at", TIME),   # its first chunk was ordered
+    Column("finished_at", TIME),  # all of its chunks are settled, or it was cancelled
+    Index("jobs_by_service", "service_id", "id"),
+    Index("jobs_to_do", "accepted_at", postgresql_where=text("finished_at IS NULL")),
+)
+wishes = Table(  # what is wanted of a job; it may come before the job itself
+    "wishes", metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("wish", Text, nullable=False),
+    Column("wished_at", TIME, nullable=False),  # by its owner; decides between two
+    Column("at", TIME, nullable=False, server_default=func.now(), index=True),
+)
 redrives = Table(  # which dead letters were sent back, and by whom
     "redrives", metadata,
     Column("topic", Text, primary_key=True),

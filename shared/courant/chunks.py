@@ -1,0 +1,48 @@
+"""Chunks of an upload: rows packed small and sealed, and the digest that a seal is checked by."""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from uuid import UUID
+
+from courant.contracts import ENCODE, Chunk, JobRow, Malformed, decoder, read
+from courant.crypto import Ring
+
+ROWS_MAX = 500
+BYTES_MAX = 512 * 1024  # of rows as JSON, before they are packed; a single row may have more
+PACKED_MAX = 64 * 1024 * 1024
+"""Of what a chunk unpacks to: far beyond any that was packed here."""
+LEVEL = 1  # the fastest; the sealed text cannot be packed later
+
+
+def pack(ring: Ring, upload_id: UUID, number: int, first: int, rows: Sequence[JobRow]) -> Chunk:
+    """Pack rows and seal them: they open only as this chunk of this upload."""
+    packed = zlib.compress(ENCODE(rows), LEVEL)
+    sealed = ring.seal(packed, owner=_owner(upload_id, number))
+    return Chunk(upload_id=upload_id, number=number, first=first, rows=len(rows), sealed=sealed)
+
+
+def unpack(ring: Ring, upload_id: UUID, number: int, sealed: bytes) -> list[JobRow]:
+    """Open a chunk's rows; raises Unsealable, Malformed."""
+    unpacking = zlib.decompressobj()
+    try:
+        plain = unpacking.decompress(ring.open(sealed, _owner(upload_id, number)), PACKED_MAX)
+    except zlib.error:
+        raise Malformed("rows: cannot be unpacked") from None
+    if not unpacking.eof:
+        raise Malformed("rows: more than a chunk has")
+    return read(decoder(list[JobRow]), plain)
+
+
+def fingerprint(sealed: bytes) -> bytes:
+    """Give what a chunk adds to its upload's digest."""
+    return sha256(sealed).digest()
+
+
+def digest(fingerprints: Iterable[bytes]) -> bytes:
+    """Give an upload's digest, from its chunks' fingerprints in their order."""
+    return sha256(b"".join(fingerprints)).digest()
+
+
+def _owner(upload_id: UUID, number: int) -> bytes:
+    return upload_id.bytes + number.to_bytes(4)
