@@ -106,8 +106,8 @@ def test_a_chunk_is_settled_once_all_is_there_and_most_has_left(
         (0, 0.0, 0, 5.0, 4),  # nothing is known yet
         (4, 1.0, 0, 5.0, 0),
         (3, 1.0, 0, 5.0, 1),
-        (10, 1.0, 20, 5.0, 30),  # twice what was handled in that time
-        (60, 1.0, 20, 5.0, 0),
+        (10, 1.0, 80, 5.0, 30),  # half of what was handled in that time
+        (60, 1.0, 80, 5.0, 0),
         (1, 5.0, 20, 5.0, 0),  # the lane lags
         (900, 99.0, 0, 0.0, None),  # no back-pressure
     ],

@@ -110,14 +110,15 @@ def room(out: int, oldest_seconds: float, settled: int, lag_seconds: float) -> i
     """Tell for how many more chunks of a channel orders may be given; None: for all.
 
     `out` have orders and are not settled, the oldest order is `oldest_seconds` old, and `settled`
-    were settled in the last `lag_seconds`. What is given is what will be handled by then: a job
-    that is cancelled has little under way, and Postgres holds no million rows that wait.
+    were settled in the last `lag_seconds`. What is out is what is handled in half of that time: a
+    job that is cancelled has little under way, and Postgres holds no million rows that wait. With
+    as much as is handled in all of it the lane stood at its limit, then ran empty, by turns.
     """
     if not lag_seconds:
         return None
     if oldest_seconds >= lag_seconds:
         return 0
-    return max(0, max(OUT_MIN, 2 * settled) - out)
+    return max(0, max(OUT_MIN, settled // 2) - out)
 
 
 def turns(due: Sequence[Due], out: Mapping[UUID, int], room: int | None) -> Counter[UUID]:
