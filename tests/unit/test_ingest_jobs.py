@@ -16,7 +16,7 @@ from courant import chunks, ids
 from courant.contracts import Content, JobRow, KeyType, Wanted, Wish, decode_job
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest import jobs
+from ingest import jobs, streaming
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Kept, Stored, StoredChunk
 from ingest_jobs import KEY, NOW, TEMPLATE, job
@@ -353,33 +353,67 @@ def test_a_report_of_no_rows_is_its_head() -> None:
     assert lines(world.call("GET", f"/v2/jobs/{given.id}/report")) == [HEAD]
 
 
+async def served(world: World, path: str, takes: int = 10**9) -> list[dict[str, Any]]:
+    """Call the app as a server does, for a client that takes so many messages and then none."""
+    sent: list[dict[str, Any]] = []
+    inbox = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not inbox:
+            await asyncio.Event().wait()
+        return inbox.pop()
+
+    async def send(message: Any) -> None:
+        if len(sent) == takes:
+            await asyncio.Event().wait()
+        sent.append(message)
+
+    headers = [(b"authorization", f"ApiKey-v1 {api_key(1)}".encode())]
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"",
+             "headers": headers}  # fmt: skip
+    await world.app(scope, receive, send)
+    return sent
+
+
 def test_a_report_that_cannot_go_on_never_looks_whole() -> None:
     world = World()
     given = world.jobs.put(job(RING, rows=5_000))
     world.jobs.away_after = 2
-    sent: list[dict[str, Any]] = []
-
-    async def ask() -> None:
-        inbox = [{"type": "http.request", "body": b"", "more_body": False}]
-
-        async def receive() -> dict[str, Any]:
-            if not inbox:
-                await asyncio.Event().wait()
-            return inbox.pop()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"authorization", f"ApiKey-v1 {api_key(1)}".encode())]
-        scope = {"type": "http", "method": "GET", "path": f"/v2/jobs/{given.id}/report",
-                 "query_string": b"", "headers": headers}  # fmt: skip
-        await world.app(scope, receive, send)  # type: ignore[arg-type]  # as a server does
-
-    asyncio.run(ask())
+    sent = asyncio.run(served(world, f"/v2/jobs/{given.id}/report"))
     assert sent[0]["status"] == 200
     assert len(sent) == 4  # the start, the head, two parts
     assert all(each["more_body"] for each in sent[1:])
     assert world.app.in_flight == 0
+
+
+def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "TAKE_SECONDS", 0.1)
+    world = World()
+    given = world.jobs.put(job(RING, rows=5_000))
+    sent = asyncio.run(served(world, f"/v2/jobs/{given.id}/report", takes=3))
+    assert (len(sent), sent[-1]["more_body"], world.app.in_flight) == (3, True, 0)
+
+
+def test_so_many_reports_are_written_at_once_and_no_more() -> None:
+    world = World()
+    path = f"/v2/jobs/{world.jobs.put(job(RING, rows=5_000)).id}/report"
+
+    async def crowd() -> httpx.Response:
+        # The head is taken, and a first part is not.
+        held = [asyncio.create_task(served(world, path, takes=2)) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        headers = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+        async with world.client() as client:
+            answer = await client.get(path, headers=headers)
+            for each in held:
+                each.cancel()
+            await asyncio.gather(*held, return_exceptions=True)
+            assert (await client.get(path, headers=headers)).status_code == 200
+        return answer
+
+    answer = asyncio.run(crowd())
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert messages(answer) == ["Too many reports are being written, try again"]
 
 
 def test_counts_are_kept_ten_times_as_long_as_they_took_and_asked_for_once() -> None:
