@@ -228,6 +228,5 @@ def _as_job(found: Any) -> Job:
 
 
 def _as_stored(found: Any) -> Stored:
-    values = found._asdict()
-    sealed, state = bytes(values["sealed"] or b""), State(values["state"])
-    return Stored(**{**values, "sealed": sealed, "state": state})
+    job_row, id, sealed, reference, state, *rest = found
+    return Stored(job_row, id, bytes(sealed or b""), reference, State(state), *rest)
