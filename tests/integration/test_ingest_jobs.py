@@ -26,7 +26,7 @@ from courant.topics import JOBS
 from ingest import jobs_store
 from ingest_world import api_key
 from integration.ingest_stack import Stack, stack, wait
-from jobs_hand import Hand
+from stored_jobs import Hand
 
 AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
 STATES = {1: "delivered", 2: "created", 3: "claimed", 4: "delivered"}
