@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from courant.errors import Unavailable
@@ -141,10 +141,9 @@ def follow_job(api: httpx.Client, id: str, as_json: bool) -> None:
     """Show how far a job is until it is over; ends with the exit code that says how."""
     columns = (
         TextColumn("{task.fields[standing]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[told]}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[told]}", table_column=Column(overflow="fold")),
     )
     try:
         with Progress(*columns, console=jobs_api.console) as progress:
