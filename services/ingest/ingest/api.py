@@ -8,6 +8,7 @@ from uuid import UUID
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from courant import clock
+from courant.contracts import Wish
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest import listing, openapi, schema
@@ -15,6 +16,7 @@ from ingest.answers import NO_ADDRESS, NO_NOTIFICATION, Answer, bad, given, inva
 from ingest.auth import Caller, Gate
 from ingest.handle import Accept, Request
 from ingest.http import Call, Handler, Route
+from ingest.job_desk import JobDesk
 from ingest.reading import Chosen, Missing
 from ingest.receipts import Desk
 from ingest.shown import Row, Window
@@ -53,6 +55,7 @@ class Api:
         window: Window,
         desk: Desk,
         stationery: Stationery,
+        jobs: JobDesk,
         ready: Ready,
     ) -> None:
         self._gate = gate
@@ -61,11 +64,13 @@ class Api:
         self._window = window
         self._desk = desk
         self._stationery = stationery
+        self._jobs = jobs
         self._ready = ready
 
     def routes(self) -> list[Route]:
         """Give all addresses."""
         known, stationery, read = self._known, self._stationery, self._known(self._read)
+        jobs = self._jobs
         return [
             Route(f"{LIST}/email", {"POST": self._sending(Channel.EMAIL), "GET": read}),
             Route(f"{LIST}/sms", {"POST": self._sending(Channel.SMS), "GET": read}),
@@ -76,6 +81,12 @@ class Api:
             Route("/v2/template/{}/preview", {"POST": known(stationery.preview)}),
             Route("/v2/templates", {"GET": known(stationery.all)}),
             Route("/v2/received-text-messages", {"GET": known(stationery.received)}),
+            Route("/v2/jobs", {"GET": known(jobs.newest)}),
+            Route("/v2/jobs/{}", {"GET": known(jobs.one)}),
+            Route("/v2/jobs/{}/cancel", {"POST": known(jobs.steer(Wish.CANCELLED))}),
+            Route("/v2/jobs/{}/pause", {"POST": known(jobs.steer(Wish.PAUSED))}),
+            Route("/v2/jobs/{}/resume", {"POST": known(jobs.steer(Wish.RESUMED))}),
+            Route("/v2/jobs/{}/report", {"GET": known(jobs.report)}),
             Route("/receipts", {"POST": self._receipt}),
             Route("/receipts/heartbeat", {"POST": self._heartbeat}),
             Route("/", {"GET": self._status}, always=True),

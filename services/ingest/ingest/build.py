@@ -11,6 +11,7 @@ from ingest.auth import Gate
 from ingest.content import Library
 from ingest.handle import Accept, Memory, Parts
 from ingest.http import App
+from ingest.job_desk import JobDesk, Jobs
 from ingest.limits import Limits
 from ingest.producer import Log
 from ingest.receipts import Desk
@@ -33,6 +34,7 @@ def app(
     directory: Directory,
     log: Log,
     reader: Reads,
+    jobs: Jobs,
     ready: Ready,
     fetch: Fetch = sns.fetched,
 ) -> App:
@@ -66,6 +68,7 @@ def app(
         window=Window(directory, library, ring),
         desk=Desk(log, verifier, ring, hash_key),
         stationery=Stationery(directory, library),
+        jobs=JobDesk(jobs, log, directory, ring),
         ready=ready,
     )
     origins = frozenset(each.encode() for each in parted(settings.ingest_docs_origins))
