@@ -243,7 +243,7 @@ class Seal(Contract, frozen=True, kw_only=True, tag="seal", tag_field="kind"):
 
     job_id: UUID
     upload_id: UUID
-    chunks: Number
+    chunks: Annotated[int, Meta(ge=0, lt=2**31)]  # none where the file has a header alone
     rows: Annotated[int, Meta(ge=0, lt=2**31)]
     digest: bytes  # courant.chunks.digest over them, in their order
     service_id: UUID

@@ -13,6 +13,7 @@ from courant.topics import Channel
 from ingest import listing, openapi, schema
 from ingest.answers import NO_ADDRESS, NO_NOTIFICATION, Answer, bad, given, invalid, unavailable
 from ingest.auth import Caller, Gate
+from ingest.bulk import Bulk
 from ingest.handle import Accept, Request
 from ingest.http import Call, Handler, Route
 from ingest.reading import Chosen, Missing
@@ -54,9 +55,11 @@ class Api:
         desk: Desk,
         stationery: Stationery,
         ready: Ready,
+        bulk: Bulk,
     ) -> None:
         self._gate = gate
         self._accept = accept
+        self._bulk = bulk
         self._reader = reader
         self._window = window
         self._desk = desk
@@ -69,6 +72,8 @@ class Api:
         return [
             Route(f"{LIST}/email", {"POST": self._sending(Channel.EMAIL), "GET": read}),
             Route(f"{LIST}/sms", {"POST": self._sending(Channel.SMS), "GET": read}),
+            Route(f"{LIST}/bulk", {"POST": known(self._bulk.bulk), "GET": read}),
+            Route("/v2/jobs", {"POST": known(self._bulk.job)}),
             Route(f"{LIST}/{{}}", {"POST": known(self._send_other), "GET": read}),
             Route(LIST, {"GET": known(self._list)}),
             Route("/v2/template/{}", {"GET": known(stationery.newest)}),

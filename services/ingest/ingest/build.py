@@ -8,6 +8,7 @@ from courant.directory import Directory
 from ingest import sns
 from ingest.api import Api, Ready, Rows
 from ingest.auth import Gate
+from ingest.bulk import Bounds, Bulk
 from ingest.content import Library
 from ingest.handle import Accept, Memory, Parts
 from ingest.http import App
@@ -67,6 +68,14 @@ def app(
         desk=Desk(log, verifier, ring, hash_key),
         stationery=Stationery(directory, library),
         ready=ready,
+        bulk=Bulk(
+            parts,
+            Bounds(
+                settings.ingest_bulk_rows_max,
+                settings.ingest_job_rows_max,
+                settings.ingest_uploads_max,
+            ),
+        ),
     )
     origins = frozenset(each.encode() for each in parted(settings.ingest_docs_origins))
     return App(api.routes(), settings.ingest_in_flight_max, settings.ingest_body_bytes_max, origins)

@@ -46,11 +46,32 @@ class First:
     template_version: int
 
 
+@dataclass(frozen=True, slots=True)
+class FirstJob:
+    """What is stored under an Idempotency-Key: the job that came first."""
+
+    id: UUID
+    body_hash: bytes
+    rows: int
+    key_id: UUID
+    key_type: KeyType
+    template_id: UUID
+    template_version: int
+    channel: Channel
+    sender_id: UUID | None
+    name: bytes  # sealed
+    accepted_at: datetime
+    scheduled_for: datetime | None
+
+
 class Memory(Protocol):
     """Where earlier requests are remembered."""
 
     async def first(self, service_id: UUID, key_hash: bytes) -> First | None:
         """Give what came first under a key; None also where there is no answer in time."""
+
+    async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
+        """Give the job that came first under a key; None also without an answer in time."""
 
 
 @dataclass(frozen=True, slots=True)

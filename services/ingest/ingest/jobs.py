@@ -1,0 +1,164 @@
+"""What a job is to its owner: how far it is, and whether a wish for it can still be granted.
+
+Nothing here looks anything up or asks for the time.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from courant.contracts import KeyType, Wish
+from courant.lifecycle import State
+from courant.topics import Channel
+from ingest import shown
+from ingest.answers import Answer, refused
+
+PATIENCE = timedelta(minutes=1)
+"""How long after its seal a job's chunks may still be on their way."""
+RECENT = timedelta(seconds=30)  # over which the rate is taken
+OPEN = frozenset({State.CREATED, State.CLAIMED})  # not yet with a provider
+# The API names one user for whatever came over it.
+CREATED_BY = {"id": "6af522d0-2915-4e52-83a3-3690455a5fe6", "name": "Notify service user"}
+OVER = refused(409, "ConflictError", "The job has finished")
+FOR_GOOD = refused(409, "ConflictError", "The job is cancelled, which is for good")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is stored, and what was wished for it."""
+
+    id: UUID
+    upload_id: UUID
+    chunks: int
+    rows: int
+    key_id: UUID
+    key_type: KeyType
+    template_id: UUID
+    template_version: int
+    channel: Channel
+    sender_id: UUID | None
+    name: bytes  # the file's, sealed
+    accepted_at: datetime
+    scheduled_for: datetime | None
+    at: datetime  # its seal was folded
+    started_at: datetime | None
+    finished_at: datetime | None
+    wish: Wish | None
+    wished_at: datetime | None
+    chunks_here: int
+    now: datetime  # when it was read
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many rows of a job stand where."""
+
+    states: Mapping[State, int]  # of those that are stored
+    settled: int  # rows whose chunk is done with
+    recent: int  # of these, since RECENT
+    at: datetime
+
+    @property
+    def quiet(self) -> bool:
+        """Tell whether none of what is stored waits to be sent."""
+        return not any(self.states.get(state) for state in OPEN)
+
+
+def status(job: Job, quiet: bool) -> str:
+    """Name a job's state; `quiet` where no row of it waits to be sent."""
+    if job.wish is Wish.CANCELLED:
+        return "cancelled"
+    if job.finished_at and quiet:
+        return "finished"
+    if not job.finished_at and job.chunks_here < job.chunks and job.at < job.now - PATIENCE:
+        return "error"
+    if job.wish is Wish.PAUSED:
+        return "paused"
+    if job.started_at or job.finished_at:
+        return "in progress"
+    return "scheduled" if job.scheduled_for and job.scheduled_for > job.now else "pending"
+
+
+def refusal(standing: str, wish: Wish) -> Answer | None:
+    """Judge a wish for a job that stands so. The same wish twice is granted twice."""
+    if standing == "finished":
+        return OVER
+    if standing == "cancelled" and wish is not Wish.CANCELLED:
+        return FOR_GOOD
+    return None
+
+
+def progress(job: Job, tally: Tally, standing: str) -> dict[str, object]:
+    """Say how far a job is: rows by the API's words, the rate, when it may be over."""
+    counts = Counter[str]()
+    for state, count in tally.states.items():
+        counts[shown.status(job.channel, state)] += count
+    saved = counts.total()
+    if saved < job.rows:
+        counts[unstored(job)] += job.rows - saved
+    rate = tally.recent / RECENT.total_seconds()
+    left = job.rows - tally.settled
+    known = standing == "in progress" and rate and left
+    finish = tally.at + timedelta(seconds=left / rate) if known else None
+    return {
+        "counts": dict(counts),
+        "saved": saved,
+        "rows_per_second": round(rate, 1),
+        "estimated_finish": time(finish),
+    }
+
+
+def unstored(job: Job) -> str:
+    """Name what the rows are that are not stored yet."""
+    return "cancelled" if job.wish is Wish.CANCELLED else "pending"
+
+
+def shown_job(
+    *,
+    id: UUID,
+    name: str | None,
+    rows: int,
+    standing: str,
+    template_id: UUID,
+    template_version: int,
+    channel: Channel,
+    service_id: UUID,
+    service_name: str,
+    key_id: UUID,
+    key_name: str | None,
+    key_type: KeyType,
+    sender_id: UUID | None,
+    created_at: datetime,
+    scheduled_for: datetime | None = None,
+    updated_at: datetime | None = None,
+    started_at: datetime | None = None,
+    finished_at: datetime | None = None,
+) -> dict[str, object]:
+    """Give a job as the API shows it."""
+    return {
+        "id": id,
+        "created_at": time(created_at),
+        "updated_at": time(updated_at),
+        "notification_count": rows,
+        "original_file_name": name,
+        "job_status": standing,
+        "scheduled_for": time(scheduled_for),
+        "template": template_id,
+        "template_version": template_version,
+        "template_type": channel,
+        "service": service_id,
+        "service_name": {"name": service_name},
+        "api_key": {"id": key_id, "name": key_name, "key_type": key_type},
+        "created_by": CREATED_BY,
+        "sender_id": sender_id,
+        "processing_started": time(started_at),
+        "processing_finished": time(finished_at),
+        "archived": False,
+    }
+
+
+def time(at: datetime | None) -> str | None:
+    """Write a time as the API does for jobs."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+00:00") if at else None

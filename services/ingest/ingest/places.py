@@ -1,0 +1,49 @@
+"""Places for uploads: few at once, and all of them together leave time for other requests."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+
+from ingest.answers import unavailable
+from ingest.http import Refused
+
+SLICE_SECONDS = 0.002
+"""How long all uploads together work before others have their turn."""
+TOO_MANY = unavailable("Too many files are being taken, try again")
+
+
+@dataclass(slots=True)
+class Places:
+    """Who is being served."""
+
+    most: int
+    taken: int = 0
+
+    @contextmanager
+    def one(self) -> Iterator["Pace"]:
+        """Hold a place; raises Refused where there is none left."""
+        if self.taken >= self.most:
+            raise Refused(TOO_MANY)
+        self.taken += 1
+        try:
+            yield Pace(self)
+        finally:
+            self.taken -= 1
+
+
+@dataclass(slots=True)
+class Pace:
+    """Tells one of them when to let others have their turn."""
+
+    places: Places
+    began: float = field(default_factory=monotonic)
+
+    @property
+    def due(self) -> bool:
+        return (monotonic() - self.began) * self.places.taken > SLICE_SECONDS
+
+    async def rest(self) -> None:
+        await asyncio.sleep(0)
+        self.began = monotonic()
