@@ -116,12 +116,16 @@ class FakeLog:
     records: list[Outgoing] = field(default_factory=list)
     works: bool = True
     release: asyncio.Event | None = None  # until then nothing is acknowledged
+    waiting: list[Outgoing] = field(default_factory=list)  # for its acknowledgement, ever
+    fails_after: int | None = None  # records that it takes
 
     async def put(self, *outgoing: Outgoing) -> None:
+        self.waiting += outgoing
         await asyncio.sleep(0)
         if self.release:
             await self.release.wait()
-        if not self.works:
+        full = self.fails_after is not None and len(self.records) >= self.fails_after
+        if not self.works or full:
             raise Unavailable("Kafka: no acknowledgement in time")
         self.records += outgoing
 

@@ -73,7 +73,7 @@ class Bulk:
             return await self._bulk(plan, key, pace)
 
     async def _bulk(self, plan: Plan, key: Key | None, pace: Pace) -> Answer:
-        intake = Intake(self._bounds.bulk_rows, self._planner.sheets(plan))
+        intake = self._planner.intake(plan, self._bounds.bulk_rows)
         rows: list[JobRow] = []
         try:
             for cells in forms.cells(plan.form):
@@ -116,7 +116,7 @@ class Bulk:
         plan = form if isinstance(form, Answer) else self._planner.plan(caller, form, now)
         if isinstance(plan, Answer):
             return plan
-        intake = Intake(self._bounds.job_rows, self._planner.sheets(plan))
+        intake = self._planner.intake(plan, self._bounds.job_rows)
         digest = keyed_digest(self._parts.hash_key)
         digest.update(ENCODE(sorted(given.items())))
         async with self._writing() as writing:

@@ -14,8 +14,8 @@ from ingest.tally import Tally
 class Intake:
     """Reads rows, and tells at the end whether they are accepted."""
 
-    def __init__(self, rows_max: int, sheet: Callable[[Sequence[str]], Sheet | Answer]) -> None:
-        self.tally = Tally(rows_max)
+    def __init__(self, tally: Tally, sheet: Callable[[Sequence[str]], Sheet | Answer]) -> None:
+        self.tally = tally
         self._sheet_for = sheet
         self._sheet: Sheet | None = None
 

@@ -19,6 +19,7 @@ from ingest.content import Compiled
 from ingest.forms import Form
 from ingest.guests import Guests
 from ingest.handle import REPLAYED, REUSED, FirstJob, Parts, normalised
+from ingest.intake import Intake
 from ingest.jobs import shown_job
 from ingest.sheet import Sheet
 from ingest.tally import Tally
@@ -91,7 +92,12 @@ class Planner:
             sender_id = default.id if default else None
         return Plan(caller, form, parts.library.compiled(template), sender_id, now)
 
-    def sheets(self, plan: Plan) -> Callable[[Sequence[str]], Sheet | Answer]:
+    def intake(self, plan: Plan, rows_max: int) -> Intake:
+        """Give what takes the rows."""
+        left = self._parts.limits.left(plan.caller.service, plan.channel, plan.now)
+        return Intake(Tally(rows_max, room=min(left)), self._sheets(plan))
+
+    def _sheets(self, plan: Plan) -> Callable[[Sequence[str]], Sheet | Answer]:
         """Give what makes a sheet of a header."""
         service, key_type, hash_key = (
             plan.caller.service,

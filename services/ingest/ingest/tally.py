@@ -28,6 +28,7 @@ class Tally:
     """The rows that were read so far."""
 
     rows_max: int
+    room: int  # for rows, in the service's day and year as they began
     rows: int = 0  # those that count: blank ones at the end do not
     blank: int = 0  # rows, of which nobody knows yet whether they are the file's last
     simulated: int = 0
@@ -37,8 +38,9 @@ class Tally:
 
     @property
     def faultless(self) -> bool:
-        """Tell whether all may be accepted so far."""
-        return not (self.faults or self.unlisted or self.too_long or self.over)
+        """Tell whether all that came so far may be accepted."""
+        fits = self.rows <= min(self.rows_max, self.room)
+        return fits and not (self.faults or self.unlisted or self.too_long)
 
     @property
     def over(self) -> bool:
