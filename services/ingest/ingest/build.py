@@ -10,9 +10,10 @@ from ingest.api import Api, Ready, Rows
 from ingest.auth import Gate
 from ingest.bulk import Bounds, Bulk
 from ingest.content import Library
-from ingest.handle import Accept, Memory, Parts
+from ingest.handle import Accept, Parts
 from ingest.http import App
 from ingest.limits import Limits
+from ingest.memory import Memory
 from ingest.producer import Log
 from ingest.receipts import Desk
 from ingest.rules import Lists

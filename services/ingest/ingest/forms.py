@@ -1,8 +1,10 @@
 """The forms of requests that make a job, as JSON and as fields of a form."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from ingest.schema import PRINTED_MAX, Field, Object, Unfit, printed
 from ingest.sheet import texts
 
 NAME_MAX = 1_000  # characters
+ROWS_MIN = 2  # the header among them
 TEXT_BLOCK = 64 * 1024  # characters of CSV that are read at once
 ONE_OF_TWO = bad("You should specify either rows or csv")
 
@@ -114,34 +117,42 @@ def sender(value: Any, now: datetime) -> UUID | None:
     return None if value is None else schema.uuid(value, now)
 
 
-def rows_reader(rows_max: int) -> Callable[[Any, datetime], Raws]:
-    """Give what reads rows, the header among them."""
+def rows(value: Any, _: datetime, most: float = inf) -> Raws:
+    if type(value) is not list:
+        raise Unfit(f"{printed(value)} is not of type array")
+    if not ROWS_MIN <= len(value) <= most:
+        raise Unfit(f"{shown(value)} is too {'short' if len(value) < ROWS_MIN else 'long'}")
+    return value
 
-    def rows(value: Any, _: datetime) -> Raws:
-        if type(value) is not list:
-            raise Unfit(f"{printed(value)} is not of type array")
-        if 2 <= len(value) <= rows_max + 1:
-            return value
-        # No more of them than can be printed.
-        shown = [_value(raw) for raw in value[:PRINTED_MAX]]
-        if schema.deep(shown):
-            raise Refused(NOT_JSON)
-        raise Unfit(f"{printed(shown)} is too {'short' if len(value) < 2 else 'long'}")
 
-    return rows
+def csv(value: Any, now: datetime) -> str:
+    return schema.text(value, now)
+
+
+def shown(raws: Raws) -> str:
+    # No more of them than can be printed.
+    values = [_value(raw) for raw in raws[:PRINTED_MAX]]
+    if schema.deep(values):
+        raise Refused(NOT_JSON)
+    return printed(values)
+
+
+BULK_FIELDS = (
+    Field("template_id", schema.uuid, required=True),
+    Field("name", name, required=True),
+    Field("rows", rows),
+    Field("csv", csv),
+    Field("reference", schema.text),
+    Field("scheduled_for", schema.schedule),
+    Field("reply_to_id", sender),
+)
+"""The fields of POST /v2/notifications/bulk."""
 
 
 def bulk_fields(rows_max: int) -> tuple[Field, ...]:
-    """Give the fields of POST /v2/notifications/bulk."""
-    return (
-        Field("template_id", schema.uuid, required=True),
-        Field("name", name, required=True),
-        Field("rows", rows_reader(rows_max)),
-        Field("csv", schema.text),
-        Field("reference", schema.text),
-        Field("scheduled_for", schema.schedule),
-        Field("reply_to_id", sender),
-    )
+    """Give them with a bound to the rows, besides the header."""
+    bounded = replace(BULK_FIELDS[2], read=partial(rows, most=rows_max + 1))
+    return (*BULK_FIELDS[:2], bounded, *BULK_FIELDS[3:])
 
 
 JOB_FIELDS = (

@@ -18,9 +18,10 @@ from ingest.auth import Caller
 from ingest.content import Compiled
 from ingest.forms import Form
 from ingest.guests import Guests
-from ingest.handle import REPLAYED, REUSED, FirstJob, Parts, normalised
+from ingest.handle import REPLAYED, REUSED, Parts, normalised
 from ingest.intake import Intake
 from ingest.jobs import shown_job
+from ingest.memory import FirstJob
 from ingest.sheet import Sheet
 from ingest.tally import Tally
 from ingest.writing import Written

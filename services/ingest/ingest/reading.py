@@ -22,7 +22,7 @@ from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.topics import INBOX, Channel
-from ingest.handle import First, FirstJob
+from ingest.memory import First, FirstJob
 from ingest.shown import Row
 
 log = logging.getLogger(__name__)
