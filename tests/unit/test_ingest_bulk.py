@@ -382,6 +382,16 @@ def test_the_same_key_and_body_give_the_first_answer_again(way: str) -> None:
 
 
 @BOTH_WAYS
+def test_the_first_answer_is_given_again_though_it_would_be_refused_by_now(way: str) -> None:
+    world = World()
+    first = ask(world, way, good(EMAIL), **{"idempotency-key": "k"})
+    world.change(template(EMAIL, archived=True))
+    world.change(service(active=False, daily_email=0))
+    again = ask(world, way, good(EMAIL), **{"idempotency-key": "k"})
+    assert (again.status_code, again.json()) == (201, first.json())
+
+
+@BOTH_WAYS
 def test_a_key_gives_the_same_id_though_nobody_remembers_the_first(way: str) -> None:
     world = World()
     world.rows.works = False

@@ -130,6 +130,13 @@ def test_what_is_wrong_with_a_row_is_told_by_column(
     assert refusal(channel, body, [who, "n", "reference"], row, good) == wanted
 
 
+def test_a_header_that_is_said_back_is_cut() -> None:
+    long = "n" + "_" * 500
+    assert refusal(EMAIL, "((n))", ["email address", long], ["a@b.ca", ""]) == (
+        f"Some rows have errors. Row 0 - `n{'_' * 99}`: Missing."
+    )
+
+
 def test_errors_are_told_in_the_order_of_the_columns() -> None:
     assert refusal(EMAIL, "((n)) ((m))", ["m", "email address", "n"], ["", "x", ""]) == (
         "Some rows have errors. Row 0 - `m`: Missing,`email address`: invalid recipient,"

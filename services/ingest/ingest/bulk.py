@@ -5,9 +5,10 @@ when all of them are checked and acknowledged; 201 is said then. What comes afte
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from courant import clock
 from courant.contracts import ENCODE, JobRow
@@ -22,6 +23,7 @@ from ingest.intake import Intake
 from ingest.lines import Lines, Unreadable
 from ingest.places import Pace, Places
 from ingest.plan import Key, Plan, Planner
+from ingest.tally import Tally
 from ingest.upload import Upload
 from ingest.writing import Writing
 
@@ -51,17 +53,16 @@ class Bulk:
     async def bulk(self, call: Call, caller: Caller) -> Answer:
         """Accept the rows in a JSON body, or say why not."""
         with self._places.one() as pace:
-            body, text = await call.body(), key_text(call)
+            key, body = self._key(call, caller), await call.body()
             given, now = forms.decoded(call.header(b"content-type"), body), clock.now()
             if isinstance(given, Answer):
                 return given
-            key = None
-            if text is not None:
+            body_hash = None
+            if key:
                 hash_key = self._parts.hash_key
                 body_hash = await asyncio.to_thread(keyed_hash, hash_key, b"body", body)
-                key = self._planner.key(text, caller, body_hash)
-                if first := await self._planner.first(caller, key):
-                    return first
+                if first := await self._planner.first(caller, key.hash):
+                    return self._planner.again(caller, first, body_hash)
             form = rules.active(caller.service) or forms.read(self._fields, given, now)
             if isinstance(form, Answer):
                 return form
@@ -70,9 +71,11 @@ class Bulk:
             plan = self._planner.plan(caller, form, now)
             if isinstance(plan, Answer):
                 return plan
-            return await self._bulk(plan, key, pace)
+            return await self._bulk(plan, key, body_hash, pace)
 
-    async def _bulk(self, plan: Plan, key: Key | None, pace: Pace) -> Answer:
+    async def _bulk(
+        self, plan: Plan, key: Key | None, body_hash: bytes | None, pace: Pace
+    ) -> Answer:
         intake = self._planner.intake(plan, self._bounds.bulk_rows)
         rows: list[JobRow] = []
         try:
@@ -92,24 +95,32 @@ class Bulk:
                     await writing.write()
                 if pace.due:
                     await pace.rest()
-            return await self._sealed(plan, intake, writing, key)
+            return await self._sealed(plan, intake.tally, writing, key, body_hash)
 
     async def job(self, call: Call, caller: Caller) -> Answer:
         """Accept the rows in a file, or say why not."""
         with self._places.one() as pace:
-            text = key_text(call)
+            key = self._key(call, caller)
             upload = Upload(call.header(b"content-type"), call)
             try:
-                return await self._job(upload, caller, text, pace)
+                return await self._job(upload, caller, key, pace)
             finally:
                 # Who is still sending cannot hear an answer.
                 await upload.discard(DISCARD_SECONDS)
 
-    async def _job(self, upload: Upload, caller: Caller, text: str | None, pace: Pace) -> Answer:
+    async def _job(self, upload: Upload, caller: Caller, key: Key | None, pace: Pace) -> Answer:
         await upload.begin()
         now, given = clock.now(), upload.fields
         if upload.filename:
             given = {"name": upload.filename, **given}
+        digest = keyed_digest(self._parts.hash_key) if key else None
+        if key and digest:
+            digest.update(ENCODE(sorted(given.items())))
+            if first := await self._planner.first(caller, key.hash):
+                # By the time it was first asked: what was fit then may be unfit by now.
+                while block := await upload.block():
+                    digest.update(block)
+                return self._planner.again(caller, first, digest.digest())
         if "template_id" not in given:
             return BEFORE_FILE
         form = rules.active(caller.service) or forms.read(forms.JOB_FIELDS, given, now)
@@ -117,36 +128,43 @@ class Bulk:
         if isinstance(plan, Answer):
             return plan
         intake = self._planner.intake(plan, self._bounds.job_rows)
-        digest = keyed_digest(self._parts.hash_key)
-        digest.update(ENCODE(sorted(given.items())))
         async with self._writing() as writing:
             try:
-                async for rows in blocks(upload, digest.update if text is not None else None):
+                async for rows in blocks(upload, digest):
                     await take(rows, intake, writing, pace)
                     if intake.tally.decided:
                         break
+                else:
+                    intake.end()
             except Unreadable as found:
                 return intake.unreadable(found)
-            if not intake.tally.decided:
-                intake.end()
-            key = None
-            if text is not None and not intake.tally.decided:
-                key = self._planner.key(text, caller, digest.digest())
-                if first := await self._planner.first(caller, key):
-                    return first
             if refusal := self._planner.refusal(plan, intake.tally):
                 return refusal
-            return await self._sealed(plan, intake, writing, key)
+            body_hash = digest.digest() if digest else None
+            return await self._sealed(plan, intake.tally, writing, key, body_hash)
 
     async def _sealed(
-        self, plan: Plan, intake: Intake, writing: Writing, key: Key | None
+        self,
+        plan: Plan,
+        tally: Tally,
+        writing: Writing,
+        key: Key | None,
+        body_hash: bytes | None,
     ) -> Answer:
         written = await writing.finish()
-        if refusal := self._planner.count(plan, intake.tally):
+        if refusal := self._planner.count(plan, tally):
             return refusal
-        seal = self._planner.seal(plan, written, intake.tally.rows, key)
+        seal = self._planner.seal(plan, written, tally.rows, key, body_hash)
         await writing.seal(seal)
         return self._planner.accepted(plan, seal)
+
+    def _key(self, call: Call, caller: Caller) -> Key | None:
+        text = call.headers.get(b"idempotency-key")
+        if text is None:
+            return None
+        if not 1 <= len(text) <= IDEMPOTENCY_KEY_MAX:
+            raise Refused(UNFIT_KEY)
+        return self._planner.key(text.decode("latin-1"), caller)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[Writing]:
@@ -159,14 +177,12 @@ class Bulk:
             await writing.leave()
 
 
-async def blocks(
-    upload: Upload, hashed: Callable[[bytes], None] | None
-) -> AsyncIterator[Iterator[list[str]]]:
+async def blocks(upload: Upload, digest: blake2b | None) -> AsyncIterator[Iterator[list[str]]]:
     """Give the file's rows as they come, block by block; raises Refused, and Unreadable inside."""
     lines = Lines()
     while block := await upload.block():
-        if hashed:
-            hashed(block)
+        if digest:
+            digest.update(block)
         lines.feed(block)
         yield lines.rows()
     lines.end()
@@ -182,11 +198,3 @@ async def take(rows: Iterator[list[str]], intake: Intake, writing: Writing, pace
             await writing.write()
         if pace.due:
             await pace.rest()
-
-
-def key_text(call: Call) -> str | None:
-    """Give a request's Idempotency-Key; raises Refused for one that is none."""
-    text = call.headers.get(b"idempotency-key")
-    if text is not None and not 1 <= len(text) <= IDEMPOTENCY_KEY_MAX:
-        raise Refused(UNFIT_KEY)
-    return None if text is None else text.decode("latin-1")

@@ -33,7 +33,6 @@ class Key:
 
     text: bytes
     hash: bytes
-    body_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +62,11 @@ class Planner:
         self._parts = parts
         self._guests = Guests(parts.ring)
 
-    def key(self, text: str, caller: Caller, body_hash: bytes) -> Key:
-        """Give a caller's key, with the hash of the body that it came with."""
+    def key(self, text: str, caller: Caller) -> Key:
+        """Give a caller's key."""
         id = caller.service.id.bytes
         hashed = keyed_hash(self._parts.hash_key, b"idempotency-job", id, text.encode())
-        return Key(text.encode(), hashed, body_hash)
+        return Key(text.encode(), hashed)
 
     def plan(self, caller: Caller, form: Form, now: datetime) -> Plan | Answer:
         """Plan a job, or say why there can be none; this counts as a request."""
@@ -143,12 +142,13 @@ class Planner:
         limits.accept(service, plan.channel, plan.now, tally.rows)
         return None
 
-    async def first(self, caller: Caller, key: Key) -> Answer | None:
-        """Give the first answer again where the key was used with this body, or refuse it."""
-        first = await self._parts.memory.first_job(caller.service.id, key.hash)
-        if first is None:
-            return None
-        if first.body_hash != key.body_hash:
+    async def first(self, caller: Caller, key_hash: bytes) -> FirstJob | None:
+        """Give what came first under a key, if anybody knows."""
+        return await self._parts.memory.first_job(caller.service.id, key_hash)
+
+    def again(self, caller: Caller, first: FirstJob, body_hash: bytes) -> Answer:
+        """Give the first answer once more to the same body, or refuse another one."""
+        if first.body_hash != body_hash:
             return REUSED
         try:
             name = self._parts.ring.open(first.name, owner=first.id.bytes).decode()
@@ -156,8 +156,10 @@ class Planner:
             return REUSED
         return replace(self._told(caller.service, first, first.id, name), headers=REPLAYED)
 
-    def seal(self, plan: Plan, written: Written, rows: int, key: Key | None) -> Seal:
-        """Write what makes a job of an upload's chunks."""
+    def seal(
+        self, plan: Plan, written: Written, rows: int, key: Key | None, body_hash: bytes | None
+    ) -> Seal:
+        """Write what makes a job of an upload's chunks; the body's hash stands with a key."""
         service_id = plan.caller.service.id
         if key:
             id = ids.derived_in(plan.now, b"job", service_id.bytes, key.text)
@@ -181,7 +183,7 @@ class Planner:
             accepted_at=plan.now,
             scheduled_for=plan.form.scheduled_for,
             idempotency_key=key.hash if key else None,
-            body_hash=key.body_hash if key else None,
+            body_hash=body_hash,
         )
 
     def accepted(self, plan: Plan, seal: Seal) -> Answer:

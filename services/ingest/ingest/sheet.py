@@ -19,6 +19,7 @@ from ingest.rules import BLANK, NOT_ABROAD, oversize
 from ingest.schema import NO_NUL
 
 COLUMNS_MAX = 1_000
+HEADER_TOLD = 100  # characters of a header that are said back
 RECIPIENT: Mapping[Channel, tuple[str, str]] = {
     Channel.EMAIL: ("email address", "adresse courriel"),
     Channel.SMS: ("phone number", "numéro de téléphone"),
@@ -71,7 +72,7 @@ def layout(header: Sequence[str], compiled: Compiled) -> Layout | Answer:
     if missing:
         return bad(f"Missing column headers: {', '.join(sorted(missing))}")
     if len(ours) > 1:
-        told = ", ".join(sorted({headers[place] for place in ours}))
+        told = ", ".join(sorted({headers[place][:HEADER_TOLD] for place in ours}))
         return bad(f"Duplicate column headers: {told}")
     name_of = {key_of(name): name for name in names}
     spelt: dict[str, list[int]] = {}
@@ -80,9 +81,12 @@ def layout(header: Sequence[str], compiled: Compiled) -> Layout | Answer:
             spelt.setdefault(each, []).append(place)
     return Layout(
         ours[0],
-        headers[ours[0]],
+        headers[ours[0]][:HEADER_TOLD],
         max((place for place, key in enumerate(keys) if key == REFERENCE), default=None),
-        tuple(Column(name_of[key_of(each)], each, tuple(n)) for each, n in spelt.items()),
+        tuple(
+            Column(name_of[key_of(each)], each[:HEADER_TOLD], tuple(places))
+            for each, places in spelt.items()
+        ),
     )
 
 
