@@ -13,7 +13,20 @@ from courant import ids
 from courant.contracts import KeyType
 from courant.directory import Sender
 from courant.topics import Channel
-from ingest_jobs import BULK, JOBS, bulk, fields, file, form, good, job, send, table, told, upload
+from ingest_uploads import (
+    BULK,
+    JOBS,
+    bulk,
+    fields,
+    file,
+    form,
+    good,
+    job,
+    send,
+    table,
+    told,
+    upload,
+)
 from ingest_world import (
     NUMBERS,
     RING,

@@ -7,7 +7,7 @@ import pytest
 from courant.contracts import JobRow
 from courant.crypto import keyed_hash
 from courant.topics import Channel
-from ingest_jobs import BULK, Cells, bulk, job, table, told
+from ingest_uploads import BULK, Cells, bulk, job, table, told
 from ingest_world import HASH_KEY, World, template
 
 EMAIL, SMS = Channel.EMAIL, Channel.SMS

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from courant.topics import Channel
 from ingest import http
 from ingest import upload as uploading
-from ingest_jobs import (
+from ingest_uploads import (
     BOUNDARY,
     BULK,
     FORM,

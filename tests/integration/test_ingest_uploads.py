@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from courant.contracts import Chunk, JobRecord, JobRow, Seal, decode_job
 from courant.topics import JOBS
-from ingest_jobs import BULK, FORM, bulk, fields, file, rows_of, table
-from ingest_jobs import JOBS as ADDRESS
+from ingest_uploads import BULK, FORM, bulk, fields, file, rows_of, table
+from ingest_uploads import JOBS as ADDRESS
 from ingest_world import EMAIL_TEMPLATE, api_key, email, service
 from integration.ingest_stack import Stack, stack, wait
 
