@@ -12,8 +12,8 @@ from courant import ids, migrate
 from courant_local.postgres import Server
 
 INGEST, SAVER = "courant_ingest", "courant_saver"
-DELIVERER, RECOVERY = "courant_deliverer", "courant_recovery"
-ROLES = (INGEST, SAVER, DELIVERER, RECOVERY)
+DELIVERER, JOB_RUNNER, RECOVERY = "courant_deliverer", "courant_job_runner", "courant_recovery"
+ROLES = (INGEST, SAVER, DELIVERER, JOB_RUNNER, RECOVERY)
 TODAY = ids.day_at(datetime.now(UTC))
 
 

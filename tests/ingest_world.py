@@ -24,6 +24,7 @@ from ingest.memory import First, FirstJob
 from ingest.reading import Chosen, Missing
 from ingest.settings import IngestSettings
 from ingest.shown import Row
+from ingest_jobs import FakeJobs
 
 SEAL_KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()
 HASH_KEY = "a hash key for tests"
@@ -263,10 +264,17 @@ class World:
             self.directory.put(entry)
         self.log = FakeLog()
         self.rows = FakeRows(self.log)
+        self.jobs = FakeJobs()
         self.fetched: dict[str, bytes] = {}
         self.fetches: list[str] = []
         self.app: App = build.app(
-            settings(**given), self.directory, self.log, self.rows, self._ready, self._fetch
+            settings(**given),
+            self.directory,
+            self.log,
+            self.rows,
+            self.jobs,
+            self._ready,
+            self._fetch,
         )
 
     async def _ready(self) -> str | None:

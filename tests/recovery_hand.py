@@ -17,7 +17,7 @@ from courant.topics import Partition, family
 from recovery.store import PostgresStore
 
 TABLES = ["notifications", "events", "calls", "positions", "marks", "holds"]
-TABLES += ["idempotency", "aliases", "directory", "servers"]
+TABLES += ["idempotency", "aliases", "directory", "servers", "jobs", "chunks", "wishes"]
 TODAY = ids.day_at(clock.now())
 DAY = TODAY - 4
 """The day of the rows' ids: so long ago that anything may have become of them."""
@@ -108,7 +108,7 @@ class Hand:
                     told = contracts.decode_delivery(record.value)
                     assert isinstance(told, contracts.Decided)
                     move = f"{told.move}/{told.attempt}"
-                found.append((partition.topic, number_of(UUID(bytes=record.key)), move))
+                found.append((partition.topic, number_of(UUID(bytes=record.key[:16])), move))
         return sorted(found)
 
 

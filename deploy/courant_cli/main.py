@@ -7,7 +7,8 @@ from rich.console import Console
 
 from courant.errors import Unavailable
 from courant.grants import RoleMissing
-from courant_cli import dead, entries, load, schema, send, stack, trace
+from courant_cli import dead, entries, job, load, schema, send, stack, trace
+from courant_cli.jobs_api import Declined
 from courant_local.child import NotReady
 from courant_local.control import Failed
 from courant_local.home import Occupied
@@ -17,6 +18,7 @@ from courant_local.ports import PortTaken, PortUnusable
 from courant_local.postgres import Unreachable
 
 SAID = (
+    Declined,
     Failed,
     JarsMissing,
     NotReady,
@@ -43,6 +45,7 @@ app.command()(stack.env)
 app.command()(trace.trace)
 app.command()(load.load)
 app.add_typer(send.send, name="send")
+app.add_typer(job.job, name="job")
 app.add_typer(dead.app, name="dead")
 app.add_typer(entries.service, name="service")
 app.add_typer(entries.key, name="key")

@@ -243,7 +243,7 @@ class Seal(Contract, frozen=True, kw_only=True, tag="seal", tag_field="kind"):
 
     job_id: UUID
     upload_id: UUID
-    chunks: Annotated[int, Meta(ge=0, lt=2**31)]  # none where the file has a header alone
+    chunks: Annotated[int, Meta(ge=0, lt=2**31)]
     rows: Annotated[int, Meta(ge=0, lt=2**31)]
     digest: bytes  # courant.chunks.digest over them, in their order
     service_id: UUID
@@ -282,7 +282,10 @@ decode_job: Callable[[bytes], JobRecord] = partial(read, msgspec.json.Decoder(Jo
 
 
 class ChunkOrder(Contract, frozen=True, kw_only=True):
-    """`chunks`, key `job_id`: turn it into notifications; job-runner, recovery → job-runner."""
+    """`chunks`, key job id and number: turn this into notifications; job-runner → job-runner.
+
+    Recovery orders too. A pointer: what the chunk holds is read from Postgres.
+    """
 
     job_id: UUID
     number: Annotated[int, Meta(ge=0, lt=2**31)]

@@ -149,7 +149,8 @@ chunks = Table(  # the rows of uploads; those of one without a job expire
     Column("sealed", LargeBinary, nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
     Column("issued_at", TIME),   # its last order
-    Column("settled_at", TIME),  # all of its rows are there, and most have left their lane
+    Column("saved_at", TIME),    # all of its rows are there
+    Column("settled_at", TIME),  # and most have left their lane
     Index("chunks_to_issue", "upload_id", "number", postgresql_where=text("issued_at IS NULL")),
     Index("chunks_out", "issued_at", postgresql_where=text("settled_at IS NULL")),
 )

@@ -23,7 +23,9 @@ def locked(site: Site) -> Any:
 
 def waiting(site: Site) -> set[str]:
     """Name who waits for it."""
-    sql = "SELECT application_name FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    # What others wait for, the activity itself shows to superusers alone.
+    sql = """SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE NOT granted"""
     return {name for (name,) in site.stack.sql(sql)}
 
 

@@ -10,17 +10,20 @@ import pytest
 from courant import grants, migrate
 from courant.grants import RoleMissing
 from courant_local.postgres import Server
-from granted import DELIVERER, INGEST, RECOVERY, ROLES, SAVER, TODAY, ask, server
+from granted import DELIVERER, INGEST, JOB_RUNNER, RECOVERY, ROLES, SAVER, TODAY, ask, server
 
 __all__ = ["server"]
 
 RIGHTS = {
     (INGEST, "aliases"): "SELECT",
     (INGEST, "alembic_version"): "SELECT",
+    (INGEST, "chunks"): "SELECT",
     (INGEST, "idempotency"): "SELECT",
+    (INGEST, "jobs"): "SELECT",
     (INGEST, "marks"): "SELECT",
     (INGEST, "notifications"): "SELECT",
     (INGEST, "positions"): "SELECT",
+    (INGEST, "wishes"): "SELECT",
     (SAVER, "aliases"): "INSERT SELECT",
     (SAVER, "calls"): "DELETE INSERT SELECT",
     (SAVER, "events"): "INSERT",
@@ -35,15 +38,29 @@ RIGHTS = {
     (DELIVERER, "marks"): "DELETE",
     (DELIVERER, "notifications"): "SELECT",
     (DELIVERER, "servers"): "INSERT SELECT",
+    (DELIVERER, "wishes"): "SELECT",
+    (JOB_RUNNER, "aliases"): "INSERT SELECT",
+    (JOB_RUNNER, "chunks"): "INSERT SELECT",
+    (JOB_RUNNER, "holds"): "INSERT SELECT",
+    (JOB_RUNNER, "idempotency"): "INSERT SELECT",
+    (JOB_RUNNER, "jobs"): "INSERT SELECT",
+    (JOB_RUNNER, "marks"): "DELETE",
+    (JOB_RUNNER, "notifications"): "SELECT",
+    (JOB_RUNNER, "positions"): "INSERT SELECT",
+    (JOB_RUNNER, "servers"): "INSERT",
+    (JOB_RUNNER, "wishes"): "INSERT SELECT",
     (RECOVERY, "aliases"): "DELETE SELECT",
     (RECOVERY, "calls"): "DELETE SELECT",
+    (RECOVERY, "chunks"): "DELETE SELECT",
     (RECOVERY, "directory"): "INSERT SELECT",
     (RECOVERY, "holds"): "INSERT SELECT",
     (RECOVERY, "idempotency"): "DELETE SELECT",
+    (RECOVERY, "jobs"): "DELETE SELECT",
     (RECOVERY, "marks"): "DELETE INSERT SELECT",
     (RECOVERY, "notifications"): "SELECT",
     (RECOVERY, "positions"): "SELECT",
     (RECOVERY, "servers"): "INSERT",
+    (RECOVERY, "wishes"): "DELETE SELECT",
 }
 """On whole tables, in the alphabet's order."""
 HOLD = "raised_at reason stands"
@@ -54,12 +71,20 @@ UPDATED = {
     (SAVER, "positions"): "next",
     (DELIVERER, "holds"): HOLD,
     (DELIVERER, "notifications"): "attempt lease_until state state_at",
+    (JOB_RUNNER, "chunks"): "issued_at saved_at settled_at",
+    (JOB_RUNNER, "holds"): HOLD,
+    (JOB_RUNNER, "jobs"): "finished_at started_at",
+    (JOB_RUNNER, "positions"): "next",
+    (JOB_RUNNER, "wishes"): "at wish wished_at",
     (RECOVERY, "aliases"): "at",
     (RECOVERY, "calls"): "at",
+    (RECOVERY, "chunks"): "at issued_at saved_at",
     (RECOVERY, "directory"): "number value",
     (RECOVERY, "holds"): HOLD,
     (RECOVERY, "idempotency"): "at",
+    (RECOVERY, "jobs"): "at",
     (RECOVERY, "notifications"): "issued_at",
+    (RECOVERY, "wishes"): "at",
 }
 """The columns that a role may set."""
 REST = {
@@ -67,6 +92,7 @@ REST = {
     (SAVER, "database"): "CONNECT TEMPORARY",
     (SAVER, "courant_make_day"): "EXECUTE",
     (DELIVERER, "database"): "CONNECT",
+    (JOB_RUNNER, "database"): "CONNECT",
     (RECOVERY, "database"): "CONNECT",
     (RECOVERY, "courant_drop_day"): "EXECUTE",
     (RECOVERY, "courant_make_day"): "EXECUTE",

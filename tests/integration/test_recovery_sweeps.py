@@ -19,9 +19,10 @@ from courant.lifecycle import Move, Report
 from courant.testing import builders
 from courant.testing.builders import DELIVERY, NOW, PERSISTED, RECEIPTS
 from courant.testing.kafka import FakeProducer
-from courant.topics import Channel, Positions
+from courant.topics import Channel, Lane, Positions
 from recovery import rules, store, sweeps
 from recovery.published import Published
+from recovery.rows import Row
 from recovery.sweeps import SWEEPS, Tools
 from recovery_hand import Hand, id_of
 from saver.store import PostgresStore as SaverStore
@@ -93,13 +94,17 @@ def test_what_waited_for_its_time_is_ordered_once_it_has_come(hand: Hand) -> Non
     assert sweep(hand, "due") == [order(1)]
 
 
+def as_row(number: int) -> Row:
+    return Row(id_of(number), 2, Channel.EMAIL, Lane.NORMAL, UUID(int=9), 3)
+
+
 def test_what_is_freed_while_its_decision_is_noted_is_due_at_once(hand: Hand) -> None:
     hand.row(1, "claimed", attempt="2", issued_at="ago(90)")
     freed = Report(id=id_of(1), attempt=2, move=Move.FREED)
     saver = SaverStore(acting(hand.engine, "courant_saver"), timedelta(seconds=30))
     with saver.fold({builders.partition(DELIVERY): range(1)}) as fold:
         with hand.store.sweeping() as rows:
-            rows.issued([id_of(1)])  # after the saver's transaction began
+            rows.issued([as_row(1)])  # after the saver's transaction began
         fold.settle([[freed]], [], [])
     assert sweep(hand, "due") == [order(1)]
 
@@ -347,7 +352,7 @@ MISTAKES: dict[str, Mistake] = {
     "scheduled expired": (store, "EXPIRED", "n.scheduled_for, ", "", EXPIRED),
     "template's time of no account": (store, "EXPIRED", "make_interval(hours => s.hours), ", "", EXPIRED),
     "not noted": (store, "ISSUED", "WHERE id =", "WHERE false AND id =", FREED),
-    "noted before it is written": (sweeps, "bite", "tools.producer.flush()", "rows.issued([row.id for row in found]); rows.run('COMMIT'); tools.producer.flush()", test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again),
+    "noted before it is written": (sweeps, "bite", "tools.producer.flush()", "each.note(rows, found); rows.run('COMMIT'); tools.producer.flush()", test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again),
     "one bite": (sweeps, "sweep", "range(BITES_MAX)", "range(1)", test_a_sweep_runs_on_while_it_finds_its_limit),
     "swept under a hold": (store, "STOPPED", "WHERE stands AND", "WHERE false AND", held),
     "every stop stops": (store, "STOPPED", "scope IN ('rebuild', 'all')", "true", test_a_stop_of_one_lane_stops_no_sweep),

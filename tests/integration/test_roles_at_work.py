@@ -18,7 +18,7 @@ from courant.testing.builders import notification
 from courant_local.home import PROJECT
 from courant_local.ports import HOST
 from courant_local.postgres import PROGRAMS, Server
-from granted import DELIVERER, INGEST, RECOVERY, ROLES, SAVER, TODAY, ask, server
+from granted import DELIVERER, INGEST, JOB_RUNNER, RECOVERY, ROLES, SAVER, TODAY, ask, server
 from saver.store import PostgresStore
 from stack import Stack, wait
 
@@ -34,11 +34,12 @@ def test_each_service_of_the_stack_is_its_role_and_is_refused_nothing(stack: Sta
         ("courant-ingest", INGEST),
         ("courant-saver", SAVER),
         ("courant-deliverer", DELIVERER),
+        ("courant-job-runner", JOB_RUNNER),
         ("courant-recovery", RECOVERY),
     }
     stack.courant("send", "email", "amal@example.com")
     stack.client().get_all_notifications()
-    wait(lambda: set(stack.sql(CONNECTED)) == expected, "all four are connected")
+    wait(lambda: set(stack.sql(CONNECTED)) == expected, "all five are connected")
     assert "permission denied" not in stack.plan.log("postgres").read_text()
 
 
@@ -89,6 +90,11 @@ def test_no_role_may(server: Server, role: str, statement: str) -> None:
         (DELIVERER, "UPDATE notifications SET reason = ''"),
         (DELIVERER, "DELETE FROM calls"),
         (DELIVERER, "SELECT value FROM directory"),
+        (JOB_RUNNER, "INSERT INTO notifications (id) VALUES (gen_random_uuid())"),
+        (JOB_RUNNER, "UPDATE jobs SET rows = 0"),
+        (JOB_RUNNER, "UPDATE chunks SET sealed = ''"),
+        (JOB_RUNNER, "DELETE FROM wishes"),
+        (RECOVERY, "UPDATE jobs SET finished_at = now()"),
         (RECOVERY, "UPDATE notifications SET state = 'created'"),
         (RECOVERY, "INSERT INTO events (id, move, attempt) VALUES (gen_random_uuid(), '', 0)"),
         (RECOVERY, "CREATE TEMPORARY TABLE mine (n int)"),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from courant import database
+from courant import database, folding
 from courant.contracts import Contract, Outcome
 from courant.errors import Behind, Unavailable
 from courant.lifecycle import Move, State
@@ -114,13 +114,18 @@ def test_whatever_happens_both_show_the_same(engine: Engine, acts: list[Act]) ->
 MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "null written as empty": (database, "NULL", r"\N", ""),
     "no escapes": (database, "escaped", ".translate(ESCAPES)", ""),
-    "place not kept": (store, "MOVE_ON", "greatest(p.next, excluded.next)", "p.next"),
-    "place moved backwards": (store, "MOVE_ON", "greatest(p.next, excluded.next)", "excluded.next"),
-    "new place told instead of old": (store, "MOVE_ON", "old.next", "new.next"),
-    "place not required": (store, "require", "raise Behind(behind)", "return"),
+    "place not kept": (folding, "MOVE_ON", "greatest(p.next, excluded.next)", "p.next"),
+    "place moved backwards": (
+        folding,
+        "MOVE_ON",
+        "greatest(p.next, excluded.next)",
+        "excluded.next",
+    ),
+    "new place told instead of old": (folding, "MOVE_ON", "old.next", "new.next"),
+    "place not required": (folding, "require", "raise Behind(behind)", "return"),
     "missing rows not waited for": (store, "PASSED", "bool_and", "bool_or(true) OR bool_and"),
     "marks of no account": (store, "PASSED", "coalesce(next, 0)", "0"),
-    "marks not emptied": (store, "HOLD", "DELETE FROM marks", "SELECT"),
+    "marks not emptied": (folding, "HOLD", "DELETE FROM marks", "SELECT"),
     "tried ones ordered again": (store, "WAITING", "AND n.attempt = 0", ""),
     "no guard in SQL": (
         store,

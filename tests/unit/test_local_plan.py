@@ -90,7 +90,7 @@ def test_a_home_of_an_earlier_version_is_given_the_secrets_that_it_lacks(tmp_pat
     assert home.own_secrets(tmp_path) == found
 
 
-def test_each_service_is_told_its_own_role_and_who_needs_no_database_none(tmp_path: Path) -> None:
+def test_each_service_is_told_its_own_role_and_the_sandbox_none(tmp_path: Path) -> None:
     made = plan.make(tmp_path)
     parts = [processes.service(made, each, 1) for each in (*processes.SERVICES, processes.SANDBOX)]
     urls = {part.kind: make_url(part.child.env.get("DATABASE_URL", "x:///")) for part in parts}
@@ -98,14 +98,14 @@ def test_each_service_is_told_its_own_role_and_who_needs_no_database_none(tmp_pa
         "ingest": "courant_ingest",
         "saver": "courant_saver",
         "deliverer": "courant_deliverer",
-        "job-runner": None,
+        "job-runner": "courant_job_runner",
         "recovery": "courant_recovery",
         "sandbox": None,
     }
     owner = make_url(processes.preparation(made).env["DATABASE_URL"])
     assert owner.username == "courant"
     passwords = [url.password for url in (*urls.values(), owner) if url.password]
-    assert len(passwords) == len(set(passwords)) == 5
+    assert len(passwords) == len(set(passwords)) == 6
 
 
 def test_a_plan_comes_back_from_what_is_told_which_holds_no_secret(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 from psycopg2 import extensions
 from sqlalchemy import Engine
 
-from courant.contracts import KeyType
+from courant.contracts import KeyType, Wish
 from courant.database import FINGERPRINT, recognise, told_apart
 from courant.errors import Unavailable
 from courant.lifecycle import Move
@@ -26,9 +26,9 @@ COLUMNS = (
 NAMES = ", ".join(f"n.{name}" for name in COLUMNS)
 # `gate` gives its row in any case, so that the same statement which claims says why it did not:
 # asked a moment later, a hold that was lifted in between would be no reason, and the orders lost.
-# Rows of a service that is stopped are passed over; a sweep orders them again. Locked by id, as the
-# saver does, so that the two do not wait for each other in a circle. BETWEEN keeps the planner to
-# the days that the ids are of.
+# Rows of a service or a job that is stopped are passed over; a sweep orders them again. Locked by
+# id, as the saver does, so that the two do not wait for each other in a circle. BETWEEN keeps the
+# planner to the days that the ids are of.
 CLAIM = f"""
     WITH gate AS MATERIALIZED (
         SELECT EXISTS (SELECT FROM servers WHERE id = ({FINGERPRINT})) AS known,
@@ -41,6 +41,8 @@ CLAIM = f"""
             AND {Move.CLAIMED.condition()}
             AND NOT EXISTS (
                 SELECT FROM holds WHERE stands AND scope = 'service:' || n.service_id)
+            AND NOT EXISTS (
+                SELECT FROM wishes w WHERE w.job_id = n.job_id AND w.wish <> '{Wish.RESUMED}')
         ORDER BY n.id FOR UPDATE OF n),
     claimed AS (
         UPDATE notifications n SET state = '{Move.CLAIMED.after}', state_at = now(),

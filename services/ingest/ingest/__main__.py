@@ -12,8 +12,9 @@ from courant import logs, settings
 from courant.directory import Directory
 from courant.following import follow
 from courant.serve import Stop, start
-from ingest import build
+from ingest import build, jobs_store
 from ingest.http import App, WithRequestId
+from ingest.jobs_store import JobStore
 from ingest.producer import KafkaLog
 from ingest.reading import Reader
 from ingest.settings import IngestSettings
@@ -33,7 +34,9 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
     start("directory", lambda: follow(directory, bootstrap, "courant.ingest", stop), stop)
     producer = KafkaLog(bootstrap, "courant.ingest")
     producer.start()
-    reader = Reader(given.database_url.get_secret_value(), given.ingest_readers)
+    url = given.database_url.get_secret_value()
+    reader = Reader(url, given.ingest_readers)
+    slow = Reader(url, jobs_store.READERS, jobs_store.STATEMENT_MS)
 
     async def ready() -> str | None:
         if not directory.is_read:
@@ -41,7 +44,8 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
         return None if await producer.acknowledges() else "Kafka does not acknowledge"
 
     await learn(directory, stop)
-    app = build.app(given, directory, producer, reader, ready)
+    jobs = JobStore(reader, slow)
+    app = build.app(given, directory, producer, reader, jobs, ready)
     server = Server(
         app,
         given.ingest_host,
@@ -67,6 +71,7 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
     await leave(app, serving)
     producer.close()
     reader.close()
+    slow.close()
     log.info("stopped")
 
 

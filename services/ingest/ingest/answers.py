@@ -1,5 +1,6 @@
 """What is said to a client: a status and a body, whose texts clients match on."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -12,12 +13,16 @@ CALM_SECONDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status, a body, and what headers it has besides the usual ones."""
+    """A status, a body, and what headers it has besides the usual ones.
+
+    A body in `parts` is sent as it comes; one that raises Unavailable on the way breaks off.
+    """
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     kind: bytes = JSON
+    parts: AsyncGenerator[bytes, None] | None = None
 
 
 def given(value: object, status: int = 200) -> Answer:

@@ -8,6 +8,7 @@ from uuid import UUID
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from courant import clock
+from courant.contracts import Wish
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest import listing, openapi, schema
@@ -16,6 +17,7 @@ from ingest.auth import Caller, Gate
 from ingest.bulk import Bulk
 from ingest.handle import Accept, Request
 from ingest.http import Call, Handler, Route
+from ingest.job_desk import JobDesk
 from ingest.reading import Chosen, Missing
 from ingest.receipts import Desk
 from ingest.shown import Row, Window
@@ -54,6 +56,7 @@ class Api:
         window: Window,
         desk: Desk,
         stationery: Stationery,
+        jobs: JobDesk,
         ready: Ready,
         bulk: Bulk,
     ) -> None:
@@ -64,16 +67,17 @@ class Api:
         self._window = window
         self._desk = desk
         self._stationery = stationery
+        self._jobs = jobs
         self._ready = ready
 
     def routes(self) -> list[Route]:
         """Give all addresses."""
         known, stationery, read = self._known, self._stationery, self._known(self._read)
+        jobs = self._jobs
         return [
             Route(f"{LIST}/email", {"POST": self._sending(Channel.EMAIL), "GET": read}),
             Route(f"{LIST}/sms", {"POST": self._sending(Channel.SMS), "GET": read}),
             Route(f"{LIST}/bulk", {"POST": known(self._bulk.bulk), "GET": read}),
-            Route("/v2/jobs", {"POST": known(self._bulk.job)}),
             Route(f"{LIST}/{{}}", {"POST": known(self._send_other), "GET": read}),
             Route(LIST, {"GET": known(self._list)}),
             Route("/v2/template/{}", {"GET": known(stationery.newest)}),
@@ -81,6 +85,12 @@ class Api:
             Route("/v2/template/{}/preview", {"POST": known(stationery.preview)}),
             Route("/v2/templates", {"GET": known(stationery.all)}),
             Route("/v2/received-text-messages", {"GET": known(stationery.received)}),
+            Route("/v2/jobs", {"POST": known(self._bulk.job), "GET": known(jobs.newest)}),
+            Route("/v2/jobs/{}", {"GET": known(jobs.one)}),
+            Route("/v2/jobs/{}/cancel", {"POST": known(jobs.steer(Wish.CANCELLED))}),
+            Route("/v2/jobs/{}/pause", {"POST": known(jobs.steer(Wish.PAUSED))}),
+            Route("/v2/jobs/{}/resume", {"POST": known(jobs.steer(Wish.RESUMED))}),
+            Route("/v2/jobs/{}/report", {"GET": known(jobs.report)}),
             Route("/receipts", {"POST": self._receipt}),
             Route("/receipts/heartbeat", {"POST": self._heartbeat}),
             Route("/", {"GET": self._status}, always=True),

@@ -12,6 +12,7 @@ from ingest.bulk import Bounds, Bulk
 from ingest.content import Library
 from ingest.handle import Accept, Parts
 from ingest.http import App
+from ingest.job_desk import JobDesk, Jobs
 from ingest.limits import Limits
 from ingest.memory import Memory
 from ingest.producer import Log
@@ -35,6 +36,7 @@ def app(
     directory: Directory,
     log: Log,
     reader: Reads,
+    jobs: Jobs,
     ready: Ready,
     fetch: Fetch = sns.fetched,
 ) -> App:
@@ -68,6 +70,7 @@ def app(
         window=Window(directory, library, ring),
         desk=Desk(log, verifier, ring, hash_key),
         stationery=Stationery(directory, library),
+        jobs=JobDesk(jobs, log, directory, ring),
         ready=ready,
         bulk=Bulk(
             parts,

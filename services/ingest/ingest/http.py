@@ -11,7 +11,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,10 @@ from ingest.answers import (
     no_such_method,
     refused,
 )
+from ingest.streaming import Receive, Send, send_parts
 
 log = logging.getLogger(__name__)
 
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 HOST = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}")
 FRAMES_TOLD = 3
@@ -180,17 +179,7 @@ class App:
         except Refused as early:
             answer = early.answer
         except Exception as error:  # noqa: BLE001  # the boundary with the outside
-            # The values in an exception's text may be personal: its kind and its place are told.
-            log.error(
-                "request failed",
-                extra={
-                    "error": type(error).__name__,
-                    "at": [
-                        f"{frame.filename}:{frame.lineno}"
-                        for frame in traceback.extract_tb(error.__traceback__)[-FRAMES_TOLD:]
-                    ],
-                },
-            )
+            tell(error)
             answer = refused(500, type(error).__name__, "Internal server error")
         finally:
             self._in_flight -= 1
@@ -201,7 +190,8 @@ class App:
                 "status": answer.status,
                 "headers": [
                     (b"content-type", answer.kind),
-                    (b"content-length", b"%d" % len(answer.body)),
+                    # The server sends a body without a length in chunks.
+                    *([] if answer.parts else [(b"content-length", b"%d" % len(answer.body))]),
                     *CROSS_ORIGIN,
                     (b"x-b3-traceid", headers.get(b"x-b3-traceid", b"None")[:TRACE_MAX]),
                     (b"x-b3-spanid", headers.get(b"x-b3-spanid", b"None")[:TRACE_MAX]),
@@ -213,8 +203,22 @@ class App:
                 ],
             }
         )
-        body = b"" if call.method == "HEAD" else answer.body
-        await send({"type": "http.response.body", "body": body})
+        if answer.parts and call.method != "HEAD":
+            await self._send_parts(answer.parts, receive, send)
+        else:
+            body = b"" if call.method == "HEAD" else answer.body
+            await send({"type": "http.response.body", "body": body})
+
+    async def _send_parts(
+        self, parts: AsyncGenerator[bytes, None], receive: Receive, send: Send
+    ) -> None:
+        self._in_flight += 1
+        try:
+            await send_parts(parts, receive, send)
+        except Exception as error:  # noqa: BLE001  # the boundary with the outside
+            tell(error)
+        finally:
+            self._in_flight -= 1
 
     async def _answer(self, call: Call) -> tuple[str, Answer]:
         path = call.scope["path"]
@@ -251,6 +255,13 @@ class App:
             self._timers[route] = metrics.REQUEST_SECONDS.labels(route)
         self._counters[place].inc()
         self._timers[route].observe(seconds)
+
+
+def tell(error: Exception) -> None:
+    """Log a failure of ours by its kind and its place: the values in its text may be personal."""
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES_TOLD:]
+    at = [f"{frame.filename}:{frame.lineno}" for frame in frames]
+    log.error("request failed", extra={"error": type(error).__name__, "at": at})
 
 
 class WithRequestId(logging.Filter):

@@ -161,4 +161,4 @@ def shown_job(
 
 def time(at: datetime | None) -> str | None:
     """Write a time as the API does for jobs."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+00:00") if at else None
+    return at.astimezone(UTC).isoformat(timespec="microseconds") if at else None

@@ -123,6 +123,24 @@ def get(summary: str, **places: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def steer(summary: str, told: str) -> dict[str, Any]:
+    """Describe a POST that says what is wanted of a job."""
+    described = get(summary, job_id=UUID)
+    refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    more = {
+        "404": {"description": "There is no such job.", "content": refusal},
+        "409": {"description": "The job has finished, or is cancelled.", "content": refusal},
+    }
+    return {**described, "responses": {**answers("202", told), **more}}
+
+
+def report() -> dict[str, Any]:
+    """Describe the report of a job."""
+    described = get("Every row of a job and what became of it, as CSV", job_id=UUID)
+    described["responses"]["200"]["content"] = {"text/csv": {"schema": {"type": "string"}}}
+    return described
+
+
 def spec() -> dict[str, Any]:
     """Give the whole description."""
     parameters = [
@@ -142,15 +160,26 @@ def spec() -> dict[str, Any]:
             "/v2/notifications/bulk": {
                 "post": post("Send one template to many", forms.BULK_FIELDS)
             },
-            "/v2/jobs": {
-                "post": upload("Send one template to everybody in a file", forms.JOB_FIELDS)
-            },
             "/v2/notifications/{notification_id}": {
                 "get": get("What became of a notification", notification_id=UUID)
             },
             "/v2/notifications": {
                 "get": {**get("Notifications, newest first"), "parameters": parameters}
             },
+            "/v2/jobs": {
+                "post": upload("Send one template to everybody in a file", forms.JOB_FIELDS),
+                "get": {
+                    **get("Jobs, newest first"),
+                    "parameters": [{"name": "older_than", "in": "query", "schema": UUID}],
+                },
+            },
+            "/v2/jobs/{job_id}": {"get": get("How far a job is", job_id=UUID)},
+            "/v2/jobs/{job_id}/cancel": {
+                "post": steer("Cancel a job, for good", "Rows that wait will not be sent.")
+            },
+            "/v2/jobs/{job_id}/pause": {"post": steer("Pause a job", "It is paused.")},
+            "/v2/jobs/{job_id}/resume": {"post": steer("Go on with a job", "It goes on.")},
+            "/v2/jobs/{job_id}/report": {"get": report()},
             "/v2/template/{id}": {"get": get("A template", id=UUID)},
             "/v2/template/{id}/version/{version}": {
                 "get": get("A version of a template", id=UUID, version={"type": "integer"})

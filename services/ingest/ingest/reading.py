@@ -21,7 +21,7 @@ from courant import ids, migrate
 from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import State
-from courant.topics import INBOX, Channel
+from courant.topics import INBOX, Channel, Family
 from ingest.memory import First, FirstJob
 from ingest.shown import Row
 
@@ -52,7 +52,7 @@ NOW = text("SELECT now()")
 PASSED = text("""
     WITH mark AS (
         SELECT DISTINCT ON (topic) topic, topic_id, ends FROM marks
-        WHERE family = 'inbox' AND at > :time ORDER BY topic, at)
+        WHERE family = :family AND at > :time ORDER BY topic, at)
     SELECT count(*) FROM mark WHERE NOT EXISTS (
         SELECT FROM unnest(mark.ends) WITH ORDINALITY AS e (stop, number)
         LEFT JOIN positions p ON p.topic_id = mark.topic_id AND p.partition = e.number - 1
@@ -91,7 +91,7 @@ class Missing:
 class Reader:
     """Asks Postgres, with a bounded number of connections and of questions that wait."""
 
-    def __init__(self, url: str, readers: int) -> None:
+    def __init__(self, url: str, readers: int, statement_ms: int = STATEMENT_MS) -> None:
         self._engine: Engine = create_engine(
             migrate.engine_url(url),
             pool_size=readers,
@@ -102,7 +102,7 @@ class Reader:
             connect_args={
                 "connect_timeout": CONNECT_SECONDS,
                 "application_name": "courant-ingest",
-                "options": f"-c statement_timeout={STATEMENT_MS}",
+                "options": f"-c statement_timeout={statement_ms}",
             },
         )
         self._threads = ThreadPoolExecutor(readers, "reader")
@@ -139,20 +139,27 @@ class Reader:
 
     async def _remember(self, ask: Callable[[Connection], T | None]) -> T | None:
         try:
-            return await asyncio.wait_for(self._ask(ask), FIRST_SECONDS)
+            return await asyncio.wait_for(self.ask(ask), FIRST_SECONDS)
         except (Unavailable, TimeoutError):
             return None  # who folds the log will tell them apart
 
     async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
         """Give a row; for one that may be on its way, wait a moment. Raises Unavailable."""
+        return await self.sought(service_id, id, INBOX, lambda c: _row(c, service_id, id))
+
+    async def sought(
+        self, service_id: UUID, id: UUID, family: Family, find: Callable[[Connection], T | None]
+    ) -> T | Missing:
+        """Give what is found by an id that a service was answered; wait a moment for it.
+
+        `family` is that of the topics which it comes from. Raises Unavailable.
+        """
         made_at = ids.time_of(id)
         if made_at is None:
             return Missing(certain=True)
-        row, began = await self._ask(
-            lambda c: (_row(c, service_id, id), c.execute(NOW).scalar_one())
-        )
-        if row:
-            return row
+        found, began = await self.ask(lambda c: (find(c), c.execute(NOW).scalar_one()))
+        if found:
+            return found
         # All that was answered before `began` is folded once a later mark is passed. For an old id
         # an earlier mark does; a derived one carries its day only, and counts as young.
         wanted = began if id.version == 8 else min(began, made_at + CLOCKS_APART)
@@ -160,24 +167,27 @@ class Reader:
             return Missing(certain=False)
         self._waits[service_id] += 1
         try:
-            return await self._wait(service_id, id, wanted)
+            return await self._wait(family, wanted, find)
         finally:
             self._waits[service_id] -= 1
             if not self._waits[service_id]:
                 del self._waits[service_id]
 
-    async def _wait(self, service_id: UUID, id: UUID, wanted: datetime) -> Row | Missing:
-        def look(connection: Connection) -> Row | Missing:
+    async def _wait(
+        self, family: Family, wanted: datetime, find: Callable[[Connection], T | None]
+    ) -> T | Missing:
+        asked = {"family": family.name, "time": wanted}
+
+        def look(connection: Connection) -> T | Missing:
             # In this order: a row that is folded in between is found by the next look, not missed.
-            passed = connection.execute(PASSED, {"time": wanted}).scalar_one()
-            certain = passed == len(INBOX.names())
-            return _row(connection, service_id, id) or Missing(certain)
+            passed = connection.execute(PASSED, asked).scalar_one()
+            return find(connection) or Missing(certain=passed == len(family.names()))
 
         until = asyncio.get_running_loop().time() + YOUNG_SECONDS
         while True:
-            found = await self._ask(look)
+            found = await self.ask(look)
             late = asyncio.get_running_loop().time() + LOOK_SECONDS > until
-            if isinstance(found, Row) or found.certain or late:
+            if not isinstance(found, Missing) or found.certain or late:
                 return found
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -185,7 +195,7 @@ class Reader:
         """Give a page of rows, newest first; raises Unavailable."""
         where, values = conditions(chosen)
         sql = text(PAGE_SQL.format(where=where))
-        return await self._ask(lambda c: [_as_row(each) for each in c.execute(sql, values)])
+        return await self.ask(lambda c: [_as_row(each) for each in c.execute(sql, values)])
 
     async def version(self) -> str | None:
         """Give the schema's version; None when Postgres does not tell."""
@@ -194,7 +204,7 @@ class Reader:
             return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
 
         try:
-            return await self._ask(ask)
+            return await self.ask(ask)
         except Unavailable:
             return None
 
@@ -203,7 +213,8 @@ class Reader:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
-    async def _ask(self, question: Callable[[Connection], T]) -> T:
+    async def ask(self, question: Callable[[Connection], T]) -> T:
+        """Give what a question finds, asked in a thread of the reader's; raises Unavailable."""
         if self._queued >= self._queued_max:
             raise Unavailable("Postgres: too many questions wait")
         self._queued += 1

@@ -101,7 +101,8 @@ def description(channel: Channel, shown: str, reason: str | None) -> str:
 
 def time(at: datetime | None) -> str | None:
     """Write a time as the API does."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if at else None
+    # Not by strftime, which took half of the time that a report's row takes.
+    return f"{at.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z" if at else None
 
 
 class Window:

@@ -2,18 +2,39 @@
 
 import sys
 
-from courant import logs, serve, settings
+from courant import crypto, database, logs, serve, settings
+from courant.kafka import KafkaProducer
 from job_runner.handle import stages
+from job_runner.issue import Issuer
+from job_runner.issue_store import PostgresRounds
 from job_runner.settings import JobRunnerSettings
+from job_runner.store import PostgresStore
+
+CONNECTIONS = 3  # two stages and the rounds
 
 
 def main() -> int:
-    chosen = settings.load(JobRunnerSettings, "job-runner")
-    logs.start("job-runner", chosen.courant_log_format, chosen.courant_log_level)
+    wanted = settings.load(JobRunnerSettings, "job-runner")
+    logs.start("job-runner", wanted.courant_log_format, wanted.courant_log_level)
     stop = serve.Stop()
     stop.listen()
-    serve.health(chosen.job_runner_health_host, chosen.job_runner_health_port, lambda: None)
-    threads = serve.run_stages(stages(), chosen.kafka_bootstrap_servers, stop)
+    url, bootstrap = wanted.database_url.get_secret_value(), wanted.kafka_bootstrap_servers
+    engine = database.engine(url, "job-runner", CONNECTIONS)
+    ring = crypto.ring(wanted.courant_seal_keys.get_secret_value())
+    serve.health(
+        wanted.job_runner_health_host,
+        wanted.job_runner_health_port,
+        lambda: database.answers(engine),
+    )
+    issuer = Issuer(
+        PostgresRounds(engine),
+        KafkaProducer(bootstrap, "courant.job-runner.rounds"),
+        wanted.job_runner_lag_seconds,
+    )
+    threads = {
+        **serve.run_stages(stages(PostgresStore(engine), ring), bootstrap, stop),
+        "rounds": serve.start("rounds", lambda: issuer.run(stop.wait), stop),
+    }
     return serve.run(threads, stop)
 
 

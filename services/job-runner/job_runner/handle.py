@@ -1,22 +1,120 @@
-"""What job-runner does with an upload: nothing yet, and it is not lost, but put aside."""
+"""What job-runner does: keeps what is uploaded, turns a chunk into notifications when ordered."""
 
-from typing import NoReturn
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
+from courant import chunks, clock
 from courant.consume import Stage, Steps
-from courant.records import Batch, Dead, Record
-from courant.topics import JOBS, group
+from courant.contracts import ChunkOrder, JobRecord, Malformed
+from courant.crypto import Ring, Unsealable
+from courant.records import Batch, Dead, Keep, Span, isolate
+from courant.topics import CHUNKS, JOBS, Positions, group
+from job_runner import rules
+from job_runner.rules import Job
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+RECORDS_MAX = 50
+"""Of `jobs` in a batch; a chunk may have half a megabyte."""
+ORDERS_MAX = 4
+"""A crash repeats a batch: so many chunks come twice into the inbox at most, and change nothing."""
 
 
-def stages() -> list[Stage[NoReturn]]:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A chunk whose rows are not all stored yet, with its job."""
+
+    job: Job
+    upload_id: UUID
+    first: int
+    sealed: bytes
+
+
+class Fold(Protocol):
+    """One transaction. What is kept in it and Postgres's place in the log hold together or not."""
+
+    def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
+        """Give those that no transaction before this one has folded."""
+
+    def keep(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
+        """Keep them, all or none; raises Refused.
+
+        Gives those seals whose Idempotency-Key another body has come with before.
+        """
+
+
+class Store(Protocol):
+    """What the stages need of a database."""
+
+    def compare(self, positions: Positions) -> None:
+        """Raise Behind, and the hold that goes with it, where Postgres has not read so far."""
+
+    def skip(self, starts: Positions) -> None:
+        """Move the places on to where the log begins: what was before has left it."""
+
+    def fold(self, span: Span) -> AbstractContextManager[Fold]:
+        """Begin a transaction that moves Postgres's place past `span`; raises Behind likewise."""
+
+    def chunk(self, job_id: UUID, number: int) -> Held | None:
+        """Give a chunk; None where nothing is left to do for it."""
+
+
+def stages(store: Store, ring: Ring) -> list[Stage[Any]]:
     """Give all that job-runner consumes."""
-    return [Stage(group("job-runner", JOBS), (JOBS.name,), refuse, keep_none)]
+    return [
+        Stage(
+            group("job-runner", JOBS),
+            (JOBS.name,),
+            partial(rules.read_job, ring),
+            partial(keep, store),
+            compare=store.compare,
+            skip=store.skip,
+            limit=RECORDS_MAX,
+        ),
+        Stage(
+            group("job-runner", CHUNKS),
+            (CHUNKS.name,),
+            rules.read_order,
+            partial(spread, store, ring),
+            limit=ORDERS_MAX,
+        ),
+    ]
 
 
-def refuse(record: Record) -> Dead:
-    """Put every record aside: ingest accepts no uploads, so nobody was told 201 for it."""
-    return Dead(record, "jobs: bulk is not served yet")
+def keep(store: Store, batch: Batch[JobRecord]) -> Steps:
+    """Keep chunks, seals and wishes; each record once."""
+    with store.fold(batch.span) as fold:
+        fresh = fold.fresh(batch.kept)
+        refused, dead = isolate(fresh, fold.keep)
+        other = [each.record for each in fresh if each.value in refused]
+        # Inside, since Postgres will be past them: nobody would see them again.
+        yield [
+            *dead,
+            *(Dead(each, "idempotency: the key came with another body") for each in other),
+        ]
 
 
-def keep_none(_: Batch[NoReturn]) -> Steps:
-    """Do nothing: the loop has put aside what there was."""
-    yield []
+def spread(store: Store, ring: Ring, batch: Batch[ChunkOrder]) -> Steps:
+    """Turn chunks into notifications, and mark nothing: done is what Postgres counts."""
+    for order in batch.kept:
+        held = store.chunk(order.value.job_id, order.value.number)
+        if held is None:
+            continue
+        try:
+            rows = chunks.unpack(ring, held.upload_id, order.value.number, held.sealed)
+        except (Malformed, Unsealable) as error:
+            # It did open when it was kept. Once it does again, a sweep's order will find it.
+            told = {"job_id": held.job.id, "chunk": order.value.number, "reason": str(error)}
+            log.error("chunk cannot be opened", extra=told)
+            continue
+        now = clock.now()
+        yield [
+            rules.notification(held.job, row, number, ring, now)
+            for number, row in enumerate(rows, held.first)
+        ]

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from courant import metrics
-from courant.topics import Positions
+from courant.topics import CHUNKS, JOBS, Positions
 from recovery import rules
 
 
@@ -53,7 +53,8 @@ def lift(store: Store, lease: timedelta, margin: timedelta) -> bool:
 
 def show(store: Store, places: Positions) -> None:
     """Show how far behind each group is, in seconds."""
-    for topic, age in store.ages(rules.FOLDED).items():
-        metrics.MARK_AGE.labels("saver", topic).set(age)
-    for topic, age in store.ages(tuple(rules.ORDERS), places).items():
-        metrics.MARK_AGE.labels("deliverer", topic).set(age)
+    for topic, age in store.ages((*rules.FOLDED, JOBS.name)).items():
+        metrics.MARK_AGE.labels("job-runner" if topic == JOBS.name else "saver", topic).set(age)
+    for topic, age in store.ages(tuple(rules.GROUPS), places).items():
+        service = "job-runner" if topic == CHUNKS.name else "deliverer"
+        metrics.MARK_AGE.labels(service, topic).set(age)

@@ -62,7 +62,7 @@ class Rounds:
         marks.take(store, parts.log)
         if marks.lift(store, parts.lease, parts.margin):
             return
-        places = parts.log.committed(rules.ORDERS)
+        places = parts.log.committed(rules.GROUPS)
         marks.show(store, places)
         tools = Tools(parts.producer, parts.directory, places, parts.grace)
         for task in tasks(parts, tools):

@@ -6,7 +6,17 @@ from datetime import datetime, timedelta
 from courant.contracts import Decided, Persisted
 from courant.lifecycle import Move
 from courant.records import Outgoing
-from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, group
+from courant.topics import (
+    CHUNKS,
+    DELIVERY,
+    INBOX,
+    JOBS,
+    PERSISTED,
+    RECEIPTS,
+    Channel,
+    Lane,
+    group,
+)
 from recovery.rows import Row, Shelf
 
 FOLDED = (*INBOX.names(), DELIVERY.name, RECEIPTS.name)
@@ -17,7 +27,9 @@ ORDERS = {
     for lane in Lane
 }
 """The topics of orders, each with the group that reads it: its place is what it committed."""
-MARKED = (*FOLDED, *ORDERS)
+GROUPS = {**ORDERS, CHUNKS.name: group("job-runner", CHUNKS)}
+"""The same, and the orders to turn chunks into notifications."""
+MARKED = (*FOLDED, JOBS.name, *GROUPS)
 
 GIVEN_UP = timedelta(hours=72)
 """How long a notification may wait to be sent, and for its receipt."""

@@ -13,9 +13,11 @@ from uuid import UUID
 from psycopg2 import extensions
 from sqlalchemy import Connection
 
-from courant import ids, topics
+from courant import ids, jobs, topics
+from courant.contracts import Wish
 from courant.database import recognise, told_apart
 from courant.errors import Unavailable
+from courant.jobs import Place
 from courant.lifecycle import State
 from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
 from recovery.rows import Row, Shelf
@@ -67,7 +69,26 @@ UNCLAIMED = f"""
     SELECT {COLUMNS} FROM notifications n
     WHERE n.state = '{State.CREATED}' AND n.channel = %(channel)s AND n.lane = %(lane)s
         AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(before)s
+        AND NOT EXISTS (
+            SELECT FROM wishes w WHERE w.job_id = n.job_id AND w.wish <> '{Wish.RESUMED}')
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
+# What waits for a time is found once that has come, and its order was passed over by a claim.
+CANCELLED = f"""
+    SELECT {COLUMNS} FROM notifications n JOIN wishes w ON w.job_id = n.job_id
+    WHERE w.wish = '{Wish.CANCELLED}'
+        AND n.state = '{State.CREATED}' AND n.channel = ANY(%(channels)s) AND n.lane = '{Lane.BULK}'
+        AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(delivery)s
+    ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
+UNSAVED = f"""
+    SELECT j.id, c.upload_id, c.number, c.first, c.rows FROM chunks c JOIN jobs j USING (upload_id)
+    WHERE c.settled_at IS NULL AND c.saved_at IS NULL AND c.issued_at < %(before)s
+        AND NOT EXISTS (
+            SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')
+    ORDER BY c.issued_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED"""
+ORDERED = """
+    UPDATE chunks SET issued_at = clock_timestamp()
+    FROM unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS o(upload_id, number)
+    WHERE chunks.upload_id = o.upload_id AND chunks.number = o.number"""
 # With its id and its attempt: calls of earlier attempts say nothing.
 IN_CALL = """
     EXISTS (SELECT FROM calls c, unnest(c.notifications, c.attempts) AS e(id, attempt)
@@ -215,8 +236,25 @@ class PostgresRows:
             limit=limit,
         )
 
-    def issued(self, rows: Sequence[UUID]) -> None:
-        self._cursor.execute(ISSUED, {"ids": list(rows), "lowest": min(rows), "highest": max(rows)})
+    def cancelled(self, delivery: datetime, limit: int) -> list[Row]:
+        return self._rows(CANCELLED, channels=[*Channel], delivery=delivery, limit=limit)
+
+    def issued(self, rows: Sequence[Row]) -> None:
+        found = [each.id for each in rows]
+        self._cursor.execute(ISSUED, {"ids": found, "lowest": min(found), "highest": max(found)})
+
+    def incomplete(self, before: datetime, limit: int) -> list[Place]:
+        self._cursor.execute(UNSAVED, {"before": before, "limit": limit})
+        places = [Place(*row) for row in self._cursor]
+        counted = list(zip(places, jobs.count(self._cursor, places), strict=True))
+        whole = [place for place, stored in counted if stored.there == place.rows]
+        if whole:
+            jobs.note_saved(self._cursor, whole)
+        return [place for place, stored in counted if stored.there < place.rows]
+
+    def ordered(self, chunks: Sequence[Place]) -> None:
+        uploads, numbers = [each.upload_id for each in chunks], [each.number for each in chunks]
+        self._cursor.execute(ORDERED, {"uploads": uploads, "numbers": numbers})
 
     def run(self, sql: str, **values: Any) -> int:
         """Run a statement; tell how many rows it was about."""

@@ -11,18 +11,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
-from typing import Protocol
-from uuid import UUID
+from typing import Any, Generic, Protocol, TypeVar
 
-from courant import metrics
+from courant import jobs, metrics
 from courant.consume import Producer
 from courant.directory import Directory
+from courant.jobs import Place
 from courant.lifecycle import Move
 from courant.records import Outgoing
-from courant.topics import DELIVERY, PERSISTED, RECEIPTS, Channel, Lane, Positions
+from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
 from recovery import rules
 from recovery.rows import Row, Shelf
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 BITES_MAX = 20
@@ -68,8 +69,20 @@ class Rows(Protocol):
     ) -> list[Row]:
         """Give what waits for longer than usual, or than its template lets it."""
 
-    def issued(self, rows: Sequence[UUID]) -> None:
+    def cancelled(self, delivery: datetime, limit: int) -> list[Row]:
+        """Give what waits for its turn, and whose job was cancelled."""
+
+    def issued(self, rows: Sequence[Row]) -> None:
         """Note that these rows have their next step now."""
+
+    def incomplete(self, before: datetime, limit: int) -> list[Place]:
+        """Give chunks of jobs whose last order is older than `before`, and of which rows lack.
+
+        Looks at `limit` chunks, and notes of which nothing lacks: they are not looked at again.
+        """
+
+    def ordered(self, chunks: Sequence[Place]) -> None:
+        """Note that these chunks have their order now."""
 
 
 class Store(Protocol):
@@ -89,15 +102,20 @@ class Tools:
     grace: timedelta
 
 
+def issued(rows: Rows, found: Sequence[Row]) -> None:
+    rows.issued(found)
+
+
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """What is overdue, by which proof, and what is written for it."""
+class Sweep(Generic[T]):
+    """What is overdue, by which proof, what is written for it, and how that is noted."""
 
     name: str
     every: timedelta
     limit: int  # rows a run
-    overdue: Callable[[Rows, Tools, int], list[Row]]
-    write: Callable[[Row, Directory], Outgoing]
+    overdue: Callable[[Rows, Tools, int], list[T]]
+    write: Callable[[T, Directory], Outgoing]
+    note: Callable[[Rows, Sequence[Any]], None] = issued
 
 
 def due(rows: Rows, _: Tools, limit: int) -> list[Row]:
@@ -151,6 +169,21 @@ def expired(rows: Rows, tools: Tools, limit: int) -> list[Row]:
     return rows.expired(rules.GIVEN_UP, shelves, delivery, limit) if delivery else []
 
 
+def cancelled(rows: Rows, _: Tools, limit: int) -> list[Row]:
+    """Of jobs that were cancelled. No claim takes them meanwhile."""
+    delivery, _receipts = folded(rows)
+    return rows.cancelled(delivery, limit) if delivery else []
+
+
+def incomplete(rows: Rows, tools: Tools, limit: int) -> list[Place]:
+    """Job-runner and saver have passed all that was written a minute after the chunk's order."""
+    inbox = rows.passed(INBOX.topics(Lane.BULK))
+    passed = [*inbox.values(), *rows.passed((CHUNKS.name,), tools.places).values()]
+    if len(passed) <= len(inbox) or len(inbox) < len(Channel):
+        return []
+    return rows.incomplete(min(passed) - ORDER_WAIT, limit)
+
+
 def folded(rows: Rows) -> tuple[datetime | None, datetime | None]:
     """Tell before what time all is folded that was written to `delivery` and to `receipts`."""
     passed = rows.passed((DELIVERY.name, RECEIPTS.name))
@@ -159,6 +192,10 @@ def folded(rows: Rows) -> tuple[datetime | None, datetime | None]:
 
 def order(row: Row, _: Directory) -> Outgoing:
     return rules.order(row)
+
+
+def spread(chunk: Place, _: Directory) -> Outgoing:
+    return jobs.order(chunk.job_id, chunk.number)
 
 
 def resolve(row: Row, directory: Directory) -> Outgoing:
@@ -172,21 +209,28 @@ def decide(move: Move, reason: str) -> Callable[[Row, Directory], Outgoing]:
     return lambda row, _: rules.decide(row, move, reason)
 
 
+def ordered(rows: Rows, found: Sequence[Place]) -> None:
+    rows.ordered(found)
+
+
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 NEVER, SILENT, LATE = "its lease ended, no call began", "no receipt came", "not sent in time"
+GONE = "its job was cancelled"
 # fmt: off
-SWEEPS = (
-    Sweep("due",            SECOND,      1000, due,           order),
-    Sweep("replay-created", 5 * SECOND,  1000, lost_orders,   order),
-    Sweep("never-started",  SECOND,      1000, never_started, decide(Move.FREED, NEVER)),
-    Sweep("unknown",        5 * SECOND,  200,  unknown,       resolve),
-    Sweep("unanswered",     MINUTE,      1000, unanswered,    decide(Move.UNANSWERED, SILENT)),
-    Sweep("expired",        MINUTE,      1000, expired,       decide(Move.EXPIRED, LATE)),
+SWEEPS: tuple[Sweep[Any], ...] = (
+    Sweep("due",            SECOND,     1000, due,           order),
+    Sweep("replay-created", 5 * SECOND, 1000, lost_orders,   order),
+    Sweep("never-started",  SECOND,     1000, never_started, decide(Move.FREED, NEVER)),
+    Sweep("unknown",        5 * SECOND, 200,  unknown,       resolve),
+    Sweep("unanswered",     MINUTE,     1000, unanswered,    decide(Move.UNANSWERED, SILENT)),
+    Sweep("expired",        MINUTE,     1000, expired,       decide(Move.EXPIRED, LATE)),
+    Sweep("cancelled",      SECOND,     1000, cancelled,     decide(Move.CANCELLED, GONE)),
+    Sweep("incomplete",     5 * SECOND, 100,  incomplete,    spread, ordered),
 )
 # fmt: on
 
 
-def sweep(each: Sweep, store: Store, tools: Tools) -> int:
+def sweep(each: Sweep[Any], store: Store, tools: Tools) -> int:
     """Give what is overdue its next step, bite by bite; tell for how many rows."""
     total = 0
     for _ in range(BITES_MAX):
@@ -199,7 +243,7 @@ def sweep(each: Sweep, store: Store, tools: Tools) -> int:
     return total
 
 
-def bite(each: Sweep, store: Store, tools: Tools) -> int:
+def bite(each: Sweep[Any], store: Store, tools: Tools) -> int:
     """Run once; raises Unavailable, and then the same is found again.
 
     The records come first: a row that was noted, and whose record then died, would wait for it.
@@ -211,6 +255,6 @@ def bite(each: Sweep, store: Store, tools: Tools) -> int:
         if found:
             tools.producer.flush()
             # After the flush: who has passed this time in the topic has passed the record.
-            rows.issued([row.id for row in found])
+            each.note(rows, found)
     metrics.SWEPT.labels(each.name).inc(len(found))
     return len(found)

@@ -17,7 +17,9 @@ from recovery.store import PostgresRows, PostgresStore
 
 KEY_KEPT = timedelta(hours=48)
 ALIAS_KEPT = timedelta(days=21)
-"""Longer than the log can bring an alias's record back: it would become a notification."""
+"""Longer than the log can bring an alias's record back: it would become a notification. A job that
+was forgotten earlier would so begin again."""
+CHUNK_KEPT = timedelta(days=7)
 
 # A call's entry says that its rows may have been sent. One none of whose rows is claimed at its
 # attempt says it of nobody: attempts are not used twice.
@@ -36,6 +38,23 @@ FORGET_KEYS = """
 FORGET_ALIASES = """
     DELETE FROM aliases WHERE id IN (
         SELECT id FROM aliases WHERE at < now() - %(age)s
+        ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+# Of an upload whose seal has not come within a day none will, and of a job that is over its rows
+# hold what is left to know.
+FORGET_CHUNKS = """
+    DELETE FROM chunks WHERE (upload_id, number) IN (
+        SELECT upload_id, number FROM chunks c
+        WHERE c.at < now() - interval '1 day' AND NOT EXISTS (
+            SELECT FROM jobs j WHERE j.upload_id = c.upload_id
+                AND coalesce(j.finished_at >= now() - %(age)s, true))
+        ORDER BY c.at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+FORGET_JOBS = """
+    DELETE FROM jobs WHERE id IN (
+        SELECT id FROM jobs WHERE at < now() - %(age)s AND finished_at IS NOT NULL
+        ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+FORGET_WISHES = """
+    DELETE FROM wishes WHERE job_id IN (
+        SELECT job_id FROM wishes WHERE at < now() - %(age)s
         ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
 # Keeps the first mark of each stretch of time.
 THIN = """
@@ -75,6 +94,17 @@ def forget_aliases(rows: PostgresRows, limit: int) -> int:
     return rows.run(FORGET_ALIASES, age=ALIAS_KEPT, limit=limit)
 
 
+def forget_chunks(rows: PostgresRows, limit: int) -> int:
+    """Forget what uploads held: of jobs that are over, and of those that never became one."""
+    return rows.run(FORGET_CHUNKS, age=CHUNK_KEPT, limit=limit)
+
+
+def forget_jobs(rows: PostgresRows, limit: int) -> int:
+    """Forget jobs that are over, and what was wanted of them."""
+    forgotten = rows.run(FORGET_JOBS, age=ALIAS_KEPT, limit=limit)
+    return forgotten + rows.run(FORGET_WISHES, age=ALIAS_KEPT, limit=limit)
+
+
 def thin_marks(rows: PostgresRows, limit: int) -> int:
     """Keep the fewer marks the older they are."""
     thinned = rows.run(FORGET_MARKS, age=rules.MARKS_KEPT)
@@ -97,6 +127,8 @@ CHORES = (
     Chore("orphan-calls", timedelta(minutes=1),  1000,   close_orphans),
     Chore("idempotency",  timedelta(minutes=1),  5000,   forget_keys),
     Chore("aliases",      timedelta(minutes=1),  5000,   forget_aliases),
+    Chore("chunks",       timedelta(minutes=1),  1000,   forget_chunks),
+    Chore("jobs",         timedelta(minutes=1),  1000,   forget_jobs),
     Chore("marks",        timedelta(seconds=10), 20_000, thin_marks),
 )
 # fmt: on

@@ -5,24 +5,23 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import product
 from operator import attrgetter
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
-from psycopg2 import extensions
 from sqlalchemy import Connection, Engine
 
-from courant import ids, lifecycle
+from courant import folding, ids, lifecycle
 from courant.contracts import ENCODE, Notification, Started
 from courant.daily import DAILY, MAKE_DAY
-from courant.database import HOLD, copy_lines, recognise, told_apart
-from courant.errors import Behind, Unavailable, require
+from courant.database import copy_lines, told_apart
+from courant.errors import Unavailable
+from courant.folding import Cursor, Folding
 from courant.lifecycle import Move, Note, Report, State
 from courant.records import Keep, Span
 from courant.tables import notifications
-from courant.topics import Partition, Positions
+from courant.topics import Positions
 
 T = TypeVar("T")
-Cursor: TypeAlias = extensions.cursor
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
@@ -31,14 +30,6 @@ NAMES = ", ".join(COLUMNS)
 KEYED = (*COLUMNS, "idempotency_key", "body_hash")
 VALUES = attrgetter(*KEYED)
 
-# Locks the places, moves them on and tells what they were, in one statement. Never backwards: a
-# process that was frozen may come late with offsets that others have passed.
-MOVE_ON = """
-    INSERT INTO positions AS p (topic_id, partition, next)
-    SELECT * FROM unnest(%(topics)s::uuid[], %(numbers)s::int[], %(ends)s::bigint[]) ORDER BY 1, 2
-    ON CONFLICT (topic_id, partition) DO UPDATE SET next = greatest(p.next, excluded.next)
-    RETURNING topic_id, partition, coalesce(old.next, 0)"""
-PLACES = "SELECT topic_id, partition, next FROM positions WHERE topic_id = ANY(%s)"
 # Is the inbox folded past a mark? A hold that is raised empties them: it was taken since.
 PASSED = """
     SELECT FROM marks, unnest(ends) WITH ORDINALITY AS each (end_, nth)
@@ -123,66 +114,37 @@ MOVE = f"""
     FROM r JOIN notifications n ON n.id = r.id AND n.id BETWEEN %(lowest)s AND %(highest)s
     LEFT JOIN moved ON moved.id = r.id
     WHERE moved.id IS NOT NULL OR {lifecycle.shown()}"""
-SKIP = """
-    UPDATE positions SET next = greatest(next, %(next)s)
-    WHERE topic_id = %(topic_id)s AND partition = %(number)s"""
 
 
-class PostgresStore:
+class PostgresStore(Folding):
     """The store on PostgreSQL: one transaction and a few statements a batch, whatever its size."""
 
     def __init__(self, engine: Engine, lease: timedelta) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.lease = lease
         self._days: set[int] = set()  # that are known to have their partitions
 
-    def compare(self, positions: Positions) -> None:
-        with self._transaction() as (_, cursor):
-            recognise(cursor)
-            cursor.execute(PLACES, [[each.topic_id for each in positions]])
-            require(positions, places_of(positions, cursor))
-
-    def skip(self, starts: Positions) -> None:
-        with self._transaction() as (_, cursor):
-            for each, start in starts.items():
-                place = {"topic_id": each.topic_id, "number": each.number, "next": start}
-                cursor.execute(SKIP, place)
-
     @contextmanager
     def fold(self, span: Span) -> Iterator["PostgresFold"]:
-        with self._transaction() as (connection, cursor):
-            recognise(cursor)
-            columns = {
-                "topics": [each.topic_id for each in span],
-                "numbers": [each.number for each in span],
-                "ends": [offsets.stop for offsets in span.values()],
-            }
-            cursor.execute(MOVE_ON, columns)
-            places = places_of(span, cursor)
-            require({each: offsets.start for each, offsets in span.items()}, places)
+        with self.moving_on(span) as (connection, cursor, places):
             yield PostgresFold(self, connection, cursor, places)
 
     def make_days(self, wanted: set[int]) -> None:
         """Make the partitions that are missing."""
         if wanted <= self._days:
             return
-        with self._transaction() as (_, cursor):
+        with self.transaction() as (_, cursor):
             for day, table in product(sorted(wanted - self._days), DAILY):
                 cursor.execute(MAKE_DAY, {"daily": table, "day": day})
         self._days |= wanted
 
     @contextmanager
-    def _transaction(self) -> Iterator[tuple[Connection, Cursor]]:
+    def transaction(self) -> Iterator[tuple[Connection, Cursor]]:
         try:
-            with told_apart(), self._engine.begin() as connection:
-                cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
-                yield connection, cursor
+            with super().transaction() as begun:
+                yield begun
         except Unavailable:
             self._days.clear()  # the Postgres that comes back may be an older one
-            raise
-        except Behind:
-            with told_apart(), self._engine.begin() as connection:
-                connection.exec_driver_sql(HOLD, ("Postgres is behind the log",))
             raise
 
 
@@ -200,8 +162,7 @@ class PostgresFold:
         self._places = places
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
-        places = self._places
-        return [each for each in kept if each.record.offset >= places[each.record.partition]]
+        return folding.fresh(kept, self._places)
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
         # Asked first: else a row that is saved between the two is missing, and its mark passed.
@@ -245,9 +206,3 @@ def bounds(ids: Iterable[UUID]) -> dict[str, UUID]:
     """Give the lowest and the highest id, so that a statement looks into their days alone."""
     found = [*ids] or [UUID(int=0)]
     return {"lowest": min(found), "highest": max(found)}
-
-
-def places_of(partitions: Iterable[Partition], cursor: Cursor) -> dict[Partition, int]:
-    """Read how far each partition is folded from what was just selected."""
-    found = {(topic_id, number): place for topic_id, number, place in cursor}
-    return {each: found.get((each.topic_id, each.number), 0) for each in partitions}

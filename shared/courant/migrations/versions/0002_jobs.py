@@ -15,6 +15,7 @@ CREATE TABLE chunks (
     sealed BYTEA NOT NULL,
     at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     issued_at TIMESTAMP WITH TIME ZONE,
+    saved_at TIMESTAMP WITH TIME ZONE,
     settled_at TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (upload_id, number)
 );

@@ -1,0 +1,197 @@
+"""What a client asks about its jobs, and what it wants of them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Protocol
+from uuid import UUID
+
+from courant import clock
+from courant.contracts import Wanted, Wish
+from courant.crypto import Ring, Unsealable
+from courant.directory import Directory
+from courant.errors import Unavailable
+from courant.records import Outgoing
+from courant.topics import JOBS
+from ingest import jobs, listing, report, schema
+from ingest.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
+from ingest.auth import Caller
+from ingest.http import Call
+from ingest.jobs import Job, Tally
+from ingest.jobs_store import Stretch
+from ingest.producer import Log
+from ingest.reading import Missing
+
+NOT_YET = unavailable("The job may be on its way, try again")
+NOT_READABLE = unavailable("Jobs cannot be read now, try again")
+TOO_MANY = unavailable("Too many reports are being written, try again")
+REPORTS_MAX = 8  # at once; each has a thousand rows in memory
+LIST_SECONDS = 1.0  # that a list takes to look whether its jobs have finished
+ADDRESS = "/v2/jobs"
+KIND = b"text/csv; charset=utf-8; header=present"
+
+
+class Jobs(Protocol):
+    """What is stored of jobs; each question raises Unavailable."""
+
+    async def job(self, caller: Caller, id: UUID) -> Job | Missing:
+        """Give a caller's job."""
+
+    async def page(self, caller: Caller, older_than: UUID | None) -> Sequence[Job]:
+        """Give a page of a caller's jobs, newest first."""
+
+    async def tally(self, job: Job) -> Tally:
+        """Count a job's rows."""
+
+    async def quiet(self, job: Job) -> bool:
+        """Tell whether no row of a job waits to be sent."""
+
+    async def stretch(
+        self, job: Job, first: int, last: int, write: Callable[[Stretch], bytes]
+    ) -> bytes:
+        """Read rows of a job, and give what `write` makes of them."""
+
+
+class JobDesk:
+    """Answers about jobs, and writes down what their owners want."""
+
+    def __init__(self, store: Jobs, log: Log, directory: Directory, ring: Ring) -> None:
+        self._store = store
+        self._log = log
+        self._directory = directory
+        self._ring = ring
+        self._reports = 0
+
+    async def newest(self, call: Call, caller: Caller) -> Answer:
+        asked = listing.parameters(call.scope["query_string"])
+        older_than = listing.first(asked, "older_than", None)
+        faults = []
+        if older_than is not None and not schema.UUID_FORM.fullmatch(older_than):
+            faults.append("older_than is not a valid UUID")
+        faults += schema.surplus([name for name in asked if name != "older_than"])
+        if faults:
+            return invalid(*faults)
+        try:
+            page = await self._store.page(caller, UUID(older_than) if older_than else None)
+            standings = await self._standings(page)
+        except Unavailable:
+            return NOT_READABLE
+        address = f"{call.base()}{ADDRESS}"
+        links = {"current": f"{address}?older_than={older_than}" if older_than else address}
+        if page:
+            links["next"] = f"{address}?older_than={page[-1].id}"
+        pairs = zip(page, standings, strict=True)
+        shown = [self._shown(job, standing, caller) for job, standing in pairs]
+        return given({"jobs": shown, "links": links})
+
+    async def one(self, call: Call, caller: Caller) -> Answer:
+        job = await self._found(call, caller)
+        if isinstance(job, Answer):
+            return job
+        return await self._told(job, caller)
+
+    def steer(self, wish: Wish) -> Callable[[Call, Caller], Awaitable[Answer]]:
+        """Give what takes a wish for a job."""
+
+        async def take(call: Call, caller: Caller) -> Answer:
+            job = await self._found(call, caller)
+            if isinstance(job, Answer):
+                return job
+            try:
+                quiet = bool(job.finished_at) and await self._store.quiet(job)
+            except Unavailable:
+                return NOT_READABLE
+            if refusal := jobs.refusal(jobs.status(job, quiet), wish):
+                return refusal
+            now = clock.now()
+            wanted = Wanted(job_id=job.id, wish=wish, at=now)
+            try:
+                await self._log.put(Outgoing(JOBS.name, job.id.bytes, wanted.encode()))
+            except Unavailable:
+                return NOT_ACKNOWLEDGED
+            # Counting may take seconds: what is wanted does not wait for it.
+            return await self._told(replace(job, wish=wish, wished_at=now), caller, 202)
+
+        return take
+
+    async def report(self, call: Call, caller: Caller) -> Answer:
+        if self._reports >= REPORTS_MAX:
+            return TOO_MANY
+        job = await self._found(call, caller)
+        if isinstance(job, Answer):
+            return job
+        name = f'attachment; filename="job-{job.id}.csv"'.encode()
+        headers = ((b"content-disposition", name),)
+        return Answer(200, headers=headers, kind=KIND, parts=self._written(job))
+
+    async def _written(self, job: Job) -> AsyncGenerator[bytes, None]:
+        self._reports += 1
+        try:
+            async with aclosing(report.parts(self._store, job, self._ring)) as parts:
+                async for part in parts:
+                    yield part
+        finally:
+            self._reports -= 1
+
+    async def _found(self, call: Call, caller: Caller) -> Job | Answer:
+        [id] = call.places
+        if not schema.UUID_FORM.fullmatch(id):
+            return invalid("job_id is not a valid UUID")
+        try:
+            found = await self._store.job(caller, UUID(id))
+        except Unavailable:
+            return NOT_READABLE
+        if isinstance(found, Missing):
+            return NO_RESULT if found.certain else NOT_YET
+        return found
+
+    async def _standings(self, page: Sequence[Job]) -> list[str]:
+        """Name the jobs' states; one that is not looked at in time has not finished yet."""
+        now = asyncio.get_running_loop().time
+        until = now() + LIST_SECONDS
+        return [
+            jobs.status(
+                job, bool(job.finished_at) and now() < until and await self._store.quiet(job)
+            )
+            for job in page
+        ]
+
+    async def _told(self, job: Job, caller: Caller, status: int = 200) -> Answer:
+        try:
+            tally = await self._store.tally(job)
+        except Unavailable:
+            return NOT_READABLE
+        standing = jobs.status(job, tally.quiet)
+        told = {**self._shown(job, standing, caller), **jobs.progress(job, tally, standing)}
+        return given({"data": told}, status)
+
+    def _shown(self, job: Job, standing: str, caller: Caller) -> dict[str, object]:
+        key = self._directory.keys.get(caller.service.id, {}).get(job.key_id)
+        changes = (job.started_at, job.finished_at, job.wished_at)
+        return jobs.shown_job(
+            id=job.id,
+            name=self._name(job),
+            rows=job.rows,
+            standing=standing,
+            template_id=job.template_id,
+            template_version=job.template_version,
+            channel=job.channel,
+            service_id=caller.service.id,
+            service_name=caller.service.name,
+            key_id=job.key_id,
+            key_name=key.name if key else None,
+            key_type=job.key_type,
+            sender_id=job.sender_id,
+            created_at=job.accepted_at,
+            scheduled_for=job.scheduled_for,
+            updated_at=max(filter(None, changes), default=None),
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+    def _name(self, job: Job) -> str | None:
+        try:
+            return self._ring.open(job.name, owner=job.id.bytes).decode()
+        except (Unsealable, UnicodeDecodeError):
+            return None

@@ -1,0 +1,150 @@
+"""What job-runner decides, given values alone. No clock, no database, no network."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from courant import chunks, ids
+from courant.contracts import (
+    ENCODE,
+    Chunk,
+    ChunkOrder,
+    Content,
+    JobRecord,
+    JobRow,
+    KeyType,
+    Malformed,
+    Notification,
+    decode_job,
+)
+from courant.crypto import Ring, Unsealable
+from courant.jobs import Stored
+from courant.records import Dead, Keep, Outgoing, Record, Verdict
+from courant.topics import INBOX, Channel, Lane
+
+OUT_MIN = 4
+"""So many chunks may be out before it is known how fast they leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What its notifications have in common."""
+
+    id: UUID
+    service_id: UUID
+    key_id: UUID
+    key_type: KeyType
+    template_id: UUID
+    template_version: int
+    channel: Channel
+    sender_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job that has chunks to give orders for."""
+
+    id: UUID
+    service_id: UUID
+    left: int  # chunks without an order
+
+
+def read_job(ring: Ring, record: Record) -> Verdict[JobRecord]:
+    """Keep what belongs to a job; a chunk only if it opens: else its job would stand still."""
+    try:
+        found = decode_job(record.value)
+        if isinstance(found, Chunk):
+            rows = chunks.unpack(ring, found.upload_id, found.number, found.sealed)
+            if len(rows) != found.rows:
+                return Dead(record, "rows: not as many as the chunk says")
+    except (Malformed, Unsealable) as error:
+        return Dead(record, str(error))
+    return Keep(record, found)
+
+
+def read_order(record: Record) -> Verdict[ChunkOrder]:
+    """Keep an order."""
+    try:
+        return Keep(record, ChunkOrder.decode(record.value))
+    except Malformed as error:
+        return Dead(record, str(error))
+
+
+def notification(job: Job, row: JobRow, number: int, ring: Ring, now: datetime) -> Outgoing:
+    """Turn a row into what is put into the inbox: the same id, however often it is done."""
+    id = ids.of_row(job.id, number)
+    content = ENCODE(Content(to=row.to, personalisation=row.personalisation))
+    record = Notification(
+        id=id,
+        service_id=job.service_id,
+        key_id=job.key_id,
+        # What is only simulated goes the way of the test keys: no provider hears of it.
+        key_type=KeyType.TEST if row.simulated else job.key_type,
+        template_id=job.template_id,
+        template_version=job.template_version,
+        channel=job.channel,
+        lane=Lane.BULK,
+        job_id=job.id,
+        job_row=number,
+        reference=row.reference,
+        sender_id=job.sender_id,
+        recipient_hash=row.recipient_hash,
+        sealed=ring.seal(content, owner=id.bytes),
+        # Not the upload's time: what waits for its turn longer than notifications may is not late.
+        accepted_at=now,
+    )
+    return Outgoing(INBOX.topic(job.channel, Lane.BULK), id.bytes, record.encode())
+
+
+def is_settled(rows: int, stored: Stored) -> bool:
+    """Tell whether a chunk has left its lane: all is there, and nine of ten do not wait any more.
+
+    The tenth may be repeated, or healed by a sweep; the next chunks need not wait for that.
+    """
+    return stored.there == rows and stored.waiting * 10 <= rows
+
+
+def room(out: int, oldest_seconds: float, settled: int, lag_seconds: float) -> int | None:
+    """Tell for how many more chunks of a channel orders may be given; None: for all.
+
+    `out` have orders and are not settled, the oldest order is `oldest_seconds` old, and `settled`
+    were settled in the last `lag_seconds`. What is out is what is handled in half of that time: a
+    job that is cancelled has little under way, and Postgres holds no million rows that wait. With
+    as much as is handled in all of it the lane stood at its limit, then ran empty, by turns.
+    """
+    if not lag_seconds:
+        return None
+    if oldest_seconds >= lag_seconds:
+        return 0
+    return max(0, max(OUT_MIN, settled // 2) - out)
+
+
+def turns(due: Sequence[Due], out: Mapping[UUID, int], room: int | None) -> Counter[UUID]:
+    """Tell for how many chunks of each job orders are given now; services take turns.
+
+    The next turn is that service's which has the fewest chunks out; `out` tells how many that are.
+    Within a service the first job comes first: `due` is in that order.
+    """
+    given: Counter[UUID] = Counter()
+    waiting: dict[UUID, list[Due]] = {}
+    for each in due:
+        waiting.setdefault(each.service_id, []).append(each)
+    under_way = Counter({service: out.get(service, 0) for service in waiting})
+    while waiting and (room is None or given.total() < room):
+        service = min(waiting, key=lambda each: under_way[each])
+        job = waiting[service][0]
+        given[job.id] += 1
+        under_way[service] += 1
+        if given[job.id] == job.left:
+            del waiting[service][0]
+            if not waiting[service]:
+                del waiting[service]
+    return +given
+
+
+def is_whole(fingerprints: Iterable[bytes], expected: int, digest: bytes) -> bool:
+    """Tell whether these are the chunks that the seal was set on."""
+    found = list(fingerprints)
+    return len(found) == expected and chunks.digest(found) == digest

@@ -1,0 +1,128 @@
+"""Job-runner's SQL for what it consumes: uploads kept, chunks read."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from courant import chunks, folding, jobs
+from courant.contracts import Chunk, JobRecord, KeyType, Seal, Wanted, Wish
+from courant.database import told_apart
+from courant.folding import Cursor, Folding
+from courant.jobs import Place
+from courant.records import Keep, Span
+from courant.tables import jobs as table
+from courant.topics import Channel, Positions
+from job_runner.handle import Held
+from job_runner.rules import Job
+
+T = TypeVar("T")
+
+# ruff: noqa: S608  (every word of SQL that is put together here is ours)
+
+KEEP_CHUNK = """
+    INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed)
+    VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+COLUMNS = tuple(name for name in ("id", *Seal.__struct_fields__) if name in table.c)
+VALUES = attrgetter(*("job_id" if name == "id" else name for name in COLUMNS))
+KEEP_JOB = f"""
+    INSERT INTO jobs ({", ".join(COLUMNS)}) VALUES ({", ".join(["%s"] * len(COLUMNS))})
+    ON CONFLICT DO NOTHING"""
+# An Idempotency-Key stands for the first job that came with it.
+TAKE_KEY = """
+    INSERT INTO idempotency (service_id, key_hash, id, body_hash) VALUES (%s, %s, %s, %s)
+    ON CONFLICT DO NOTHING"""
+TAKEN = "SELECT id, body_hash FROM idempotency WHERE service_id = %s AND key_hash = %s"
+LOSE = "INSERT INTO aliases (id, winner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+# Cancelled is for good, and of the others the latest holds, in whatever order they come.
+KEEP_WISH = f"""
+    INSERT INTO wishes AS w (job_id, wish, wished_at) VALUES (%s, %s, %s)
+    ON CONFLICT (job_id) DO UPDATE
+    SET wish = excluded.wish, wished_at = excluded.wished_at, at = now()
+    WHERE w.wish <> '{Wish.CANCELLED}'
+        AND (excluded.wish = '{Wish.CANCELLED}' OR excluded.wished_at > w.wished_at)"""
+CHUNK = f"""
+    SELECT c.upload_id, c.first, c.rows, c.sealed, j.service_id, j.key_id, j.key_type,
+        j.template_id, j.template_version, j.channel, j.sender_id
+    FROM jobs j JOIN chunks c USING (upload_id)
+    WHERE j.id = %s AND c.number = %s AND c.saved_at IS NULL
+        AND NOT EXISTS (
+            SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')"""
+
+
+class PostgresStore(Folding):
+    """The stages' store on PostgreSQL."""
+
+    @contextmanager
+    def fold(self, span: Span) -> Iterator["PostgresFold"]:
+        with self.moving_on(span) as (connection, cursor, places):
+            yield PostgresFold(connection, cursor, places)
+
+    def chunk(self, job_id: UUID, number: int) -> Held | None:
+        with self.transaction() as (_, cursor):
+            cursor.execute(CHUNK, [job_id, number])
+            found = cursor.fetchone()
+            if not found:
+                return None
+            upload_id, first, rows, sealed, *columns = found
+            # An order that is read again must not flood the lane with what is there.
+            [stored] = jobs.count(cursor, [Place(job_id, upload_id, number, first, rows)])
+        if stored.there == rows:
+            return None
+        service_id, key_id, key_type, template_id, version, channel, sender_id = columns
+        job = Job(
+            job_id,
+            service_id,
+            key_id,
+            KeyType(key_type),
+            template_id,
+            version,
+            Channel(channel),
+            sender_id,
+        )
+        return Held(job, upload_id, first, bytes(sealed))
+
+
+class PostgresFold:
+    """One such transaction; `places` is how far it was read before."""
+
+    def __init__(self, connection: Connection, cursor: Cursor, places: Positions) -> None:
+        self._connection, self._cursor, self._places = connection, cursor, places
+
+    def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
+        return folding.fresh(kept, self._places)
+
+    def keep(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
+        refused: list[JobRecord] = []
+        with told_apart(), self._connection.begin_nested():
+            for each in records:
+                match each:
+                    case Chunk():
+                        print_ = chunks.fingerprint(each.sealed)
+                        place = [each.upload_id, each.number, each.first, each.rows]
+                        self._cursor.execute(KEEP_CHUNK, [*place, print_, each.sealed])
+                    case Seal():
+                        if not self._seal(each):
+                            refused.append(each)
+                    case Wanted():
+                        self._cursor.execute(KEEP_WISH, [each.job_id, each.wish, each.at])
+        return refused
+
+    def _seal(self, seal: Seal) -> bool:
+        """Make the job, unless its key stands for another; tell whether the key is its body's."""
+        if seal.idempotency_key is not None:
+            key = [seal.service_id, seal.idempotency_key]
+            self._cursor.execute(TAKE_KEY, [*key, seal.job_id, seal.body_hash])
+            self._cursor.execute(TAKEN, key)
+            [(winner, body_hash)] = self._cursor.fetchall()
+            if winner != seal.job_id:
+                self._cursor.execute(LOSE, [seal.job_id, winner])
+            if bytes(body_hash) != seal.body_hash:
+                return False
+            if winner != seal.job_id:
+                return True
+        self._cursor.execute(KEEP_JOB, VALUES(seal))
+        return True

@@ -1,0 +1,94 @@
+"""Postgres as a fold of the log: each transaction that folds a batch moves Postgres's place on.
+
+A Postgres that lost some of its commits, or was put back to last week, so says by itself what it
+lacks, and whoever folds reads exactly that again.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias, TypeVar
+
+from psycopg2 import extensions
+from sqlalchemy import Connection, Engine
+
+from courant.database import HOLD, recognise, told_apart
+from courant.errors import Behind, require
+from courant.records import Keep, Span
+from courant.topics import Partition, Positions
+
+T = TypeVar("T")
+Cursor: TypeAlias = extensions.cursor
+
+# Locks the places, moves them on and tells what they were, in one statement. Never backwards: a
+# process that was frozen may come late with offsets that others have passed.
+MOVE_ON = """
+    INSERT INTO positions AS p (topic_id, partition, next)
+    SELECT * FROM unnest(%(topics)s::uuid[], %(numbers)s::int[], %(ends)s::bigint[]) ORDER BY 1, 2
+    ON CONFLICT (topic_id, partition) DO UPDATE SET next = greatest(p.next, excluded.next)
+    RETURNING topic_id, partition, coalesce(old.next, 0)"""
+PLACES = "SELECT topic_id, partition, next FROM positions WHERE topic_id = ANY(%s)"
+SKIP = """
+    UPDATE positions SET next = greatest(next, %(next)s)
+    WHERE topic_id = %(topic_id)s AND partition = %(number)s"""
+
+
+class Folding:
+    """What every store does that folds the log: one transaction a batch, the place in it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def compare(self, positions: Positions) -> None:
+        """Raise Behind, and the hold that goes with it, where Postgres has not read so far."""
+        with self.transaction() as (_, cursor):
+            recognise(cursor)
+            cursor.execute(PLACES, [[each.topic_id for each in positions]])
+            require(positions, places_of(positions, cursor))
+
+    def skip(self, starts: Positions) -> None:
+        """Move the places on to where the log begins: what was before has left it."""
+        with self.transaction() as (_, cursor):
+            for each, start in starts.items():
+                place = {"topic_id": each.topic_id, "number": each.number, "next": start}
+                cursor.execute(SKIP, place)
+
+    @contextmanager
+    def moving_on(self, span: Span) -> Iterator[tuple[Connection, Cursor, Positions]]:
+        """Begin a transaction that moves the place past `span`; gives where it was before.
+
+        Raises Behind, and the hold, where Postgres lacks what lies before.
+        """
+        with self.transaction() as (connection, cursor):
+            recognise(cursor)
+            columns = {
+                "topics": [each.topic_id for each in span],
+                "numbers": [each.number for each in span],
+                "ends": [offsets.stop for offsets in span.values()],
+            }
+            cursor.execute(MOVE_ON, columns)
+            places = places_of(span, cursor)
+            require({each: offsets.start for each, offsets in span.items()}, places)
+            yield connection, cursor, places
+
+    @contextmanager
+    def transaction(self) -> Iterator[tuple[Connection, Cursor]]:
+        """Begin a transaction; raises Unavailable, Refused."""
+        try:
+            with told_apart(), self._engine.begin() as connection:
+                cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
+                yield connection, cursor
+        except Behind:
+            with told_apart(), self._engine.begin() as connection:
+                connection.exec_driver_sql(HOLD, ("Postgres is behind the log",))
+            raise
+
+
+def fresh(kept: Sequence[Keep[T]], places: Positions) -> list[Keep[T]]:
+    """Give those that no transaction before this one has folded."""
+    return [each for each in kept if each.record.offset >= places[each.record.partition]]
+
+
+def places_of(partitions: Iterable[Partition], cursor: Cursor) -> dict[Partition, int]:
+    """Read how far each partition is folded from what was just selected."""
+    found = {(topic_id, number): place for topic_id, number, place in cursor}
+    return {each: found.get((each.topic_id, each.number), 0) for each in partitions}

@@ -1,0 +1,123 @@
+"""A job in the midst of faults: every row is sent once, none is missing, its counts agree."""
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from courant import clock
+from fault.test_put_back import put_back, server
+from fault_jobs import Job, done, questions, submit
+from fault_site import Site
+from stack import wait
+
+PARTS = ("ingest", "saver", "deliverer", "job-runner", "recovery", "postgres", "kafka")
+SETTLED_SECONDS = 2.0
+
+
+def under_way(job: Job, rows: int = 1_000) -> None:
+    """Wait until so many of its rows are there."""
+    wait(lambda: job.stored().total() >= rows, f"{rows} rows are there", 120)
+
+
+def test_each_process_is_killed_in_turn_inside_one_job(site: Site) -> None:
+    job = submit(site, 50_000, "in-turn")
+    under_way(job)
+    for kind in PARTS:
+        site.kill(kind)
+        site.ready()
+        time.sleep(SETTLED_SECONDS)
+    assert not done(job)  # the test was about something
+    assert questions(job) == {}
+    assert sum(job.booked().values()) - job.rows <= len(site.inside)
+    assert job.shown()["job_status"] == "finished"
+
+
+def test_everything_is_killed_at_once_inside_a_job(site: Site) -> None:
+    job = submit(site, 20_000, "at-once")
+    under_way(job)
+    site.kill(*PARTS, "sandbox")
+    assert questions(job) == {}
+
+
+@pytest.mark.quick
+def test_a_runner_killed_inside_a_chunk_before_the_seal_and_between_chunks(site: Site) -> None:
+    with site.still("job-runner"):
+        job = submit(site, 5_000, "windows")
+        site.kill("job-runner")  # the seal is acknowledged, and nobody has read it
+    under_way(job, 1)
+    with site.still("kafka"):  # takes no rows: whoever writes a chunk is inside it
+        time.sleep(0.5)
+        site.kill("job-runner")
+    saved = "SELECT count(*) FROM chunks WHERE saved_at IS NOT NULL"
+    before = site.stack.sql(saved)
+    wait(lambda: site.stack.sql(saved) != before or done(job), "another chunk is there")
+    site.kill("job-runner")
+    assert questions(job) == {}
+    assert sum(job.booked().values()) == job.rows
+
+
+def test_a_job_goes_on_within_15_s_of_its_runners_death(site: Site) -> None:
+    job = submit(site, 30_000, "goes-on")
+    under_way(job)
+    site.kill("job-runner")
+    before = job.stored().total()
+    wait(lambda: job.stored().total() > before + 5_000, "it goes on", 15)
+    assert questions(job) == {}
+
+
+def test_a_cancelled_job_stops_within_5_s_and_the_rest_is_cancelled(site: Site) -> None:
+    job = submit(site, 50_000, "cancelled")
+    under_way(job, 3_000)
+    job.wish("cancel")
+    time.sleep(5)
+    booked = sum(job.booked().values())
+    wait(lambda: not job.stored()["created"], "what waited is cancelled", 30)
+    time.sleep(5)
+    assert sum(job.booked().values()) == booked < job.rows
+    stored, shown = job.stored(), job.shown()
+    assert shown["job_status"] == "cancelled"
+    wait(lambda: job.shown()["counts"].get("cancelled") == job.rows - booked, "counts agree", 15)
+    assert stored["cancelled"] == stored.total() - booked
+
+
+def test_a_paused_job_stands_and_goes_on_when_it_is_resumed(site: Site) -> None:
+    job = submit(site, 20_000, "paused")
+    under_way(job, 3_000)
+    job.wish("pause")
+    time.sleep(5)
+    booked = sum(job.booked().values())
+    time.sleep(5)
+    assert sum(job.booked().values()) == booked < job.rows
+    assert job.shown()["job_status"] == "paused"
+    job.wish("resume")
+    assert questions(job) == {}
+    assert sum(job.booked().values()) == job.rows
+
+
+def test_a_scheduled_job_starts_at_its_time_after_a_restart_of_everything(site: Site) -> None:
+    at = clock.now() + timedelta(seconds=45)
+    job = submit(site, 1_000, "scheduled", scheduled_for=at.isoformat())
+    site.stack.courant("down")
+    site.stack.courant("up", "--detach")
+    assert clock.now() < at
+    assert job.shown()["job_status"] == "scheduled"
+    assert not job.booked()
+    wait(job.booked, "its first row is sent", 60)
+    late = clock.now() - at
+    assert timedelta() < late < timedelta(seconds=5)
+    assert questions(job) == {}
+
+
+def test_postgres_is_put_back_in_the_middle_of_a_job(site: Site) -> None:
+    job = submit(site, 150_000, "put-back")
+    under_way(job)
+    copy = site.stack.plan.home / "postgres" / "copy"
+    server(site).copy_to(copy)
+    began = time.monotonic()
+    while time.monotonic() - began < 60 and not done(job):
+        time.sleep(1)
+    assert not done(job)
+    put_back(site, copy)
+    assert questions(job) == {}
+    assert sum(job.booked().values()) == job.rows

@@ -1,0 +1,306 @@
+"""Jobs as ingest shows and steers them, with a real broker, a real PostgreSQL and real HTTP."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from sqlalchemy import create_engine
+
+from courant import ids, kafka, migrate, topics_admin
+from courant.contracts import Wanted, decode_job
+from courant.topics import JOBS
+from ingest import jobs_store
+from ingest_world import api_key
+from integration.ingest_stack import Stack, stack, wait
+from stored_jobs import Hand
+
+AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+STATES = {1: "delivered", 2: "created", 3: "claimed", 4: "delivered"}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Stack]:
+    with stack() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def hand(running: Stack) -> Hand:
+    return Hand(running.postgres.url)
+
+
+def ask(running: Stack, path: str, method: str = "GET", **more: Any) -> httpx.Response:
+    url = f"{running.base}/v2/jobs{path}"
+    return httpx.request(method, url, headers=AUTHORIZED, timeout=15, **more)
+
+
+def test_a_job_is_counted_by_the_states_of_its_rows(running: Stack, hand: Hand) -> None:
+    other = hand.job(rows=3)
+    job = hand.job(rows=6, started_at=datetime.now(UTC), chunks=2)
+    hand.rows(other, range(1, 4), lambda _: "sending")
+    hand.chunk(job, 1, ["a@example.com"] * 4)
+    hand.chunk(job, 5, ["e@example.com", "f@example.com"], settled=False)
+    hand.rows(job, list(STATES), STATES.__getitem__)
+    told = ask(running, f"/{job}").json()["data"]
+    assert told["counts"] == {"delivered": 2, "created": 1, "sending": 1, "pending": 2}
+    assert (told["saved"], told["notification_count"]) == (4, 6)
+    assert (told["job_status"], told["original_file_name"]) == ("in progress", "list.csv")
+    assert told["rows_per_second"] == 0.1
+    finish = datetime.fromisoformat(told["estimated_finish"])
+    assert 5 < (finish - datetime.now(UTC)).total_seconds() < 16
+    [first, second] = ask(running, "").json()["jobs"][:2]
+    assert [(first["id"], first["job_status"])] == [(str(job), "in progress")]
+    assert [(second["id"], second["job_status"])] == [(str(other), "pending")]
+
+
+def test_a_job_has_finished_when_none_of_its_rows_waits(running: Stack, hand: Hand) -> None:
+    now = datetime.now(UTC)
+    job = hand.job(rows=2, started_at=now, finished_at=now)
+    hand.chunk(job, 1, ["a@example.com", "b@example.com"])
+    hand.rows(job, [1, 2], {1: "delivered", 2: "claimed"}.__getitem__)
+
+    def standings() -> set[str]:
+        [listed] = [e for e in ask(running, "").json()["jobs"] if e["id"] == str(job)]
+        return {listed["job_status"], ask(running, f"/{job}").json()["data"]["job_status"]}
+
+    assert standings() == {"in progress"}
+    assert ask(running, f"/{job}/pause", "POST").status_code == 202
+    hand.do("UPDATE notifications SET state = 'sending' WHERE job_id = %s", job)
+    wait(lambda: standings() == {"finished"}, 5)  # counts are kept for a second
+    answer = ask(running, f"/{job}/cancel", "POST")
+    assert (answer.status_code, answer.json()["errors"][0]["error"]) == (409, "ConflictError")
+
+
+def test_chunks_that_stay_away_for_a_minute_are_an_error(running: Stack, hand: Hand) -> None:
+    job = hand.job(rows=2, chunks=2)
+    hand.chunk(job, 1, ["a@example.com"])
+
+    def standing() -> str:
+        return str(ask(running, f"/{job}").json()["data"]["job_status"])
+
+    assert standing() == "pending"
+    hand.do("UPDATE jobs SET at = now() - interval '61 s' WHERE id = %s", job)
+    assert standing() == "error"
+    hand.chunk(job, 2, ["b@example.com"])
+    assert standing() == "pending"
+
+
+def test_a_wish_in_postgres_is_seen(running: Stack, hand: Hand) -> None:
+    job = hand.job(rows=3)
+    hand.rows(job, [1], lambda _: "cancelled")
+    hand.do("INSERT INTO wishes (job_id, wish, wished_at) VALUES (%s, 'cancelled', now())", job)
+    told = ask(running, f"/{job}").json()["data"]
+    assert (told["job_status"], told["counts"]) == ("cancelled", {"cancelled": 3})
+    assert ask(running, f"/{job}/resume", "POST").status_code == 409
+
+
+def wishes(running: Stack, job: UUID) -> list[str]:
+    """Read from the broker what was wanted of a job."""
+    reader = Consumer({"bootstrap.servers": running.broker.bootstrap, "group.id": "tests",
+                       "enable.partition.eof": True})  # fmt: skip
+    reader.assign([TopicPartition(JOBS.name, n, OFFSET_BEGINNING) for n in range(JOBS.partitions)])
+    found, open_ = [], JOBS.partitions
+    while open_:
+        [message] = reader.consume(1, 10)
+        if message.error():
+            open_ -= 1
+            continue
+        record = decode_job(message.value() or b"")
+        if message.key() == job.bytes:
+            assert isinstance(record, Wanted)
+            assert record.job_id == job
+            found.append(str(record.wish))
+    reader.close()
+    return found
+
+
+def test_wishes_are_in_the_log_in_the_order_in_which_they_came(running: Stack, hand: Hand) -> None:
+    job = hand.job(rows=3)
+    for verb, standing in [("pause", "paused"), ("resume", "pending"), ("cancel", "cancelled")]:
+        answer = ask(running, f"/{job}/{verb}", "POST")
+        assert answer.status_code == 202
+        assert answer.json()["data"]["job_status"] == standing
+    assert wishes(running, job) == ["paused", "resumed", "cancelled"]
+
+
+def test_a_wish_that_kafka_does_not_take_is_503_in_time(running: Stack, hand: Hand) -> None:
+    job = hand.job(rows=3)
+    assert ask(running, f"/{job}").status_code == 200
+    running.broker.freeze()
+    try:
+        began = time.monotonic()
+        answer = ask(running, f"/{job}/cancel", "POST")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert time.monotonic() - began < 2.2
+    finally:
+        running.broker.thaw()
+    wait(lambda: ask(running, f"/{job}/cancel", "POST").status_code == 202)
+
+
+def test_who_asks_before_the_row_is_there_waits_for_it(running: Stack, hand: Hand) -> None:
+    id = ids.new(datetime.now(UTC))
+    later = threading.Timer(0.5, lambda: hand.job(rows=1, id=id))
+    later.start()
+    began = time.monotonic()
+    assert ask(running, f"/{id}").status_code == 200
+    assert 0.4 < time.monotonic() - began < 1.9
+    later.join()
+
+
+def test_an_alias_is_read_and_steered_as_its_winner(running: Stack, hand: Hand) -> None:
+    job, loser = hand.job(rows=1), ids.new(datetime.now(UTC))
+    hand.do("INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, job)
+    assert ask(running, f"/{loser}").json()["data"]["id"] == str(job)
+    assert ask(running, f"/{loser}/cancel", "POST").status_code == 202
+    assert wishes(running, job) == ["cancelled"]
+
+
+def test_not_found_is_said_once_all_seals_before_are_folded(running: Stack, hand: Hand) -> None:
+    young = f"/{ids.new(datetime.now(UTC))}"
+    began = time.monotonic()
+    answer = ask(running, young)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert 1.5 < time.monotonic() - began < 3.0
+    [topic_id] = kafka.topic_ids(topics_admin.admin(running.broker.bootstrap), [JOBS.name]).values()
+    mark = (
+        "INSERT INTO marks (at, topic_id, family, topic, ends) "
+        "VALUES (now() + interval '1 minute', %s, %s, %s, %s)"
+    )
+    hand.do(mark, topic_id, "jobs", "jobs", [1] * JOBS.partitions)
+    assert ask(running, young).status_code == 503  # nobody has folded so far
+    for number in range(JOBS.partitions):
+        put = 'INSERT INTO positions (topic_id, "partition", next) VALUES (%s, %s, 1)'
+        hand.do(put, topic_id, number)
+    answer = ask(running, young)
+    assert (answer.status_code, answer.json()) == (
+        404,
+        {
+            "status_code": 404,
+            "errors": [{"error": "NoResultFound", "message": "No result found"}],
+        },
+    )
+    hand.do("DELETE FROM marks")
+
+
+def test_a_report_has_every_row_once_in_order(running: Stack, hand: Hand) -> None:
+    job = hand.job(rows=2_500, chunks=5)
+    for first in range(1, 2_501, 500):
+        hand.chunk(job, first, [f"file-{first + n}@example.com" for n in range(500)])
+    hand.rows(job, range(1, 1_201), lambda number: "delivered" if number % 2 else "created")
+    answer = ask(running, f"/{job}/report")
+    told = list(csv.reader(io.StringIO(answer.text, newline="")))[1:]
+    assert [int(row[0]) for row in told] == list(range(1, 2_501))
+    assert [row[1] for row in told] == [
+        f"{'person' if number <= 1_200 else 'file'}-{number}@example.com"
+        for number in range(1, 2_501)
+    ]
+    assert [row[4] for row in told] == [
+        ("delivered" if number % 2 else "created") if number <= 1_200 else "pending"
+        for number in range(1, 2_501)
+    ]
+    assert told[1_199][3] == str(ids.of_row(job, 1_200))
+
+
+@contextmanager
+def without_postgres(running: Stack) -> Iterator[None]:
+    running.postgres.stop()
+    try:
+        yield
+    finally:
+        running.postgres.start()
+        running.postgres.wait_ready()
+
+
+LARGE = 10_000_000
+"""Rows whose report no socket holds, and that takes half a minute to write."""
+
+
+def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, hand: Hand) -> None:
+    job = hand.job(rows=LARGE)
+    url = f"{running.base}/v2/jobs/{job}/report"
+    with httpx.stream("GET", url, headers=AUTHORIZED, timeout=30) as answer:
+        assert answer.status_code == 200
+        parts = answer.iter_bytes()
+        assert next(parts)
+        with without_postgres(running), pytest.raises(httpx.RemoteProtocolError):
+            sum(map(len, parts))
+    wait(lambda: ask(running, f"/{job}").status_code == 200)
+
+
+def in_flight(running: Stack) -> float:
+    for line in httpx.get(f"{running.base}/metrics").text.splitlines():
+        if line.startswith("courant_requests_in_flight "):
+            return float(line.split()[1])
+    raise AssertionError("no such metric")
+
+
+def test_a_client_that_leaves_ends_its_report(running: Stack, hand: Hand) -> None:
+    job = hand.job(rows=LARGE)
+    url = f"{running.base}/v2/jobs/{job}/report"
+    wait(lambda: in_flight(running) == 1, 5)  # our own question
+    with httpx.stream("GET", url, headers=AUTHORIZED, timeout=30) as answer:
+        parts = answer.iter_bytes()  # held: a generator that goes closes its connection
+        assert next(parts)
+        assert in_flight(running) == 2
+    wait(lambda: in_flight(running) == 1, 5)
+
+
+def test_a_jobs_rows_are_found_by_the_primary_key_alone(running: Stack, hand: Hand) -> None:
+    for _ in range(20):
+        other = hand.job(rows=500)
+        hand.rows(other, range(1, 501), lambda _: "delivered")
+    job = hand.job(rows=500)
+    hand.rows(job, range(1, 501), lambda _: "delivered")
+    hand.do("ANALYZE notifications")
+    engine = create_engine(migrate.engine_url(running.postgres.url_of("courant_ingest")))
+    low, high = ids.of_rows(job, 1, 500)
+    asked = {"low": low, "high": high, "job": job}
+    with engine.connect() as connection:
+        for question in (jobs_store.STATES, jobs_store.WAITS, jobs_store.STORED):
+            explain = type(question)(f"EXPLAIN {question.text}")
+            plan = "\n".join(row[0] for row in connection.execute(explain, asked))
+            assert f"notifications_{ids.day_of(job)}_pkey" in plan, plan
+            assert "Seq Scan" not in plan
+    engine.dispose()
+
+
+def test_the_command_shows_steers_and_reports_a_job(
+    running: Stack, hand: Hand, tmp_path: Path
+) -> None:
+    job = hand.job(rows=3)
+    hand.rows(job, [1, 2], lambda _: "delivered")
+    hand.chunk(job, 1, ["a@example.com", "b@example.com", "+16135550100"])
+    env = {**os.environ, "COURANT_URL": running.base, "COURANT_API_KEY": api_key(1),
+           "COURANT_HOME": str(tmp_path / "home")}  # fmt: skip
+
+    def courant(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "courant_cli.main", "job", *words]
+        return subprocess.run(
+            command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert str(job) in courant("list").stdout
+    done = courant("report", str(job))
+    assert done.returncode == 0, done.stderr
+    told = (tmp_path / f"job-{job}.csv").read_text().splitlines()
+    assert told[3] == "3,'+16135550100,,,pending,Waits for its turn,,,"
+    assert json.loads(courant("cancel", str(job), "--json").stdout)["job_status"] == "cancelled"
+    hand.do("INSERT INTO wishes (job_id, wish, wished_at) VALUES (%s, 'cancelled', now())", job)
+    done = courant("watch", str(job))
+    assert (done.returncode, "1 cancelled  2 delivered" in done.stdout) == (1, True)
+    done = courant("resume", str(job))
+    assert (done.returncode, "409: The job is cancelled" in done.stderr) == (1, True)

@@ -1,0 +1,241 @@
+"""What recovery does for jobs, on a real PostgreSQL: sweeps, and what is forgotten."""
+
+# ruff: noqa: E501  (the table of mistakes is one)
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+import mistakes
+from courant import ids
+from courant.contracts import ChunkOrder
+from courant.directory import Directory
+from courant.testing import builders
+from courant.testing.builders import DELIVERY
+from courant.topics import CHUNKS, INBOX, Lane, Positions
+from recovery import store, sweeps, upkeep
+from recovery.sweeps import SWEEPS, Tools
+from recovery.upkeep import CHORES
+from recovery_hand import Hand, ago, id_of
+
+BY_NAME = {each.name: each for each in SWEEPS}
+JOB = id_of(5_000)
+UPLOAD = UUID(int=50)
+BULK = INBOX.topics(Lane.BULK)
+
+
+@pytest.fixture
+def hand(engine: Engine) -> Hand:
+    return Hand(engine)
+
+
+def sweep(hand: Hand, name: str, places: Positions | None = None) -> list[tuple[str, int, str]]:
+    """Run one sweep, and give all decisions that were ever written."""
+    tools = Tools(hand.producer, Directory(), places or {}, timedelta(seconds=30))
+    sweeps.sweep(BY_NAME[name], hand.store, tools)
+    return [each for each in hand.written() if each[0] != CHUNKS.name]
+
+
+def job(hand: Hand, id: UUID = JOB, upload: UUID = UPLOAD, **times: str) -> None:
+    names = ", ".join(["", *times])
+    values = ", ".join(["", *map(ago, times.values())])
+    hand.ask(
+        f"""INSERT INTO jobs (id, upload_id, chunks, rows, digest, service_id, key_id, key_type,
+        template_id, template_version, channel, name, accepted_at{names})
+        VALUES (:id, :upload, 3, 6, '', :one, :one, 'normal', :one, 1, 'email', '', now(){values})""",
+        id=id, upload=upload, one=UUID(int=1),
+    )  # fmt: skip
+
+
+def chunk(hand: Hand, number: int, upload: UUID = UPLOAD, **times: str) -> None:
+    names = ", ".join(["", *times])
+    values = ", ".join(["", *map(ago, times.values())])
+    hand.ask(
+        f"""INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed{names})
+        VALUES (:upload, :number, :first, 2, '', ''{values})""",
+        upload=upload, number=number, first=2 * number + 1,
+    )  # fmt: skip
+
+
+def rows(hand: Hand, *numbers: int) -> None:
+    """Store these rows of the job."""
+    for number in numbers:
+        hand.row(number, job_id=f"'{JOB}'", job_row=str(number), lane="'bulk'")
+        old, new = id_of(number), ids.of_row(JOB, number)
+        hand.ask("UPDATE notifications SET id = :new WHERE id = :old", new=new, old=old)
+
+
+def wish(hand: Hand, wish: str, at: str = "now()") -> None:
+    sql = f"INSERT INTO wishes (job_id, wish, wished_at, at) VALUES (:id, :wish, now(), {ago(at)})"
+    hand.ask(sql, id=JOB, wish=wish)
+
+
+def passed(hand: Hand, seconds: float) -> Positions:
+    """All that was written to the chunks and to the bulk inboxes before then is handled."""
+    for topic in BULK:
+        hand.mark(topic, seconds, 7)
+        hand.place(topic, 7)
+    hand.mark(CHUNKS.name, seconds, 7)
+    return {builders.partition(CHUNKS.name): 7}
+
+
+def ordered(hand: Hand) -> list[int]:
+    """Give the numbers of the chunks that were ordered."""
+    kafka = hand.world.kafka
+    found = [each for at in kafka.partitions(CHUNKS.name) for each in kafka.log[at]]
+    assert all(ChunkOrder.decode(each.value).job_id == JOB for each in found)
+    return sorted(ChunkOrder.decode(each.value).number for each in found)
+
+
+def test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted(hand: Hand) -> None:
+    job(hand)
+    chunk(hand, 0, issued_at="ago(90)")  # its rows are there
+    chunk(hand, 1, issued_at="ago(90)")  # one of two
+    chunk(hand, 2, issued_at="ago(90)", settled_at="ago(80)")  # was counted before
+    chunk(hand, 3, issued_at="ago(59)")  # may still be on its way
+    chunk(hand, 4)  # had no order yet
+    rows(hand, 1, 2, 3)
+    sweep(hand, "incomplete", passed(hand, 1))
+    assert ordered(hand) == [1]
+    sweep(hand, "incomplete", passed(hand, 0.5))
+    assert ordered(hand) == [1]
+    whole = "SELECT number FROM chunks WHERE saved_at IS NOT NULL"
+    assert hand.ask(whole) == [(0,)]
+
+
+def test_nothing_is_ordered_again_that_may_wait_in_a_backlog(hand: Hand) -> None:
+    job(hand)
+    chunk(hand, 0, issued_at="ago(90)")
+    places = passed(hand, 1)
+    hand.place(BULK[0], 6)  # the saver has not read so far
+    sweep(hand, "incomplete", places)
+    hand.place(BULK[0], 7)
+    sweep(hand, "incomplete", {builders.partition(CHUNKS.name): 6})  # nor the runner
+    sweep(hand, "incomplete", {})
+    assert ordered(hand) == []
+    sweep(hand, "incomplete", places)
+    assert ordered(hand) == [0]
+
+
+def test_another_jobs_rows_do_not_count(hand: Hand) -> None:
+    job(hand)
+    chunk(hand, 0, issued_at="ago(90)")
+    rows(hand, 1, 2)
+    hand.ask("UPDATE notifications SET job_id = :other", other=UUID(int=6))
+    sweep(hand, "incomplete", passed(hand, 1))
+    assert ordered(hand) == [0]
+
+
+def test_of_a_cancelled_job_no_chunk_is_ordered_again(hand: Hand) -> None:
+    job(hand)
+    chunk(hand, 0, issued_at="ago(90)")
+    wish(hand, "cancelled")
+    sweep(hand, "incomplete", passed(hand, 1))
+    assert ordered(hand) == []
+
+
+def cancelled(hand: Hand) -> list[str]:
+    hand.mark(DELIVERY, 1, 7)
+    hand.place(DELIVERY, 7)
+    return [move for _, _, move in sweep(hand, "cancelled")]
+
+
+def test_what_waits_of_a_cancelled_job_is_cancelled_once(hand: Hand) -> None:
+    rows(hand, 1, 2, 3)
+    hand.ask("UPDATE notifications SET issued_at = now() - interval '9 s'")
+    sent, attempt = ids.of_row(JOB, 2), ids.of_row(JOB, 3)
+    hand.ask("UPDATE notifications SET state = 'sending', attempt = 1 WHERE id = :id", id=sent)
+    hand.ask("UPDATE notifications SET attempt = 4 WHERE id = :id", id=attempt)
+    hand.row(9, lane="'bulk'", job_id=f"'{UUID(int=6)}'", issued_at="ago(9)")  # another job's
+    wish(hand, "cancelled")
+    assert cancelled(hand) == ["cancelled/0", "cancelled/4"]
+    assert cancelled(hand) == ["cancelled/0", "cancelled/4"]
+
+
+def test_what_is_paused_is_neither_cancelled_nor_ordered_again(hand: Hand) -> None:
+    rows(hand, 1)
+    hand.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
+    wish(hand, "paused")
+    assert cancelled(hand) == []
+    topic = "persisted.email.bulk"
+    hand.mark(topic, 1, 7)
+    places = {builders.partition(topic): 7}
+    assert sweep(hand, "replay-created", places) == []
+    hand.ask("UPDATE wishes SET wish = 'resumed'")
+    assert [each[0] for each in sweep(hand, "replay-created", places)] == [topic]
+
+
+def chore(hand: Hand, name: str) -> None:
+    [found] = [each for each in CHORES if each.name == name]
+    upkeep.do(found, hand.store)
+
+
+def test_uploads_without_a_job_are_forgotten_after_a_day_and_done_ones_after_a_week(
+    hand: Hand,
+) -> None:
+    day, week = 86_400, 7 * 86_400
+    running, young, old = (UUID(int=60 + n) for n in range(3))
+    job(hand, id_of(1), running)
+    job(hand, id_of(2), young, finished_at=f"ago({week - 99})")
+    job(hand, id_of(3), old, finished_at=f"ago({week + 99})")
+    for upload in (running, young, old):
+        chunk(hand, 0, upload, at=f"ago({week + day})")
+    chunk(hand, 0, UPLOAD, at=f"ago({day - 99})")
+    chunk(hand, 1, UPLOAD, at=f"ago({day + 99})")
+    chore(hand, "chunks")
+    left = {(each, number) for each, number in hand.ask("SELECT upload_id, number FROM chunks")}
+    assert left == {(running, 0), (young, 0), (UPLOAD, 0)}
+
+
+def test_jobs_outlive_the_log_that_could_bring_them_back(hand: Hand) -> None:
+    log_days = 14
+    long_ago = f"ago({22 * 86_400})"
+    job(hand, id_of(1), UUID(int=61), at=long_ago, finished_at=long_ago)
+    job(hand, id_of(2), UUID(int=62), at=long_ago)  # not over
+    job(hand, id_of(3), UUID(int=63), at=f"ago({(log_days + 1) * 86_400})", finished_at="now()")
+    wish(hand, "cancelled", long_ago)
+    chore(hand, "jobs")
+    assert {id for (id,) in hand.ask("SELECT id FROM jobs")} == {id_of(2), id_of(3)}
+    assert hand.ask("SELECT FROM wishes") == []
+
+
+AGAIN = test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted
+BACKLOG = test_nothing_is_ordered_again_that_may_wait_in_a_backlog
+ONCE = test_what_waits_of_a_cancelled_job_is_cancelled_once
+PAUSED = test_what_is_paused_is_neither_cancelled_nor_ordered_again
+UPLOADS = test_uploads_without_a_job_are_forgotten_after_a_day_and_done_ones_after_a_week
+# Where, in which name, the right words, the wrong ones, the test that must see it.
+# fmt: off
+MISTAKES: dict[str, tuple[Any, str, str, str, Callable[[Hand], None]]] = {
+    "ordered before it is proved": (sweeps, "incomplete", "min(passed) - ORDER_WAIT", "min(passed)", AGAIN),
+    "inbox of no account": (sweeps, "incomplete", "[*inbox.values(), *", "[*inbox.values()][:0] + [*", BACKLOG),
+    "counted ones counted again": (store, "UNSAVED", "c.settled_at IS NULL AND ", "", AGAIN),
+    "cancelled ones ordered": (store, "UNSAVED", "w.wish = 'cancelled'", "false", test_of_a_cancelled_job_no_chunk_is_ordered_again),
+    "order not noted": (store, "ORDERED", "WHERE chunks", "WHERE false AND chunks", AGAIN),
+    "cancelled again and again": (store, "CANCELLED", "AND n.issued_at < %(delivery)s", "", ONCE),
+    "what is sent is cancelled": (store, "CANCELLED", "AND n.state = 'created'", "", ONCE),
+    "paused ones cancelled": (store, "CANCELLED", "w.wish = 'cancelled'", "true", PAUSED),
+    "paused ones ordered": (store, "UNCLAIMED", "w.wish <> 'resumed'", "false", PAUSED),
+    "running jobs forgotten": (upkeep, "FORGET_CHUNKS", ", true)", ", false)", UPLOADS),
+    "uploads forgotten at once": (upkeep, "FORGET_CHUNKS", "interval '1 day'", "interval '1 s'", UPLOADS),
+    "undone jobs forgotten": (upkeep, "FORGET_JOBS", "AND finished_at IS NOT NULL", "", test_jobs_outlive_the_log_that_could_bring_them_back),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_tests_see_the_mistake(
+    mistake: str, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *where, test = MISTAKES[mistake]
+    mistakes.replace(monkeypatch, *where)
+    for name, each in BY_NAME.items():
+        overdue = getattr(sweeps, each.overdue.__name__)
+        monkeypatch.setitem(BY_NAME, name, replace(each, overdue=overdue))
+    with pytest.raises(AssertionError):
+        test(hand)

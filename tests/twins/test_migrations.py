@@ -1,0 +1,58 @@
+"""What the migrations make is what the tables' declaration says, constraints and indexes too."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from courant.tables import metadata
+
+# What stands in the catalogue of a schema, each in words that can be compared.
+CATALOGUE = """
+    SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+        a.attidentity::text || a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid)
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0
+        AND NOT c.relispartition
+    UNION ALL
+    SELECT 'index', c.relname, i.relname, pg_get_indexdef(x.indexrelid), true, '', ''
+    FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
+    WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition
+    UNION ALL
+    SELECT 'constraint', c.relname, n.conname, pg_get_constraintdef(n.oid), true, '', ''
+    FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid
+    WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition
+    UNION ALL
+    SELECT 'kind', c.relname, c.relkind::text, pg_get_partkeydef(c.oid), true, '', ''
+    FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition
+        AND c.relkind IN ('r', 'p', 'S')"""
+
+
+@pytest.fixture
+def declared(engine: Engine) -> Iterator[Engine]:
+    """The same server with the declared tables in a database of their own."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("DROP DATABASE IF EXISTS declared")
+        connection.exec_driver_sql("CREATE DATABASE declared")
+    made = create_engine(engine.url.set(database="declared"))
+    metadata.create_all(made)
+    yield made
+    made.dispose()
+
+
+def catalogue(engine: Engine) -> set[tuple[object, ...]]:
+    with engine.connect() as connection:
+        found = connection.execute(text(CATALOGUE))
+        return {tuple(row) for row in found if row[1] != "alembic_version"}
+
+
+def test_the_migrations_make_what_is_declared(engine: Engine, declared: Engine) -> None:
+    assert len(catalogue(declared)) > 100
+    assert catalogue(engine) == catalogue(declared)
+
+
+def test_a_column_that_no_migration_makes_is_seen(engine: Engine, declared: Engine) -> None:
+    with declared.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN more int")
+    assert catalogue(engine) != catalogue(declared)

@@ -1,0 +1,461 @@
+"""Jobs as their owners see and steer them, and the report of one."""
+
+import asyncio
+import csv
+import io
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import msgspec
+import pytest
+
+from courant import chunks, ids
+from courant.contracts import Content, JobRow, KeyType, Wanted, Wish, decode_job
+from courant.lifecycle import State
+from courant.topics import Channel
+from ingest import jobs, streaming
+from ingest.jobs import Job, Tally
+from ingest.jobs_store import Kept, Stored, StoredChunk
+from ingest_jobs import KEY, NOW, TEMPLATE, job
+from ingest_world import BASE, NUMBERS, RING, SERVICE, World, api_key, messages
+
+LATER, EARLIER = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
+DONE = {"started_at": EARLIER, "finished_at": NOW}
+GONE = {"chunks": 2, "at": NOW - timedelta(seconds=61)}
+STANDINGS: list[tuple[dict[str, Any], bool, str]] = [
+    ({}, True, "pending"),
+    ({"scheduled_for": LATER}, True, "scheduled"),
+    ({"scheduled_for": NOW}, True, "pending"),
+    ({"started_at": NOW}, True, "in progress"),
+    ({"started_at": NOW, "scheduled_for": LATER}, False, "in progress"),
+    (DONE, False, "in progress"),
+    (DONE, True, "finished"),
+    ({"chunks": 2}, True, "pending"),
+    ({"chunks": 2, "at": NOW - timedelta(seconds=60)}, True, "pending"),
+    (GONE, True, "error"),
+    ({**GONE, "scheduled_for": LATER}, True, "error"),
+    ({**GONE, "wish": Wish.PAUSED}, True, "error"),
+    ({**GONE, **DONE}, True, "finished"),  # its chunks are not needed any more
+    ({"wish": Wish.PAUSED}, True, "paused"),
+    ({"wish": Wish.PAUSED, "scheduled_for": LATER}, True, "paused"),
+    ({"wish": Wish.PAUSED, "started_at": NOW}, False, "paused"),
+    ({"wish": Wish.PAUSED, **DONE}, False, "paused"),
+    ({"wish": Wish.PAUSED, **DONE}, True, "finished"),
+    ({"wish": Wish.RESUMED}, True, "pending"),
+    ({"wish": Wish.RESUMED, "started_at": NOW}, False, "in progress"),
+    ({"wish": Wish.CANCELLED}, True, "cancelled"),
+    ({"wish": Wish.CANCELLED, **DONE}, False, "cancelled"),
+    ({"wish": Wish.CANCELLED, **GONE}, True, "cancelled"),
+]
+
+
+@pytest.mark.parametrize(("told", "quiet", "wanted"), STANDINGS)
+def test_a_job_stands_where_its_row_and_its_wish_say(
+    told: dict[str, Any], quiet: bool, wanted: str
+) -> None:
+    assert jobs.status(job(RING, **told), quiet) == wanted
+
+
+@pytest.mark.parametrize(
+    ("standing", "refused"),
+    [
+        ("finished", {"cancelled", "paused", "resumed"}),
+        ("cancelled", {"paused", "resumed"}),
+        ("pending", set()),
+        ("scheduled", set()),
+        ("in progress", set()),
+        ("paused", set()),
+        ("error", set()),
+    ],
+)
+def test_only_what_is_over_refuses_a_wish(standing: str, refused: set[str]) -> None:
+    assert {str(wish) for wish in Wish if jobs.refusal(standing, wish)} == refused
+
+
+def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> None:
+    tally = Tally({State.CREATED: 3, State.CLAIMED: 2, State.DELIVERED: 4}, 0, 0, NOW)
+    given = job(RING, rows=20)
+    told = jobs.progress(given, tally, "in progress")
+    assert told["counts"] == {"created": 3, "sending": 2, "delivered": 4, "pending": 11}
+    assert told["saved"] == 9
+    tally = Tally({State.CANCELLED: 3}, 0, 0, NOW)
+    told = jobs.progress(replace(given, wish=Wish.CANCELLED), tally, "cancelled")
+    assert told["counts"] == {"cancelled": 20}
+
+
+def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
+    tally = Tally({State.SENDING: 3, State.SENT: 2, State.CLAIMED: 1}, 6, 6, NOW)
+    told = jobs.progress(job(RING, rows=6, channel=Channel.SMS), tally, "in progress")
+    assert told["counts"] == {"sent": 5, "sending": 1}
+
+
+@pytest.mark.parametrize(
+    ("settled", "recent", "standing", "rate", "finish"),
+    [
+        (400, 300, "in progress", 10.0, "2026-05-06T12:01:00.000000+00:00"),
+        (400, 0, "in progress", 0.0, None),
+        (1000, 300, "in progress", 10.0, None),
+        (400, 300, "paused", 10.0, None),
+        (400, 300, "cancelled", 10.0, None),
+    ],
+)
+def test_the_end_is_estimated_from_the_rate_of_the_last_half_minute(
+    settled: int, recent: int, standing: str, rate: float, finish: str | None
+) -> None:
+    told = jobs.progress(job(RING, rows=1000), Tally({}, settled, recent, NOW), standing)
+    assert (told["rows_per_second"], told["estimated_finish"]) == (rate, finish)
+
+
+def stored(given: Job, number: int, to: str = "a@example.com", **more: Any) -> Stored:
+    id = ids.of_row(given.id, number)
+    content = msgspec.json.encode(Content(to=to, personalisation={"name": "x"}))
+    told = Stored(
+        job_row=number,
+        id=id,
+        sealed=RING.seal(content, owner=id.bytes),
+        reference=None,
+        state=State.CREATED,
+        state_at=NOW,
+        sent_at=None,
+        reason=None,
+        response=None,
+    )
+    return replace(told, **more)
+
+
+def chunk(given: Job, number: int, first: int, *rows: JobRow) -> StoredChunk:
+    packed = chunks.pack(RING, given.upload_id, number, first, rows)
+    return StoredChunk(number, first, packed.sealed)
+
+
+def waiting(to: str, reference: str | None = None) -> JobRow:
+    return JobRow(to=to, recipient_hash=b"h", reference=reference)
+
+
+def test_a_job_is_shown_with_the_keys_of_its_201_and_how_far_it_is() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, started_at=NOW, scheduled_for=EARLIER))
+    world.jobs.rows[given.id] = [stored(given, 1, state=State.DELIVERED)]
+    answer = world.call("GET", f"/v2/jobs/{given.id}")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "data": {
+            "id": str(given.id),
+            "created_at": "2026-05-06T11:59:59.000000+00:00",
+            "updated_at": "2026-05-06T12:00:00.000000+00:00",
+            "notification_count": 2,
+            "original_file_name": "list.csv",
+            "job_status": "in progress",
+            "scheduled_for": "2026-05-06T11:00:00.000000+00:00",
+            "template": str(TEMPLATE),
+            "template_version": 1,
+            "template_type": "email",
+            "service": str(SERVICE),
+            "service_name": {"name": "Conf"},
+            "api_key": {"id": str(KEY), "name": "a key-1", "key_type": "normal"},
+            "created_by": {
+                "id": "6af522d0-2915-4e52-83a3-3690455a5fe6",
+                "name": "Notify service user",
+            },
+            "sender_id": None,
+            "processing_started": "2026-05-06T12:00:00.000000+00:00",
+            "processing_finished": None,
+            "archived": False,
+            "counts": {"delivered": 1, "pending": 1},
+            "saved": 1,
+            "rows_per_second": 0.0,
+            "estimated_finish": "2026-05-06T12:00:30.000000+00:00",
+        }
+    }
+
+
+def test_a_job_that_is_not_there_is_said_to_be_unknown_only_for_certain() -> None:
+    world = World()
+    for path in ("", "/report"):
+        answer = world.call("GET", f"/v2/jobs/{uuid4()}{path}")
+        assert answer.status_code == 404
+        assert answer.json() == {
+            "status_code": 404,
+            "errors": [{"error": "NoResultFound", "message": "No result found"}],
+        }
+    world.jobs.certain = False
+    answer = world.call("GET", f"/v2/jobs/{uuid4()}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    world.jobs.works = False
+    for path in ("/v2/jobs", f"/v2/jobs/{uuid4()}", f"/v2/jobs/{uuid4()}/report"):
+        assert world.call("GET", path).status_code == 503
+    assert messages(world.call("GET", "/v2/jobs/x")) == ["job_id is not a valid UUID"]
+    assert world.call("GET", "/v2/jobs/x", headers={"authorization": ""}).status_code == 401
+
+
+def test_jobs_are_listed_newest_first_of_the_keys_own_type() -> None:
+    world = World()
+    made = [world.jobs.put(job(RING, id=ids.new(NOW + timedelta(seconds=n)))) for n in range(3)]
+    other = world.jobs.put(job(RING, key_type=KeyType.TEST))
+    told = world.call("GET", "/v2/jobs").json()
+    assert [each["id"] for each in told["jobs"]] == [str(each.id) for each in reversed(made)]
+    assert told["links"] == {
+        "current": f"{BASE}/v2/jobs",
+        "next": f"{BASE}/v2/jobs?older_than={made[0].id}",
+    }
+    older = world.call("GET", f"/v2/jobs?older_than={made[1].id}").json()
+    assert [each["id"] for each in older["jobs"]] == [str(made[0].id)]
+    assert older["links"]["current"] == f"{BASE}/v2/jobs?older_than={made[1].id}"
+    end = world.call("GET", f"/v2/jobs?older_than={made[0].id}").json()
+    assert (end["jobs"], "next" in end["links"]) == ([], False)
+    key = {"authorization": f"ApiKey-v1 {api_key(NUMBERS[KeyType.TEST])}"}
+    [own] = world.call("GET", "/v2/jobs", headers=key).json()["jobs"]
+    assert own["id"] == str(other.id)
+    assert world.call("GET", f"/v2/jobs/{other.id}").status_code == 404
+    assert messages(world.call("GET", "/v2/jobs?older_than=x&status=y")) == [
+        "older_than is not a valid UUID",
+        "Additional properties are not allowed (status was unexpected)",
+    ]
+
+
+def test_a_list_calls_nothing_finished_that_still_waits() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, **DONE))
+    world.jobs.rows[given.id] = [stored(given, 1, state=State.CLAIMED)]
+    [told] = world.call("GET", "/v2/jobs").json()["jobs"]
+    assert told["job_status"] == "in progress"
+    world.jobs.rows[given.id] = [stored(given, 1, state=State.SENDING)]
+    [told] = world.call("GET", "/v2/jobs").json()["jobs"]
+    assert told["job_status"] == "finished"
+
+
+def wanted(world: World) -> list[Wanted]:
+    found = [(each.topic, each.key, decode_job(each.value)) for each in world.log.records]
+    for topic, key, record in found:
+        assert isinstance(record, Wanted)
+        assert (topic, key) == ("jobs", record.job_id.bytes)
+    return [record for _, _, record in found if isinstance(record, Wanted)]
+
+
+@pytest.mark.parametrize(
+    ("verb", "wish", "standing", "counts"),
+    [
+        ("cancel", Wish.CANCELLED, "cancelled", {"cancelled": 2}),
+        ("pause", Wish.PAUSED, "paused", {"pending": 2}),
+        ("resume", Wish.RESUMED, "pending", {"pending": 2}),
+    ],
+)
+def test_a_wish_is_written_down_and_answered_as_it_will_be(
+    verb: str, wish: Wish, standing: str, counts: dict[str, int]
+) -> None:
+    world = World()
+    given = world.jobs.put(job(RING))
+    for _ in range(2):
+        answer = world.call("POST", f"/v2/jobs/{given.id}/{verb}")
+        assert answer.status_code == 202
+        told = answer.json()["data"]
+        assert (told["job_status"], told["counts"]) == (standing, counts)
+    assert [(each.job_id, each.wish) for each in wanted(world)] == [(given.id, wish)] * 2
+
+
+def test_what_is_over_is_not_steered_and_nothing_is_written() -> None:
+    world = World()
+    finished = world.jobs.put(job(RING, **DONE))
+    cancelled = world.jobs.put(job(RING, wish=Wish.CANCELLED))
+    answer = world.call("POST", f"/v2/jobs/{finished.id}/cancel")
+    assert (answer.status_code, messages(answer)) == (409, ["The job has finished"])
+    answer = world.call("POST", f"/v2/jobs/{cancelled.id}/resume")
+    assert answer.status_code == 409
+    assert messages(answer) == ["The job is cancelled, which is for good"]
+    stranger = world.jobs.put(job(RING, key_type=KeyType.TEST))
+    assert world.call("POST", f"/v2/jobs/{stranger.id}/cancel").status_code == 404
+    assert world.call("GET", f"/v2/jobs/{finished.id}/cancel").status_code == 405
+    assert wanted(world) == []
+    assert world.call("POST", f"/v2/jobs/{cancelled.id}/cancel").status_code == 202
+    assert [each.job_id for each in wanted(world)] == [cancelled.id]
+
+
+def test_a_wish_that_is_not_acknowledged_is_not_answered_202() -> None:
+    world = World()
+    given = world.jobs.put(job(RING))
+    world.log.works = False
+    answer = world.call("POST", f"/v2/jobs/{given.id}/cancel")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+def lines(answer: httpx.Response) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(answer.text, newline="")))
+
+
+HEAD = [
+    "row number", "recipient", "reference", "notification id", "status", "status description",
+    "provider response", "sent at", "completed at",
+]  # fmt: skip
+
+
+def test_a_report_has_every_row_of_the_file_in_its_order() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, rows=5, chunks=3))
+    done = stored(given, 2, "b@example.com", state=State.DELIVERED, sent_at=EARLIER, reference="r")
+    bounced = {"state": State.PERMANENT_FAILURE, "response": "=1+1", "reason": "hard-bounce/x"}
+    world.jobs.rows[given.id] = [stored(given, 3, "c,\n@example.com", **bounced), done]
+    world.jobs.chunks[given.id] = [
+        chunk(given, 0, 1, waiting("a@example.com", "first"), waiting("b@example.com")),
+        chunk(given, 1, 3, waiting("c@example.com"), waiting("+16135550100")),
+        replace(chunk(given, 2, 5, waiting("e@example.com")), number=7),  # does not open
+    ]
+    answer = world.call("GET", f"/v2/jobs/{given.id}/report")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8; header=present"
+    assert answer.headers["content-disposition"] == f'attachment; filename="job-{given.id}.csv"'
+    assert "content-length" not in answer.headers
+    wait, at = ["", "pending", "Waits for its turn", "", "", ""], "2026-05-06T12:00:00.000000Z"
+    assert lines(answer) == [
+        HEAD,
+        ["1", "a@example.com", "first", *wait],
+        ["2", "b@example.com", "r", str(done.id), "delivered", "Delivered", "",
+         "2026-05-06T11:00:00.000000Z", at],
+        ["3", "c,\n@example.com", "", str(ids.of_row(given.id, 3)), "permanent-failure",
+         "No such address", "'=1+1", "", at],
+        ["4", "'+16135550100", "", *wait],
+        ["5", "", "", *wait],
+    ]  # fmt: skip
+    read = world.jobs.reads
+    assert world.call("HEAD", f"/v2/jobs/{given.id}/report").status_code == 200
+    assert world.jobs.reads == read
+    world.jobs.put(replace(given, wish=Wish.CANCELLED))
+    told = lines(world.call("GET", f"/v2/jobs/{given.id}/report"))
+    assert [row[4] for row in told[1:]] == [
+        "cancelled", "delivered", "permanent-failure", "cancelled", "cancelled",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", list("=+-@\t\r\n＝＋－＠"))
+def test_no_cell_of_a_report_is_a_formula(first: str) -> None:
+    world = World()
+    given = world.jobs.put(job(RING, rows=2))
+    evil = f"{first}cmd|' /C calc'!A0"
+    world.jobs.rows[given.id] = [stored(given, 1, evil, reference=evil, response=evil)]
+    world.jobs.chunks[given.id] = [chunk(given, 0, 1, waiting("x"), waiting(evil, evil))]
+    [_, one, two] = lines(world.call("GET", f"/v2/jobs/{given.id}/report"))
+    assert (one[1], one[2], one[6], two[1], two[2]) == (f"'{evil}",) * 5
+
+
+def test_a_report_is_read_a_thousand_rows_at_a_time() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, rows=2_001))
+    told = lines(world.call("GET", f"/v2/jobs/{given.id}/report"))
+    assert [row[0] for row in told[1:]] == [str(n) for n in range(1, 2_002)]
+    assert world.jobs.reads == 3
+
+
+def test_a_report_of_no_rows_is_its_head() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, rows=0, chunks=1))
+    assert lines(world.call("GET", f"/v2/jobs/{given.id}/report")) == [HEAD]
+
+
+async def served(world: World, path: str, takes: int = 10**9) -> list[dict[str, Any]]:
+    """Call the app as a server does, for a client that takes so many messages and then none."""
+    sent: list[dict[str, Any]] = []
+    inbox = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not inbox:
+            await asyncio.Event().wait()
+        return inbox.pop()
+
+    async def send(message: Any) -> None:
+        if len(sent) == takes:
+            await asyncio.Event().wait()
+        sent.append(message)
+
+    headers = [(b"authorization", f"ApiKey-v1 {api_key(1)}".encode())]
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"",
+             "headers": headers}  # fmt: skip
+    await world.app(scope, receive, send)
+    return sent
+
+
+def test_a_report_that_cannot_go_on_never_looks_whole() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, rows=5_000))
+    world.jobs.away_after = 2
+    sent = asyncio.run(served(world, f"/v2/jobs/{given.id}/report"))
+    assert sent[0]["status"] == 200
+    assert len(sent) == 4  # the start, the head, two parts
+    assert all(each["more_body"] for each in sent[1:])
+    assert world.app.in_flight == 0
+
+
+def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "TAKE_SECONDS", 0.1)
+    world = World()
+    given = world.jobs.put(job(RING, rows=5_000))
+    sent = asyncio.run(served(world, f"/v2/jobs/{given.id}/report", takes=3))
+    assert (len(sent), sent[-1]["more_body"], world.app.in_flight) == (3, True, 0)
+
+
+def test_so_many_reports_are_written_at_once_and_no_more() -> None:
+    world = World()
+    path = f"/v2/jobs/{world.jobs.put(job(RING, rows=5_000)).id}/report"
+
+    async def crowd() -> httpx.Response:
+        # The head is taken, and a first part is not.
+        held = [asyncio.create_task(served(world, path, takes=2)) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        headers = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+        async with world.client() as client:
+            answer = await client.get(path, headers=headers)
+            for each in held:
+                each.cancel()
+            await asyncio.gather(*held, return_exceptions=True)
+            assert (await client.get(path, headers=headers)).status_code == 200
+        return answer
+
+    answer = asyncio.run(crowd())
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert messages(answer) == ["Too many reports are being written, try again"]
+
+
+def test_counts_are_kept_ten_times_as_long_as_they_took_and_asked_for_once() -> None:
+    clock, asked = [0.0], []
+
+    async def count(given: Job) -> Tally:
+        asked.append(given.id)
+        await asyncio.sleep(0)
+        clock[0] += 0.5
+        return Tally({}, len(asked), 0, NOW)
+
+    async def ask() -> list[int]:
+        kept, given = Kept(count, lambda: clock[0]), job(RING)
+        found = [each.settled for each in await asyncio.gather(*(kept.of(given) for _ in "abc"))]
+        for now in (0.6, 5.4, 5.6):
+            clock[0] = now
+            found.append((await kept.of(given)).settled)
+        return found
+
+    assert asyncio.run(ask()) == [1, 1, 1, 1, 1, 2]
+
+
+def test_a_count_that_failed_is_not_kept() -> None:
+    fails = [True]
+
+    async def count(_: Job) -> Tally:
+        if fails.pop() if fails else False:
+            raise RuntimeError("away")
+        return Tally({}, 7, 0, NOW)
+
+    async def ask() -> int:
+        kept, given = Kept(count), job(RING)
+        with pytest.raises(RuntimeError):
+            await kept.of(given)
+        return (await kept.of(given)).settled
+
+    assert asyncio.run(ask()) == 7
+
+
+def test_the_description_names_what_jobs_answer() -> None:
+    paths = World().call("GET", "/openapi.json").json()["paths"]
+    assert "get" in paths["/v2/jobs"]
+    assert {"202", "404", "409"} <= set(paths["/v2/jobs/{job_id}/cancel"]["post"]["responses"])
+    report = paths["/v2/jobs/{job_id}/report"]["get"]["responses"]["200"]
+    assert "text/csv" in report["content"]
