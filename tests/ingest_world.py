@@ -13,14 +13,14 @@ import jwt
 import msgspec
 
 from courant import crypto, recipients
-from courant.contracts import KeyType, Notification
+from courant.contracts import JobRecord, KeyType, Notification, Seal, decode_job
 from courant.directory import Directory, Key, Sender, Service, Template
 from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.topics import Channel
 from ingest import build
-from ingest.handle import First
 from ingest.http import App
+from ingest.memory import First, FirstJob
 from ingest.reading import Chosen, Missing
 from ingest.settings import IngestSettings
 from ingest.shown import Row
@@ -117,12 +117,16 @@ class FakeLog:
     records: list[Outgoing] = field(default_factory=list)
     works: bool = True
     release: asyncio.Event | None = None  # until then nothing is acknowledged
+    waiting: list[Outgoing] = field(default_factory=list)  # for its acknowledgement, ever
+    fails_after: int | None = None  # records that it takes
 
     async def put(self, *outgoing: Outgoing) -> None:
+        self.waiting += outgoing
         await asyncio.sleep(0)
         if self.release:
             await self.release.wait()
-        if not self.works:
+        full = self.fails_after is not None and len(self.records) >= self.fails_after
+        if not self.works or full:
             raise Unavailable("Kafka: no acknowledgement in time")
         self.records += outgoing
 
@@ -132,6 +136,12 @@ class FakeLog:
             for each in self.records
             if each.topic.startswith("inbox.")
         ]
+
+    def jobs(self) -> list[JobRecord]:
+        return [decode_job(each.value) for each in self.records if each.topic == "jobs"]
+
+    def seals(self) -> list[Seal]:
+        return [each for each in self.jobs() if isinstance(each, Seal)]
 
 
 @dataclass
@@ -160,6 +170,18 @@ class FakeRows:
                 assert each.body_hash
                 return First(each.id, each.body_hash, each.template_version)
         return None
+
+    async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
+        if not self.works:
+            return None
+        return next(
+            (
+                first_job(each)
+                for each in self.log.seals()
+                if (each.service_id, each.idempotency_key) == (service_id, key_hash)
+            ),
+            None,
+        )
 
     async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
         if id.version not in (7, 8):
@@ -194,6 +216,24 @@ class FakeRows:
         """Change a row, as the saver would."""
         notification, row = self.rows[id]
         self.rows[id] = notification, replace(row, **changed)  # type: ignore[arg-type]
+
+
+def first_job(each: Seal) -> FirstJob:
+    assert each.body_hash
+    return FirstJob(
+        id=each.job_id,
+        body_hash=each.body_hash,
+        rows=each.rows,
+        key_id=each.key_id,
+        key_type=each.key_type,
+        template_id=each.template_id,
+        template_version=each.template_version,
+        channel=each.channel,
+        sender_id=each.sender_id,
+        name=each.name,
+        accepted_at=each.accepted_at,
+        scheduled_for=each.scheduled_for,
+    )
 
 
 def row(each: Notification) -> Row:

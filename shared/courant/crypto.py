@@ -66,7 +66,12 @@ def ring(text: str) -> Ring:
 
 def keyed_hash(key: bytes, *parts: bytes) -> bytes:
     """Hash for look-ups: the same parts always give the same 16 bytes, to who has the key."""
-    digest = blake2b(key=key[:64], digest_size=HASH_BYTES)
+    digest = keyed_digest(key)
     for part in parts:
         digest.update(len(part).to_bytes(4) + part)
     return digest.digest()
+
+
+def keyed_digest(key: bytes) -> blake2b:
+    """Begin a keyed hash of what comes in pieces: `update` takes each, `digest` gives 16 bytes."""
+    return blake2b(key=key[:64], digest_size=HASH_BYTES)

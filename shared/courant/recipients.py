@@ -70,12 +70,16 @@ class Phone:
     international: bool
 
 
+def cleaned(text: str) -> str:
+    """Give a text without what cannot be seen: zero-width characters, white space at its ends."""
+    return (text if text.isascii() else text.translate(UNSEEN)).strip()
+
+
 def email(text: str) -> Email:
     """Read an email address, or raise Unusable."""
-    cleaned = text if text.isascii() else text.translate(UNSEEN)
-    cleaned = cleaned.strip()
-    match = ADDRESS.fullmatch(cleaned)
-    if match is None or ".." in cleaned or len(cleaned) > EMAIL_MAX:
+    address = cleaned(text)
+    match = ADDRESS.fullmatch(address)
+    if match is None or ".." in address or len(address) > EMAIL_MAX:
         raise Unusable(BAD_EMAIL)
     local, host = match[1].lower(), match[2].lower()
     wire_host = ascii_host(host)

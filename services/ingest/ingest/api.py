@@ -14,6 +14,7 @@ from courant.topics import Channel
 from ingest import listing, openapi, schema
 from ingest.answers import NO_ADDRESS, NO_NOTIFICATION, Answer, bad, given, invalid, unavailable
 from ingest.auth import Caller, Gate
+from ingest.bulk import Bulk
 from ingest.handle import Accept, Request
 from ingest.http import Call, Handler, Route
 from ingest.job_desk import JobDesk
@@ -57,9 +58,11 @@ class Api:
         stationery: Stationery,
         jobs: JobDesk,
         ready: Ready,
+        bulk: Bulk,
     ) -> None:
         self._gate = gate
         self._accept = accept
+        self._bulk = bulk
         self._reader = reader
         self._window = window
         self._desk = desk
@@ -74,6 +77,7 @@ class Api:
         return [
             Route(f"{LIST}/email", {"POST": self._sending(Channel.EMAIL), "GET": read}),
             Route(f"{LIST}/sms", {"POST": self._sending(Channel.SMS), "GET": read}),
+            Route(f"{LIST}/bulk", {"POST": known(self._bulk.bulk), "GET": read}),
             Route(f"{LIST}/{{}}", {"POST": known(self._send_other), "GET": read}),
             Route(LIST, {"GET": known(self._list)}),
             Route("/v2/template/{}", {"GET": known(stationery.newest)}),
@@ -81,7 +85,7 @@ class Api:
             Route("/v2/template/{}/preview", {"POST": known(stationery.preview)}),
             Route("/v2/templates", {"GET": known(stationery.all)}),
             Route("/v2/received-text-messages", {"GET": known(stationery.received)}),
-            Route("/v2/jobs", {"GET": known(jobs.newest)}),
+            Route("/v2/jobs", {"POST": known(self._bulk.job), "GET": known(jobs.newest)}),
             Route("/v2/jobs/{}", {"GET": known(jobs.one)}),
             Route("/v2/jobs/{}/cancel", {"POST": known(jobs.steer(Wish.CANCELLED))}),
             Route("/v2/jobs/{}/pause", {"POST": known(jobs.steer(Wish.PAUSED))}),

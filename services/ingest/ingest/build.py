@@ -8,11 +8,13 @@ from courant.directory import Directory
 from ingest import sns
 from ingest.api import Api, Ready, Rows
 from ingest.auth import Gate
+from ingest.bulk import Bounds, Bulk
 from ingest.content import Library
-from ingest.handle import Accept, Memory, Parts
+from ingest.handle import Accept, Parts
 from ingest.http import App
 from ingest.job_desk import JobDesk, Jobs
 from ingest.limits import Limits
+from ingest.memory import Memory
 from ingest.producer import Log
 from ingest.receipts import Desk
 from ingest.rules import Lists
@@ -70,6 +72,14 @@ def app(
         stationery=Stationery(directory, library),
         jobs=JobDesk(jobs, log, directory, ring),
         ready=ready,
+        bulk=Bulk(
+            parts,
+            Bounds(
+                settings.ingest_bulk_rows_max,
+                settings.ingest_job_rows_max,
+                settings.ingest_uploads_max,
+            ),
+        ),
     )
     origins = frozenset(each.encode() for each in parted(settings.ingest_docs_origins))
     return App(api.routes(), settings.ingest_in_flight_max, settings.ingest_body_bytes_max, origins)

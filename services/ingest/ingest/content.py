@@ -21,6 +21,11 @@ class Compiled:
     subject: Parsed | None
     body: Parsed
 
+    @property
+    def hollow(self) -> bool:
+        """Tell whether the body may be empty, as it is nothing but placeholders."""
+        return not any(isinstance(part, str) and part.strip() for part in self.body.parts)
+
     def missing(self, values: Values) -> list[str]:
         """List the placeholders that have no value."""
         return templates.missing(self.subject, self.body, values)

@@ -6,7 +6,6 @@ comes after is the saver's.
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
 from uuid import UUID, uuid4
 
 from courant import ids
@@ -24,6 +23,7 @@ from ingest.auth import Caller
 from ingest.content import Compiled, Library, storable
 from ingest.guests import Guests
 from ingest.limits import Limits
+from ingest.memory import First, Memory
 from ingest.producer import Log
 from ingest.rules import Lists
 from ingest.schema import Asked
@@ -35,22 +35,6 @@ REUSED = refused(
     409, "ConflictError", "Idempotency-Key has been used with another body in the last 48 hours"
 )
 UNFIT_KEY = bad(f"Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_MAX} characters")
-
-
-@dataclass(frozen=True, slots=True)
-class First:
-    """What is stored under an Idempotency-Key: the notification that came first."""
-
-    id: UUID
-    body_hash: bytes
-    template_version: int
-
-
-class Memory(Protocol):
-    """Where earlier requests are remembered."""
-
-    async def first(self, service_id: UUID, key_hash: bytes) -> First | None:
-        """Give what came first under a key; None also where there is no answer in time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ and a restart forgets the day. What was refused by the rate counts as well.
 
 from collections import deque
 from datetime import date, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from courant.contracts import KeyType
@@ -17,6 +18,13 @@ WINDOW_SECONDS = 60
 FISCAL_MONTH = 4  # years begin in April
 KEYS_CALLED = {KeyType.NORMAL: "LIVE", KeyType.TEAM: "TEAM", KeyType.TEST: "TEST"}
 CALLED = {Channel.EMAIL: "Email", Channel.SMS: "SMS"}
+
+
+class Left(NamedTuple):
+    """How many notifications there is still room for."""
+
+    year: int
+    day: int
 
 
 class Limits:
@@ -47,19 +55,22 @@ class Limits:
             f"{WINDOW_SECONDS} seconds",
         )
 
-    def room(self, service: Service, channel: Channel, now: datetime) -> Answer | None:
-        """Tell whether one more fits into the service's year and day."""
+    def room(
+        self, service: Service, channel: Channel, now: datetime, count: int = 1
+    ) -> Answer | None:
+        """Tell whether so many more fit into the service's year and day."""
         kind = "TrialService" if service.restricted else "LiveService"
         email = channel is Channel.EMAIL
         annual = service.annual_email if email else service.annual_sms
-        if self._accepted.get((service.id, channel, fiscal_year(now)), 0) >= annual:
+        left = self.left(service, channel, now)
+        if count > left.year:
             return refused(
                 429,
                 f"{kind}RequestExceeds{CALLED[channel]}AnnualLimitError",
                 f"Exceeded annual {'email' if email else 'SMS'} sending limit of {annual} messages",
             )
         daily = service.daily_email if email else service.daily_sms
-        if self._accepted.get((service.id, channel, now.date()), 0) >= daily:
+        if count > left.day:
             return refused(
                 429,
                 f"{kind}TooMany{CALLED[channel]}RequestsError",
@@ -68,8 +79,17 @@ class Limits:
             )
         return None
 
-    def accept(self, service: Service, channel: Channel, now: datetime) -> None:
-        """Count an accepted one, a scheduled one too."""
+    def left(self, service: Service, channel: Channel, now: datetime) -> Left:
+        """Tell how many more the service's year and day have room for."""
+        email = channel is Channel.EMAIL
+        annual = service.annual_email if email else service.annual_sms
+        daily = service.daily_email if email else service.daily_sms
+        year = annual - self._accepted.get((service.id, channel, fiscal_year(now)), 0)
+        day = daily - self._accepted.get((service.id, channel, now.date()), 0)
+        return Left(max(year, 0), max(day, 0))
+
+    def accept(self, service: Service, channel: Channel, now: datetime, count: int = 1) -> None:
+        """Count accepted ones, scheduled ones too."""
         today, year = now.date(), fiscal_year(now)
         if today != self._day:
             kept: set[date | int] = {today, year}
@@ -77,7 +97,7 @@ class Limits:
             self._day = today
         for period in (today, year):
             place = (service.id, channel, period)
-            self._accepted[place] = self._accepted.get(place, 0) + 1
+            self._accepted[place] = self._accepted.get(place, 0) + count
 
 
 def fiscal_year(now: datetime) -> int:

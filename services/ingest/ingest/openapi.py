@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ingest import listing, schema, shown
+from ingest import forms, listing, schema, shown
 from ingest.answers import Answer
 from ingest.schema import Field
 
@@ -18,6 +18,15 @@ FORMS: Mapping[Callable[..., Any], dict[str, Any]] = {
     schema.uuid: UUID,
     schema.schedule: {"type": ["string", "null"], "format": "date-time"},
     schema.personalisation: {"type": "object", "description": "A value for each placeholder."},
+    schema.text: {"type": "string"},
+    forms.name: {"type": "string", "maxLength": forms.NAME_MAX, "description": "The job's."},
+    forms.sender: {**UUID, "type": ["string", "null"]},
+    forms.rows: {
+        "type": "array",
+        "items": {"type": "array"},
+        "description": "Arrays of cells, the header row first: rows or csv.",
+    },
+    forms.csv: {"type": "string", "description": "The text of a CSV file: rows or csv."},
 }  # fmt: skip
 ERROR = {
     "type": "object",
@@ -72,15 +81,32 @@ def answers(status: str, told: str) -> dict[str, Any]:
     return {status: {"description": told}, **refusals}
 
 
+FILE = {
+    "type": "string",
+    "format": "binary",
+    "description": "CSV in UTF-8, parted by commas, a header row first. Comes after all fields.",
+}
+
+
 def post(summary: str, fields: tuple[Field, ...]) -> dict[str, Any]:
     """Describe a POST that sends."""
+    return posted(summary, "application/json", body(fields))
+
+
+def upload(summary: str, fields: tuple[Field, ...]) -> dict[str, Any]:
+    """Describe a POST with a file."""
+    form = body(fields)
+    form["required"] = [*(name for name in form["required"] if name != "name"), "file"]
+    form["properties"]["file"] = FILE
+    return posted(summary, "multipart/form-data", form)
+
+
+def posted(summary: str, kind: str, form: dict[str, Any]) -> dict[str, Any]:
+    """Describe a POST that may be asked again."""
     return {
         "summary": summary,
         "parameters": [IDEMPOTENCY_KEY],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": body(fields)}},
-        },
+        "requestBody": {"required": True, "content": {kind: {"schema": form}}},
         "responses": answers("201", "Stored in every in-sync replica; it will be sent."),
     }
 
@@ -131,6 +157,9 @@ def spec() -> dict[str, Any]:
         "paths": {
             "/v2/notifications/email": {"post": post("Send an email", schema.EMAIL_FIELDS)},
             "/v2/notifications/sms": {"post": post("Send a text message", schema.SMS_FIELDS)},
+            "/v2/notifications/bulk": {
+                "post": post("Send one template to many", forms.BULK_FIELDS)
+            },
             "/v2/notifications/{notification_id}": {
                 "get": get("What became of a notification", notification_id=UUID)
             },
@@ -138,10 +167,11 @@ def spec() -> dict[str, Any]:
                 "get": {**get("Notifications, newest first"), "parameters": parameters}
             },
             "/v2/jobs": {
+                "post": upload("Send one template to everybody in a file", forms.JOB_FIELDS),
                 "get": {
                     **get("Jobs, newest first"),
                     "parameters": [{"name": "older_than", "in": "query", "schema": UUID}],
-                }
+                },
             },
             "/v2/jobs/{job_id}": {"get": get("How far a job is", job_id=UUID)},
             "/v2/jobs/{job_id}/cancel": {
@@ -198,8 +228,9 @@ def page() -> bytes:
 
 def table(operation: Mapping[str, Any]) -> str:
     """Draw an operation's fields and parameters."""
-    form = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    form = form.get("schema", {"properties": {}, "required": []})
+    form: dict[str, Any] = {"properties": {}, "required": []}
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        form = content["schema"]
     rows = [(n, f, n in form["required"]) for n, f in form["properties"].items()]
     rows += [(p["name"], p["schema"], p.get("required", False)) for p in operation["parameters"]]
     return "<table>{}</table>".format(

@@ -22,7 +22,7 @@ from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.topics import INBOX, Channel, Family
-from ingest.handle import First
+from ingest.memory import First, FirstJob
 from ingest.shown import Row
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,11 @@ PASSED = text("""
 FIRST = text("""
     SELECT n.id, i.body_hash, n.template_version
     FROM idempotency i JOIN notifications n ON n.id = i.id
+    WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")
+FIRST_JOB = text("""
+    SELECT j.id, i.body_hash, j.rows, j.key_id, j.key_type, j.template_id, j.template_version,
+        j.channel, j.sender_id, j.name, j.accepted_at, j.scheduled_for
+    FROM idempotency i JOIN jobs j ON j.id = i.id
     WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")
 
 
@@ -109,16 +114,34 @@ class Reader:
         """Give what came first under an Idempotency-Key; None also without an answer in time."""
 
         def ask(connection: Connection) -> First | None:
-            asked = {"service_id": service_id, "key_hash": key_hash}
             found = connection.execute(FIRST, asked).first()
             return (
                 First(found.id, bytes(found.body_hash), found.template_version) if found else None
             )
 
+        asked = {"service_id": service_id, "key_hash": key_hash}
+        return await self._remember(ask)
+
+    async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
+        """Give the job that came first under an Idempotency-Key; None also without an answer."""
+
+        def ask(connection: Connection) -> FirstJob | None:
+            found = connection.execute(FIRST_JOB, asked).first()
+            if found is None:
+                return None
+            given = found._asdict()
+            hashes = {name: bytes(given[name]) for name in ("body_hash", "name")}
+            kinds = {"key_type": KeyType(found.key_type), "channel": Channel(found.channel)}
+            return FirstJob(**{**given, **hashes, **kinds})
+
+        asked = {"service_id": service_id, "key_hash": key_hash}
+        return await self._remember(ask)
+
+    async def _remember(self, ask: Callable[[Connection], T | None]) -> T | None:
         try:
             return await asyncio.wait_for(self.ask(ask), FIRST_SECONDS)
         except (Unavailable, TimeoutError):
-            return None  # the saver will tell them apart
+            return None  # who folds the log will tell them apart
 
     async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
         """Give a row; for one that may be on its way, wait a moment. Raises Unavailable."""

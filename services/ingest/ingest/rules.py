@@ -5,7 +5,7 @@ the order stands in handle.accept.
 """
 
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,8 @@ DOCUMENTS = "upload_document"
 CALLED = {Channel.EMAIL: "emails", Channel.SMS: "text messages"}
 SUSPENDED = refused(403, "BadRequestError", "Service is suspended")
 TOO_LONG = bad(f"Content for template has a character count greater than the limit of {sms.LIMIT}")
+BLANK = "Message is empty or just whitespace"
+NOT_ABROAD = "Cannot send to international mobile numbers"
 NO_TEMPLATE = bad("Template not found")
 
 
@@ -41,17 +43,8 @@ class Lists:
 
 def size(personalisation: Mapping[str, Any]) -> Answer | None:
     """Judge the size of the values, the number of files and their content, all at once."""
-    faults = []
-    characters = sum(
-        len(each if type(each) is str else str(each))
-        for each in personalisation.values()
-        if type(each) is not dict
-    )
-    if characters > SIZE_MAX:
-        faults.append(
-            f"Personalisation variables size of {characters} bytes is greater than allowed limit "
-            f"of {SIZE_MAX} bytes."
-        )
+    values = [each for each in personalisation.values() if type(each) is not dict]
+    faults = [fault] if (fault := oversize(values)) else []
     files = {name: each for name, each in personalisation.items() if type(each) is dict}
     if len(files) > FILES_MAX:
         faults.append(
@@ -60,6 +53,17 @@ def size(personalisation: Mapping[str, Any]) -> Answer | None:
     else:
         faults += [fault for name, file in files.items() if (fault := file_fault(name, file))]
     return invalid(*faults) if faults else None
+
+
+def oversize(values: Iterable[object]) -> str | None:
+    """Say that values which are no files have too many characters together."""
+    characters = sum(len(each if type(each) is str else str(each)) for each in values)
+    if characters <= SIZE_MAX:
+        return None
+    return (
+        f"Personalisation variables size of {characters} bytes is greater than allowed limit "
+        f"of {SIZE_MAX} bytes."
+    )
 
 
 def file_fault(name: str, file: Mapping[str, str]) -> str | None:
@@ -76,8 +80,13 @@ def file_fault(name: str, file: Mapping[str, str]) -> str | None:
     )
 
 
+def active(service: Service) -> Answer | None:
+    """Judge whether the service may send at all."""
+    return None if service.active else SUSPENDED
+
+
 def may_send(service: Service, channel: Channel) -> Answer | None:
-    """Judge whether the service may use the channel at all."""
+    """Judge whether the service may use the channel."""
     if not service.active:
         return SUSPENDED
     if channel not in service.permissions:
@@ -109,7 +118,7 @@ def sendable(service: Service, channel: Channel, text: str) -> Answer | None:
     prefix = service.name if service.prefix_sms else None
     if channel is Channel.SMS and sms.too_long(text, prefix):
         return TOO_LONG
-    return None if text.strip() else bad("Message is empty or just whitespace")
+    return None if text.strip() else bad(BLANK)
 
 
 def sender(found: Sender | None, id: UUID, service: Service, channel: Channel) -> Answer | None:
@@ -142,7 +151,7 @@ def reachable(
         )
     abroad = isinstance(recipient, Phone) and recipient.international
     if abroad and INTERNATIONAL not in service.permissions:
-        return bad("Cannot send to international mobile numbers")
+        return bad(NOT_ABROAD)
     return None
 
 

@@ -32,6 +32,7 @@ JSON_TYPE = re.compile(
     r"\s*application/([a-z0-9!#$&^_.+-]+\+)?json\s*(;.*)?", re.IGNORECASE | re.DOTALL
 )
 FILENAME_CHARACTERS = range(3, 256)
+NO_NUL = "must not contain NUL characters"
 NO_TIME = (
     "datetime format is invalid. It must be a valid ISO8601 date time format, "
     "https://en.wikipedia.org/wiki/ISO_8601"
@@ -159,7 +160,7 @@ def text(value: Any, _: datetime) -> str:
 def stored_text(value: Any, now: datetime) -> str:
     # Postgres takes no NUL in a text, and this one is stored as it is.
     if "\0" in text(value, now):
-        raise Unfit("must not contain NUL characters")
+        raise Unfit(NO_NUL)
     return str(value)
 
 

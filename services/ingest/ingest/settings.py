@@ -27,6 +27,15 @@ class IngestSettings(Settings):
     ingest_body_bytes_max: Annotated[
         int, Field(ge=1024, le=100 * MIB, description="bytes of a request's body")
     ] = 15 * MIB
+    ingest_bulk_rows_max: Annotated[
+        int, Field(ge=1, le=100_000, description="rows of a POST /v2/notifications/bulk")
+    ] = 50_000
+    ingest_job_rows_max: Annotated[
+        int, Field(ge=1, le=10_000_000, description="rows of a file that POST /v2/jobs takes")
+    ] = 1_000_000
+    ingest_uploads_max: Annotated[
+        int, Field(ge=1, le=64, description="bulk requests and files taken at once, then 503")
+    ] = 4
     ingest_readers: Annotated[
         int, Field(ge=1, le=64, description="connections to Postgres, each with a thread")
     ] = 4

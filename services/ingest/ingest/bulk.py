@@ -1,0 +1,200 @@
+"""Accepting jobs: many notifications of one template, as JSON or as a file that is never held.
+
+The rows go into the log in chunks, and are a job once the seal is there, which is written only
+when all of them are checked and acknowledged; 201 is said then. What comes after is job-runner's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from courant import clock
+from courant.contracts import ENCODE, JobRow
+from courant.crypto import keyed_digest, keyed_hash
+from courant.errors import Unavailable
+from ingest import forms, rules
+from ingest.answers import NOT_ACKNOWLEDGED, Answer, bad
+from ingest.auth import Caller
+from ingest.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, Parts
+from ingest.http import Call, Refused
+from ingest.intake import Intake
+from ingest.lines import Lines, Unreadable
+from ingest.places import Pace, Places
+from ingest.plan import Key, Plan, Planner
+from ingest.tally import Tally
+from ingest.upload import Upload
+from ingest.writing import Writing
+
+DISCARD_SECONDS = 10.0
+BEFORE_FILE = bad("template_id has to come before the file")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much is taken."""
+
+    bulk_rows: int
+    job_rows: int
+    uploads: int  # at once, of both kinds
+
+
+class Bulk:
+    """Takes requests to send many notifications."""
+
+    def __init__(self, parts: Parts, bounds: Bounds) -> None:
+        self._parts = parts
+        self._bounds = bounds
+        self._places = Places(bounds.uploads)
+        self._planner = Planner(parts)
+        self._fields = forms.bulk_fields(bounds.bulk_rows)
+
+    async def bulk(self, call: Call, caller: Caller) -> Answer:
+        """Accept the rows in a JSON body, or say why not."""
+        with self._places.one() as pace:
+            key, body = self._key(call, caller), await call.body()
+            given, now = forms.decoded(call.header(b"content-type"), body), clock.now()
+            if isinstance(given, Answer):
+                return given
+            body_hash = None
+            if key:
+                hash_key = self._parts.hash_key
+                body_hash = await asyncio.to_thread(keyed_hash, hash_key, b"body", body)
+                if first := await self._planner.first(caller, key.hash):
+                    return self._planner.again(caller, first, body_hash)
+            form = rules.active(caller.service) or forms.read(self._fields, given, now)
+            if isinstance(form, Answer):
+                return form
+            if (form.rows is None) == (not form.csv):
+                return forms.ONE_OF_TWO
+            plan = self._planner.plan(caller, form, now)
+            if isinstance(plan, Answer):
+                return plan
+            return await self._bulk(plan, key, body_hash, pace)
+
+    async def _bulk(
+        self, plan: Plan, key: Key | None, body_hash: bytes | None, pace: Pace
+    ) -> Answer:
+        intake = self._planner.intake(plan, self._bounds.bulk_rows)
+        rows: list[JobRow] = []
+        try:
+            for cells in forms.cells(plan.form):
+                if row := intake.take(cells):
+                    rows.append(row)
+                if pace.due:
+                    await pace.rest()
+        except Unreadable as found:
+            return intake.unreadable(found)
+        intake.end()
+        if refusal := self._planner.refusal(plan, intake.tally):
+            return refusal
+        async with self._writing() as writing:
+            for row in rows:
+                if writing.take(row):
+                    await writing.write()
+                if pace.due:
+                    await pace.rest()
+            return await self._sealed(plan, intake.tally, writing, key, body_hash)
+
+    async def job(self, call: Call, caller: Caller) -> Answer:
+        """Accept the rows in a file, or say why not."""
+        with self._places.one() as pace:
+            key = self._key(call, caller)
+            upload = Upload(call.header(b"content-type"), call)
+            try:
+                return await self._job(upload, caller, key, pace)
+            finally:
+                # Who is still sending cannot hear an answer.
+                await upload.discard(DISCARD_SECONDS)
+
+    async def _job(self, upload: Upload, caller: Caller, key: Key | None, pace: Pace) -> Answer:
+        await upload.begin()
+        now, given = clock.now(), upload.fields
+        if upload.filename:
+            given = {"name": upload.filename, **given}
+        digest = keyed_digest(self._parts.hash_key) if key else None
+        if key and digest:
+            digest.update(ENCODE(sorted(given.items())))
+            if first := await self._planner.first(caller, key.hash):
+                # By the time it was first asked: what was fit then may be unfit by now.
+                while block := await upload.block():
+                    digest.update(block)
+                return self._planner.again(caller, first, digest.digest())
+        if "template_id" not in given:
+            return BEFORE_FILE
+        form = rules.active(caller.service) or forms.read(forms.JOB_FIELDS, given, now)
+        plan = form if isinstance(form, Answer) else self._planner.plan(caller, form, now)
+        if isinstance(plan, Answer):
+            return plan
+        intake = self._planner.intake(plan, self._bounds.job_rows)
+        async with self._writing() as writing:
+            try:
+                async for rows in blocks(upload, digest):
+                    await take(rows, intake, writing, pace)
+                    if intake.tally.decided:
+                        break
+                else:
+                    intake.end()
+            except Unreadable as found:
+                return intake.unreadable(found)
+            if refusal := self._planner.refusal(plan, intake.tally):
+                return refusal
+            body_hash = digest.digest() if digest else None
+            return await self._sealed(plan, intake.tally, writing, key, body_hash)
+
+    async def _sealed(
+        self,
+        plan: Plan,
+        tally: Tally,
+        writing: Writing,
+        key: Key | None,
+        body_hash: bytes | None,
+    ) -> Answer:
+        written = await writing.finish()
+        if refusal := self._planner.count(plan, tally):
+            return refusal
+        seal = self._planner.seal(plan, written, tally.rows, key, body_hash)
+        await writing.seal(seal)
+        return self._planner.accepted(plan, seal)
+
+    def _key(self, call: Call, caller: Caller) -> Key | None:
+        text = call.headers.get(b"idempotency-key")
+        if text is None:
+            return None
+        if not 1 <= len(text) <= IDEMPOTENCY_KEY_MAX:
+            raise Refused(UNFIT_KEY)
+        return self._planner.key(text.decode("latin-1"), caller)
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Writing]:
+        writing = Writing(self._parts.log, self._parts.ring)
+        try:
+            yield writing
+        except Unavailable:
+            raise Refused(NOT_ACKNOWLEDGED) from None
+        finally:
+            await writing.leave()
+
+
+async def blocks(upload: Upload, digest: blake2b | None) -> AsyncIterator[Iterator[list[str]]]:
+    """Give the file's rows as they come, block by block; raises Refused, and Unreadable inside."""
+    lines = Lines()
+    while block := await upload.block():
+        if digest:
+            digest.update(block)
+        lines.feed(block)
+        yield lines.rows()
+    lines.end()
+    yield lines.rows()
+
+
+async def take(rows: Iterator[list[str]], intake: Intake, writing: Writing, pace: Pace) -> None:
+    """Read rows, and write them as long as there is nothing wrong with any; raises Unavailable."""
+    tally = intake.tally
+    for cells in rows:
+        row = intake.take(cells)
+        if row and tally.faultless and writing.take(row):
+            await writing.write()
+        if pace.due:
+            await pace.rest()

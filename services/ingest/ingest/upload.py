@@ -1,0 +1,166 @@
+"""multipart/form-data as it comes: some fields, then one file, of which never much is held."""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from ingest.answers import NOT_WHOLE, TOO_LARGE, bad, refused
+from ingest.http import Refused
+
+FILE = "file"
+FIELD_BYTES_MAX = 16 * 1024
+BODY_BYTES_MAX = 1024 * 1024 * 1024
+BLOCK_BYTES = 64 * 1024
+"""Of a file that are given at once, and more only where more came at once."""
+NOT_CALLED_FORM = refused(
+    415, "BadRequestError", "Content-Type has to be multipart/form-data with a boundary"
+)
+NOT_FORM = bad("The request's body is not multipart/form-data as its Content-Type says")
+ONE_FILE = bad("Only one file can be sent")
+NO_FILE = refused(400, "ValidationError", f"{FILE} is a required property")
+
+# What is wrong with a form is told to its sender; the library would tell our log as well.
+logging.getLogger("python_multipart.multipart").setLevel(logging.ERROR)
+
+
+class Body(Protocol):
+    """A request's body."""
+
+    read: bool
+
+    async def part(self) -> bytes:
+        """Give the next part of it."""
+
+
+class Upload:
+    """A form that comes over the wire. All of its methods raise Refused."""
+
+    def __init__(self, content_type: str, body: Body) -> None:
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary")
+        if kind != b"multipart/form-data" or not boundary:
+            raise Refused(NOT_CALLED_FORM)
+        self.fields: dict[str, str] = {}
+        self.filename: str | None = None
+        self._body = body
+        self._name = ""  # of the part that is read
+        self._filename: bytes | None = None
+        self._header = bytearray()
+        self._value = bytearray()  # of a header, or of a field
+        self._in_file = False
+        self._file_seen = False
+        self._whole = False
+        self._lost = False  # whether its sender went away, or said nothing for too long
+        self._data: list[bytes] = []
+        self._size = 0  # bytes of the body
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin,
+                    "on_header_field": self._on_header,
+                    "on_header_value": self._on_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers,
+                    "on_part_data": self._on_data,
+                    "on_part_end": self._on_end,
+                    "on_end": self._on_whole,
+                },
+            )
+        except FormParserError:
+            raise Refused(NOT_CALLED_FORM) from None
+
+    async def begin(self) -> None:
+        """Read all fields, up to the file."""
+        while not self._file_seen:
+            if self._body.read or self._whole:
+                raise Refused(NO_FILE if self._whole else NOT_WHOLE)
+            await self._advance()
+
+    async def block(self) -> bytes:
+        """Give the next bytes of the file; none at its end."""
+        gathered = sum(map(len, self._data))
+        while gathered < BLOCK_BYTES and not self._body.read:
+            before = len(self._data)
+            await self._advance()
+            gathered += sum(map(len, self._data[before:]))
+        if self._body.read and not self._whole:
+            raise Refused(NOT_WHOLE)
+        data, self._data = self._data, []
+        return b"".join(data)
+
+    async def discard(self, seconds: float) -> None:
+        """Take the rest and let it go: who is still sending cannot hear an answer."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        try:
+            while not (self._body.read or self._lost or loop.time() > until):
+                await self._body.part()
+        except Refused:
+            return
+
+    async def _advance(self) -> None:
+        self._lost = True
+        part = await self._body.part()
+        self._lost = False
+        self._size += len(part)
+        if self._size > BODY_BYTES_MAX:
+            raise Refused(TOO_LARGE)
+        try:
+            self._parser.write(part)
+        except FormParserError:
+            raise Refused(NOT_FORM) from None
+
+    def _begin(self) -> None:
+        self._name, self._filename, self._in_file = "", None, False
+        self._header.clear()
+        self._value.clear()
+
+    def _on_header(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._value))
+            self._name = options.get(b"name", b"").decode(errors="replace")
+            self._filename = options.get(b"filename")
+        self._header.clear()
+        self._value.clear()
+
+    def _on_headers(self) -> None:
+        if self._name == FILE:
+            if self._file_seen:
+                raise Refused(ONE_FILE)
+            self._in_file = self._file_seen = True
+            if self._filename:
+                self.filename = self._filename.decode(errors="replace")
+        elif self._file_seen:
+            raise Refused(bad(f"{self._name} has to come before the file"))
+        elif self._name in self.fields:
+            raise Refused(bad(f"{self._name} is there more than once"))
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file:
+            self._data.append(data[start:end])
+            return
+        self._value += data[start:end]
+        if len(self._value) > FIELD_BYTES_MAX:
+            raise Refused(TOO_LARGE)
+
+    def _on_end(self) -> None:
+        if self._in_file:
+            self._in_file = False
+            return
+        try:
+            self.fields[self._name] = self._value.decode()
+        except UnicodeDecodeError:
+            raise Refused(bad(f"{self._name} is not UTF-8")) from None
+
+    def _on_whole(self) -> None:
+        self._whole = True

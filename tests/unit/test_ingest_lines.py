@@ -1,0 +1,99 @@
+"""CSV that comes in pieces: what was written comes out, wherever it is split."""
+
+import csv
+import io
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.lines import CELL_MAX, ROW_MAX, Lines, Unreadable
+
+# A row of one empty cell is written as "" or as a blank line; the latter has no cells.
+CELL = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+AWKWARD = st.text(st.sampled_from('",\r\n a é😀\ufeff\u2028\x85'), max_size=8)
+ROWS = st.lists(st.lists(CELL | AWKWARD, min_size=1, max_size=4).filter(lambda r: r != [""]))
+
+
+def read(data: bytes, *cuts: int) -> list[list[str]]:
+    lines, found = Lines(), list[list[str]]()
+    for start, stop in zip((0, *cuts), (*cuts, len(data)), strict=True):
+        lines.feed(data[start:stop])
+        found.extend(lines.rows())
+    lines.end()
+    found.extend(lines.rows())
+    return found
+
+
+def written(rows: list[list[str]], end: str, mark: bool) -> bytes:
+    out = io.StringIO(newline="")
+    # With LF alone for a line's end the writer does not quote a CR, which is then no CSV.
+    quoting = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL
+    csv.writer(out, lineterminator=end, quoting=quoting).writerows(rows)
+    return (b"\xef\xbb\xbf" if mark else b"") + out.getvalue().encode()
+
+
+@given(ROWS, st.sampled_from(["\n", "\r\n"]), st.integers(), st.integers(0, 20))
+def test_rows_come_out_as_they_went_in(
+    rows: list[list[str]], end: str, seed: int, pieces: int
+) -> None:
+    # With a mark always: a first cell that begins with U+FEFF would else be taken for one.
+    data = written(rows, end, mark=True)
+    chance = random.Random(seed)
+    cuts = sorted(chance.randint(0, len(data)) for _ in range(pieces))
+    assert read(data, *cuts) == rows
+
+
+def test_neither_a_mark_nor_a_last_line_end_is_needed() -> None:
+    assert read(b"a,b\r\n1,2\r\n\r\n3,4") == [["a", "b"], ["1", "2"], [], ["3", "4"]]
+    assert read(b"") == []
+
+
+@given(st.binary(max_size=60) | st.text(max_size=30).map(str.encode), st.integers(0, 60))
+def test_any_bytes_are_rows_or_unreadable_and_it_matters_not_where_they_are_split(
+    data: bytes, cut: int
+) -> None:
+    def told(*cuts: int) -> object:
+        try:
+            return read(data, *cuts)
+        except Unreadable as found:
+            return found.line, found.reason
+
+    assert told() == told(min(cut, len(data)))
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "reason"),
+    [
+        (b'a\n1\n"2\n3\n', 3, "a quote is not closed"),
+        (b'a\n"1"2\n', 2, "text follows a closing quote"),
+        (b"a,b\r1,2\r", 1, "a line ends in CR alone, or has one inside"),
+        (b"a\n1\n\xff\n", 3, "there are bytes that are not UTF-8"),
+        (b"a\n1\n\xc3", 3, "there are bytes that are not UTF-8"),
+        ("a\n1\n".encode("utf-16"), 1, "there are bytes that are not UTF-8"),
+        (b"a\n1\x002\n", 2, "there is a NUL character; the file has to be UTF-8"),
+        (b"a\n" + b"x" * (CELL_MAX + 1), 2, f"a cell has more than {CELL_MAX} characters"),
+        (b'a\n"' + b"x\n" * CELL_MAX, 2, f"a cell has more than {CELL_MAX} characters"),
+        (b"a\n" + b"x," * ROW_MAX, 2, f"a row has more than {ROW_MAX} characters"),
+        (b'a\n"\n",' + b'"x\n",' * ROW_MAX, 2, f"a row has more than {ROW_MAX} characters"),
+    ],
+)  # fmt: skip
+def test_what_is_no_csv_is_told_with_the_line_that_its_row_begins_on(
+    data: bytes, line: int, reason: str
+) -> None:
+    for cuts in ((), tuple(range(0, len(data), 1 + len(data) // 50))):
+        with pytest.raises(Unreadable) as caught:
+            read(data, *cuts)
+        assert caught.value.line == line
+        assert reason in caught.value.reason
+
+
+def test_a_line_without_end_is_given_up_before_it_fills_the_memory() -> None:
+    lines = Lines()
+    for _ in range(ROW_MAX // 65_536):
+        lines.feed(b"x" * 65_536)
+        assert list(lines.rows()) == []
+    lines.feed(b"x")
+    with pytest.raises(Unreadable):
+        list(lines.rows())
