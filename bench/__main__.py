@@ -2,7 +2,7 @@
 
     python -m bench [part …]
 
-Parts: accept, save, send, through, latency. All of them together are written to latest.json.
+Parts: accept, save, send, through, latency, jobs. All of them together are written to latest.json.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from rich.table import Table
 
-from bench import accept, latency, save, send, through
+from bench import accept, jobs, latency, save, send, through
 from bench.parts import Part, console
 
 PARTS = {
@@ -26,6 +26,7 @@ PARTS = {
     "send": send.measure,
     "through": through.measure,
     "latency": latency.measure,
+    "jobs": jobs.measure,
 }
 RESULTS = Path(__file__).with_name("results") / "latest.json"
 

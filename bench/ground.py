@@ -13,7 +13,7 @@ import psycopg2
 
 from courant import directory_admin
 from courant.directory import Template
-from courant.topics import Channel
+from courant.topics import Channel, Lane
 from courant_cli import demo, entries
 from courant_cli.places import Places, known
 from courant_local import home, plan, ports, processes
@@ -53,15 +53,16 @@ class Ground:
         self.key = seeded["COURANT_API_KEY"]
         [self.service] = directory_admin.load(self.places.engine).services.values()
         self.personal, self.plain = self._template(PERSONAL), self._template(PLAIN)
+        self.urgent = self._template(PERSONAL, Lane.PRIORITY)
         self.directory = directory_admin.load(self.places.engine)
 
     @contextmanager
-    def running(self, *kinds: str) -> Iterator[dict[str, psutil.Process]]:
-        """Run the sandbox or services while the block lasts."""
+    def running(self, *kinds: str, **settings: str) -> Iterator[dict[str, psutil.Process]]:
+        """Run the sandbox or services while the block lasts, with these settings besides."""
         known = {each.kind: each for each in (SANDBOX, *SERVICES)}
         parts = [processes.service(self.plan, known[kind], 1) for kind in kinds]
         for part in parts:
-            part.child.env = {**part.child.env, **SETTINGS}
+            part.child.env = {**part.child.env, **SETTINGS, **settings}
         with started(parts) as found:
             yield found
 
@@ -78,8 +79,8 @@ class Ground:
         finally:
             child.stop()
 
-    def _template(self, body: str) -> Template:
-        made = entries.new_template(self.service.id, Channel.EMAIL, "Bench", SUBJECT, body)
+    def _template(self, body: str, lane: Lane = Lane.NORMAL) -> Template:
+        made = entries.new_template(self.service.id, Channel.EMAIL, "Bench", SUBJECT, body, lane)
         entries.put(self.places, made)
         return made
 

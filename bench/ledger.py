@@ -32,11 +32,26 @@ class Bookings:
 
     def wait(self, count: int, seconds: float) -> None:
         """Return once so many are booked; raises AssertionError when it takes longer."""
+        self.wait_at_least(count, seconds)
+        assert len(self.made) == count, f"{len(self.made)} were booked, {count} were wanted"
+
+    def wait_at_least(self, count: int, seconds: float) -> None:
+        """Return once so many are booked or more; raises AssertionError when it takes longer."""
         until = time.monotonic() + seconds
         while self._read() < count:
             assert time.monotonic() < until, f"{len(self.made)} of {count} were booked"
             time.sleep(LOOK_SECONDS)
-        assert len(self.made) == count, f"{len(self.made)} were booked, {count} were wanted"
+
+    def of(self, ids: set[str], seconds: float) -> list[Booking]:
+        """Return these notifications' once all are booked, whatever else is."""
+        until = time.monotonic() + seconds
+        while True:
+            self._read()
+            found = [each for each in self.made if each.notification_id in ids]
+            if len(found) >= len(ids):
+                return found
+            assert time.monotonic() < until, f"{len(found)} of {len(ids)} were booked"
+            time.sleep(LOOK_SECONDS)
 
     def rate(self) -> float:
         """Give how many were booked a second, from the first call to the last."""

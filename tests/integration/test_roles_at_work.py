@@ -188,7 +188,7 @@ def test_a_right_that_is_missing_puts_no_record_aside(server: Server) -> None:
 
 
 def test_the_containers_script_makes_what_an_upgrade_wants(tmp_path: Path) -> None:
-    names = ("DATABASE", "INGEST", "SAVER", "DELIVERER", "RECOVERY")
+    names = ("DATABASE", "INGEST", "SAVER", "DELIVERER", "JOB_RUNNER", "RECOVERY")
     told = {f"COURANT_{name}_PASSWORD": f"of {name}" for name in names}
     with Server() as server:
         admin = server.admin_url.removesuffix("/courant") + "/postgres"

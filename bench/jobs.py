@@ -1,0 +1,154 @@
+"""Jobs: rows stored beside bare COPY, rows sent, a million rows taken, priority beside a job."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+
+from bench.ceilings import bare_copy
+from bench.ground import Ground, ground
+from bench.inbox import accepted
+from bench.latency import steady
+from bench.ledger import Bookings
+from bench.parts import Part, beside, console, interleaved, middle
+from bench.save import make_days
+from bench.through import KINDS
+from courant.contracts import Notification
+from courant_cli.load import quantile
+
+ROWS, SAVED_ROWS, UPLOAD_ROWS = 100_000, 50_000, 1_000_000
+SENT_OF_UPLOAD = 100_000
+SECONDS_MAX = 300.0
+LOOK_SECONDS = 0.1
+QUIET_SECONDS = 2.0
+SAVED = "SELECT count(*) FROM notifications"
+FINISHED = "SELECT finished_at IS NOT NULL FROM jobs WHERE id = %s"
+FREE = {"JOB_RUNNER_LAG_SECONDS": "0"}
+MIB = 2**20
+
+
+def measure() -> list[Part]:
+    """Measure each by itself."""
+    with ground() as site:
+        return [saved(site), *sent(site), upload(site)]
+
+
+def saved(site: Ground) -> Part:
+    """From the seal's acknowledgement until the last row is stored, without back-pressure."""
+    rows = [Notification.decode(each.value) for each in accepted(site, site.personal, SAVED_ROWS)]
+    make_days(site, rows)
+    copies = bare_copy.batches(rows)
+
+    def ours() -> float:
+        empty(site)
+        with site.running("ingest", "saver", "job-runner", **FREE):
+            time.sleep(QUIET_SECONDS)
+            submit(site, SAVED_ROWS)
+            began = time.perf_counter()
+            wait(site, SAVED, SAVED_ROWS)
+            return SAVED_ROWS / (time.perf_counter() - began)
+
+    def bare() -> float:
+        empty(site)
+        return SAVED_ROWS / bare_copy.save(site.plan.database_url, copies)
+
+    found = interleaved({"job": ours, "bare COPY": bare})
+    return beside("job saved", "rows/s", "≥ 10,000", found["job"], found["bare COPY"])
+
+
+def sent(site: Ground) -> list[Part]:
+    """From the seal until the last row is booked, with back-pressure; and priority beside it."""
+    idle, beside_job, rates = [], [], []
+    with site.running("sandbox", *KINDS):
+        for number in range(3):
+            idle.append(1000 * quantile(steady(site, site.urgent), 0.99))
+            empty(site)
+            bookings = Bookings(site.plan.ledger)
+            began = time.perf_counter()
+            submit(site, ROWS)
+            sealed = time.perf_counter()
+            beside_job.append(1000 * quantile(steady(site, site.urgent), 0.99))
+            bookings.wait_at_least(ROWS, SECONDS_MAX)
+            rates.append(ROWS / (time.perf_counter() - sealed))
+            console.print(
+                f"  round {number + 1}: taken in {sealed - began:.1f} s, {rates[-1]:,.0f} sent/s, "
+                f"priority p99 {idle[-1]:.0f} ms idle, {beside_job[-1]:.0f} ms beside the job"
+            )
+    return [
+        Part("job sent", "rows/s", "≥ 2,000", middle(rates), more={"rounds": rates}),
+        Part(
+            "priority p99 beside a job",
+            "ms",
+            "≤ 250",
+            middle(beside_job, 1),
+            more={"idle_ms": middle(idle, 1)},
+        ),
+    ]
+
+
+def upload(site: Ground) -> Part:
+    """A million rows taken while the first of them are sent; what that holds in memory."""
+    empty(site)
+    with site.running("sandbox", *KINDS) as services:
+        bookings = Bookings(site.plan.ledger)
+        began = time.perf_counter()
+        job_id = submit(site, UPLOAD_ROWS)
+        rate = UPLOAD_ROWS / (time.perf_counter() - began)
+        bookings.wait_at_least(SENT_OF_UPLOAD, SECONDS_MAX)
+        call(site, "POST", f"/v2/jobs/{job_id}/cancel")
+        peaks = {kind: peak_mib(services[kind]) for kind in ("ingest", "job-runner")}
+    console.print(f"  {rate:,.0f} rows/s taken; at most, in MiB: {peaks}")
+    return Part("job taken", "rows/s", "memory ≤ 250 MB", round(rate), more={"peak_mib": peaks})
+
+
+def empty(site: Ground) -> None:
+    """Take away what other rounds left."""
+    site.sql("TRUNCATE jobs, chunks, wishes")
+    site.empty()
+
+
+def submit(site: Ground, rows: int) -> str:
+    """Give a file of so many rows; gives the job's id once it is answered 201."""
+    fields = {"template_id": str(site.personal.id), "name": "bench.csv"}
+    # A file, so that the client streams it as it would a large one.
+    file = Path(site.plan.home) / "bench.csv"
+    with file.open("w") as written:
+        written.writelines(lines(rows))
+    with file.open("rb") as read:
+        answer = call(site, "POST", "/v2/jobs", data=fields, files={"file": read})
+    return str(answer["data"]["id"])
+
+
+def lines(rows: int) -> Iterator[str]:
+    """Write the file's lines."""
+    yield "email address,name\n"
+    for number in range(rows):
+        yield f"recipient-{number}@example.com,Recipient {number}\n"
+
+
+def call(site: Ground, method: str, path: str, **options: object) -> dict[str, dict[str, object]]:
+    """Call the API, which must say yes."""
+    headers = {"Authorization": f"ApiKey-v1 {site.key}"}
+    answer = httpx.request(
+        method, site.plan.url + path, headers=headers, timeout=SECONDS_MAX, **options
+    )  # type: ignore[arg-type]  # httpx's many
+    assert answer.is_success, answer.text[:500]
+    found: dict[str, dict[str, object]] = answer.json()
+    return found
+
+
+def wait(site: Ground, sql: str, count: int) -> None:
+    """Return once Postgres counts so many."""
+    until = time.monotonic() + SECONDS_MAX
+    while (found := site.sql(sql)[0][0]) < count:
+        assert time.monotonic() < until, f"{found} of {count}: {sql}"
+        time.sleep(LOOK_SECONDS)
+
+
+def peak_mib(process: psutil.Process) -> int:
+    """Give the most memory that a process has held."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    [line] = [each for each in status.splitlines() if each.startswith("VmHWM")]
+    return round(int(line.split()[1]) * 1024 / MIB)
