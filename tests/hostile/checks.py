@@ -8,7 +8,7 @@ from uuid import uuid4
 from courant.contracts import KeyType
 from courant.crypto import keyed_hash
 from courant.topics import Channel
-from hostile import callers
+from hostile import callers, job_checks
 from hostile.asks import EMAIL, JSON, LIST, SMS, Ask, Dice, encoded
 from hostile.place import RATE, Client, Place, now
 from hostile.promised import NO_FILES
@@ -190,3 +190,4 @@ def each(place: Place) -> Iterator[Ask]:
     yield from strangers(place)
     yield from heartbeats(place)
     yield from repeated(place)
+    yield from job_checks.every(place)

@@ -54,7 +54,9 @@ class Tally:
         except ValueError:
             self.note(ask, f"{status}, and no JSON: {body[:200]!r}")
             return
-        if status == 201:
+        if status == 201 and "data" in said:
+            self.note(ask, "a job was made of it")  # which none is asked for
+        elif status == 201:
             self.accepted[said["id"]] = str(said["content"])
         elif status not in GOOD:
             self.refused(ask, status, said)

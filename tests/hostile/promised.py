@@ -3,32 +3,11 @@
 Written from the contract's texts, not taken from the product; `{}` stands for anything.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-OTHER = ""
-"""The name of the error in the shape that has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A status, the error's name, a text."""
-
-    status: int
-    error: str
-    text: str
-
-    def fits(self, status: int, error: str, text: str) -> bool:
-        return (status, error) == (self.status, self.error) and bool(
-            re.fullmatch(re.escape(self.text).replace(r"\{\}", ".*"), text, re.DOTALL)
-        )
-
-
-def of(status: int, error: str, *texts: str) -> tuple[Refusal, ...]:
-    return tuple(Refusal(status, error, each) for each in texts)
-
+from hostile.promised_jobs import JOBS, NO_PLACE
+from hostile.refusal import OTHER, Refusal, of
 
 HEADERS_PAGE = "https://documentation.notification.canada.ca/en/start.html#headers"
 KEYS_PAGE = "https://documentation.notification.canada.ca/en/keys.html"
@@ -212,13 +191,14 @@ BUSY, NOT_YET, NOT_READABLE, NO_FILES, NO_CERTIFICATE = CALM = of(
 limits on what is done at once, then what is not there yet, and what could not be fetched."""
 
 PROMISED = (
-    ADDRESSES + BODIES + CALLERS + FORMS + FILES + SENDING + LIMITS + RECEIPTS + CALM
+    ADDRESSES + BODIES + CALLERS + FORMS + FILES + SENDING + LIMITS + RECEIPTS + JOBS + CALM
 )  # fmt: skip
 
 NOT_A_CLIENTS = (
     "The request could not be stored for certain, try again",
     "The directory is not read yet",
     "Internal server error",
+    NO_PLACE,
 )
 """What no client can bring about as long as Kafka is there; the integration tests see to these."""
 

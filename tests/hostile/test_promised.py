@@ -8,10 +8,12 @@ import ingest
 from hostile.promised import NOT_A_CLIENTS, PROMISED
 
 MODULES = ("answers", "api", "auth", "handle", "http", "limits", "listing", "receipts", "rules")
-MODULES += ("schema", "stationery")
+MODULES += ("schema", "stationery", "bulk", "forms", "places", "plan", "sheet", "tally", "upload")
 NOT_SAID = {"debug", "info", "warning", "error", "Forged", "Unavailable", "Error"}
 """Calls whose texts are for a log."""
 WORDS_MIN = 3
+COLUMN = "numéro de téléphone"
+"""A header that is read, and not said."""
 
 
 def texts(node: ast.AST) -> Iterator[str]:
@@ -31,7 +33,7 @@ def name(called: ast.expr) -> str:
 
 
 def test_the_table_has_every_text_of_the_product() -> None:
-    promised = "\n".join([*(each.text for each in PROMISED), *NOT_A_CLIENTS])
+    promised = "\n".join([*(each.text for each in PROMISED), *NOT_A_CLIENTS, COLUMN])
     folder = Path(ingest.__file__ or "").parent
     trees = [ast.parse((folder / f"{module}.py").read_text()) for module in MODULES]
     said = [text for tree in trees for text in texts(tree) if len(text.split()) >= WORDS_MIN]
