@@ -3,8 +3,6 @@
 import time
 from datetime import timedelta
 
-import pytest
-
 from courant import clock
 from fault.test_put_back import put_back, server
 from fault_jobs import Job, done, questions, submit
@@ -40,7 +38,6 @@ def test_everything_is_killed_at_once_inside_a_job(site: Site) -> None:
     assert questions(job) == {}
 
 
-@pytest.mark.quick
 def test_a_runner_killed_inside_a_chunk_before_the_seal_and_between_chunks(site: Site) -> None:
     with site.still("job-runner"):
         job = submit(site, 5_000, "windows")
