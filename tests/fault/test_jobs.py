@@ -107,7 +107,7 @@ def test_a_scheduled_job_starts_at_its_time_after_a_restart_of_everything(site: 
 
 
 def test_postgres_is_put_back_in_the_middle_of_a_job(site: Site) -> None:
-    job = submit(site, 150_000, "put-back")
+    job = submit(site, 300_000, "put-back")
     under_way(job)
     copy = site.stack.plan.home / "postgres" / "copy"
     server(site).copy_to(copy)
