@@ -25,10 +25,12 @@ WEATHER = ("08", "25006", "40", "42501", "53", "55000", "55P03", "57")
 register_uuid()  # type: ignore[no-untyped-call]  # arrays of UUIDs, both ways
 
 # Renews one that stands: what it waits for has begun again. Empties the marks: their times may come
-# from another server's clock.
+# from another server's clock. `jobs` holds the bulk lane until it is known again which jobs were
+# cancelled or paused: the other lanes need not wait for job-runner.
 HOLD = """
     WITH emptied AS (DELETE FROM marks)
-    INSERT INTO holds (scope, reason) VALUES ('rebuild', %s) ON CONFLICT (scope) DO UPDATE
+    INSERT INTO holds (scope, reason)
+    SELECT scope, %s FROM unnest('{rebuild,jobs}'::text[]) AS scope ON CONFLICT (scope) DO UPDATE
     SET reason = excluded.reason, raised_at = now(), stands = true"""
 # The timeline is read from the log's file name: pg_control_checkpoint() shows that of the last
 # checkpoint, and told the old one for seconds after a promotion (seen on 18). The time of the start

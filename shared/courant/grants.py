@@ -50,7 +50,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "courant_job_runner": {
         **RECOGNISES,
         "notifications": "SELECT",
-        "chunks": "SELECT, INSERT, UPDATE (issued_at, saved_at, settled_at)",
+        "chunks": "SELECT, INSERT, UPDATE (issued_at, orders, saved_at, settled_at)",
         "jobs": "SELECT, INSERT, UPDATE (started_at, finished_at)",
         "wishes": "SELECT, INSERT, UPDATE (wish, wished_at, at)",
         "positions": "SELECT, INSERT, UPDATE (next)",
@@ -61,7 +61,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         **RECOGNISES,
         "notifications": "SELECT, UPDATE (issued_at)",
         "calls, idempotency, aliases": TAKES,
-        "chunks": f"{TAKES}, UPDATE (issued_at, saved_at)",
+        "chunks": f"{TAKES}, UPDATE (issued_at, orders, saved_at)",
         "jobs, wishes": TAKES,
         "positions": "SELECT",
         "marks": "SELECT, INSERT, DELETE",

@@ -27,6 +27,10 @@ SAVED = """
     UPDATE chunks SET saved_at = clock_timestamp() FROM
         unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS s(upload_id, number)
     WHERE chunks.upload_id = s.upload_id AND chunks.number = s.number AND saved_at IS NULL"""
+ORDERED = """
+    UPDATE chunks SET issued_at = clock_timestamp(), orders = orders + 1 FROM
+        unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS o(upload_id, number)
+    WHERE chunks.upload_id = o.upload_id AND chunks.number = o.number"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,20 @@ def count(cursor: extensions.cursor, places: Sequence[Place]) -> list[Stored]:
 
 def note_saved(cursor: extensions.cursor, places: Sequence[Place]) -> None:
     """Note that all rows of these chunks are there."""
-    uploads, numbers = [each.upload_id for each in places], [each.number for each in places]
-    cursor.execute(SAVED, {"uploads": uploads, "numbers": numbers})
+    cursor.execute(SAVED, keys(places))
+
+
+def note_ordered(cursor: extensions.cursor, places: Sequence[Place]) -> None:
+    """Note that these chunks have their order now: after it is acknowledged, never before."""
+    cursor.execute(ORDERED, keys(places))
+
+
+def keys(places: Sequence[Place]) -> dict[str, object]:
+    """Give what names chunks in SQL."""
+    return {
+        "uploads": [each.upload_id for each in places],
+        "numbers": [each.number for each in places],
+    }
 
 
 def order(job_id: UUID, number: int) -> Outgoing:

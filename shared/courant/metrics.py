@@ -30,7 +30,7 @@ LEADS = Gauge("courant_recovery_leads", "1 in the process that runs the sweeps. 
 GONE = Counter("courant_log_gone", "Records that had left the log before Postgres could fold them. Restore from a younger backup.", ["topic"])
 CHUNKS_OUT = Gauge("courant_chunks_out", "Chunks of jobs that were ordered and whose rows still wait. Only of jobs that are not stopped.", ["channel"])
 BULK_LAG = Gauge("courant_bulk_lag_seconds", "Age of the oldest such order. At JOB_RUNNER_LAG_SECONDS jobs wait: look at the deliverer and at the provider's rate.", ["channel"])
-JOBS_BROKEN = Gauge("courant_jobs_broken", "Jobs whose chunks are not all there. The missing ones are dead letters: `courant dead list`.")
+JOBS_BROKEN = Gauge("courant_jobs_broken", "Jobs that lack chunks or rows that should have come. These are dead letters: `courant dead list`.")
 # fmt: on
 
 

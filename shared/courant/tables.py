@@ -149,10 +149,13 @@ chunks = Table(  # the rows of uploads; those of one without a job expire
     Column("sealed", LargeBinary, nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
     Column("issued_at", TIME),   # its last order
+    Column("orders", Integer, nullable=False, server_default="0"),
     Column("saved_at", TIME),    # all of its rows are there
-    Column("settled_at", TIME),  # and most have left their lane
+    Column("settled_at", TIME),  # most of them have left their lane
     Index("chunks_to_issue", "upload_id", "number", postgresql_where=text("issued_at IS NULL")),
     Index("chunks_out", "issued_at", postgresql_where=text("settled_at IS NULL")),
+    Index("chunks_unsaved", "issued_at", postgresql_where=text("saved_at IS NULL")),
+    Index("chunks_settled", "settled_at"),
 )
 jobs = Table(  # of whose uploads the seal has come
     "jobs", metadata,

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import Engine, text
 
 from acting import acting
@@ -128,7 +129,7 @@ def test_it_is_over_once_all_rows_have_left_their_lane(runner: Runner) -> None:
     runner.issuer.go()
     assert runner.ask(finished) == [(False,)]  # one is not there
     states = "SELECT saved_at IS NULL, settled_at IS NULL FROM chunks ORDER BY number"
-    assert runner.ask(states) == [(False, False), (True, True)]
+    assert runner.ask(states) == [(False, False), (True, False)]  # but it keeps nobody back
     runner.save(found[19:])
     runner.issuer.go()
     assert runner.ask(finished) == [(True,)]  # one of ten may wait
@@ -175,8 +176,9 @@ def test_a_job_whose_chunk_is_missing_waits_for_it_and_says_so(
     lost = msgspec.structs.replace(made.chunks[1], sealed=b"torn")
     runner.give(made.chunks[0], lost, made.chunks[2], made.seal)
     assert runner.letters() == ["sealed: by a key that is not in the ring"]
+    runner.ask("UPDATE jobs SET at = now() - interval '11 s'")
     assert runner.issuer.go() == 0
-    assert "job lacks chunks" in caplog.text
+    assert "job lacks rows" in caplog.text
     runner.give(made.chunks[1])  # sent back after the repair
     assert runner.issuer.go() == 3
 
@@ -202,6 +204,52 @@ def test_an_upload_without_rows_is_over_at_once(runner: Runner) -> None:
     assert runner.ask("SELECT finished_at IS NOT NULL FROM jobs") == [(True,)]
 
 
+def test_jobs_that_lack_chunks_keep_no_other_of_their_service_back(runner: Runner) -> None:
+    for _ in range(30):
+        made = upload(6)
+        runner.give(made.chunks[0], made.seal)
+    runner.ask("UPDATE jobs SET at = now() - interval '11 s'")
+    runner.give(*upload(3).outgoing())
+    assert runner.issuer.go() == 1
+    assert metric("courant_jobs_broken") == 30
+
+
+def metric(name: str) -> float | None:
+    return REGISTRY.get_sample_value(name)
+
+
+def test_chunks_whose_rows_do_not_come_keep_nobody_back_for_long(runner: Runner) -> None:
+    runner.give(*upload(60).outgoing())
+    assert runner.issuer.go() == 4
+    runner.give(*upload(30, service_id=UUID(int=70)).outgoing())
+    assert runner.issuer.go() == 0
+    runner.ask("UPDATE chunks SET orders = 2 WHERE orders = 1")  # a sweep had to order them again
+    assert runner.issuer.go() == 4
+    assert metric("courant_jobs_broken") == 0
+    runner.ask("UPDATE chunks SET orders = 5 WHERE orders = 2")
+    runner.issuer.go()
+    assert metric("courant_jobs_broken") == 1
+
+
+def test_what_a_sweep_ordered_again_ends_its_job_once_it_is_there(runner: Runner) -> None:
+    runner.give(*upload(3).outgoing())
+    runner.issuer.go()
+    runner.ask("UPDATE chunks SET orders = 3")
+    runner.save(runner.spread(), "sending", 1)
+    runner.issuer.go()
+    assert runner.ask("SELECT finished_at IS NOT NULL FROM jobs") == [(True,)]
+
+
+def test_a_row_that_was_put_aside_ends_no_job_and_stops_none(runner: Runner) -> None:
+    runner.give(*upload(20, each=10).outgoing())
+    runner.issuer.go()
+    found = runner.spread()
+    runner.save(found[1:], "sending", 1)
+    runner.issuer.go()
+    assert runner.ask("SELECT count(settled_at), count(saved_at) FROM chunks") == [(2, 1)]
+    assert runner.ask("SELECT finished_at IS NULL FROM jobs") == [(True,)]
+
+
 def wish(made: Upload, wish: Wish, seconds: float = 0) -> Wanted:
     return Wanted(job_id=made.job_id, wish=wish, at=clock.now() + timedelta(seconds=seconds))
 
@@ -211,7 +259,8 @@ def wish(made: Upload, wish: Wish, seconds: float = 0) -> Wanted:
     [
         ([(Wish.PAUSED, 0)], "paused"),
         ([(Wish.PAUSED, 0), (Wish.RESUMED, 1)], "resumed"),
-        ([(Wish.RESUMED, 1), (Wish.PAUSED, 0)], "resumed"),  # the later one came first
+        # By the broker's time, not by the clocks of those who wrote them.
+        ([(Wish.RESUMED, 1), (Wish.PAUSED, 0)], "paused"),
         ([(Wish.CANCELLED, 0), (Wish.RESUMED, 1)], "cancelled"),  # for good
         ([(Wish.RESUMED, 1), (Wish.CANCELLED, 0)], "cancelled"),
     ],
@@ -298,6 +347,22 @@ def test_an_idempotency_key_stands_for_its_first_job(runner: Runner) -> None:
     assert runner.issuer.go() == 1
 
 
+def test_a_job_that_lost_its_key_stays_the_others_after_the_key_is_forgotten(
+    runner: Runner,
+) -> None:
+    first = upload(3, idempotency_key=b"key", body_hash=b"body")
+    later = upload(3, job_id=uuid4(), idempotency_key=b"key", body_hash=b"body")
+    runner.give(*first.outgoing())
+    runner.give(*later.outgoing())
+    runner.ask("DELETE FROM idempotency; DELETE FROM positions")
+    runner.ask("DELETE FROM jobs; DELETE FROM chunks")
+    runner.ask("UPDATE holds SET stands = false")
+    consumer = FakeConsumer(runner.world.kafka, "again", runner.jobs.topics)
+    for _ in range(9):
+        consume.step(consumer, runner.producer, runner.jobs, comparing=False)
+    assert runner.ask("SELECT id FROM jobs") == [(first.job_id,)]
+
+
 def test_a_postgres_that_went_back_reads_again_what_it_lacks(runner: Runner) -> None:
     made = upload(6)
     runner.give(*made.outgoing())
@@ -306,7 +371,10 @@ def test_a_postgres_that_went_back_reads_again_what_it_lacks(runner: Runner) -> 
     for table in ("jobs", "chunks", "positions"):
         runner.ask(f"DELETE FROM {table}")
     runner.step(runner.jobs)  # sees it, raises the hold, stands at the beginning
-    assert runner.ask("SELECT scope FROM holds WHERE stands") == [("rebuild",)]
+    assert runner.ask("SELECT scope FROM holds WHERE stands ORDER BY 1") == [
+        ("jobs",),
+        ("rebuild",),
+    ]
     runner.step(runner.jobs, 5)
     runner.ask("UPDATE holds SET stands = false")
     runner.issuer.go()

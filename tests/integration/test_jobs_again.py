@@ -1,7 +1,7 @@
 """The whole log read again from its beginning, by the services' own stages in new groups."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -32,8 +32,9 @@ def test_it_makes_no_second_row_no_second_sending_and_no_orders(stack: Stack) ->
     stack.courant("send", "email", "amal@example.com")
     wait(lambda: over(stack, job_id), "the job is over", 120)
     before, ends = seen(stack), ends_of(stack, ORDERS)
-    for stage in stages(stack):
-        read_all(stack, stage)
+    with stages(stack) as found:
+        for stage in found:
+            read_all(stack, stage)
     assert seen(stack) == before
     assert ends_of(stack, ORDERS) == ends
 
@@ -74,7 +75,8 @@ def ends_of(stack: Stack, topics: Sequence[str]) -> Mapping[Any, int]:
     return kafka.ends(client, kafka.partitions(client, topics))
 
 
-def stages(stack: Stack) -> list[Stage[Any]]:
+@contextmanager
+def stages(stack: Stack) -> Iterator[list[Stage[Any]]]:
     """Give the stages that read these topics, as members of groups that have read nothing."""
     engines = {
         role: create_engine(engine_url(stack.plan.database_url_of(role)))
@@ -85,9 +87,9 @@ def stages(stack: Stack) -> list[Stage[Any]]:
         *runner.stages(RunnerStore(engines[JOB_RUNNER]), ring),
         *saver.stages(SaverStore(engines[SAVER], timedelta(seconds=6))),
     ]
-    return [
-        replace(each, group=f"again.{each.group}") for each in found if {*each.topics} & {*READ}
-    ]
+    yield [replace(each, group=f"again.{each.group}") for each in found if {*each.topics} & {*READ}]
+    for engine in engines.values():
+        engine.dispose()
 
 
 def read_all(stack: Stack, stage: Stage[Any]) -> None:

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import Engine
 
 import mistakes
-from courant import ids
-from courant.contracts import ChunkOrder
+from courant import ids, jobs
+from courant.contracts import ChunkOrder, Wanted, Wish, decode_job
 from courant.directory import Directory
 from courant.testing import builders
 from courant.testing.builders import DELIVERY
-from courant.topics import CHUNKS, INBOX, Lane, Positions
+from courant.topics import CHUNKS, INBOX, JOBS, Lane, Positions
 from recovery import store, sweeps, upkeep
 from recovery.sweeps import SWEEPS, Tools
 from recovery.upkeep import CHORES
@@ -38,26 +38,26 @@ def sweep(hand: Hand, name: str, places: Positions | None = None) -> list[tuple[
     """Run one sweep, and give all decisions that were ever written."""
     tools = Tools(hand.producer, Directory(), places or {}, timedelta(seconds=30))
     sweeps.sweep(BY_NAME[name], hand.store, tools)
-    return [each for each in hand.written() if each[0] != CHUNKS.name]
+    return [each for each in hand.written() if each[0] not in (CHUNKS.name, JOBS.name)]
 
 
 def job(hand: Hand, id: UUID = JOB, upload: UUID = UPLOAD, **times: str) -> None:
-    names = ", ".join(["", *times])
-    values = ", ".join(["", *map(ago, times.values())])
+    times = {"accepted_at": "now()", **times}
+    names, values = ", ".join(times), ", ".join(map(ago, times.values()))
     hand.ask(
         f"""INSERT INTO jobs (id, upload_id, chunks, rows, digest, service_id, key_id, key_type,
-        template_id, template_version, channel, name, accepted_at{names})
-        VALUES (:id, :upload, 3, 6, '', :one, :one, 'normal', :one, 1, 'email', '', now(){values})""",
+        template_id, template_version, channel, name, {names})
+        VALUES (:id, :upload, 3, 6, '', :one, :one, 'normal', :one, 1, 'email', '', {values})""",
         id=id, upload=upload, one=UUID(int=1),
     )  # fmt: skip
 
 
-def chunk(hand: Hand, number: int, upload: UUID = UPLOAD, **times: str) -> None:
-    names = ", ".join(["", *times])
-    values = ", ".join(["", *map(ago, times.values())])
+def chunk(hand: Hand, number: int, upload: UUID = UPLOAD, **columns: str) -> None:
+    columns = {"orders": "1" if "issued_at" in columns else "0", **columns}
+    names, values = ", ".join(columns), ", ".join(map(ago, columns.values()))
     hand.ask(
-        f"""INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed{names})
-        VALUES (:upload, :number, :first, 2, '', ''{values})""",
+        f"""INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed, {names})
+        VALUES (:upload, :number, :first, 2, '', '', {values})""",
         upload=upload, number=number, first=2 * number + 1,
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted(hand: Hand) 
     job(hand)
     chunk(hand, 0, issued_at="ago(90)")  # its rows are there
     chunk(hand, 1, issued_at="ago(90)")  # one of two
-    chunk(hand, 2, issued_at="ago(90)", settled_at="ago(80)")  # was counted before
+    chunk(hand, 2, issued_at="ago(90)", saved_at="ago(80)")  # was counted before
     chunk(hand, 3, issued_at="ago(59)")  # may still be on its way
     chunk(hand, 4)  # had no order yet
     rows(hand, 1, 2, 3)
@@ -104,8 +104,18 @@ def test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted(hand: Hand) 
     assert ordered(hand) == [1]
     sweep(hand, "incomplete", passed(hand, 0.5))
     assert ordered(hand) == [1]
-    whole = "SELECT number FROM chunks WHERE saved_at IS NOT NULL"
-    assert hand.ask(whole) == [(0,)]
+    whole = "SELECT number FROM chunks WHERE saved_at IS NOT NULL ORDER BY 1"
+    assert hand.ask(whole) == [(0,), (2,)]
+    assert hand.ask("SELECT orders FROM chunks WHERE number = 1") == [(2,)]
+
+
+def test_what_does_not_come_is_ordered_more_and_more_seldom(hand: Hand) -> None:
+    job(hand)
+    for number, orders in enumerate((1, 2, 3, 9)):
+        chunk(hand, number, issued_at="ago(200)", orders=str(orders))
+    chunk(hand, 4, issued_at="ago(3800)", orders="9")
+    sweep(hand, "incomplete", passed(hand, 1))
+    assert ordered(hand) == [0, 1, 4]  # after one minute, two, four; never later than an hour
 
 
 def test_nothing_is_ordered_again_that_may_wait_in_a_backlog(hand: Hand) -> None:
@@ -139,6 +149,23 @@ def test_of_a_cancelled_job_no_chunk_is_ordered_again(hand: Hand) -> None:
     assert ordered(hand) == []
 
 
+def test_a_job_ends_before_its_rows_would_be_refused(hand: Hand) -> None:
+    day = 86_400
+    old, other, over = id_of(1), id_of(2), id_of(3)
+    job(hand, old, UUID(int=61), accepted_at=f"ago({13 * day + 9})")
+    job(hand, other, UUID(int=62), accepted_at=f"ago({13 * day - 9})")
+    job(hand, over, UUID(int=63), accepted_at=f"ago({14 * day})", finished_at="now()")
+    job(hand, JOB, accepted_at=f"ago({14 * day})")
+    wish(hand, "cancelled")
+    tools = Tools(hand.producer, Directory(), {}, timedelta(seconds=30))
+    assert sweeps.sweep(BY_NAME["outlived"], hand.store, tools) == 1
+    kafka = hand.world.kafka
+    [record] = [each for at in kafka.partitions(JOBS.name) for each in kafka.log[at]]
+    told = decode_job(record.value)
+    assert isinstance(told, Wanted)
+    assert (record.key, told.job_id, told.wish) == (old.bytes, old, Wish.CANCELLED)
+
+
 def cancelled(hand: Hand) -> list[str]:
     hand.mark(DELIVERY, 1, 7)
     hand.place(DELIVERY, 7)
@@ -157,7 +184,7 @@ def test_what_waits_of_a_cancelled_job_is_cancelled_once(hand: Hand) -> None:
     assert cancelled(hand) == ["cancelled/0", "cancelled/4"]
 
 
-def test_what_is_paused_is_neither_cancelled_nor_ordered_again(hand: Hand) -> None:
+def test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again(hand: Hand) -> None:
     rows(hand, 1)
     hand.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
     wish(hand, "paused")
@@ -166,6 +193,10 @@ def test_what_is_paused_is_neither_cancelled_nor_ordered_again(hand: Hand) -> No
     hand.mark(topic, 1, 7)
     places = {builders.partition(topic): 7}
     assert sweep(hand, "replay-created", places) == []
+    hand.ask("UPDATE notifications SET accepted_at = now() - interval '80 h'")
+    hand.mark(DELIVERY, 0.5, 7)
+    assert sweep(hand, "expired") == []
+    hand.ask("UPDATE notifications SET accepted_at = now()")
     hand.ask("UPDATE wishes SET wish = 'resumed'")
     assert [each[0] for each in sweep(hand, "replay-created", places)] == [topic]
 
@@ -175,7 +206,7 @@ def chore(hand: Hand, name: str) -> None:
     upkeep.do(found, hand.store)
 
 
-def test_uploads_without_a_job_are_forgotten_after_a_day_and_done_ones_after_a_week(
+def test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week(
     hand: Hand,
 ) -> None:
     day, week = 86_400, 7 * 86_400
@@ -185,44 +216,62 @@ def test_uploads_without_a_job_are_forgotten_after_a_day_and_done_ones_after_a_w
     job(hand, id_of(3), old, finished_at=f"ago({week + 99})")
     for upload in (running, young, old):
         chunk(hand, 0, upload, at=f"ago({week + day})")
-    chunk(hand, 0, UPLOAD, at=f"ago({day - 99})")
-    chunk(hand, 1, UPLOAD, at=f"ago({day + 99})")
+    chunk(hand, 0, UPLOAD, at=f"ago({2 * week - 99})")
+    chunk(hand, 1, UPLOAD, at=f"ago({2 * week + day})")
+    everything = {(running, 0), (young, 0), (old, 0), (UPLOAD, 0), (UPLOAD, 1)}
     chore(hand, "chunks")
-    left = {(each, number) for each, number in hand.ask("SELECT upload_id, number FROM chunks")}
-    assert left == {(running, 0), (young, 0), (UPLOAD, 0)}
+    assert chunks_left(hand) == everything  # job-runner has not read its log
+    hand.mark(JOBS.name, 2 * day, 7)
+    hand.place(JOBS.name, 7)
+    chore(hand, "chunks")
+    assert chunks_left(hand) == everything - {(old, 0), (UPLOAD, 1)} | {(UPLOAD, 1)}
+    hand.mark(JOBS.name, 1, 7)
+    chore(hand, "chunks")
+    assert chunks_left(hand) == {(running, 0), (young, 0), (UPLOAD, 0)}
+
+
+def chunks_left(hand: Hand) -> set[tuple[UUID, int]]:
+    return {(each, number) for each, number in hand.ask("SELECT upload_id, number FROM chunks")}
 
 
 def test_jobs_outlive_the_log_that_could_bring_them_back(hand: Hand) -> None:
     log_days = 14
-    long_ago = f"ago({22 * 86_400})"
+    long_ago = f"ago({29 * 86_400})"
     job(hand, id_of(1), UUID(int=61), at=long_ago, finished_at=long_ago)
-    job(hand, id_of(2), UUID(int=62), at=long_ago)  # not over
-    job(hand, id_of(3), UUID(int=63), at=f"ago({(log_days + 1) * 86_400})", finished_at="now()")
-    wish(hand, "cancelled", long_ago)
+    job(hand, JOB, UUID(int=62), at=long_ago)  # not over
+    job(hand, id_of(3), UUID(int=63), at=f"ago({(log_days + 8) * 86_400})", finished_at="now()")
+    wish(hand, "paused", long_ago)
     chore(hand, "jobs")
-    assert {id for (id,) in hand.ask("SELECT id FROM jobs")} == {id_of(2), id_of(3)}
+    assert {id for (id,) in hand.ask("SELECT id FROM jobs")} == {JOB, id_of(3)}
+    assert hand.ask("SELECT wish FROM wishes") == [("paused",)]  # it must not begin by itself
+    hand.ask("UPDATE jobs SET finished_at = now()")
+    chore(hand, "jobs")
     assert hand.ask("SELECT FROM wishes") == []
 
 
 AGAIN = test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted
 BACKLOG = test_nothing_is_ordered_again_that_may_wait_in_a_backlog
 ONCE = test_what_waits_of_a_cancelled_job_is_cancelled_once
-PAUSED = test_what_is_paused_is_neither_cancelled_nor_ordered_again
-UPLOADS = test_uploads_without_a_job_are_forgotten_after_a_day_and_done_ones_after_a_week
+PAUSED = test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again
+UPLOADS = test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week
 # Where, in which name, the right words, the wrong ones, the test that must see it.
 # fmt: off
 MISTAKES: dict[str, tuple[Any, str, str, str, Callable[[Hand], None]]] = {
     "ordered before it is proved": (sweeps, "incomplete", "min(passed) - ORDER_WAIT", "min(passed)", AGAIN),
     "inbox of no account": (sweeps, "incomplete", "[*inbox.values(), *", "[*inbox.values()][:0] + [*", BACKLOG),
-    "counted ones counted again": (store, "UNSAVED", "c.settled_at IS NULL AND ", "", AGAIN),
+    "saved ones counted again": (store, "UNSAVED", "c.saved_at IS NULL", "true", AGAIN),
+    "ordered every minute": (store, "UNSAVED", "least(2 ^ (c.orders - 1) - 1, 60)", "0", test_what_does_not_come_is_ordered_more_and_more_seldom),
+    "old jobs go on": (store, "OUTLIVED", "j.accepted_at < now() - %(age)s", "false", test_a_job_ends_before_its_rows_would_be_refused),
+    "paused ones expire": (store, "EXPIRED", "w.wish = 'paused'", "false", PAUSED),
+    "seals of no account": (upkeep, "FORGET_CHUNKS", "%(passed)s", "now()", UPLOADS),
+    "wishes forgotten": (upkeep, "FORGET_WISHES", "j.id = w.job_id", "false", test_jobs_outlive_the_log_that_could_bring_them_back),
     "cancelled ones ordered": (store, "UNSAVED", "w.wish = 'cancelled'", "false", test_of_a_cancelled_job_no_chunk_is_ordered_again),
-    "order not noted": (store, "ORDERED", "WHERE chunks", "WHERE false AND chunks", AGAIN),
+    "order not noted": (jobs, "ORDERED", "WHERE chunks", "WHERE false AND chunks", AGAIN),
     "cancelled again and again": (store, "CANCELLED", "AND n.issued_at < %(delivery)s", "", ONCE),
     "what is sent is cancelled": (store, "CANCELLED", "AND n.state = 'created'", "", ONCE),
     "paused ones cancelled": (store, "CANCELLED", "w.wish = 'cancelled'", "true", PAUSED),
     "paused ones ordered": (store, "UNCLAIMED", "w.wish <> 'resumed'", "false", PAUSED),
-    "running jobs forgotten": (upkeep, "FORGET_CHUNKS", ", true)", ", false)", UPLOADS),
-    "uploads forgotten at once": (upkeep, "FORGET_CHUNKS", "interval '1 day'", "interval '1 s'", UPLOADS),
+    "running jobs forgotten": (upkeep, "FORGET_CHUNKS", "j.finished_at < now() - %(age)s", "true", UPLOADS),
     "undone jobs forgotten": (upkeep, "FORGET_JOBS", "AND finished_at IS NOT NULL", "", test_jobs_outlive_the_log_that_could_bring_them_back),
 }
 # fmt: on

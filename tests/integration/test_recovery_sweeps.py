@@ -155,7 +155,7 @@ def test_another_server_raises_the_hold_before_it_is_swept(hand: Hand) -> None:
     hand.ask("UPDATE servers SET id = 'the one before'")
     with pytest.raises(Unavailable, match="on hold"):
         sweep(hand, "due")
-    assert hand.ask("SELECT scope, stands FROM holds") == [("rebuild", True)]
+    assert hand.ask("SELECT scope FROM holds WHERE stands ORDER BY 1") == [("jobs",), ("rebuild",)]
 
 
 # replay-created

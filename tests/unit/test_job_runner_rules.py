@@ -3,6 +3,7 @@
 import zlib
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import msgspec
@@ -40,6 +41,13 @@ def test_what_an_upload_is_made_of_is_kept() -> None:
         verdict = read(written(each).value)
         assert isinstance(verdict, Keep)
         assert verdict.value == each
+
+
+def test_a_wish_has_the_brokers_time() -> None:
+    early = Wanted(job_id=JOB.id, wish=Wish.PAUSED, at=NOW - timedelta(hours=1))
+    verdict = read(early.encode())
+    assert isinstance(verdict, Keep)
+    assert verdict.value == msgspec.structs.replace(early, at=NOW)
 
 
 def test_a_chunk_that_does_not_open_is_a_dead_letter_and_says_why() -> None:
@@ -92,9 +100,18 @@ def test_rows_ids_rise_with_their_numbers_and_keep_their_jobs_day() -> None:
 
 @pytest.mark.parametrize(
     ("there", "waiting", "settled"),
-    [(500, 0, True), (500, 50, True), (500, 51, False), (499, 0, False), (0, 0, False)],
+    [
+        (500, 0, True),
+        (500, 50, True),
+        (500, 51, False),
+        (499, 49, True),
+        (499, 50, False),
+        (450, 0, True),
+        (449, 0, False),
+        (0, 0, False),
+    ],
 )
-def test_a_chunk_is_settled_once_all_is_there_and_most_has_left(
+def test_a_chunk_is_settled_once_most_of_it_has_left(
     there: int, waiting: int, settled: bool
 ) -> None:
     assert rules.is_settled(500, Stored(there, waiting)) is settled
@@ -135,6 +152,14 @@ def test_without_room_to_mind_all_is_ordered() -> None:
     jobs = [uuid4(), uuid4()]
     due = [Due(jobs[0], A, 5), Due(jobs[1], A, 2)]
     assert rules.turns(due, {}, None) == Counter({jobs[0]: 5, jobs[1]: 2})
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("room", [None, 4])
+def test_a_job_without_rows_takes_no_turn(room: int | None) -> None:
+    jobs = [uuid4(), uuid4()]
+    due = [Due(jobs[0], A, 0), Due(jobs[1], A, 3)]
+    assert rules.turns(due, {}, room) == Counter({jobs[1]: 3})
 
 
 def test_an_upload_is_whole_when_each_chunk_is_the_one_that_was_sealed() -> None:

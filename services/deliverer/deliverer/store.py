@@ -24,6 +24,8 @@ COLUMNS = (
     "accepted_at",
 )  # fmt: skip
 NAMES = ", ".join(f"n.{name}" for name in COLUMNS)
+OF_LANE = {Lane.PRIORITY: (), Lane.NORMAL: (), Lane.BULK: ("jobs",)}
+"""Holds that a lane has of its own."""
 # `gate` gives its row in any case, so that the same statement which claims says why it did not:
 # asked a moment later, a hold that was lifted in between would be no reason, and the orders lost.
 # Rows of a service or a job that is stopped are passed over; a sweep orders them again. Locked by
@@ -74,7 +76,7 @@ class PostgresStore:
                 "low": min(ids),
                 "high": max(ids),
                 "lease": self._lease,
-                "scopes": ["rebuild", "all", f"channel:{channel}", f"lane:{lane}"],
+                "scopes": ["rebuild", "all", f"channel:{channel}", f"lane:{lane}", *OF_LANE[lane]],
             }
             cursor.execute(CLAIM, values)
             rows = cursor.fetchall()

@@ -5,9 +5,8 @@ before it is noted: a crash between the two gives it twice, which changes nothin
 """
 
 import logging
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,17 +25,18 @@ log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 0.25
 LOOKED_AT = 32
-"""So many chunks of a channel, the oldest ones, are counted in a round."""
+"""So many chunks of a channel, the oldest ones, are looked at in a round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Out:
-    """A chunk that has its order and is not settled."""
+    """A chunk that has its order, and is not settled or lacks rows."""
 
     place: Place
     channel: Channel
     service_id: UUID
     issued_at: datetime
+    in_lane: bool  # it counts among what the lane has to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Round(Protocol):
     """One transaction of the runner whose turn it is."""
 
     def out(self) -> tuple[datetime, list[Out]]:
-        """Give the time, and what is out and not stopped, the oldest first."""
+        """Give the time, and what is out and not stopped: what is in the lane first, by age."""
 
     def count(self, places: Sequence[Place]) -> list[Stored]:
         """Count what is stored of each chunk."""
@@ -65,8 +65,17 @@ class Round(Protocol):
     def settle(self, saved: Sequence[Place], settled: Sequence[Place]) -> None:
         """Note of which chunks all rows are there, and which have left their lane."""
 
+    def settled(self, seconds: float) -> Mapping[Channel, int]:
+        """Count the chunks that left their lane in the last seconds."""
+
+    def lacking(self) -> list[UUID]:
+        """Give the jobs that wait for chunks or rows that did not come, though they should have."""
+
     def waiting(self) -> list[Waiting]:
-        """Give the due jobs that have chunks without orders, each service's first ones first."""
+        """Give the due jobs that have chunks without orders, each service's first ones first.
+
+        Only those all of whose chunks are there: what is missing may still come.
+        """
 
     def fingerprints(self, upload_id: UUID) -> list[bytes]:
         """Give those of an upload's chunks, in their order."""
@@ -74,10 +83,10 @@ class Round(Protocol):
     def start(self, job_id: UUID) -> None:
         """Note that a job begins."""
 
-    def unissued(self, upload_id: UUID, limit: int) -> list[int]:
-        """Give the numbers of the next chunks without an order."""
+    def unissued(self, job_id: UUID, limit: int) -> list[Place]:
+        """Give a job's next chunks without an order."""
 
-    def issued(self, upload_id: UUID, numbers: Sequence[int]) -> None:
+    def issued(self, places: Sequence[Place]) -> None:
         """Note that these have their order now."""
 
     def finish(self) -> int:
@@ -96,16 +105,19 @@ class Issuer:
 
     def __init__(self, store: Store, producer: Producer, lag_seconds: float) -> None:
         self._store, self._producer, self._lag_seconds = store, producer, lag_seconds
-        self._settled: deque[tuple[float, Channel]] = deque()  # when, of which channel
-        self._broken: set[UUID] = set()
+        self._lacking: frozenset[UUID] = frozenset()
+        self._weather: str | None = None
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """Go rounds until `wait` says that it is over."""
         while True:
             try:
                 self.go()
+                self._weather = None
             except (Unavailable, Refused) as error:
-                log.warning("no orders given", extra={"reason": str(error)})
+                if str(error) != self._weather:
+                    log.warning("no orders given", extra={"reason": str(error)})
+                self._weather = str(error)
             if wait(EVERY_SECONDS):
                 return
 
@@ -115,6 +127,7 @@ class Issuer:
             if turn is None:
                 return 0
             now, out = self._settle(turn)
+            self._tell(turn)
             given = self._issue(turn, now, out)
             if finished := turn.finish():
                 log.info("jobs finished", extra={"jobs": finished})
@@ -127,20 +140,27 @@ class Issuer:
         for channel in Channel:
             looked_at += [each for each in out if each.channel is channel][:LOOKED_AT]
         counted = zip(looked_at, turn.count([each.place for each in looked_at]), strict=True)
-        found = [(each, stored) for each, stored in counted if stored.there == each.place.rows]
-        settled = [each for each, stored in found if rules.is_settled(each.place.rows, stored)]
-        turn.settle([each.place for each, _ in found], [each.place for each in settled])
-        self._settled.extend((time.monotonic(), each.channel) for each in settled)
-        gone = {(each.place.upload_id, each.place.number) for each in settled}
-        return now, [each for each in out if (each.place.upload_id, each.place.number) not in gone]
+        found = [(each.place, stored) for each, stored in counted]
+        saved = [place for place, stored in found if stored.there == place.rows]
+        settled = {place for place, stored in found if rules.is_settled(place.rows, stored)}
+        turn.settle(saved, [*settled])
+        return now, [each for each in out if each.in_lane and each.place not in settled]
+
+    def _tell(self, turn: Round) -> None:
+        """Tell of jobs that cannot go on by themselves."""
+        lacking = frozenset(turn.lacking())
+        metrics.JOBS_BROKEN.set(len(lacking))
+        for job_id in lacking - self._lacking:
+            log.error("job lacks rows", extra={"job_id": job_id})
+        self._lacking = lacking
 
     def _issue(self, turn: Round, now: datetime, out: Sequence[Out]) -> int:
         waiting = [each for each in turn.waiting() if each.started or self._starts(turn, each)]
-        metrics.JOBS_BROKEN.set(len(self._broken))
+        settled = turn.settled(self._lag_seconds)
         given = 0
         for channel in Channel:
             its_out = [each for each in out if each.channel is channel]
-            room = self._room(channel, its_out, now)
+            room = self._room(channel, its_out, now, settled.get(channel, 0))
             its_waiting = [each for each in waiting if each.channel is channel]
             due = [Due(each.id, each.service_id, each.left) for each in its_waiting]
             chosen = rules.turns(due, Counter(each.service_id for each in its_out), room)
@@ -148,32 +168,27 @@ class Issuer:
                 given += self._order(turn, job, chosen[job.id])
         return given
 
-    def _room(self, channel: Channel, out: Sequence[Out], now: datetime) -> int | None:
+    def _room(
+        self, channel: Channel, out: Sequence[Out], now: datetime, settled: int
+    ) -> int | None:
         oldest = (now - out[0].issued_at).total_seconds() if out else 0.0
         metrics.CHUNKS_OUT.labels(channel).set(len(out))
         metrics.BULK_LAG.labels(channel).set(oldest)
-        while self._settled and self._settled[0][0] < time.monotonic() - self._lag_seconds:
-            self._settled.popleft()
-        settled = sum(each is channel for _, each in self._settled)
         return rules.room(len(out), oldest, settled, self._lag_seconds)
 
     def _starts(self, turn: Round, job: Waiting) -> bool:
-        """Start a job if its chunks are those that were sealed; what is missing may still come."""
-        if rules.is_whole(turn.fingerprints(job.upload_id), job.chunks, job.digest):
-            self._broken.discard(job.id)
-            turn.start(job.id)
-            log.info("job starts", extra={"job_id": job.id, "chunks": job.chunks})
-            return True
-        if job.id not in self._broken:
-            self._broken.add(job.id)
-            log.error("job lacks chunks", extra={"job_id": job.id, "chunks": job.chunks})
-        return False
+        """Start a job if its chunks are those that were sealed."""
+        if not rules.is_whole(turn.fingerprints(job.upload_id), job.chunks, job.digest):
+            return False
+        turn.start(job.id)
+        log.info("job starts", extra={"job_id": job.id, "chunks": job.chunks})
+        return True
 
     def _order(self, turn: Round, job: Waiting, limit: int) -> int:
-        numbers = turn.unissued(job.upload_id, limit) if limit else []
-        for number in numbers:
-            self._producer.produce(jobs.order(job.id, number))
-        if numbers:
+        places = turn.unissued(job.id, limit) if limit else []
+        for place in places:
+            self._producer.produce(jobs.order(job.id, place.number))
+        if places:
             self._producer.flush()
-            turn.issued(job.upload_id, numbers)
-        return len(numbers)
+            turn.issued(places)
+        return len(places)

@@ -1,6 +1,6 @@
 """Job-runner's SQL for its rounds: what is out, what is due, what is over."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
@@ -16,48 +16,62 @@ from job_runner.issue import Out, Waiting
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
 TURN = "SELECT pg_try_advisory_xact_lock(hashtext('courant.job-runner'))"
-STOPPED = "SELECT FROM holds WHERE stands AND scope IN ('rebuild', 'all', 'lane:bulk')"
-JOBS_LOOKED_AT = 20
-"""Of each service in a round."""
+STOPPED = "SELECT FROM holds WHERE stands AND scope IN ('rebuild', 'jobs', 'all', 'lane:bulk')"
+JOBS_LOOKED_AT, CHUNKS_LOOKED_AT = 5, 200
+"""Jobs of each service in a round, and chunks of each job."""
 
 # Of jobs and services that are stopped nothing moves: they must not hold back the others.
 MOVES = f"""
     NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish <> '{Wish.RESUMED}')
     AND NOT EXISTS (SELECT FROM holds h WHERE h.stands
         AND h.scope IN ('service:' || j.service_id, 'channel:' || j.channel))"""
+# What a sweep had to order again comes last, the latest first: it must hold back nobody.
 OUT = f"""
-    SELECT now(), j.id, c.upload_id, c.number, c.first, c.rows, j.channel, j.service_id, c.issued_at
+    SELECT j.id, c.upload_id, c.number, c.first, c.rows, j.channel, j.service_id, c.issued_at,
+        c.settled_at IS NULL AND c.orders = 1
     FROM chunks c JOIN jobs j USING (upload_id)
-    WHERE c.settled_at IS NULL AND c.issued_at IS NOT NULL AND j.finished_at IS NULL AND {MOVES}
-    ORDER BY c.issued_at, c.number"""
+    WHERE (c.settled_at IS NULL OR c.saved_at IS NULL) AND c.orders > 0
+        AND j.finished_at IS NULL AND {MOVES}
+    ORDER BY c.orders > 1, CASE c.orders WHEN 1 THEN c.issued_at END, c.issued_at DESC, c.number"""
 NOW = "SELECT now()"
-SETTLED = """
+SETTLE = """
     UPDATE chunks SET settled_at = clock_timestamp() FROM
         unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS s(upload_id, number)
-    WHERE chunks.upload_id = s.upload_id AND chunks.number = s.number"""
+    WHERE chunks.upload_id = s.upload_id AND chunks.number = s.number AND settled_at IS NULL"""
+SETTLED = """
+    SELECT j.channel, count(*) FROM chunks c JOIN jobs j USING (upload_id)
+    WHERE c.settled_at > now() - make_interval(secs => %s) GROUP BY j.channel"""
+WHOLE = "j.chunks <= (SELECT count(*) FROM chunks c WHERE c.upload_id = j.upload_id)"
+# An order that was given four times, over some minutes, was not lost: what it should bring is.
+LACKING = f"""
+    SELECT j.id FROM jobs j
+    WHERE j.finished_at IS NULL AND coalesce(j.scheduled_for <= now(), true) AND {MOVES}
+        AND (j.started_at IS NULL AND j.at < now() - interval '10 s' AND NOT {WHOLE}
+            OR j.started_at IS NOT NULL AND EXISTS (SELECT FROM chunks c
+                WHERE c.upload_id = j.upload_id AND c.saved_at IS NULL AND c.orders > 4))"""
 WAITING = f"""
     SELECT id, upload_id, service_id, channel, chunks, digest, started_at IS NOT NULL, left_ FROM (
         SELECT j.*,
             row_number() OVER (PARTITION BY j.service_id ORDER BY j.accepted_at, j.id) AS nth
         FROM jobs j
         WHERE j.finished_at IS NULL AND coalesce(j.scheduled_for <= now(), true) AND {MOVES}
-            AND (j.started_at IS NULL OR EXISTS (SELECT FROM chunks c
+            AND (j.started_at IS NULL AND {WHOLE}
+                OR j.started_at IS NOT NULL AND EXISTS (SELECT FROM chunks c
                 WHERE c.upload_id = j.upload_id AND c.issued_at IS NULL))) AS due,
-    LATERAL (SELECT count(*) AS left_ FROM chunks c
-        WHERE c.upload_id = due.upload_id AND c.issued_at IS NULL) AS l
+    LATERAL (SELECT count(*) AS left_ FROM (SELECT FROM chunks c
+        WHERE c.upload_id = due.upload_id AND c.issued_at IS NULL LIMIT {CHUNKS_LOOKED_AT}) AS c)
     WHERE nth <= {JOBS_LOOKED_AT} ORDER BY accepted_at, id"""
 FINGERPRINTS = "SELECT fingerprint FROM chunks WHERE upload_id = %s ORDER BY number"
 START = "UPDATE jobs SET started_at = clock_timestamp() WHERE id = %s"
 UNISSUED = """
-    SELECT number FROM chunks WHERE upload_id = %s AND issued_at IS NULL
-    ORDER BY number LIMIT %s"""
-ISSUED = """
-    UPDATE chunks SET issued_at = clock_timestamp() WHERE upload_id = %s AND number = ANY(%s)"""
+    SELECT j.id, upload_id, c.number, c.first, c.rows FROM jobs j JOIN chunks c USING (upload_id)
+    WHERE j.id = %s AND c.issued_at IS NULL ORDER BY c.number LIMIT %s"""
 FINISH = f"""
     UPDATE jobs j SET finished_at = clock_timestamp() WHERE finished_at IS NULL
         AND (EXISTS (SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')
             OR (started_at IS NOT NULL AND NOT EXISTS (SELECT FROM chunks c
-                WHERE c.upload_id = j.upload_id AND c.settled_at IS NULL)))"""
+                WHERE c.upload_id = j.upload_id
+                    AND (c.settled_at IS NULL OR c.saved_at IS NULL))))"""
 
 
 class PostgresRounds(Folding):
@@ -86,8 +100,8 @@ class PostgresRound:
         [(now,)] = self._cursor.fetchall()
         self._cursor.execute(OUT)
         return now, [
-            Out(Place(*place), Channel(channel), service_id, issued_at)
-            for _, *place, channel, service_id, issued_at in self._cursor
+            Out(Place(*place), Channel(channel), service_id, issued_at, in_lane)
+            for *place, channel, service_id, issued_at, in_lane in self._cursor
         ]
 
     def count(self, places: Sequence[Place]) -> list[Stored]:
@@ -97,9 +111,15 @@ class PostgresRound:
         if saved:
             jobs.note_saved(self._cursor, saved)
         if settled:
-            uploads = [each.upload_id for each in settled]
-            numbers = [each.number for each in settled]
-            self._cursor.execute(SETTLED, {"uploads": uploads, "numbers": numbers})
+            self._cursor.execute(SETTLE, jobs.keys(settled))
+
+    def settled(self, seconds: float) -> Mapping[Channel, int]:
+        self._cursor.execute(SETTLED, [seconds])
+        return {Channel(channel): count for channel, count in self._cursor}
+
+    def lacking(self) -> list[UUID]:
+        self._cursor.execute(LACKING)
+        return [id for (id,) in self._cursor]
 
     def waiting(self) -> list[Waiting]:
         self._cursor.execute(WAITING)
@@ -115,12 +135,12 @@ class PostgresRound:
     def start(self, job_id: UUID) -> None:
         self._cursor.execute(START, [job_id])
 
-    def unissued(self, upload_id: UUID, limit: int) -> list[int]:
-        self._cursor.execute(UNISSUED, [upload_id, limit])
-        return [number for (number,) in self._cursor]
+    def unissued(self, job_id: UUID, limit: int) -> list[Place]:
+        self._cursor.execute(UNISSUED, [job_id, limit])
+        return [Place(*place) for place in self._cursor]
 
-    def issued(self, upload_id: UUID, numbers: Sequence[int]) -> None:
-        self._cursor.execute(ISSUED, [upload_id, list(numbers)])
+    def issued(self, places: Sequence[Place]) -> None:
+        jobs.note_ordered(self._cursor, places)
 
     def finish(self) -> int:
         self._cursor.execute(FINISH)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
+
 from courant import chunks, ids
 from courant.contracts import (
     ENCODE,
@@ -17,6 +19,7 @@ from courant.contracts import (
     KeyType,
     Malformed,
     Notification,
+    Wanted,
     decode_job,
 )
 from courant.crypto import Ring, Unsealable
@@ -61,6 +64,9 @@ def read_job(ring: Ring, record: Record) -> Verdict[JobRecord]:
                 return Dead(record, "rows: not as many as the chunk says")
     except (Malformed, Unsealable) as error:
         return Dead(record, str(error))
+    if isinstance(found, Wanted):
+        # Of several ingests' clocks none decides which wish is the later one, but the broker's.
+        found = msgspec.structs.replace(found, at=record.timestamp)
     return Keep(record, found)
 
 
@@ -99,11 +105,11 @@ def notification(job: Job, row: JobRow, number: int, ring: Ring, now: datetime) 
 
 
 def is_settled(rows: int, stored: Stored) -> bool:
-    """Tell whether a chunk has left its lane: all is there, and nine of ten do not wait any more.
+    """Tell whether a chunk has left its lane: nine of ten rows are there and wait no more.
 
-    The tenth may be repeated, or healed by a sweep; the next chunks need not wait for that.
+    The tenth may be repeated, be a dead letter, or be healed by a sweep; nobody need wait for that.
     """
-    return stored.there == rows and stored.waiting * 10 <= rows
+    return (rows - stored.there + stored.waiting) * 10 <= rows
 
 
 def room(out: int, oldest_seconds: float, settled: int, lag_seconds: float) -> int | None:
@@ -130,7 +136,8 @@ def turns(due: Sequence[Due], out: Mapping[UUID, int], room: int | None) -> Coun
     given: Counter[UUID] = Counter()
     waiting: dict[UUID, list[Due]] = {}
     for each in due:
-        waiting.setdefault(each.service_id, []).append(each)
+        if each.left:
+            waiting.setdefault(each.service_id, []).append(each)
     under_way = Counter({service: out.get(service, 0) for service in waiting})
     while waiting and (room is None or given.total() < room):
         service = min(waiting, key=lambda each: under_way[each])

@@ -35,6 +35,7 @@ KEEP_JOB = f"""
 TAKE_KEY = """
     INSERT INTO idempotency (service_id, key_hash, id, body_hash) VALUES (%s, %s, %s, %s)
     ON CONFLICT DO NOTHING"""
+LOST = "SELECT FROM aliases WHERE id = %s"
 TAKEN = "SELECT id, body_hash FROM idempotency WHERE service_id = %s AND key_hash = %s"
 LOSE = "INSERT INTO aliases (id, winner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 # Cancelled is for good, and of the others the latest holds, in whatever order they come.
@@ -43,7 +44,7 @@ KEEP_WISH = f"""
     ON CONFLICT (job_id) DO UPDATE
     SET wish = excluded.wish, wished_at = excluded.wished_at, at = now()
     WHERE w.wish <> '{Wish.CANCELLED}'
-        AND (excluded.wish = '{Wish.CANCELLED}' OR excluded.wished_at > w.wished_at)"""
+        AND (excluded.wish = '{Wish.CANCELLED}' OR excluded.wished_at >= w.wished_at)"""
 CHUNK = f"""
     SELECT c.upload_id, c.first, c.rows, c.sealed, j.service_id, j.key_id, j.key_type,
         j.template_id, j.template_version, j.channel, j.sender_id
@@ -114,6 +115,10 @@ class PostgresFold:
     def _seal(self, seal: Seal) -> bool:
         """Make the job, unless its key stands for another; tell whether the key is its body's."""
         if seal.idempotency_key is not None:
+            # Asked first: the key is forgotten long before the log is, which may be read again.
+            self._cursor.execute(LOST, [seal.job_id])
+            if self._cursor.rowcount:
+                return True
             key = [seal.service_id, seal.idempotency_key]
             self._cursor.execute(TAKE_KEY, [*key, seal.job_id, seal.body_hash])
             self._cursor.execute(TAKEN, key)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
-from courant.contracts import Decided, Persisted
+from courant.contracts import Decided, Persisted, Wanted, Wish
 from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import (
@@ -33,6 +34,8 @@ MARKED = (*FOLDED, JOBS.name, *GROUPS)
 
 GIVEN_UP = timedelta(hours=72)
 """How long a notification may wait to be sent, and for its receipt."""
+JOB_KEPT = timedelta(days=13)
+"""How old a job may be before it ends: two days less than the days that rows' ids may be of."""
 GAP = timedelta(seconds=15)
 """Of so long a silence in `receipts`, heartbeats included, it is said that none could come."""
 
@@ -47,6 +50,12 @@ def decide(row: Row, move: Move, reason: str) -> Outgoing:
     """Decide a row's move; the saver makes it, if the row is still as it was seen."""
     decided = Decided(id=row.id, attempt=row.attempt, move=move, reason=reason)
     return Outgoing(DELIVERY.name, row.id.bytes, decided.encode())
+
+
+def cancel(job_id: UUID, now: datetime) -> Outgoing:
+    """Cancel a job, as its owner could have."""
+    record = Wanted(job_id=job_id, wish=Wish.CANCELLED, at=now)
+    return Outgoing(JOBS.name, job_id.bytes, record.encode())
 
 
 def resolve(row: Row, resends: bool) -> Outgoing:

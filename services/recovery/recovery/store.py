@@ -54,6 +54,8 @@ GROWTH = """
 LIFT = """
     UPDATE holds SET stands = false
     WHERE scope = 'rebuild' AND stands AND raised_at + %s < %s"""
+# By then each wish is folded that was written before.
+LIFT_JOBS = "UPDATE holds SET stands = false WHERE scope = 'jobs' AND stands AND raised_at < %s"
 STANDS = "SELECT coalesce(bool_or(scope = 'rebuild'), false) FROM holds WHERE stands"
 STOPPED = "SELECT FROM holds WHERE stands AND scope IN ('rebuild', 'all')"
 
@@ -72,23 +74,27 @@ UNCLAIMED = f"""
         AND NOT EXISTS (
             SELECT FROM wishes w WHERE w.job_id = n.job_id AND w.wish <> '{Wish.RESUMED}')
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
-# What waits for a time is found once that has come, and its order was passed over by a claim.
+# What waits for a time is found once that has come, and its order was passed over by a claim. What
+# is still there after four days has expired.
 CANCELLED = f"""
     SELECT {COLUMNS} FROM notifications n JOIN wishes w ON w.job_id = n.job_id
-    WHERE w.wish = '{Wish.CANCELLED}'
+    WHERE w.wish = '{Wish.CANCELLED}' AND w.at > now() - interval '4 days'
         AND n.state = '{State.CREATED}' AND n.channel = ANY(%(channels)s) AND n.lane = '{Lane.BULK}'
         AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(delivery)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
 UNSAVED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows FROM chunks c JOIN jobs j USING (upload_id)
-    WHERE c.settled_at IS NULL AND c.saved_at IS NULL AND c.issued_at < %(before)s
+    WHERE c.saved_at IS NULL
+        AND c.issued_at < %(before)s - least(2 ^ (c.orders - 1) - 1, 60) * interval '1 minute'
         AND NOT EXISTS (
             SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')
     ORDER BY c.issued_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED"""
-ORDERED = """
-    UPDATE chunks SET issued_at = clock_timestamp()
-    FROM unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS o(upload_id, number)
-    WHERE chunks.upload_id = o.upload_id AND chunks.number = o.number"""
+# A row's id bears its job's day, and rows of days long ago are refused.
+OUTLIVED = f"""
+    SELECT j.id FROM jobs j
+    WHERE j.finished_at IS NULL AND j.accepted_at < now() - %(age)s AND NOT EXISTS (
+        SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')
+    ORDER BY j.accepted_at LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED"""
 # With its id and its attempt: calls of earlier attempts say nothing.
 IN_CALL = """
     EXISTS (SELECT FROM calls c, unnest(c.notifications, c.attempts) AS e(id, attempt)
@@ -111,6 +117,8 @@ EXPIRED = f"""
     LEFT JOIN unnest(%(templates)s::uuid[], %(versions)s::int[], %(hours)s::int[])
         AS s(template_id, template_version, hours) USING (template_id, template_version)
     WHERE n.state = '{State.CREATED}' AND n.issued_at < %(delivery)s
+        AND NOT EXISTS (
+            SELECT FROM wishes w WHERE w.job_id = n.job_id AND w.wish = '{Wish.PAUSED}')
         AND {SINCE} < now() - coalesce(make_interval(hours => s.hours), %(usual)s)
         AND n.id < %(youngest)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
@@ -144,9 +152,11 @@ class PostgresStore:
         """Lift the hold that was raised after a rebuild if it is over; tell whether it stands."""
         with self.transaction() as cursor:
             recognise(cursor)
-            passed = PostgresRows(cursor).passed((topics.DELIVERY.name,))
+            passed = PostgresRows(cursor).passed((topics.DELIVERY.name, topics.JOBS.name))
             if delivery := passed.get(topics.DELIVERY.name):
                 cursor.execute(LIFT, [patience, delivery])
+            if jobs_passed := passed.get(topics.JOBS.name):
+                cursor.execute(LIFT_JOBS, [jobs_passed])
             cursor.execute(STANDS)
             [(stands,)] = cursor.fetchall()
         return bool(stands)
@@ -253,8 +263,11 @@ class PostgresRows:
         return [place for place, stored in counted if stored.there < place.rows]
 
     def ordered(self, chunks: Sequence[Place]) -> None:
-        uploads, numbers = [each.upload_id for each in chunks], [each.number for each in chunks]
-        self._cursor.execute(ORDERED, {"uploads": uploads, "numbers": numbers})
+        jobs.note_ordered(self._cursor, chunks)
+
+    def outlived(self, age: timedelta, limit: int) -> list[UUID]:
+        self._cursor.execute(OUTLIVED, {"age": age, "limit": limit})
+        return [id for (id,) in self._cursor]
 
     def run(self, sql: str, **values: Any) -> int:
         """Run a statement; tell how many rows it was about."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
 
-from courant import jobs, metrics
+from courant import clock, jobs, metrics
 from courant.consume import Producer
 from courant.directory import Directory
 from courant.jobs import Place
@@ -83,6 +84,9 @@ class Rows(Protocol):
 
     def ordered(self, chunks: Sequence[Place]) -> None:
         """Note that these chunks have their order now."""
+
+    def outlived(self, age: timedelta, limit: int) -> list[UUID]:
+        """Give jobs that are older than this, and neither over nor cancelled."""
 
 
 class Store(Protocol):
@@ -184,6 +188,11 @@ def incomplete(rows: Rows, tools: Tools, limit: int) -> list[Place]:
     return rows.incomplete(min(passed) - ORDER_WAIT, limit)
 
 
+def outlived(rows: Rows, _: Tools, limit: int) -> list[UUID]:
+    """Paused, held or without their chunks for so long that the saver would refuse their rows."""
+    return rows.outlived(rules.JOB_KEPT, limit)
+
+
 def folded(rows: Rows) -> tuple[datetime | None, datetime | None]:
     """Tell before what time all is folded that was written to `delivery` and to `receipts`."""
     passed = rows.passed((DELIVERY.name, RECEIPTS.name))
@@ -198,6 +207,10 @@ def spread(chunk: Place, _: Directory) -> Outgoing:
     return jobs.order(chunk.job_id, chunk.number)
 
 
+def cancel(job_id: UUID, _: Directory) -> Outgoing:
+    return rules.cancel(job_id, clock.now())
+
+
 def resolve(row: Row, directory: Directory) -> Outgoing:
     template = directory.template(row.template_id, row.template_version)
     # Templates are kept for good: of one that is not there nobody said not to send again.
@@ -207,6 +220,10 @@ def resolve(row: Row, directory: Directory) -> Outgoing:
 def decide(move: Move, reason: str) -> Callable[[Row, Directory], Outgoing]:
     """Make what decides one move for every row of a sweep."""
     return lambda row, _: rules.decide(row, move, reason)
+
+
+def unnoted(_: Rows, __: Sequence[UUID]) -> None:
+    """Note nothing: the same is written again until job-runner has read it."""
 
 
 def ordered(rows: Rows, found: Sequence[Place]) -> None:
@@ -225,6 +242,7 @@ SWEEPS: tuple[Sweep[Any], ...] = (
     Sweep("unanswered",     MINUTE,     1000, unanswered,    decide(Move.UNANSWERED, SILENT)),
     Sweep("expired",        MINUTE,     1000, expired,       decide(Move.EXPIRED, LATE)),
     Sweep("cancelled",      SECOND,     1000, cancelled,     decide(Move.CANCELLED, GONE)),
+    Sweep("outlived",       MINUTE,     100,  outlived,      cancel, unnoted),
     Sweep("incomplete",     5 * SECOND, 100,  incomplete,    spread, ordered),
 )
 # fmt: on

@@ -9,17 +9,18 @@ from datetime import timedelta
 
 from courant import metrics
 from courant.lifecycle import State
-from courant.topics import DELIVERY, RECEIPTS
+from courant.topics import DELIVERY, JOBS, RECEIPTS
 from recovery import rules
 from recovery.store import PostgresRows, PostgresStore
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
 KEY_KEPT = timedelta(hours=48)
-ALIAS_KEPT = timedelta(days=21)
+ALIAS_KEPT = timedelta(days=28)
 """Longer than the log can bring an alias's record back: it would become a notification. A job that
 was forgotten earlier would so begin again."""
 CHUNK_KEPT = timedelta(days=7)
+UNSEALED_KEPT = JOBS.retention
 
 # A call's entry says that its rows may have been sent. One none of whose rows is claimed at its
 # attempt says it of nobody: attempts are not used twice.
@@ -39,22 +40,23 @@ FORGET_ALIASES = """
     DELETE FROM aliases WHERE id IN (
         SELECT id FROM aliases WHERE at < now() - %(age)s
         ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
-# Of an upload whose seal has not come within a day none will, and of a job that is over its rows
-# hold what is left to know.
+# Of a job that is over its rows hold what is left to know. An upload without a job waits for its
+# seal as long as the log may hold that, and longer while the log is not read: by time alone a
+# job-runner that was away would find the seal, and its chunks forgotten.
 FORGET_CHUNKS = """
     DELETE FROM chunks WHERE (upload_id, number) IN (
-        SELECT upload_id, number FROM chunks c
-        WHERE c.at < now() - interval '1 day' AND NOT EXISTS (
-            SELECT FROM jobs j WHERE j.upload_id = c.upload_id
-                AND coalesce(j.finished_at >= now() - %(age)s, true))
-        ORDER BY c.at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+        SELECT upload_id, number FROM chunks c LEFT JOIN jobs j USING (upload_id)
+        WHERE CASE WHEN j.id IS NULL THEN c.at < %(passed)s - %(unsealed)s
+            ELSE j.finished_at < now() - %(age)s END
+        ORDER BY c.at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED)"""
 FORGET_JOBS = """
     DELETE FROM jobs WHERE id IN (
         SELECT id FROM jobs WHERE at < now() - %(age)s AND finished_at IS NOT NULL
         ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
 FORGET_WISHES = """
     DELETE FROM wishes WHERE job_id IN (
-        SELECT job_id FROM wishes WHERE at < now() - %(age)s
+        SELECT job_id FROM wishes w WHERE at < now() - %(age)s
+            AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = w.job_id)
         ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
 # Keeps the first mark of each stretch of time.
 THIN = """
@@ -96,7 +98,9 @@ def forget_aliases(rows: PostgresRows, limit: int) -> int:
 
 def forget_chunks(rows: PostgresRows, limit: int) -> int:
     """Forget what uploads held: of jobs that are over, and of those that never became one."""
-    return rows.run(FORGET_CHUNKS, age=CHUNK_KEPT, limit=limit)
+    passed = rows.passed((JOBS.name,)).get(JOBS.name)
+    ages = {"age": CHUNK_KEPT, "unsealed": UNSEALED_KEPT}
+    return rows.run(FORGET_CHUNKS, passed=passed, limit=limit, **ages) if passed else 0
 
 
 def forget_jobs(rows: PostgresRows, limit: int) -> int:

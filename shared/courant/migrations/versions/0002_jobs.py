@@ -15,6 +15,7 @@ CREATE TABLE chunks (
     sealed BYTEA NOT NULL,
     at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     issued_at TIMESTAMP WITH TIME ZONE,
+    orders INTEGER DEFAULT '0' NOT NULL,
     saved_at TIMESTAMP WITH TIME ZONE,
     settled_at TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (upload_id, number)
@@ -23,6 +24,10 @@ CREATE TABLE chunks (
 CREATE INDEX chunks_to_issue ON chunks (upload_id, number) WHERE issued_at IS NULL;
 
 CREATE INDEX chunks_out ON chunks (issued_at) WHERE settled_at IS NULL;
+
+CREATE INDEX chunks_unsaved ON chunks (issued_at) WHERE saved_at IS NULL;
+
+CREATE INDEX chunks_settled ON chunks (settled_at);
 
 CREATE INDEX ix_chunks_at ON chunks (at);
 
