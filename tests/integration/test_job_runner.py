@@ -95,7 +95,8 @@ class Runner:
 
 
 @pytest.fixture
-def runner(engine: Engine) -> Iterator[Runner]:
+def runner(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
+    monkeypatch.setattr(issue, "TELL_EVERY_SECONDS", 0.0)
     made = Runner(engine)
     for table in ("jobs", "chunks", "wishes", "notifications", "events", "positions", "marks"):
         made.ask(f"DELETE FROM {table}")

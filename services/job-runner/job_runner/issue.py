@@ -5,6 +5,7 @@ before it is noted: a crash between the two gives it twice, which changes nothin
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ from job_runner.rules import Due
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 0.25
+TELL_EVERY_SECONDS = 10.0
 LOOKED_AT = 32
 """So many chunks of a channel, the oldest ones, are looked at in a round."""
 
@@ -106,6 +108,7 @@ class Issuer:
     def __init__(self, store: Store, producer: Producer, lag_seconds: float) -> None:
         self._store, self._producer, self._lag_seconds = store, producer, lag_seconds
         self._lacking: frozenset[UUID] = frozenset()
+        self._told_at = -TELL_EVERY_SECONDS
         self._weather: str | None = None
 
     def run(self, wait: Callable[[float], bool]) -> None:
@@ -127,7 +130,8 @@ class Issuer:
             if turn is None:
                 return 0
             now, out = self._settle(turn)
-            self._tell(turn)
+            if time.monotonic() > self._told_at + TELL_EVERY_SECONDS:
+                self._tell(turn)
             given = self._issue(turn, now, out)
             if finished := turn.finish():
                 log.info("jobs finished", extra={"jobs": finished})
@@ -148,6 +152,7 @@ class Issuer:
 
     def _tell(self, turn: Round) -> None:
         """Tell of jobs that cannot go on by themselves."""
+        self._told_at = time.monotonic()
         lacking = frozenset(turn.lacking())
         metrics.JOBS_BROKEN.set(len(lacking))
         for job_id in lacking - self._lacking:

@@ -30,7 +30,7 @@ OUT = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows, j.channel, j.service_id, c.issued_at,
         c.settled_at IS NULL AND c.orders = 1
     FROM chunks c JOIN jobs j USING (upload_id)
-    WHERE (c.settled_at IS NULL OR c.saved_at IS NULL) AND c.orders > 0
+    WHERE c.orders > 0 AND (c.settled_at IS NULL OR c.saved_at IS NULL)
         AND j.finished_at IS NULL AND {MOVES}
     ORDER BY c.orders > 1, CASE c.orders WHEN 1 THEN c.issued_at END, c.issued_at DESC, c.number"""
 NOW = "SELECT now()"
@@ -69,9 +69,12 @@ UNISSUED = """
 FINISH = f"""
     UPDATE jobs j SET finished_at = clock_timestamp() WHERE finished_at IS NULL
         AND (EXISTS (SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')
-            OR (started_at IS NOT NULL AND NOT EXISTS (SELECT FROM chunks c
-                WHERE c.upload_id = j.upload_id
-                    AND (c.settled_at IS NULL OR c.saved_at IS NULL))))"""
+            OR (started_at IS NOT NULL
+                AND NOT EXISTS (SELECT FROM chunks c
+                    WHERE c.upload_id = j.upload_id AND c.issued_at IS NULL)
+                AND NOT EXISTS (SELECT FROM chunks c
+                    WHERE c.upload_id = j.upload_id AND c.orders > 0
+                        AND (c.settled_at IS NULL OR c.saved_at IS NULL))))"""
 
 
 class PostgresRounds(Folding):

@@ -82,9 +82,10 @@ CANCELLED = f"""
         AND n.state = '{State.CREATED}' AND n.channel = ANY(%(channels)s) AND n.lane = '{Lane.BULK}'
         AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(delivery)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
+# Says again what the index of chunks under way says.
 UNSAVED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows FROM chunks c JOIN jobs j USING (upload_id)
-    WHERE c.saved_at IS NULL
+    WHERE c.orders > 0 AND (c.settled_at IS NULL OR c.saved_at IS NULL) AND c.saved_at IS NULL
         AND c.issued_at < %(before)s - least(2 ^ (c.orders - 1) - 1, 60) * interval '1 minute'
         AND NOT EXISTS (
             SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')

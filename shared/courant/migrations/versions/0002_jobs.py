@@ -23,9 +23,8 @@ CREATE TABLE chunks (
 
 CREATE INDEX chunks_to_issue ON chunks (upload_id, number) WHERE issued_at IS NULL;
 
-CREATE INDEX chunks_out ON chunks (issued_at) WHERE settled_at IS NULL;
-
-CREATE INDEX chunks_unsaved ON chunks (issued_at) WHERE saved_at IS NULL;
+CREATE INDEX chunks_out ON chunks (issued_at)
+    WHERE orders > 0 AND (settled_at IS NULL OR saved_at IS NULL);
 
 CREATE INDEX chunks_settled ON chunks (settled_at);
 
