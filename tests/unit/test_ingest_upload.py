@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -173,6 +174,33 @@ def test_another_content_type_is_told() -> None:
         )
     long = {"content-type": f"multipart/form-data; boundary={'x' * 300}"}
     assert World().call("POST", JOBS, content=b"{}", headers=long).status_code == 415
+
+
+@dataclass
+class Fields:
+    """A form of so many fields that nobody asked for, each a part of the body."""
+
+    parts: int
+    given: int = 0
+    read: bool = False
+
+    async def part(self) -> bytes:
+        self.given += 1
+        self.read = self.given == self.parts
+        return part(f"f{self.given}", "x" * 16_000)
+
+
+def test_a_field_that_nobody_asked_for_is_refused_before_it_is_kept() -> None:
+    body = Fields(parts=1_000)
+    upload = uploading.Upload(FORM["content-type"], body)
+    with pytest.raises(http.Refused) as refused:
+        asyncio.run(upload.begin())
+    assert refused.value.answer.status == 400
+    assert b"(f1 was unexpected)" in refused.value.answer.body
+    assert (body.given, upload.fields) == (1, {})
+    assert len(uploading.FIELDS) * uploading.FIELD_BYTES_MAX <= 64 * 1024
+
+
 
 
 def test_a_field_that_is_too_large_is_refused() -> None:

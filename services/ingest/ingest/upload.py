@@ -7,10 +7,14 @@ from typing import Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ingest.answers import NOT_WHOLE, TOO_LARGE, bad, refused
+from ingest.answers import NOT_WHOLE, TOO_LARGE, bad, invalid, refused
+from ingest.forms import JOB_FIELDS
 from ingest.http import Refused
+from ingest.schema import surplus
 
 FILE = "file"
+FIELDS = frozenset(field.name for field in JOB_FIELDS)
+"""Each comes once at most, so that all of them together have 64 KiB."""
 FIELD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 1024 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024
@@ -142,6 +146,8 @@ class Upload:
                 self.filename = self._filename.decode(errors="replace")
         elif self._file_seen:
             raise Refused(bad(f"{self._name} has to come before the file"))
+        elif self._name not in FIELDS:
+            raise Refused(invalid(*surplus([self._name])))
         elif self._name in self.fields:
             raise Refused(bad(f"{self._name} is there more than once"))
 
