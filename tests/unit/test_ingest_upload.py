@@ -201,8 +201,6 @@ def test_a_field_that_nobody_asked_for_is_refused_before_it_is_kept() -> None:
     assert len(uploading.FIELDS) * uploading.FIELD_BYTES_MAX <= 64 * 1024
 
 
-
-
 def test_a_field_that_is_too_large_is_refused() -> None:
     answer = send(World(), form(fields(name="x" * 20_000), file(GOOD)))
     assert answer.status_code == 413
