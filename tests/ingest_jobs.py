@@ -55,6 +55,7 @@ class FakeJobs:
     """Jobs of one service, as `ingest.job_desk.Jobs`; nothing while Postgres is away."""
 
     works: bool = True
+    counts: bool = True  # whether counting ends in time
     certain: bool = True  # that what is not here will never be
     jobs: dict[UUID, Job] = field(default_factory=dict)
     rows: dict[UUID, list[Stored]] = field(default_factory=dict)
@@ -83,6 +84,8 @@ class FakeJobs:
 
     async def tally(self, job: Job) -> Tally:
         self._ask()
+        if not self.counts:
+            raise Unavailable("Postgres: canceling statement due to statement timeout")
         states = [each.state for each in self.rows.get(job.id, [])]
         return Tally({state: states.count(state) for state in states}, len(states), 1, NOW)
 

@@ -86,6 +86,28 @@ def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> No
     assert told["counts"] == {"cancelled": 20}
 
 
+def test_rows_of_a_finished_job_that_have_gone_are_not_pending() -> None:
+    tally = Tally({State.DELIVERED: 4}, 0, 0, NOW)
+    told = jobs.progress(job(RING, rows=20, **DONE), tally, "finished")
+    assert (told["counts"], told["saved"]) == ({"delivered": 4}, 4)
+    told = jobs.progress(job(RING, rows=20, **DONE), Tally({}, 0, 0, NOW), "finished")
+    assert told["counts"] == {}
+    cancelled = job(RING, rows=20, wish=Wish.CANCELLED, **DONE)
+    assert jobs.progress(cancelled, tally, "cancelled")["counts"] == {
+        "delivered": 4,
+        "cancelled": 16,
+    }
+
+
+def test_a_report_says_of_rows_that_have_gone_that_they_have() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, **DONE))
+    world.jobs.rows[given.id] = [stored(given, 2, state=State.DELIVERED)]
+    [_, gone, kept] = lines(world.call("GET", f"/v2/jobs/{given.id}/report"))
+    assert gone == ["1", "", "", "", "", "No longer kept", "", "", ""]
+    assert kept[4] == "delivered"
+
+
 def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
     tally = Tally({State.SENDING: 3, State.SENT: 2, State.CLAIMED: 1}, 6, 6, NOW)
     told = jobs.progress(job(RING, rows=6, channel=Channel.SMS), tally, "in progress")
@@ -254,6 +276,23 @@ def test_a_wish_is_written_down_and_answered_as_it_will_be(
         told = answer.json()["data"]
         assert (told["job_status"], told["counts"]) == (standing, counts)
     assert [(each.job_id, each.wish) for each in wanted(world)] == [(given.id, wish)] * 2
+
+
+def test_a_wish_that_is_written_down_is_202_though_nobody_can_count() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, rows=5, started_at=NOW))
+    world.jobs.counts = False
+    answer = world.call("POST", f"/v2/jobs/{given.id}/pause")
+    assert answer.status_code == 202
+    told = answer.json()["data"]
+    assert (told["job_status"], told["notification_count"]) == ("paused", 5)
+    assert not {"counts", "saved", "rows_per_second", "estimated_finish"} & set(told)
+    assert [each.wish for each in wanted(world)] == [Wish.PAUSED]
+    assert world.call("GET", f"/v2/jobs/{given.id}").status_code == 503
+    waits = world.jobs.put(job(RING, **DONE))
+    world.jobs.rows[waits.id] = [stored(waits, 1)]
+    answer = world.call("POST", f"/v2/jobs/{waits.id}/resume")
+    assert (answer.status_code, answer.json()["data"]["job_status"]) == (202, "in progress")
 
 
 def test_what_is_over_is_not_steered_and_nothing_is_written() -> None:
