@@ -89,7 +89,10 @@ class JobDesk:
         job = await self._found(call, caller)
         if isinstance(job, Answer):
             return job
-        return await self._told(job, caller)
+        try:
+            return given({"data": await self._told(job, caller)})
+        except Unavailable:
+            return NOT_READABLE
 
     def steer(self, wish: Wish) -> Callable[[Call, Caller], Awaitable[Answer]]:
         """Give what takes a wish for a job."""
@@ -110,8 +113,13 @@ class JobDesk:
                 await self._log.put(Outgoing(JOBS.name, job.id.bytes, wanted.encode()))
             except Unavailable:
                 return NOT_ACKNOWLEDGED
-            # Counting may take seconds: what is wanted does not wait for it.
-            return await self._told(replace(job, wish=wish, wished_at=now), caller, 202)
+            # Counting may take seconds, or fail: what is wanted is written down by then.
+            wanting = replace(job, wish=wish, wished_at=now)
+            try:
+                told = await self._told(wanting, caller)
+            except Unavailable:
+                told = self._shown(wanting, jobs.status(wanting, quiet), caller)
+            return given({"data": told}, 202)
 
         return take
 
@@ -157,14 +165,10 @@ class JobDesk:
             for job in page
         ]
 
-    async def _told(self, job: Job, caller: Caller, status: int = 200) -> Answer:
-        try:
-            tally = await self._store.tally(job)
-        except Unavailable:
-            return NOT_READABLE
+    async def _told(self, job: Job, caller: Caller) -> dict[str, object]:
+        tally = await self._store.tally(job)
         standing = jobs.status(job, tally.quiet)
-        told = {**self._shown(job, standing, caller), **jobs.progress(job, tally, standing)}
-        return given({"data": told}, status)
+        return {**self._shown(job, standing, caller), **jobs.progress(job, tally, standing)}
 
     def _shown(self, job: Job, standing: str, caller: Caller) -> dict[str, object]:
         key = self._directory.keys.get(caller.service.id, {}).get(job.key_id)
