@@ -79,8 +79,11 @@ class FakeJobs:
     async def page(self, caller: Caller, older_than: UUID | None) -> Sequence[Job]:
         self._ask()
         own = [each for each in self.jobs.values() if each.key_type is caller.key.type]
-        found = [each for each in own if older_than is None or each.id < older_than]
-        return sorted(found, key=lambda each: each.id, reverse=True)[:50]
+        newest = sorted(own, key=lambda each: (each.accepted_at, each.id), reverse=True)
+        if older_than:
+            here = [place for place, each in enumerate(newest, 1) if each.id == older_than]
+            newest = newest[here[0] :] if here else []
+        return newest[:50]
 
     async def tally(self, job: Job) -> Tally:
         self._ask()
