@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from granted import INGEST, server
 from sqlalchemy import create_engine
 
 from courant import ids, migrate
 from courant.contracts import KeyType
 from courant_local.postgres import Server
+from granted import INGEST, server
 from ingest import jobs_store
 from ingest.auth import Caller
 from ingest.jobs_store import JobStore
@@ -72,9 +72,8 @@ def test_an_alias_stands_where_its_winner_does(
     assert page(store, loser) == page(store, made[60]) != []
 
 
-def test_nothing_is_older_than_what_is_not_the_callers(
-    server: Server, store: JobStore, made: list[UUID]
-) -> None:
+@pytest.mark.usefixtures("made")
+def test_nothing_is_older_than_what_is_not_the_callers(server: Server, store: JobStore) -> None:
     hand = Hand(server.url)
     for id in (
         uuid4(),

@@ -45,7 +45,7 @@ NEWEST = text(f"{FOUND} {NEWEST_FIRST}")
 OLDER = text(f"""{FOUND} AND (j.accepted_at, j.id) < ((
         SELECT o.accepted_at FROM jobs o
         WHERE o.id = {WINNER} AND o.service_id = :service_id AND o.key_type = :key_type
-    ), {WINNER}) {NEWEST_FIRST}""")
+    ), {WINNER}) {NEWEST_FIRST}""")  # noqa: S608  # ours
 ROWS = "FROM notifications WHERE id BETWEEN :low AND :high AND job_id = :job"
 STATES = text(f"SELECT state, count(*) {ROWS} GROUP BY state")
 WAITS = text(f"SELECT EXISTS (SELECT {ROWS} AND state IN ({quoted(OPEN)}))")
