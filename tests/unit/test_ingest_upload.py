@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from courant.topics import Channel
-from ingest import http
+from ingest import http, patience
 from ingest import upload as uploading
 from ingest_uploads import (
     BOUNDARY,
@@ -292,6 +292,41 @@ def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch
     answer = asyncio.run(stream(world, silent()))
     assert (answer.status_code, told(answer)) == (408, "The request's body did not come in time")
     assert asyncio.run(stream(world, slow())).status_code == 201
+
+
+def test_who_sends_a_byte_now_and_then_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "WAIT_SECONDS", 0.2)
+    world, sent = World(), 0
+    begun = form(fields(), file(HEAD))[: -len(BOUNDARY) - 8]
+
+    async def drips() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield begun
+        while True:
+            await asyncio.sleep(0.02)
+            sent += 1
+            yield b"x"
+
+    answer = asyncio.run(asyncio.wait_for(stream(world, drips()), 5))
+    assert (answer.status_code, told(answer)) == (408, "The request's body did not come in time")
+    assert sent < 20
+    assert world.log.seals() == []
+
+
+def test_who_is_held_back_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "WAIT_SECONDS", 0.2)
+    world = World()
+
+    async def ask() -> httpx.Response:
+        world.log.release = asyncio.Event()
+        body = form(fields(), file(HEAD + b"a@b.ca,x\n" * 6_000))
+        asked = asyncio.create_task(stream(world, pieces(body, 7)))
+        await asyncio.sleep(0.5)
+        assert not asked.done()
+        world.log.release.set()
+        return await asked
+
+    assert asyncio.run(ask()).status_code == 201
 
 
 def test_the_rest_of_a_refused_file_is_taken_so_that_its_answer_is_heard() -> None:

@@ -7,9 +7,10 @@ from typing import Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ingest.answers import NOT_WHOLE, TOO_LARGE, bad, invalid, refused
+from ingest.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
 from ingest.forms import JOB_FIELDS
 from ingest.http import Refused
+from ingest.patience import Patience
 from ingest.schema import surplus
 
 FILE = "file"
@@ -57,7 +58,8 @@ class Upload:
         self._in_file = False
         self._file_seen = False
         self._whole = False
-        self._lost = False  # whether its sender went away, or said nothing for too long
+        self._lost = False  # whether its sender went away, or was too slow
+        self._patience = Patience()
         self._data: list[bytes] = []
         self._size = 0  # bytes of the body
         try:
@@ -107,8 +109,11 @@ class Upload:
             return
 
     async def _advance(self) -> None:
-        self._lost = True
+        now = asyncio.get_running_loop().time
+        self._lost, began = True, now()
         part = await self._body.part()
+        if self._patience.ends(now() - began, len(part)):
+            raise Refused(TOO_SLOW)
         self._lost = False
         self._size += len(part)
         if self._size > BODY_BYTES_MAX:
