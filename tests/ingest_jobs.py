@@ -1,5 +1,6 @@
 """Jobs as ingest finds them stored, in memory, and how tests make them."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -60,6 +61,7 @@ class FakeJobs:
     jobs: dict[UUID, Job] = field(default_factory=dict)
     rows: dict[UUID, list[Stored]] = field(default_factory=dict)
     chunks: dict[UUID, list[StoredChunk]] = field(default_factory=dict)
+    release: asyncio.Event | None = None  # until then no job is given
     reads: int = 0  # stretches that were read
     away_after: int | None = None  # so many of them
 
@@ -72,6 +74,8 @@ class FakeJobs:
             raise Unavailable("Postgres: away")
 
     async def job(self, caller: Caller, id: UUID) -> Job | Missing:
+        if self.release:
+            await self.release.wait()
         self._ask()
         found = self.jobs.get(id)
         return found if found and found.key_type is caller.key.type else Missing(self.certain)

@@ -15,6 +15,7 @@ from courant.directory import Sender
 from courant.topics import Channel
 from ingest_uploads import (
     BULK,
+    FORM,
     JOBS,
     TEMPLATES,
     bulk,
@@ -35,6 +36,7 @@ from ingest_world import (
     World,
     api_key,
     email,
+    key,
     messages,
     service,
     template,
@@ -461,29 +463,58 @@ def test_a_key_that_is_none_is_refused(address: str) -> None:
     assert "1 to 255 characters" in told(answer)
 
 
-def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> None:
-    world = World(ingest_uploads_max=2)
+STRANGER, FOREIGN = UUID(int=0x5E2), UUID(int=0x7E2)
 
-    async def crowd() -> tuple[list[int], int, httpx.Response]:
+
+def strangers(world: World) -> None:
+    """Put another service there, with a key and a template of its own."""
+    own = template(EMAIL, id=FOREIGN, service_id=STRANGER)
+    for each in (service(id=STRANGER), key(9, KeyType.NORMAL, STRANGER), own):
+        world.change(each)
+
+
+def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> None:
+    world = World(ingest_uploads_max=3)
+    strangers(world)
+
+    async def crowd() -> tuple[list[int], int, list[httpx.Response]]:
         world.log.release = asyncio.Event()
-        headers = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+        ours = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+        theirs = {"authorization": f"ApiKey-v1 {api_key(9, STRANGER)}"}
+        body = form(fields(), file(table(*good(EMAIL))))
         async with world.client() as client:
+
+            async def held_so_far(number: int) -> None:
+                while len(world.log.waiting) < number:
+                    await asyncio.sleep(0.01)
+
+            def ask(**more: Any) -> asyncio.Task[httpx.Response]:
+                return asyncio.create_task(client.post(**more))
+
+            # One service has two of three, whichever way.
             held = [
-                asyncio.create_task(client.post(BULK, json=bulk(), headers=headers))
-                for _ in range(2)
+                ask(url=BULK, json=bulk(), headers=ours),
+                ask(url=JOBS, content=body, headers={**FORM, **ours}),
             ]
-            while len(world.log.waiting) < 2:
-                await asyncio.sleep(0.01)
-            refused = await client.post(BULK, content=b"not even JSON", headers=headers)
+            await held_so_far(2)
+            refused = [
+                await client.post(BULK, content=b"not even JSON", headers=ours),
+                await client.post(JOBS, content=body, headers={**FORM, **ours}),
+            ]
+            held.append(ask(url=BULK, json=bulk(template_id=str(FOREIGN)), headers=theirs))
+            await held_so_far(3)
+            refused.append(await client.post(BULK, json=bulk(), headers=theirs))
             world.log.release.set()
             held_codes = [(await each).status_code for each in held]
-            last = await client.post(BULK, json=bulk(), headers=headers)
+            last = await client.post(BULK, json=bulk(), headers=ours)
             return held_codes, last.status_code, refused
 
-    held, last, refused = asyncio.run(crowd())
-    assert (held, last) == ([201, 201], 201)
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-    assert refused.headers["connection"] == "close"
+    held, last, refused = asyncio.run(asyncio.wait_for(crowd(), 10))
+    assert (held, last) == ([201, 201, 201], 201)
+    for each in refused:
+        assert (each.status_code, each.headers["retry-after"]) == (503, "2")
+        assert told(each) == "Too many files are being taken, try again"
+    assert refused[0].headers["connection"] == "close"
 
 
 def test_a_job_that_is_taken_lets_others_have_their_turn() -> None:

@@ -1,8 +1,8 @@
 """What a client asks about its jobs, and what it wants of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
@@ -20,6 +20,7 @@ from ingest.auth import Caller
 from ingest.http import Call
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Stretch
+from ingest.places import Places
 from ingest.producer import Log
 from ingest.reading import Missing
 
@@ -61,7 +62,7 @@ class JobDesk:
         self._log = log
         self._directory = directory
         self._ring = ring
-        self._reports = 0
+        self._reports = Places(REPORTS_MAX, TOO_MANY)
 
     async def newest(self, call: Call, caller: Caller) -> Answer:
         asked = listing.parameters(call.scope["query_string"])
@@ -124,23 +125,21 @@ class JobDesk:
         return take
 
     async def report(self, call: Call, caller: Caller) -> Answer:
-        if self._reports >= REPORTS_MAX:
-            return TOO_MANY
-        job = await self._found(call, caller)
-        if isinstance(job, Answer):
-            return job
+        with ExitStack() as held:
+            held.enter_context(self._reports.one(caller.service.id))
+            job = await self._found(call, caller)
+            if isinstance(job, Answer):
+                return job
+            # Who sends the answer gives the place back.
+            place = held.pop_all()
         name = f'attachment; filename="job-{job.id}.csv"'.encode()
-        headers = ((b"content-disposition", name),)
-        return Answer(200, headers=headers, kind=KIND, parts=self._written(job))
-
-    async def _written(self, job: Job) -> AsyncGenerator[bytes, None]:
-        self._reports += 1
-        try:
-            async with aclosing(report.parts(self._store, job, self._ring)) as parts:
-                async for part in parts:
-                    yield part
-        finally:
-            self._reports -= 1
+        return Answer(
+            200,
+            headers=((b"content-disposition", name),),
+            kind=KIND,
+            parts=report.parts(self._store, job, self._ring),
+            done=place.close,
+        )
 
     async def _found(self, call: Call, caller: Caller) -> Job | Answer:
         [id] = call.places
