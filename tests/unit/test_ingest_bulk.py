@@ -172,27 +172,26 @@ def test_bodies_that_are_no_object_are_told_as_elsewhere() -> None:
     assert world.call("POST", BULK, content=b"{}").status_code == 415
 
 
+GOOD_ROWS = b'["email address","name"],["a@b.ca","x"],'
+LARGE_ROW = "a row has more than 1048576 bytes"
+
+
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("rows", "text"),
     [
-        (b"[%s1]" % (b"1," * 1_000), "a row has more than 1000 cells"),
-        (b"[%s1]" % (b"1," * 600_000), "a row has more than 1048576 bytes"),
-        (b'["%s"]' % (b"x" * 1_048_576), "a row has more than 1048576 bytes"),
+        (GOOD_ROWS + b"[%s1]" % (b"1," * 1_000), "Row 1 (line 3) - a row has more than 1000 cells"),
+        (GOOD_ROWS + b"[%s1]" % (b"1," * 600_000), f"Row 1 (line 3) - {LARGE_ROW}"),
+        (GOOD_ROWS + b'["%s"]' % (b"x" * 1_048_576), f"Row 1 (line 3) - {LARGE_ROW}"),
+        (b"[%s1],[]" % (b"1," * 600_000), f"header row (line 1) - {LARGE_ROW}"),
     ],
+    ids=["cells", "bytes of cells", "bytes of a cell", "header"],
 )
-def test_a_huge_row_of_json_is_told_by_its_number(row: bytes, reason: str) -> None:
-    world, good = World(), b'["email address","name"],["a@b.ca","x"]'
+def test_a_huge_row_of_json_is_told_by_its_number(rows: bytes, text: str) -> None:
+    world = World()
     head = b'{"template_id":"%s","name":"a","rows":[' % TEMPLATES[EMAIL].encode()
     json = {"content-type": "application/json"}
-    for body, where in [
-        (good + b"," + row, "Row 1 (line 3)"),
-        (row + b",[]", "header row (line 1)"),
-    ]:
-        answer = world.call("POST", BULK, content=head + body + b"]}", headers=json)
-        assert (answer.status_code, told(answer)) == (
-            400,
-            f"Error converting to CSV: {where} - {reason}",
-        )
+    answer = world.call("POST", BULK, content=head + rows + b"]}", headers=json)
+    assert (answer.status_code, told(answer)) == (400, f"Error converting to CSV: {text}")
     assert world.log.records == []
 
 

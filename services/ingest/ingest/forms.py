@@ -15,7 +15,7 @@ from ingest.answers import NOT_JSON, Answer, bad, invalid
 from ingest.http import Refused
 from ingest.lines import ROW_MAX, Lines, Unreadable
 from ingest.schema import PRINTED_MAX, Field, Object, Unfit, printed
-from ingest.sheet import COLUMNS_MAX, texts
+from ingest.sheet import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
 
 NAME_MAX = 1_000  # characters
 ROWS_MIN = 2  # the header among them
@@ -92,17 +92,23 @@ def cells(form: Form) -> Iterator[list[str]]:
         yield from _cells_of_text(form.csv or "")
         return
     for number, raw in enumerate(form.rows, 1):
-        if size(raw) > ROW_MAX:
-            raise Unreadable(number, f"a row has more than {ROW_MAX} bytes")
         try:
-            row = _value(raw)
-            if type(row) is list and len(row) > COLUMNS_MAX:
-                raise Unreadable(number, f"a row has more than {COLUMNS_MAX} cells")
-            yield texts(row)
+            yield texts(_row(number, raw))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refused(NOT_JSON) from None
         except ValueError as error:
             raise Refused(bad(f"Error converting to CSV: {error}")) from None
+
+
+def _row(number: int, raw: msgspec.Raw) -> Any:
+    if size(raw) > ROW_MAX:
+        raise Unreadable(number, f"a row has more than {ROW_MAX} bytes")
+    row = _value(raw)
+    if type(row) is not list or len(row) <= COLUMNS_MAX:
+        return row
+    if number == 1:
+        raise Refused(TOO_MANY_COLUMNS)
+    raise Unreadable(number, f"a row has more than {COLUMNS_MAX} cells")
 
 
 def size(raw: msgspec.Raw) -> int:
