@@ -1,5 +1,6 @@
 """Jobs as ingest finds them stored, in memory, and how tests make them."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -55,10 +56,12 @@ class FakeJobs:
     """Jobs of one service, as `ingest.job_desk.Jobs`; nothing while Postgres is away."""
 
     works: bool = True
+    counts: bool = True  # whether counting ends in time
     certain: bool = True  # that what is not here will never be
     jobs: dict[UUID, Job] = field(default_factory=dict)
     rows: dict[UUID, list[Stored]] = field(default_factory=dict)
     chunks: dict[UUID, list[StoredChunk]] = field(default_factory=dict)
+    release: asyncio.Event | None = None  # until then no job is given
     reads: int = 0  # stretches that were read
     away_after: int | None = None  # so many of them
 
@@ -71,6 +74,8 @@ class FakeJobs:
             raise Unavailable("Postgres: away")
 
     async def job(self, caller: Caller, id: UUID) -> Job | Missing:
+        if self.release:
+            await self.release.wait()
         self._ask()
         found = self.jobs.get(id)
         return found if found and found.key_type is caller.key.type else Missing(self.certain)
@@ -78,11 +83,16 @@ class FakeJobs:
     async def page(self, caller: Caller, older_than: UUID | None) -> Sequence[Job]:
         self._ask()
         own = [each for each in self.jobs.values() if each.key_type is caller.key.type]
-        found = [each for each in own if older_than is None or each.id < older_than]
-        return sorted(found, key=lambda each: each.id, reverse=True)[:50]
+        newest = sorted(own, key=lambda each: (each.accepted_at, each.id), reverse=True)
+        if older_than:
+            here = [place for place, each in enumerate(newest, 1) if each.id == older_than]
+            newest = newest[here[0] :] if here else []
+        return newest[:50]
 
     async def tally(self, job: Job) -> Tally:
         self._ask()
+        if not self.counts:
+            raise Unavailable("Postgres: canceling statement due to statement timeout")
         states = [each.state for each in self.rows.get(job.id, [])]
         return Tally({state: states.count(state) for state in states}, len(states), 1, NOW)
 

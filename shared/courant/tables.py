@@ -178,7 +178,7 @@ jobs = Table(  # of whose uploads the seal has come
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
     Column("started_at", TIME),   # its first chunk was ordered
     Column("finished_at", TIME),  # all of its chunks are settled, or it was cancelled
-    Index("jobs_by_service", "service_id", "id"),
+    Index("jobs_by_service", "service_id", "accepted_at", "id"),
     Index("jobs_to_do", "accepted_at", postgresql_where=text("finished_at IS NULL")),
 )
 wishes = Table(  # what is wanted of a job; it may come before the job itself

@@ -15,7 +15,9 @@ from courant.directory import Sender
 from courant.topics import Channel
 from ingest_uploads import (
     BULK,
+    FORM,
     JOBS,
+    TEMPLATES,
     bulk,
     fields,
     file,
@@ -34,6 +36,7 @@ from ingest_world import (
     World,
     api_key,
     email,
+    key,
     messages,
     service,
     template,
@@ -167,6 +170,38 @@ def test_bodies_that_are_no_object_are_told_as_elsewhere() -> None:
     answer = world.call("POST", BULK, content=b"[]", headers=json)
     assert messages(answer) == ["[] is not of type object"]
     assert world.call("POST", BULK, content=b"{}").status_code == 415
+
+
+GOOD_ROWS = b'["email address","name"],["a@b.ca","x"],'
+LARGE_ROW = "a row has more than 1048576 bytes"
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (GOOD_ROWS + b"[%s1]" % (b"1," * 1_000), "Row 1 (line 3) - a row has more than 1000 cells"),
+        (GOOD_ROWS + b"[%s1]" % (b"1," * 600_000), f"Row 1 (line 3) - {LARGE_ROW}"),
+        (GOOD_ROWS + b'["%s"]' % (b"x" * 1_048_576), f"Row 1 (line 3) - {LARGE_ROW}"),
+        (b"[%s1],[]" % (b"1," * 600_000), f"header row (line 1) - {LARGE_ROW}"),
+    ],
+    ids=["cells", "bytes of cells", "bytes of a cell", "header"],
+)
+def test_a_huge_row_of_json_is_told_by_its_number(rows: bytes, text: str) -> None:
+    world = World()
+    head = b'{"template_id":"%s","name":"a","rows":[' % TEMPLATES[EMAIL].encode()
+    json = {"content-type": "application/json"}
+    answer = world.call("POST", BULK, content=head + rows + b"]}", headers=json)
+    assert (answer.status_code, told(answer)) == (400, f"Error converting to CSV: {text}")
+    assert world.log.records == []
+
+
+def test_a_huge_row_is_not_converted() -> None:
+    """Not even to say what else is wrong: 4.9 million cells stood in everybody's way for 0.9 s."""
+    huge = b"[%s1]" % (b"1," * 600_000)
+    head = b'{"template_id":"%s","name":"a","rows":[' % TEMPLATES[EMAIL].encode()
+    json = {"content-type": "application/json"}
+    answer = World().call("POST", BULK, content=head + huge + b"]}", headers=json)
+    assert messages(answer) == ["rows […] is too short"]
 
 
 def test_rows_or_csv_and_not_both() -> None:
@@ -427,29 +462,58 @@ def test_a_key_that_is_none_is_refused(address: str) -> None:
     assert "1 to 255 characters" in told(answer)
 
 
-def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> None:
-    world = World(ingest_uploads_max=2)
+STRANGER, FOREIGN = UUID(int=0x5E2), UUID(int=0x7E2)
 
-    async def crowd() -> tuple[list[int], int, httpx.Response]:
+
+def strangers(world: World) -> None:
+    """Put another service there, with a key and a template of its own."""
+    own = template(EMAIL, id=FOREIGN, service_id=STRANGER)
+    for each in (service(id=STRANGER), key(9, KeyType.NORMAL, STRANGER), own):
+        world.change(each)
+
+
+def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> None:
+    world = World(ingest_uploads_max=3)
+    strangers(world)
+
+    async def crowd() -> tuple[list[int], int, list[httpx.Response]]:
         world.log.release = asyncio.Event()
-        headers = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+        ours = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+        theirs = {"authorization": f"ApiKey-v1 {api_key(9, STRANGER)}"}
+        body = form(fields(), file(table(*good(EMAIL))))
         async with world.client() as client:
+
+            async def held_so_far(number: int) -> None:
+                while len(world.log.waiting) < number:
+                    await asyncio.sleep(0.01)
+
+            def ask(**more: Any) -> asyncio.Task[httpx.Response]:
+                return asyncio.create_task(client.post(**more))
+
+            # One service has two of three, whichever way.
             held = [
-                asyncio.create_task(client.post(BULK, json=bulk(), headers=headers))
-                for _ in range(2)
+                ask(url=BULK, json=bulk(), headers=ours),
+                ask(url=JOBS, content=body, headers={**FORM, **ours}),
             ]
-            while len(world.log.waiting) < 2:
-                await asyncio.sleep(0.01)
-            refused = await client.post(BULK, content=b"not even JSON", headers=headers)
+            await held_so_far(2)
+            refused = [
+                await client.post(BULK, content=b"not even JSON", headers=ours),
+                await client.post(JOBS, content=body, headers={**FORM, **ours}),
+            ]
+            held.append(ask(url=BULK, json=bulk(template_id=str(FOREIGN)), headers=theirs))
+            await held_so_far(3)
+            refused.append(await client.post(BULK, json=bulk(), headers=theirs))
             world.log.release.set()
             held_codes = [(await each).status_code for each in held]
-            last = await client.post(BULK, json=bulk(), headers=headers)
+            last = await client.post(BULK, json=bulk(), headers=ours)
             return held_codes, last.status_code, refused
 
-    held, last, refused = asyncio.run(crowd())
-    assert (held, last) == ([201, 201], 201)
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-    assert refused.headers["connection"] == "close"
+    held, last, refused = asyncio.run(asyncio.wait_for(crowd(), 10))
+    assert (held, last) == ([201, 201, 201], 201)
+    for each in refused:
+        assert (each.status_code, each.headers["retry-after"]) == (503, "2")
+        assert told(each) == "Too many files are being taken, try again"
+    assert refused[0].headers["connection"] == "close"
 
 
 def test_a_job_that_is_taken_lets_others_have_their_turn() -> None:

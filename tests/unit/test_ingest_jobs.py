@@ -5,8 +5,9 @@ import csv
 import io
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import msgspec
@@ -16,11 +17,21 @@ from courant import chunks, ids
 from courant.contracts import Content, JobRow, KeyType, Wanted, Wish, decode_job
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest import jobs, streaming
+from ingest import jobs, patience, streaming
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Kept, Stored, StoredChunk
 from ingest_jobs import KEY, NOW, TEMPLATE, job
-from ingest_world import BASE, NUMBERS, RING, SERVICE, World, api_key, messages
+from ingest_world import (
+    BASE,
+    NUMBERS,
+    RING,
+    SERVICE,
+    World,
+    api_key,
+    key,
+    messages,
+    service,
+)
 
 LATER, EARLIER = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
 DONE = {"started_at": EARLIER, "finished_at": NOW}
@@ -84,6 +95,28 @@ def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> No
     tally = Tally({State.CANCELLED: 3}, 0, 0, NOW)
     told = jobs.progress(replace(given, wish=Wish.CANCELLED), tally, "cancelled")
     assert told["counts"] == {"cancelled": 20}
+
+
+def test_rows_of_a_finished_job_that_have_gone_are_not_pending() -> None:
+    tally = Tally({State.DELIVERED: 4}, 0, 0, NOW)
+    told = jobs.progress(job(RING, rows=20, **DONE), tally, "finished")
+    assert (told["counts"], told["saved"]) == ({"delivered": 4}, 4)
+    told = jobs.progress(job(RING, rows=20, **DONE), Tally({}, 0, 0, NOW), "finished")
+    assert told["counts"] == {}
+    cancelled = job(RING, rows=20, wish=Wish.CANCELLED, **DONE)
+    assert jobs.progress(cancelled, tally, "cancelled")["counts"] == {
+        "delivered": 4,
+        "cancelled": 16,
+    }
+
+
+def test_a_report_says_of_rows_that_have_gone_that_they_have() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, **DONE))
+    world.jobs.rows[given.id] = [stored(given, 2, state=State.DELIVERED)]
+    [_, gone, kept] = lines(world.call("GET", f"/v2/jobs/{given.id}/report"))
+    assert gone == ["1", "", "", "", "", "No longer kept", "", "", ""]
+    assert kept[4] == "delivered"
 
 
 def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
@@ -229,9 +262,9 @@ def test_a_list_calls_nothing_finished_that_still_waits() -> None:
 
 def wanted(world: World) -> list[Wanted]:
     found = [(each.topic, each.key, decode_job(each.value)) for each in world.log.records]
-    for topic, key, record in found:
+    for topic, by, record in found:
         assert isinstance(record, Wanted)
-        assert (topic, key) == ("jobs", record.job_id.bytes)
+        assert (topic, by) == ("jobs", record.job_id.bytes)
     return [record for _, _, record in found if isinstance(record, Wanted)]
 
 
@@ -254,6 +287,23 @@ def test_a_wish_is_written_down_and_answered_as_it_will_be(
         told = answer.json()["data"]
         assert (told["job_status"], told["counts"]) == (standing, counts)
     assert [(each.job_id, each.wish) for each in wanted(world)] == [(given.id, wish)] * 2
+
+
+def test_a_wish_that_is_written_down_is_202_though_nobody_can_count() -> None:
+    world = World()
+    given = world.jobs.put(job(RING, rows=5, started_at=NOW))
+    world.jobs.counts = False
+    answer = world.call("POST", f"/v2/jobs/{given.id}/pause")
+    assert answer.status_code == 202
+    told = answer.json()["data"]
+    assert (told["job_status"], told["notification_count"]) == ("paused", 5)
+    assert not {"counts", "saved", "rows_per_second", "estimated_finish"} & set(told)
+    assert [each.wish for each in wanted(world)] == [Wish.PAUSED]
+    assert world.call("GET", f"/v2/jobs/{given.id}").status_code == 503
+    waits = world.jobs.put(job(RING, **DONE))
+    world.jobs.rows[waits.id] = [stored(waits, 1)]
+    answer = world.call("POST", f"/v2/jobs/{waits.id}/resume")
+    assert (answer.status_code, answer.json()["data"]["job_status"]) == (202, "in progress")
 
 
 def test_what_is_over_is_not_steered_and_nothing_is_written() -> None:
@@ -353,7 +403,9 @@ def test_a_report_of_no_rows_is_its_head() -> None:
     assert lines(world.call("GET", f"/v2/jobs/{given.id}/report")) == [HEAD]
 
 
-async def served(world: World, path: str, takes: int = 10**9) -> list[dict[str, Any]]:
+async def served(
+    world: World, path: str, takes: int = 10**9, by: str = api_key(1), pause: float = 0.0
+) -> list[dict[str, Any]]:
     """Call the app as a server does, for a client that takes so many messages and then none."""
     sent: list[dict[str, Any]] = []
     inbox = [{"type": "http.request", "body": b"", "more_body": False}]
@@ -366,9 +418,10 @@ async def served(world: World, path: str, takes: int = 10**9) -> list[dict[str, 
     async def send(message: Any) -> None:
         if len(sent) == takes:
             await asyncio.Event().wait()
+        await asyncio.sleep(pause)
         sent.append(message)
 
-    headers = [(b"authorization", f"ApiKey-v1 {api_key(1)}".encode())]
+    headers = [(b"authorization", f"ApiKey-v1 {by}".encode())]
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b"",
              "headers": headers}  # fmt: skip
     await world.app(scope, receive, send)
@@ -394,26 +447,94 @@ def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
     assert (len(sent), sent[-1]["more_body"], world.app.in_flight) == (3, True, 0)
 
 
-def test_so_many_reports_are_written_at_once_and_no_more() -> None:
+def test_a_client_that_takes_a_little_now_and_then_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, "WAIT_SECONDS", 0.1)
     world = World()
-    path = f"/v2/jobs/{world.jobs.put(job(RING, rows=5_000)).id}/report"
+    given = world.jobs.put(job(RING, rows=100_000))
+    sent = asyncio.run(served(world, f"/v2/jobs/{given.id}/report", pause=0.06))
+    assert 3 <= len(sent) <= 5
+    assert (sent[-1]["more_body"], world.app.in_flight) == (True, 0)
+
+
+STRANGER = UUID(int=0x5E2)
+OURS, THEIRS = api_key(1), api_key(9, STRANGER)
+
+
+def crowded() -> tuple[World, str]:
+    """Give a world with two services, and the address of a report that both may read there."""
+    world = World()
+    world.change(service(id=STRANGER))
+    world.change(key(9, KeyType.NORMAL, STRANGER))
+    return world, f"/v2/jobs/{world.jobs.put(job(RING, rows=5_000)).id}/report"
+
+
+async def statuses(world: World, path: str, *callers: str, method: str = "GET") -> list[int]:
+    async with world.client() as client:
+        return [
+            (
+                await client.request(method, path, headers={"authorization": f"ApiKey-v1 {each}"})
+            ).status_code
+            for each in callers
+        ]
+
+
+def test_so_many_reports_are_written_at_once_and_no_more() -> None:
+    world, path = crowded()
 
     async def crowd() -> httpx.Response:
         # The head is taken, and a first part is not.
-        held = [asyncio.create_task(served(world, path, takes=2)) for _ in range(8)]
+        held = [asyncio.create_task(served(world, path, takes=2)) for _ in range(4)]
         await asyncio.sleep(0.05)
-        headers = {"authorization": f"ApiKey-v1 {api_key(1)}"}
+        assert await statuses(world, path, OURS, THEIRS) == [503, 200]
+        held += [asyncio.create_task(served(world, path, takes=2, by=THEIRS)) for _ in range(4)]
+        await asyncio.sleep(0.05)
         async with world.client() as client:
+            headers = {"authorization": f"ApiKey-v1 {THEIRS}"}
             answer = await client.get(path, headers=headers)
-            for each in held:
-                each.cancel()
-            await asyncio.gather(*held, return_exceptions=True)
-            assert (await client.get(path, headers=headers)).status_code == 200
+        for each in held:
+            each.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+        assert await statuses(world, path, OURS, THEIRS) == [200, 200]
         return answer
 
     answer = asyncio.run(crowd())
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert messages(answer) == ["Too many reports are being written, try again"]
+
+
+def test_reports_that_are_asked_for_at_one_moment_are_no_more_than_may_be() -> None:
+    world, path = crowded()
+    world.jobs.release = asyncio.Event()
+
+    async def crowd() -> list[int]:
+        asked = [asyncio.create_task(statuses(world, path, OURS)) for _ in range(9)]
+        await asyncio.sleep(0.05)
+        world.jobs.release.set()
+        return sorted(chain.from_iterable(await asyncio.gather(*asked)))
+
+    assert asyncio.run(crowd()) == [200] * 4 + [503] * 5
+
+
+def test_a_report_that_is_not_written_gives_its_place_back() -> None:
+    world, path = crowded()
+
+    async def ask() -> list[int]:
+        found = []
+        for _ in range(5):
+            found += await statuses(world, path, OURS, method="HEAD")
+            found += await statuses(world, f"/v2/jobs/{uuid4()}/report", OURS)
+            found += await statuses(world, "/v2/jobs/x/report", OURS)
+        # One who leaves before its head is sent.
+        for _ in range(5):
+            lost = asyncio.create_task(served(world, path, takes=0))
+            await asyncio.sleep(0.01)
+            lost.cancel()
+            await asyncio.gather(lost, return_exceptions=True)
+        return found + await statuses(world, path, OURS)
+
+    assert asyncio.run(ask()) == [200, 404, 400] * 5 + [200]
 
 
 def test_counts_are_kept_ten_times_as_long_as_they_took_and_asked_for_once() -> None:

@@ -74,9 +74,11 @@ def test_any_bytes_are_rows_or_unreadable_and_it_matters_not_where_they_are_spli
         ("a\n1\n".encode("utf-16"), 1, "there are bytes that are not UTF-8"),
         (b"a\n1\x002\n", 2, "there is a NUL character; the file has to be UTF-8"),
         (b"a\n" + b"x" * (CELL_MAX + 1), 2, f"a cell has more than {CELL_MAX} characters"),
-        (b'a\n"' + b"x\n" * CELL_MAX, 2, f"a cell has more than {CELL_MAX} characters"),
+        (b'a\n"' + b"x\n" * CELL_MAX, 2, "has more than 1000 lines, or a quote is not closed"),
+        (b'a\n"' + b"\n" * 1_000 + b'"\n', 2, "a row has more than 1000 lines"),
+        (b'a\n' + b'"\n",' * 1_000 + b"\n", 2, "a row has more than 1000 lines"),
         (b"a\n" + b"x," * ROW_MAX, 2, f"a row has more than {ROW_MAX} characters"),
-        (b'a\n"\n",' + b'"x\n",' * ROW_MAX, 2, f"a row has more than {ROW_MAX} characters"),
+        (b"a\n" + b'"%s\n",' % (b"x" * 2_000) * 600, 2, f"row has more than {ROW_MAX} characters"),
     ],
 )  # fmt: skip
 def test_what_is_no_csv_is_told_with_the_line_that_its_row_begins_on(
@@ -87,6 +89,11 @@ def test_what_is_no_csv_is_told_with_the_line_that_its_row_begins_on(
             read(data, *cuts)
         assert caught.value.line == line
         assert reason in caught.value.reason
+
+
+def test_a_row_may_have_a_thousand_lines() -> None:
+    row = ["\n" * 999, "x"]
+    assert read(written([row, row], "\n", mark=False), 700, 1_500) == [row, row]
 
 
 def test_a_line_without_end_is_given_up_before_it_fills_the_memory() -> None:

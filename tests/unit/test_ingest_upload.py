@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from courant.topics import Channel
-from ingest import http
+from ingest import http, patience
 from ingest import upload as uploading
 from ingest_uploads import (
     BOUNDARY,
@@ -175,6 +176,31 @@ def test_another_content_type_is_told() -> None:
     assert World().call("POST", JOBS, content=b"{}", headers=long).status_code == 415
 
 
+@dataclass
+class Fields:
+    """A form of so many fields that nobody asked for, each a part of the body."""
+
+    parts: int
+    given: int = 0
+    read: bool = False
+
+    async def part(self) -> bytes:
+        self.given += 1
+        self.read = self.given == self.parts
+        return part(f"f{self.given}", "x" * 16_000)
+
+
+def test_a_field_that_nobody_asked_for_is_refused_before_it_is_kept() -> None:
+    body = Fields(parts=1_000)
+    upload = uploading.Upload(FORM["content-type"], body)
+    with pytest.raises(http.Refused) as refused:
+        asyncio.run(upload.begin())
+    assert refused.value.answer.status == 400
+    assert b"(f1 was unexpected)" in refused.value.answer.body
+    assert (body.given, upload.fields) == (1, {})
+    assert len(uploading.FIELDS) * uploading.FIELD_BYTES_MAX <= 64 * 1024
+
+
 def test_a_field_that_is_too_large_is_refused() -> None:
     answer = send(World(), form(fields(name="x" * 20_000), file(GOOD)))
     assert answer.status_code == 413
@@ -266,6 +292,41 @@ def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch
     answer = asyncio.run(stream(world, silent()))
     assert (answer.status_code, told(answer)) == (408, "The request's body did not come in time")
     assert asyncio.run(stream(world, slow())).status_code == 201
+
+
+def test_who_sends_a_byte_now_and_then_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "WAIT_SECONDS", 0.2)
+    world, sent = World(), 0
+    begun = form(fields(), file(HEAD))[: -len(BOUNDARY) - 8]
+
+    async def drips() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield begun
+        while True:
+            await asyncio.sleep(0.02)
+            sent += 1
+            yield b"x"
+
+    answer = asyncio.run(asyncio.wait_for(stream(world, drips()), 5))
+    assert (answer.status_code, told(answer)) == (408, "The request's body did not come in time")
+    assert sent < 20
+    assert world.log.seals() == []
+
+
+def test_who_is_held_back_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "WAIT_SECONDS", 0.2)
+    world = World()
+
+    async def ask() -> httpx.Response:
+        world.log.release = asyncio.Event()
+        body = form(fields(), file(HEAD + b"a@b.ca,x\n" * 6_000))
+        asked = asyncio.create_task(stream(world, pieces(body, 7)))
+        await asyncio.sleep(0.5)
+        assert not asked.done()
+        world.log.release.set()
+        return await asked
+
+    assert asyncio.run(ask()).status_code == 201
 
 
 def test_the_rest_of_a_refused_file_is_taken_so_that_its_answer_is_heard() -> None:

@@ -1,6 +1,6 @@
 """What is said to a client: a status and a body, whose texts clients match on."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -15,7 +15,8 @@ CALM_SECONDS = 2
 class Answer:
     """A status, a body, and what headers it has besides the usual ones.
 
-    A body in `parts` is sent as it comes; one that raises Unavailable on the way breaks off.
+    A body in `parts` is sent as it comes; one that raises Unavailable on the way breaks off. What
+    is to be given back is `done` at the end, also where parts are not asked for.
     """
 
     status: int
@@ -23,6 +24,7 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     kind: bytes = JSON
     parts: AsyncGenerator[bytes, None] | None = None
+    done: Callable[[], None] | None = None
 
 
 def given(value: object, status: int = 200) -> Answer:

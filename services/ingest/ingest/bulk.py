@@ -15,7 +15,7 @@ from courant.contracts import ENCODE, JobRow
 from courant.crypto import keyed_digest, keyed_hash
 from courant.errors import Unavailable
 from ingest import forms, rules
-from ingest.answers import NOT_ACKNOWLEDGED, Answer, bad
+from ingest.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
 from ingest.auth import Caller
 from ingest.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, Parts
 from ingest.http import Call, Refused
@@ -29,6 +29,7 @@ from ingest.writing import Writing
 
 DISCARD_SECONDS = 10.0
 BEFORE_FILE = bad("template_id has to come before the file")
+TOO_MANY = unavailable("Too many files are being taken, try again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,13 @@ class Bulk:
     def __init__(self, parts: Parts, bounds: Bounds) -> None:
         self._parts = parts
         self._bounds = bounds
-        self._places = Places(bounds.uploads)
+        self._places = Places(bounds.uploads, TOO_MANY)
         self._planner = Planner(parts)
         self._fields = forms.bulk_fields(bounds.bulk_rows)
 
     async def bulk(self, call: Call, caller: Caller) -> Answer:
         """Accept the rows in a JSON body, or say why not."""
-        with self._places.one() as pace:
+        with self._places.one(caller.service.id) as pace:
             key, body = self._key(call, caller), await call.body()
             given, now = forms.decoded(call.header(b"content-type"), body), clock.now()
             if isinstance(given, Answer):
@@ -99,7 +100,7 @@ class Bulk:
 
     async def job(self, call: Call, caller: Caller) -> Answer:
         """Accept the rows in a file, or say why not."""
-        with self._places.one() as pace:
+        with self._places.one(caller.service.id) as pace:
             key = self._key(call, caller)
             upload = Upload(call.header(b"content-type"), call)
             try:

@@ -183,7 +183,15 @@ class App:
             answer = refused(500, type(error).__name__, "Internal server error")
         finally:
             self._in_flight -= 1
-        self._count(route, answer.status, time.perf_counter() - began)
+        try:
+            self._count(route, answer.status, time.perf_counter() - began)
+            await self._send(answer, call, id, send)
+        finally:
+            if answer.done:
+                answer.done()
+
+    async def _send(self, answer: Answer, call: Call, id: bytes, send: Send) -> None:
+        headers = call.headers
         await send(
             {
                 "type": "http.response.start",
@@ -204,7 +212,7 @@ class App:
             }
         )
         if answer.parts and call.method != "HEAD":
-            await self._send_parts(answer.parts, receive, send)
+            await self._send_parts(answer.parts, call.receive, send)
         else:
             body = b"" if call.method == "HEAD" else answer.body
             await send({"type": "http.response.body", "body": body})

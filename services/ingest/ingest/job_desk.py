@@ -1,8 +1,8 @@
 """What a client asks about its jobs, and what it wants of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
@@ -20,6 +20,7 @@ from ingest.auth import Caller
 from ingest.http import Call
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Stretch
+from ingest.places import Places
 from ingest.producer import Log
 from ingest.reading import Missing
 
@@ -61,7 +62,7 @@ class JobDesk:
         self._log = log
         self._directory = directory
         self._ring = ring
-        self._reports = 0
+        self._reports = Places(REPORTS_MAX, TOO_MANY)
 
     async def newest(self, call: Call, caller: Caller) -> Answer:
         asked = listing.parameters(call.scope["query_string"])
@@ -89,7 +90,10 @@ class JobDesk:
         job = await self._found(call, caller)
         if isinstance(job, Answer):
             return job
-        return await self._told(job, caller)
+        try:
+            return given({"data": await self._told(job, caller)})
+        except Unavailable:
+            return NOT_READABLE
 
     def steer(self, wish: Wish) -> Callable[[Call, Caller], Awaitable[Answer]]:
         """Give what takes a wish for a job."""
@@ -110,29 +114,32 @@ class JobDesk:
                 await self._log.put(Outgoing(JOBS.name, job.id.bytes, wanted.encode()))
             except Unavailable:
                 return NOT_ACKNOWLEDGED
-            # Counting may take seconds: what is wanted does not wait for it.
-            return await self._told(replace(job, wish=wish, wished_at=now), caller, 202)
+            # Counting may take seconds, or fail: what is wanted is written down by then.
+            wanting = replace(job, wish=wish, wished_at=now)
+            try:
+                told = await self._told(wanting, caller)
+            except Unavailable:
+                told = self._shown(wanting, jobs.status(wanting, quiet), caller)
+            return given({"data": told}, 202)
 
         return take
 
     async def report(self, call: Call, caller: Caller) -> Answer:
-        if self._reports >= REPORTS_MAX:
-            return TOO_MANY
-        job = await self._found(call, caller)
-        if isinstance(job, Answer):
-            return job
+        with ExitStack() as held:
+            held.enter_context(self._reports.one(caller.service.id))
+            job = await self._found(call, caller)
+            if isinstance(job, Answer):
+                return job
+            # Who sends the answer gives the place back.
+            place = held.pop_all()
         name = f'attachment; filename="job-{job.id}.csv"'.encode()
-        headers = ((b"content-disposition", name),)
-        return Answer(200, headers=headers, kind=KIND, parts=self._written(job))
-
-    async def _written(self, job: Job) -> AsyncGenerator[bytes, None]:
-        self._reports += 1
-        try:
-            async with aclosing(report.parts(self._store, job, self._ring)) as parts:
-                async for part in parts:
-                    yield part
-        finally:
-            self._reports -= 1
+        return Answer(
+            200,
+            headers=((b"content-disposition", name),),
+            kind=KIND,
+            parts=report.parts(self._store, job, self._ring),
+            done=place.close,
+        )
 
     async def _found(self, call: Call, caller: Caller) -> Job | Answer:
         [id] = call.places
@@ -157,14 +164,10 @@ class JobDesk:
             for job in page
         ]
 
-    async def _told(self, job: Job, caller: Caller, status: int = 200) -> Answer:
-        try:
-            tally = await self._store.tally(job)
-        except Unavailable:
-            return NOT_READABLE
+    async def _told(self, job: Job, caller: Caller) -> dict[str, object]:
+        tally = await self._store.tally(job)
         standing = jobs.status(job, tally.quiet)
-        told = {**self._shown(job, standing, caller), **jobs.progress(job, tally, standing)}
-        return given({"data": told}, status)
+        return {**self._shown(job, standing, caller), **jobs.progress(job, tally, standing)}
 
     def _shown(self, job: Job, standing: str, caller: Caller) -> dict[str, object]:
         key = self._directory.keys.get(caller.service.id, {}).get(job.key_id)

@@ -96,8 +96,8 @@ def progress(job: Job, tally: Tally, standing: str) -> dict[str, object]:
     for state, count in tally.states.items():
         counts[shown.status(job.channel, state)] += count
     saved = counts.total()
-    if saved < job.rows:
-        counts[unstored(job)] += job.rows - saved
+    if saved < job.rows and (named := unstored(job)):
+        counts[named] += job.rows - saved
     rate = tally.recent / RECENT.total_seconds()
     left = job.rows - tally.settled
     known = standing == "in progress" and rate and left
@@ -110,9 +110,12 @@ def progress(job: Job, tally: Tally, standing: str) -> dict[str, object]:
     }
 
 
-def unstored(job: Job) -> str:
-    """Name what the rows are that are not stored yet."""
-    return "cancelled" if job.wish is Wish.CANCELLED else "pending"
+def unstored(job: Job) -> str | None:
+    """Name what the rows are that are not stored; nothing of those that were, and have gone."""
+    if job.wish is Wish.CANCELLED:
+        return "cancelled"
+    # It finished when all of its rows were stored.
+    return None if job.finished_at else "pending"
 
 
 def shown_job(

@@ -37,9 +37,15 @@ FOUND = """
         (SELECT count(*) FROM chunks c WHERE c.upload_id = j.upload_id) AS chunks_here
     FROM jobs j LEFT JOIN wishes w ON w.job_id = j.id
     WHERE j.service_id = :service_id AND j.key_type = :key_type"""
-JOB = text(f"{FOUND} AND j.id = coalesce((SELECT winner FROM aliases WHERE id = :id), :id)")  # noqa: S608  # ours
-NEWEST = text(f"{FOUND} ORDER BY j.id DESC LIMIT {PAGE}")
-OLDER = text(f"{FOUND} AND j.id < :older_than ORDER BY j.id DESC LIMIT {PAGE}")
+WINNER = "coalesce((SELECT winner FROM aliases WHERE id = :id), :id)"
+JOB = text(f"{FOUND} AND j.id = {WINNER}")
+# An id tells the day of its job, and no more where an Idempotency-Key made it.
+NEWEST_FIRST = f"ORDER BY j.accepted_at DESC, j.id DESC LIMIT {PAGE}"
+NEWEST = text(f"{FOUND} {NEWEST_FIRST}")
+OLDER = text(f"""{FOUND} AND (j.accepted_at, j.id) < ((
+        SELECT o.accepted_at FROM jobs o
+        WHERE o.id = {WINNER} AND o.service_id = :service_id AND o.key_type = :key_type
+    ), {WINNER}) {NEWEST_FIRST}""")  # noqa: S608  # ours
 ROWS = "FROM notifications WHERE id BETWEEN :low AND :high AND job_id = :job"
 STATES = text(f"SELECT state, count(*) {ROWS} GROUP BY state")
 WAITS = text(f"SELECT EXISTS (SELECT {ROWS} AND state IN ({quoted(OPEN)}))")
@@ -110,7 +116,7 @@ class JobStore:
     async def page(self, caller: Caller, older_than: UUID | None) -> list[Job]:
         """Give a page of a caller's jobs, newest first; raises Unavailable."""
         sql = OLDER if older_than else NEWEST
-        asked = {**_own(caller), "older_than": older_than}
+        asked = {**_own(caller), "id": older_than}
         return await self._reader.ask(lambda c: [_as_job(row) for row in c.execute(sql, asked)])
 
     async def tally(self, job: Job) -> Tally:

@@ -131,6 +131,7 @@ def steer(summary: str, told: str) -> dict[str, Any]:
         "404": {"description": "There is no such job.", "content": refusal},
         "409": {"description": "The job has finished, or is cancelled.", "content": refusal},
     }
+    told = f"{told} Where its rows could not be counted, it has no counts."
     return {**described, "responses": {**answers("202", told), **more}}
 
 

@@ -1,12 +1,17 @@
-"""Places for uploads: few at once, and all of them together leave time for other requests."""
+"""Places for what takes long: few at once, of which one service has half.
+
+All uploads together leave time for other requests.
+"""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
+from uuid import UUID
 
-from ingest.answers import unavailable
+from ingest.answers import Answer
 from ingest.http import Refused
 
 SLICE_SECONDS = 0.002
@@ -16,7 +21,6 @@ REST_SECONDS = 0.001
 several. One job of 300,000 rows on two busy cores: p99 of single emails beside it was 28 ms, 31 ms
 without a job, 65 ms with no rest.
 """
-TOO_MANY = unavailable("Too many files are being taken, try again")
 
 
 @dataclass(slots=True)
@@ -24,18 +28,27 @@ class Places:
     """Who is being served."""
 
     most: int
-    taken: int = 0
+    full: Answer  # to those whom there is no place for
+    held: Counter[UUID] = field(default_factory=Counter)  # by service
+
+    @property
+    def taken(self) -> int:
+        return self.held.total()
 
     @contextmanager
-    def one(self) -> Iterator["Pace"]:
-        """Hold a place; raises Refused where there is none left."""
-        if self.taken >= self.most:
-            raise Refused(TOO_MANY)
-        self.taken += 1
+    def one(self, service: UUID) -> Iterator["Pace"]:
+        """Hold a place for a service.
+
+        Raises Refused where there is none left, or where it has half of them, rounded up.
+        """
+        half = (self.most + 1) // 2
+        if self.taken >= self.most or self.held[service] >= half:
+            raise Refused(self.full)
+        self.held[service] += 1
         try:
             yield Pace(self)
         finally:
-            self.taken -= 1
+            self.held -= Counter([service])  # which forgets those who have none
 
 
 @dataclass(slots=True)

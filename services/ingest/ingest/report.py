@@ -20,6 +20,11 @@ COLUMNS = (
     "row number", "recipient", "reference", "notification id", "status", "status description",
     "provider response", "sent at", "completed at",
 )  # fmt: skip
+WAITS = {
+    "pending": "Waits for its turn",
+    "cancelled": "Not sent",
+    None: "No longer kept",  # what became of it went with retention
+}
 # A cell that begins so is run as a formula by spreadsheets (OWASP, CSV injection).
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
@@ -91,11 +96,10 @@ def of_stored(job: Job, ring: Ring, row: Stored) -> tuple[object, ...]:
 
 
 def of_waiting(job: Job, number: int, row: JobRow | None) -> tuple[object, ...]:
-    """Give the cells of a row that is not stored; it has no id before."""
+    """Give the cells of a row that is not stored; it has no id before, nor after."""
     to, reference = (row.to, row.reference) if row else (None, None)
     named = unstored(job)
-    told = "Not sent" if named == "cancelled" else "Waits for its turn"
-    return (number, safe(to), safe(reference), None, named, told, None, None, None)
+    return (number, safe(to), safe(reference), None, named, WAITS[named], None, None, None)
 
 
 def safe(cell: str | None) -> str | None:

@@ -34,7 +34,10 @@ class IngestSettings(Settings):
         int, Field(ge=1, le=10_000_000, description="rows of a file that POST /v2/jobs takes")
     ] = 1_000_000
     ingest_uploads_max: Annotated[
-        int, Field(ge=1, le=64, description="bulk requests and files taken at once, then 503")
+        int,
+        Field(
+            ge=1, le=64, description="bulk requests and files taken at once, half by one service"
+        ),
     ] = 4
     ingest_readers: Annotated[
         int, Field(ge=1, le=64, description="connections to Postgres, each with a thread")

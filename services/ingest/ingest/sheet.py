@@ -19,6 +19,7 @@ from ingest.rules import BLANK, NOT_ABROAD, oversize
 from ingest.schema import NO_NUL
 
 COLUMNS_MAX = 1_000
+TOO_MANY_COLUMNS = bad(f"Too many columns. Maximum number of columns allowed is {COLUMNS_MAX}")
 HEADER_TOLD = 100  # characters of a header that are said back
 RECIPIENT: Mapping[Channel, tuple[str, str]] = {
     Channel.EMAIL: ("email address", "adresse courriel"),
@@ -60,7 +61,7 @@ class Layout:
 def layout(header: Sequence[str], compiled: Compiled) -> Layout | Answer:
     """Read a header row."""
     if len(header) > COLUMNS_MAX:
-        return bad(f"Too many columns. Maximum number of columns allowed is {COLUMNS_MAX}")
+        return TOO_MANY_COLUMNS
     headers = [cleaned(each) for each in header]
     keys = [key_of(each) for each in headers]
     wanted = RECIPIENT[compiled.template.channel]

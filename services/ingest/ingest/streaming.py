@@ -7,13 +7,16 @@ from contextlib import aclosing
 from typing import Any
 
 from courant.errors import Unavailable
+from ingest.patience import Patience
 
 log = logging.getLogger(__name__)
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 TAKE_SECONDS = 30.0
-"""How long a client may take for a part, before it is given up."""
+"""How long a client may take for a part, before it is given up. Sockets take much at a time: at
+64 KiB/s there may be nothing for seconds.
+"""
 
 
 async def send_parts(parts: AsyncGenerator[bytes, None], receive: Receive, send: Send) -> None:
@@ -23,13 +26,17 @@ async def send_parts(parts: AsyncGenerator[bytes, None], receive: Receive, send:
     the client sees that it is not whole.
     """
     left = asyncio.ensure_future(leaves(receive))
+    patience, now = Patience(), asyncio.get_running_loop().time
     try:
         async with aclosing(parts):
             async for part in parts:
                 if left.done():
                     return
+                began = now()
                 async with asyncio.timeout(TAKE_SECONDS):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
+                if patience.ends(now() - began, len(part)):
+                    raise TimeoutError("taken too slowly")
         await send({"type": "http.response.body", "body": b""})
     except (Unavailable, TimeoutError) as error:
         log.warning("answer broken off", extra={"reason": str(error) or "not taken in time"})

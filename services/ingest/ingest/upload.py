@@ -7,10 +7,15 @@ from typing import Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ingest.answers import NOT_WHOLE, TOO_LARGE, bad, refused
+from ingest.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
+from ingest.forms import JOB_FIELDS
 from ingest.http import Refused
+from ingest.patience import Patience
+from ingest.schema import surplus
 
 FILE = "file"
+FIELDS = frozenset(field.name for field in JOB_FIELDS)
+"""Each comes once at most, so that all of them together have 64 KiB."""
 FIELD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 1024 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024
@@ -53,7 +58,8 @@ class Upload:
         self._in_file = False
         self._file_seen = False
         self._whole = False
-        self._lost = False  # whether its sender went away, or said nothing for too long
+        self._lost = False  # whether its sender went away, or was too slow
+        self._patience = Patience()
         self._data: list[bytes] = []
         self._size = 0  # bytes of the body
         try:
@@ -103,8 +109,11 @@ class Upload:
             return
 
     async def _advance(self) -> None:
-        self._lost = True
+        now = asyncio.get_running_loop().time
+        self._lost, began = True, now()
         part = await self._body.part()
+        if self._patience.ends(now() - began, len(part)):
+            raise Refused(TOO_SLOW)
         self._lost = False
         self._size += len(part)
         if self._size > BODY_BYTES_MAX:
@@ -142,6 +151,8 @@ class Upload:
                 self.filename = self._filename.decode(errors="replace")
         elif self._file_seen:
             raise Refused(bad(f"{self._name} has to come before the file"))
+        elif self._name not in FIELDS:
+            raise Refused(invalid(*surplus([self._name])))
         elif self._name in self.fields:
             raise Refused(bad(f"{self._name} is there more than once"))
 

@@ -54,7 +54,7 @@ CREATE TABLE jobs (
 
 CREATE INDEX jobs_to_do ON jobs (accepted_at) WHERE finished_at IS NULL;
 
-CREATE INDEX jobs_by_service ON jobs (service_id, id);
+CREATE INDEX jobs_by_service ON jobs (service_id, accepted_at, id);
 
 CREATE INDEX ix_jobs_at ON jobs (at);
 

@@ -1,0 +1,98 @@
+"""The list of a service's jobs, newest first, page by page, from a real PostgreSQL alone."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import create_engine
+
+from courant import ids, migrate
+from courant.contracts import KeyType
+from courant_local.postgres import Server
+from granted import INGEST, server
+from ingest import jobs_store
+from ingest.auth import Caller
+from ingest.jobs_store import JobStore
+from ingest.reading import Reader
+from ingest_world import SERVICE, key, service
+from stored_jobs import Hand
+
+__all__ = ["server"]
+CALLER = Caller(service(), key(1))
+BEGINS = datetime(2026, 5, 6, 12, tzinfo=UTC)
+JOBS = 120
+
+
+@pytest.fixture(scope="module")
+def made(server: Server) -> list[UUID]:
+    """Jobs, the newest first. An Idempotency-Key gives an id any moment of its day."""
+    hand = Hand(server.url)
+    return [
+        hand.job(
+            rows=1,
+            id=ids.derived_in(BEGINS, b"job", number.to_bytes(2)),
+            # Two at a time come at one moment: then the greater id counts as newer.
+            accepted_at=BEGINS + timedelta(seconds=number // 2),
+        )
+        for number in reversed(range(JOBS))
+    ]
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[JobStore]:
+    reader = Reader(server.url_of(INGEST), 1)
+    yield JobStore(reader, reader)
+    reader.close()
+
+
+def page(store: JobStore, older_than: UUID | None = None) -> list[UUID]:
+    return [each.id for each in asyncio.run(store.page(CALLER, older_than))]
+
+
+def test_pages_are_in_the_order_in_which_jobs_came_and_miss_none(
+    store: JobStore, made: list[UUID]
+) -> None:
+    pairs = [made[first : first + 2] for first in range(0, JOBS, 2)]
+    wanted = [id for pair in pairs for id in sorted(pair, reverse=True)]
+    assert wanted != sorted(wanted, reverse=True)
+    found = page(store)
+    assert found == wanted[:50]
+    while older := page(store, found[-1]):
+        found += older
+    assert found == wanted
+
+
+def test_an_alias_stands_where_its_winner_does(
+    server: Server, store: JobStore, made: list[UUID]
+) -> None:
+    loser = uuid4()
+    Hand(server.url).do("INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, made[60])
+    assert page(store, loser) == page(store, made[60]) != []
+
+
+@pytest.mark.usefixtures("made")
+def test_nothing_is_older_than_what_is_not_the_callers(server: Server, store: JobStore) -> None:
+    hand = Hand(server.url)
+    for id in (
+        uuid4(),
+        hand.job(rows=1, service_id=uuid4()),
+        hand.job(rows=1, key_type=KeyType.TEST),
+    ):
+        assert page(store, id) == []
+
+
+def test_a_page_is_read_from_its_index(server: Server, made: list[UUID]) -> None:
+    Hand(server.url).do("ANALYZE jobs")
+    engine = create_engine(migrate.engine_url(server.url_of(INGEST)))
+    asked = {"service_id": SERVICE, "key_type": "normal", "id": made[60]}
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        explain = type(jobs_store.OLDER)(f"EXPLAIN {jobs_store.OLDER.text}")
+        plan = "\n".join(row[0] for row in connection.execute(explain, asked))
+    engine.dispose()
+    assert "Sort" not in plan, plan
+    scan = plan.split("Index Scan Backward using jobs_by_service on jobs j")[1].splitlines()[1]
+    assert "Index Cond:" in scan, plan
+    assert "ROW(accepted_at, id) < ROW(" in scan, plan
