@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine
 
 from courant import consume, crypto, kafka
@@ -31,12 +32,13 @@ def test_it_makes_no_second_row_no_second_sending_and_no_orders(stack: Stack) ->
     job_id = submitted(stack)
     stack.courant("send", "email", "amal@example.com")
     wait(lambda: over(stack, job_id), "the job is over", 120)
-    before, ends = seen(stack), ends_of(stack, ORDERS)
+    client = admin(stack.plan.bootstrap)
+    before, ends = seen(stack), ends_of(client, ORDERS)
     with stages(stack) as found:
         for stage in found:
-            read_all(stack, stage)
+            read_all(stack, client, stage)
     assert seen(stack) == before
-    assert ends_of(stack, ORDERS) == ends
+    assert ends_of(client, ORDERS) == ends
 
 
 def submitted(stack: Stack) -> str:
@@ -70,8 +72,7 @@ def seen(stack: Stack) -> Mapping[str, Any]:
     }
 
 
-def ends_of(stack: Stack, topics: Sequence[str]) -> Mapping[Any, int]:
-    client = admin(stack.plan.bootstrap)
+def ends_of(client: AdminClient, topics: Sequence[str]) -> Mapping[Any, int]:
     return kafka.ends(client, kafka.partitions(client, topics))
 
 
@@ -92,13 +93,12 @@ def stages(stack: Stack) -> Iterator[list[Stage[Any]]]:
         engine.dispose()
 
 
-def read_all(stack: Stack, stage: Stage[Any]) -> None:
+def read_all(stack: Stack, client: AdminClient, stage: Stage[Any]) -> None:
     """Read its topics from the beginning to the end."""
     with closing(KafkaConsumer(stack.plan.bootstrap, stage.group, stage.topics)) as consumer:
         producer = KafkaProducer(stack.plan.bootstrap, stage.group)
 
         def at_the_end() -> bool:
-            client = admin(stack.plan.bootstrap)
             parts = kafka.partitions(client, stage.topics)
             places = kafka.committed(client, stage.group, parts)
             return all(
