@@ -1,11 +1,15 @@
 """A hand in a real PostgreSQL, for tests of recovery: rows, marks, places as a story needs them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Engine, text
 
+import mistakes
 from acting import acting
 from courant import clock, contracts, ids
 from courant.daily import DAILY, MAKE_DAY
@@ -14,7 +18,9 @@ from courant.testing.builders import notification
 from courant.testing.kafka import FakeProducer
 from courant.testing.world import World
 from courant.topics import Partition, family
+from recovery import sweeps
 from recovery.store import PostgresStore
+from recovery.sweeps import Sweep
 
 TABLES = ["notifications", "events", "calls", "positions", "marks", "holds"]
 TABLES += ["idempotency", "aliases", "directory", "servers", "jobs", "chunks", "wishes"]
@@ -110,6 +116,20 @@ class Hand:
                     move = f"{told.move}/{told.attempt}"
                 found.append((partition.topic, number_of(UUID(bytes=record.key[:16])), move))
         return sorted(found)
+
+
+def make_mistake(
+    patch: pytest.MonkeyPatch,
+    by_name: dict[str, Sweep[Any]],
+    where: Sequence[Any],  # as mistakes.replace takes it
+) -> None:
+    """Put wrong words into the product, and have the table of sweeps name what stands there now."""
+    owner, name, right, wrong = where
+    mistakes.replace(patch, owner, name, right, wrong)
+    for sweep, each in by_name.items():
+        overdue = getattr(sweeps, each.overdue.__name__)
+        write = getattr(sweeps, each.write.__name__, each.write)
+        patch.setitem(by_name, sweep, replace(each, overdue=overdue, write=write))
 
 
 def make_day(engine: Engine, table: str, day: int) -> None:

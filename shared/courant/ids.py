@@ -1,6 +1,7 @@
 """Ids carry their time in front (UUIDv7, and v8 where derived), so that a day is a range of ids."""
 
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from uuid import UUID
@@ -19,8 +20,7 @@ def derived(day: datetime, *parts: bytes) -> UUID:
 
     Its time is the day's first moment, so that every process derives the same one.
     """
-    digest = sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).digest()
-    return _id(_ms(day) // DAY_MS * DAY_MS, digest[:10], version=8)
+    return _id(_midnight_ms(day), _digest(parts)[:10], version=8)
 
 
 def derived_in(day: datetime, *parts: bytes) -> UUID:
@@ -28,9 +28,17 @@ def derived_in(day: datetime, *parts: bytes) -> UUID:
 
     The moment is chance's, so that what is ordered by these ids spreads over the day.
     """
-    digest = sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).digest()
-    begins = _ms(day) // DAY_MS * DAY_MS
-    return _id(begins + int.from_bytes(digest[10:18]) % DAY_MS, digest[:10], version=8)
+    digest = _digest(parts)
+    moment_ms = int.from_bytes(digest[10:18]) % DAY_MS
+    return _id(_midnight_ms(day) + moment_ms, digest[:10], version=8)
+
+
+def _midnight_ms(day: datetime) -> int:
+    return _ms(day) // DAY_MS * DAY_MS
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    return sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).digest()
 
 
 ROW_BITS, REST_BITS = 24, 50

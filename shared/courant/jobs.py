@@ -1,16 +1,17 @@
-"""What job-runner and recovery both ask and say of a job's chunks."""
+"""What several services ask and say of jobs, and of their chunks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from psycopg2 import extensions
 
 from courant import ids
-from courant.contracts import ChunkOrder
+from courant.contracts import ChunkOrder, Wanted, Wish
 from courant.lifecycle import State
 from courant.records import Outgoing
-from courant.topics import CHUNKS
+from courant.topics import CHUNKS, JOBS
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
@@ -23,14 +24,12 @@ COUNT = f"""
     LEFT JOIN LATERAL (SELECT * FROM notifications n
         WHERE n.id BETWEEN c.low AND c.high AND n.job_id = c.job_id) n ON true
     GROUP BY c.nth ORDER BY c.nth"""
-SAVED = """
-    UPDATE chunks SET saved_at = clock_timestamp() FROM
-        unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS s(upload_id, number)
-    WHERE chunks.upload_id = s.upload_id AND chunks.number = s.number AND saved_at IS NULL"""
-ORDERED = """
-    UPDATE chunks SET issued_at = clock_timestamp(), orders = orders + 1 FROM
-        unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS o(upload_id, number)
-    WHERE chunks.upload_id = o.upload_id AND chunks.number = o.number"""
+THESE = """
+    FROM unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS p(upload_id, number)
+    WHERE chunks.upload_id = p.upload_id AND chunks.number = p.number"""
+SAVED = f"UPDATE chunks SET saved_at = clock_timestamp() {THESE} AND saved_at IS NULL"
+SETTLED = f"UPDATE chunks SET settled_at = clock_timestamp() {THESE} AND settled_at IS NULL"
+ORDERED = f"UPDATE chunks SET issued_at = clock_timestamp(), orders = orders + 1 {THESE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +64,35 @@ def count(cursor: extensions.cursor, places: Sequence[Place]) -> list[Stored]:
 
 def note_saved(cursor: extensions.cursor, places: Sequence[Place]) -> None:
     """Note that all rows of these chunks are there."""
-    cursor.execute(SAVED, keys(places))
+    _note(cursor, SAVED, places)
+
+
+def note_settled(cursor: extensions.cursor, places: Sequence[Place]) -> None:
+    """Note that most of these chunks' rows have left their lane."""
+    _note(cursor, SETTLED, places)
 
 
 def note_ordered(cursor: extensions.cursor, places: Sequence[Place]) -> None:
     """Note that these chunks have their order now: after it is acknowledged, never before."""
-    cursor.execute(ORDERED, keys(places))
+    _note(cursor, ORDERED, places)
 
 
-def keys(places: Sequence[Place]) -> dict[str, object]:
-    """Give what names chunks in SQL."""
-    return {
-        "uploads": [each.upload_id for each in places],
-        "numbers": [each.number for each in places],
-    }
+def _note(cursor: extensions.cursor, sql: str, places: Sequence[Place]) -> None:
+    if places:
+        uploads, numbers = [each.upload_id for each in places], [each.number for each in places]
+        cursor.execute(sql, {"uploads": uploads, "numbers": numbers})
+
+
+def runs(job: str) -> str:
+    """Say in SQL that the job of this id is neither paused nor cancelled."""
+    return (
+        f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish <> '{Wish.RESUMED}')"
+    )
+
+
+def unless(job: str, wish: Wish) -> str:
+    """Say in SQL that this is not what is wanted of the job of this id."""
+    return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish = '{wish}')"
 
 
 def order(job_id: UUID, number: int) -> Outgoing:
@@ -86,3 +100,9 @@ def order(job_id: UUID, number: int) -> Outgoing:
     record = ChunkOrder(job_id=job_id, number=number)
     # By chunk, so that all runners share a job.
     return Outgoing(CHUNKS.name, job_id.bytes + number.to_bytes(4), record.encode())
+
+
+def wanted(job_id: UUID, wish: Wish, at: datetime) -> Outgoing:
+    """Say what is wanted of a job. Said twice it is harmless."""
+    record = Wanted(job_id=job_id, wish=wish, at=at)
+    return Outgoing(JOBS.name, job_id.bytes, record.encode())

@@ -34,6 +34,10 @@ TIME = DateTime(timezone=True)
 EPOCH = "extract(epoch FROM raised_at - timestamptz '2020-01-01 00:00Z')::int"
 
 
+UNDER_WAY = "orders > 0 AND (settled_at IS NULL OR saved_at IS NULL)"
+"""Of chunks: ordered, and in their lane still or without some row. Their index's, word by word."""
+
+
 def only(state: State, *more: str) -> object:
     """Restrict an index to the rows of one state: it stays as small as what waits there."""
     return text(" AND ".join((f"state = '{state}'", *more)))
@@ -155,7 +159,7 @@ chunks = Table(  # the rows of uploads; those of one without a job expire
     Index("chunks_to_issue", "upload_id", "number", postgresql_where=text("issued_at IS NULL")),
     # What is under way: a million that have no order yet cost the search of it nothing.
     Index("chunks_out", "issued_at",
-          postgresql_where=text("orders > 0 AND (settled_at IS NULL OR saved_at IS NULL)")),
+          postgresql_where=text(UNDER_WAY)),
     Index("chunks_settled", "settled_at"),
 )
 jobs = Table(  # of whose uploads the seal has come

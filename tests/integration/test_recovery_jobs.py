@@ -3,7 +3,6 @@
 # ruff: noqa: E501  (the table of mistakes is one)
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-import mistakes
 from courant import ids, jobs
 from courant.contracts import ChunkOrder, Wanted, Wish, decode_job
 from courant.directory import Directory
@@ -21,7 +19,7 @@ from courant.topics import CHUNKS, INBOX, JOBS, Lane, Positions
 from recovery import store, sweeps, upkeep
 from recovery.sweeps import SWEEPS, Tools
 from recovery.upkeep import CHORES
-from recovery_hand import Hand, ago, id_of
+from recovery_hand import Hand, ago, id_of, make_mistake
 
 BY_NAME = {each.name: each for each in SWEEPS}
 JOB = id_of(5_000)
@@ -282,9 +280,6 @@ def test_the_tests_see_the_mistake(
     mistake: str, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     *where, test = MISTAKES[mistake]
-    mistakes.replace(monkeypatch, *where)
-    for name, each in BY_NAME.items():
-        overdue = getattr(sweeps, each.overdue.__name__)
-        monkeypatch.setitem(BY_NAME, name, replace(each, overdue=overdue))
+    make_mistake(monkeypatch, BY_NAME, where)
     with pytest.raises(AssertionError):
         test(hand)

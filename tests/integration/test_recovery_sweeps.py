@@ -11,7 +11,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-import mistakes
 from acting import acting
 from courant.directory import Template
 from courant.errors import Unavailable
@@ -24,7 +23,7 @@ from recovery import rules, store, sweeps
 from recovery.published import Published
 from recovery.rows import Row
 from recovery.sweeps import SWEEPS, Tools
-from recovery_hand import Hand, id_of
+from recovery_hand import Hand, id_of, make_mistake
 from saver.store import PostgresStore as SaverStore
 
 GRACE = timedelta(seconds=30)
@@ -366,10 +365,6 @@ def test_the_tests_see_the_mistake(
     mistake: str, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     *where, test = MISTAKES[mistake]
-    mistakes.replace(monkeypatch, *where)
-    for name, each in BY_NAME.items():
-        overdue = getattr(sweeps, each.overdue.__name__)
-        write = getattr(sweeps, each.write.__name__, each.write)
-        monkeypatch.setitem(BY_NAME, name, replace(each, overdue=overdue, write=write))
+    make_mistake(monkeypatch, BY_NAME, where)
     with pytest.raises((AssertionError, pytest.fail.Exception, Unavailable)):
         test(hand)

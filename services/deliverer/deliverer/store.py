@@ -8,9 +8,10 @@ from uuid import UUID
 from psycopg2 import extensions
 from sqlalchemy import Engine
 
-from courant.contracts import KeyType, Wish
+from courant.contracts import KeyType
 from courant.database import FINGERPRINT, recognise, told_apart
 from courant.errors import Unavailable
+from courant.jobs import runs
 from courant.lifecycle import Move
 from courant.topics import Channel, Lane
 from deliverer.calls import Claimed
@@ -43,8 +44,7 @@ CLAIM = f"""
             AND {Move.CLAIMED.condition()}
             AND NOT EXISTS (
                 SELECT FROM holds WHERE stands AND scope = 'service:' || n.service_id)
-            AND NOT EXISTS (
-                SELECT FROM wishes w WHERE w.job_id = n.job_id AND w.wish <> '{Wish.RESUMED}')
+            AND {runs("n.job_id")}
         ORDER BY n.id FOR UPDATE OF n),
     claimed AS (
         UPDATE notifications n SET state = '{Move.CLAIMED.after}', state_at = now(),

@@ -8,12 +8,11 @@ from typing import Protocol
 from uuid import UUID
 
 from courant import clock
-from courant.contracts import Wanted, Wish
+from courant.contracts import Wish
 from courant.crypto import Ring, Unsealable
 from courant.directory import Directory
 from courant.errors import Unavailable
-from courant.records import Outgoing
-from courant.topics import JOBS
+from courant.jobs import wanted
 from ingest import jobs, listing, report, schema
 from ingest.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
 from ingest.auth import Caller
@@ -67,12 +66,8 @@ class JobDesk:
     async def newest(self, call: Call, caller: Caller) -> Answer:
         asked = listing.parameters(call.scope["query_string"])
         older_than = listing.first(asked, "older_than", None)
-        faults = []
-        if older_than is not None and not schema.UUID_FORM.fullmatch(older_than):
-            faults.append("older_than is not a valid UUID")
-        faults += schema.surplus([name for name in asked if name != "older_than"])
-        if faults:
-            return invalid(*faults)
+        if refusal := listing.checked_older_than(asked):
+            return refusal
         try:
             page = await self._store.page(caller, UUID(older_than) if older_than else None)
             standings = await self._standings(page)
@@ -109,9 +104,8 @@ class JobDesk:
             if refusal := jobs.refusal(jobs.status(job, quiet), wish):
                 return refusal
             now = clock.now()
-            wanted = Wanted(job_id=job.id, wish=wish, at=now)
             try:
-                await self._log.put(Outgoing(JOBS.name, job.id.bytes, wanted.encode()))
+                await self._log.put(wanted(job.id, wish, now))
             except Unavailable:
                 return NOT_ACKNOWLEDGED
             # Counting may take seconds, or fail: what is wanted is written down by then.

@@ -47,12 +47,23 @@ def checked(given: Parameters) -> Answer | None:
     faults += not_one_of("template_type", given.get("template_type", ()), TYPES)
     if "\0" in first(given, "reference", ""):
         faults.append("reference must not contain NUL characters")
-    older_than = first(given, "older_than", None)
-    if older_than is not None and not UUID_FORM.fullmatch(older_than):
-        faults.append("older_than is not a valid UUID")
+    faults += older_than_faults(given)
     faults += not_one_of("include_jobs", given.get("include_jobs", ())[:1], JOBS)
     faults += surplus([name for name in given if name not in NAMES])
     return invalid(*faults) if faults else None
+
+
+def checked_older_than(given: Parameters) -> Answer | None:
+    """Judge the parameters of a list that has only this one."""
+    faults = older_than_faults(given) + surplus([name for name in given if name != "older_than"])
+    return invalid(*faults) if faults else None
+
+
+def older_than_faults(given: Parameters) -> list[str]:
+    """Say what is wrong with where a page begins."""
+    older_than = first(given, "older_than", None)
+    good = older_than is None or UUID_FORM.fullmatch(older_than)
+    return [] if good else ["older_than is not a valid UUID"]
 
 
 def first(given: Parameters, name: str, default: Any) -> Any:

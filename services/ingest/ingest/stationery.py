@@ -59,13 +59,8 @@ class Stationery:
 
     async def received(self, call: Call, _: Caller) -> Answer:
         parameters = listing.parameters(call.scope["query_string"])
-        older_than = listing.first(parameters, "older_than", None)
-        faults = []
-        if older_than is not None and not schema.UUID_FORM.fullmatch(older_than):
-            faults.append("older_than is not a valid UUID")
-        faults += schema.surplus([name for name in parameters if name != "older_than"])
-        if faults:
-            return invalid(*faults)
+        if refusal := listing.checked_older_than(parameters):
+            return refusal
         links = {"current": f"{call.base()}/v2/received-text-messages"}
         return given({"received_text_messages": [], "links": links})
 

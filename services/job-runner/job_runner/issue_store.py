@@ -10,6 +10,7 @@ from courant.contracts import Wish
 from courant.database import recognise
 from courant.folding import Cursor, Folding
 from courant.jobs import Place, Stored
+from courant.tables import UNDER_WAY
 from courant.topics import Channel
 from job_runner.issue import Out, Waiting
 
@@ -22,22 +23,16 @@ JOBS_LOOKED_AT, CHUNKS_LOOKED_AT = 5, 200
 
 # Of jobs and services that are stopped nothing moves: they must not hold back the others.
 MOVES = f"""
-    NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish <> '{Wish.RESUMED}')
-    AND NOT EXISTS (SELECT FROM holds h WHERE h.stands
+    {jobs.runs("j.id")} AND NOT EXISTS (SELECT FROM holds h WHERE h.stands
         AND h.scope IN ('service:' || j.service_id, 'channel:' || j.channel))"""
 # What a sweep had to order again comes last, the latest first: it must hold back nobody.
 OUT = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows, j.channel, j.service_id, c.issued_at,
         c.settled_at IS NULL AND c.orders = 1
     FROM chunks c JOIN jobs j USING (upload_id)
-    WHERE c.orders > 0 AND (c.settled_at IS NULL OR c.saved_at IS NULL)
-        AND j.finished_at IS NULL AND {MOVES}
+    WHERE {UNDER_WAY} AND j.finished_at IS NULL AND {MOVES}
     ORDER BY c.orders > 1, CASE c.orders WHEN 1 THEN c.issued_at END, c.issued_at DESC, c.number"""
 NOW = "SELECT now()"
-SETTLE = """
-    UPDATE chunks SET settled_at = clock_timestamp() FROM
-        unnest(%(uploads)s::uuid[], %(numbers)s::int[]) AS s(upload_id, number)
-    WHERE chunks.upload_id = s.upload_id AND chunks.number = s.number AND settled_at IS NULL"""
 SETTLED = """
     SELECT j.channel, count(*) FROM chunks c JOIN jobs j USING (upload_id)
     WHERE c.settled_at > now() - make_interval(secs => %s) GROUP BY j.channel"""
@@ -73,8 +68,7 @@ FINISH = f"""
                 AND NOT EXISTS (SELECT FROM chunks c
                     WHERE c.upload_id = j.upload_id AND c.issued_at IS NULL)
                 AND NOT EXISTS (SELECT FROM chunks c
-                    WHERE c.upload_id = j.upload_id AND c.orders > 0
-                        AND (c.settled_at IS NULL OR c.saved_at IS NULL))))"""
+                    WHERE c.upload_id = j.upload_id AND {UNDER_WAY})))"""
 
 
 class PostgresRounds(Folding):
@@ -111,10 +105,8 @@ class PostgresRound:
         return jobs.count(self._cursor, places)
 
     def settle(self, saved: Sequence[Place], settled: Sequence[Place]) -> None:
-        if saved:
-            jobs.note_saved(self._cursor, saved)
-        if settled:
-            self._cursor.execute(SETTLE, jobs.keys(settled))
+        jobs.note_saved(self._cursor, saved)
+        jobs.note_settled(self._cursor, settled)
 
     def settled(self, seconds: float) -> Mapping[Channel, int]:
         self._cursor.execute(SETTLED, [seconds])

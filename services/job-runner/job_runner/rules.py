@@ -148,7 +148,7 @@ def turns(due: Sequence[Due], out: Mapping[UUID, int], room: int | None) -> Coun
             del waiting[service][0]
             if not waiting[service]:
                 del waiting[service]
-    return +given
+    return given
 
 
 def is_whole(fingerprints: Iterable[bytes], expected: int, digest: bytes) -> bool:

@@ -50,8 +50,7 @@ CHUNK = f"""
         j.template_id, j.template_version, j.channel, j.sender_id
     FROM jobs j JOIN chunks c USING (upload_id)
     WHERE j.id = %s AND c.number = %s AND c.saved_at IS NULL
-        AND NOT EXISTS (
-            SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')"""
+        AND {jobs.unless("j.id", Wish.CANCELLED)}"""
 
 
 class PostgresStore(Folding):

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from uuid import UUID
 
-from courant.contracts import Decided, Persisted, Wanted, Wish
+from courant.contracts import Decided, Persisted
 from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import (
@@ -50,12 +49,6 @@ def decide(row: Row, move: Move, reason: str) -> Outgoing:
     """Decide a row's move; the saver makes it, if the row is still as it was seen."""
     decided = Decided(id=row.id, attempt=row.attempt, move=move, reason=reason)
     return Outgoing(DELIVERY.name, row.id.bytes, decided.encode())
-
-
-def cancel(job_id: UUID, now: datetime) -> Outgoing:
-    """Cancel a job, as its owner could have."""
-    record = Wanted(job_id=job_id, wish=Wish.CANCELLED, at=now)
-    return Outgoing(JOBS.name, job_id.bytes, record.encode())
 
 
 def resolve(row: Row, resends: bool) -> Outgoing:

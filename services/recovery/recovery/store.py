@@ -19,6 +19,7 @@ from courant.database import recognise, told_apart
 from courant.errors import Unavailable
 from courant.jobs import Place
 from courant.lifecycle import State
+from courant.tables import UNDER_WAY
 from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
 from recovery.rows import Row, Shelf
 
@@ -71,8 +72,7 @@ UNCLAIMED = f"""
     SELECT {COLUMNS} FROM notifications n
     WHERE n.state = '{State.CREATED}' AND n.channel = %(channel)s AND n.lane = %(lane)s
         AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(before)s
-        AND NOT EXISTS (
-            SELECT FROM wishes w WHERE w.job_id = n.job_id AND w.wish <> '{Wish.RESUMED}')
+        AND {jobs.runs("n.job_id")}
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
 # What waits for a time is found once that has come, and its order was passed over by a claim. What
 # is still there after four days has expired.
@@ -82,19 +82,17 @@ CANCELLED = f"""
         AND n.state = '{State.CREATED}' AND n.channel = ANY(%(channels)s) AND n.lane = '{Lane.BULK}'
         AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(delivery)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
-# Says again what the index of chunks under way says.
 UNSAVED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows FROM chunks c JOIN jobs j USING (upload_id)
-    WHERE c.orders > 0 AND (c.settled_at IS NULL OR c.saved_at IS NULL) AND c.saved_at IS NULL
+    WHERE {UNDER_WAY} AND c.saved_at IS NULL
         AND c.issued_at < %(before)s - least(2 ^ (c.orders - 1) - 1, 60) * interval '1 minute'
-        AND NOT EXISTS (
-            SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')
+        AND {jobs.unless("j.id", Wish.CANCELLED)}
     ORDER BY c.issued_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED"""
 # A row's id bears its job's day, and rows of days long ago are refused.
 OUTLIVED = f"""
     SELECT j.id FROM jobs j
-    WHERE j.finished_at IS NULL AND j.accepted_at < now() - %(age)s AND NOT EXISTS (
-        SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')
+    WHERE j.finished_at IS NULL AND j.accepted_at < now() - %(age)s
+        AND {jobs.unless("j.id", Wish.CANCELLED)}
     ORDER BY j.accepted_at LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED"""
 # With its id and its attempt: calls of earlier attempts say nothing.
 IN_CALL = """
@@ -118,8 +116,7 @@ EXPIRED = f"""
     LEFT JOIN unnest(%(templates)s::uuid[], %(versions)s::int[], %(hours)s::int[])
         AS s(template_id, template_version, hours) USING (template_id, template_version)
     WHERE n.state = '{State.CREATED}' AND n.issued_at < %(delivery)s
-        AND NOT EXISTS (
-            SELECT FROM wishes w WHERE w.job_id = n.job_id AND w.wish = '{Wish.PAUSED}')
+        AND {jobs.unless("n.job_id", Wish.PAUSED)}
         AND {SINCE} < now() - coalesce(make_interval(hours => s.hours), %(usual)s)
         AND n.id < %(youngest)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
@@ -259,8 +256,7 @@ class PostgresRows:
         places = [Place(*row) for row in self._cursor]
         counted = list(zip(places, jobs.count(self._cursor, places), strict=True))
         whole = [place for place, stored in counted if stored.there == place.rows]
-        if whole:
-            jobs.note_saved(self._cursor, whole)
+        jobs.note_saved(self._cursor, whole)
         return [place for place, stored in counted if stored.there < place.rows]
 
     def ordered(self, chunks: Sequence[Place]) -> None:
