@@ -200,8 +200,9 @@ def letters(places: Places, family: str | None = None) -> Iterator[Letter]:
              if each.consumed and family in (None, each.name)]  # fmt: skip
     if not names:
         raise Unsuitable(f"no family of topics is called {family}")
-    parts = kafka.partitions(places.admin, names)
-    ends = {(p.topic, p.number): end for p, end in kafka.ends(places.admin, parts).items() if end}
+    with places.admin() as client:
+        found = kafka.ends(client, kafka.partitions(client, names))
+    ends = {(each.topic, each.number): end for each, end in found.items() if end}
     reader = Consumer({"bootstrap.servers": places.bootstrap, "group.id": "courant.cli.dead",
                        "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip
     try:

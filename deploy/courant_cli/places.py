@@ -1,15 +1,18 @@
 """Where the commands find Kafka, Postgres and the keys: the environment, else the local stack."""
 
 import os
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
-from courant import crypto, database, topics_admin
-from courant.kafka import KafkaProducer
+from courant import crypto, database
+from courant.kafka import KafkaProducer, admin
 from courant_local import home, processes
 from courant_local.plan import Plan, Unsuitable
+
+NAME = "courant.cli"
 
 
 class Places:
@@ -38,13 +41,12 @@ class Places:
     def engine(self) -> Engine:
         return database.engine(self.variable("DATABASE_URL"), "cli", connections=2)
 
-    @cached_property
-    def admin(self) -> AdminClient:
-        return topics_admin.admin(self.bootstrap)
+    def admin(self) -> AbstractContextManager[AdminClient]:
+        return admin(self.bootstrap, NAME)
 
     @cached_property
     def producer(self) -> KafkaProducer:
-        return KafkaProducer(self.bootstrap, "courant.cli")
+        return KafkaProducer(self.bootstrap, NAME)
 
     @cached_property
     def ring(self) -> crypto.Ring:

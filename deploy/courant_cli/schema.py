@@ -15,7 +15,8 @@ console = Console(highlight=False)
 def diff() -> None:
     """Show what the cluster lacks; the exit code is 1 if anything."""
     places = Places()
-    found = topics_admin.diff(places.admin, places.replication)
+    with places.admin() as client:
+        found = topics_admin.diff(client, places.replication)
     console.print("\n".join(map(str, found)) or "The cluster has all that is declared.")
     raise typer.Exit(1 if found else 0)
 
@@ -24,7 +25,8 @@ def diff() -> None:
 def apply() -> None:
     """Make what is missing, and set what differs. Takes nothing away."""
     places = Places()
-    done = topics_admin.apply(places.admin, places.replication)
+    with places.admin() as client:
+        done = topics_admin.apply(client, places.replication)
     console.print("\n".join(map(str, done)) or "The cluster had all that is declared.")
 
 
@@ -32,5 +34,6 @@ def apply() -> None:
 def upgrade() -> None:
     """Bring the schema to this version, and know the server if nothing was ever written."""
     places = Places()
-    migrate.prepare(places.variable("DATABASE_URL"), places.admin)
+    with places.admin() as client:
+        migrate.prepare(places.variable("DATABASE_URL"), client)
     console.print("The schema is this version's.")

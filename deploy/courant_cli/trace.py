@@ -74,8 +74,9 @@ def search(
     places: Places, id: UUID, since: datetime, topics: tuple[str, ...]
 ) -> Iterator[tuple[datetime, str, str, int]]:
     """Read the topics from the id's time on, and give the records that name it."""
-    parts = kafka.partitions(places.admin, topics)
-    ends = kafka.ends(places.admin, parts)
+    with places.admin() as client:
+        parts = kafka.partitions(client, topics)
+        ends = kafka.ends(client, parts)
     reader = Consumer(
         {
             "bootstrap.servers": places.bootstrap,

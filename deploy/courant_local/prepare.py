@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from courant import logs, migrate, settings, topics_admin
+from courant import kafka, logs, migrate, settings, topics_admin
 from courant.settings import DatabaseUrl, Settings
 
 
@@ -18,6 +18,6 @@ class PrepareSettings(Settings):
 if __name__ == "__main__":
     given = settings.load(PrepareSettings, "prepare")
     logs.start("prepare", given.courant_log_format, given.courant_log_level)
-    client = topics_admin.admin(given.kafka_bootstrap_servers)
-    topics_admin.apply(client, given.courant_replication)
-    migrate.prepare(given.database_url.get_secret_value(), client)
+    with kafka.admin(given.kafka_bootstrap_servers, "courant.prepare") as client:
+        topics_admin.apply(client, given.courant_replication)
+        migrate.prepare(given.database_url.get_secret_value(), client)

@@ -7,6 +7,7 @@ commit what is not done yet (auto commit), and take 45 s until a killed member's
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -62,7 +63,7 @@ class KafkaConsumer:
 
     def __init__(self, bootstrap: str, group: str, topics: Sequence[str]) -> None:
         self._topics = topics
-        self._admin = AdminClient(_common(bootstrap, group))
+        self._bootstrap, self._group = bootstrap, group
         self._topic_ids: Mapping[str, UUID] = {}
         self._held: dict[tuple[str, int], Partition] = {}
         self._positions: dict[Partition, int | None] = {}  # None: nothing was read of it yet
@@ -108,7 +109,8 @@ class KafkaConsumer:
 
     def _join(self) -> None:
         # Asked before anything is taken from the client, which would not give it again.
-        self._topic_ids = topic_ids(self._admin, self._topics)
+        with admin(self._bootstrap, self._group) as client:
+            self._topic_ids = topic_ids(client, self._topics)
         self._consumer.subscribe(
             list(self._topics), on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
         )
@@ -291,10 +293,21 @@ def _names(partitions: Iterable[TopicPartition]) -> list[str]:
     return sorted(f"{each.topic}/{each.partition}" for each in partitions)
 
 
-def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
+@contextmanager
+def admin(bootstrap: str, name: str) -> Iterator[AdminClient]:
+    """Give an admin client, and end it here.
+
+    One that is left to the garbage collector may be collected while its own thread runs Python, and
+    librdkafka aborts the process then (confluent-kafka-python, pull request 2131).
+    """
+    with AdminClient(_common(bootstrap, name)) as client:
+        yield client
+
+
+def topic_ids(client: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
     """Ask for the ids of topics; raises Unavailable."""
     asked = confluent_kafka.TopicCollection(list(names))
-    found = admin.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+    found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
     try:
         return {name: _uuid(future.result().topic_id) for name, future in found.items()}
     except KafkaException as raised:
@@ -402,13 +415,13 @@ class TopicReader:
         self._consumer.close()
 
 
-def ends(admin: AdminClient, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+def ends(client: AdminClient, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
     """Ask where each partition's log ends; raises Unavailable."""
     wanted = {
         TopicPartition(each.topic, each.number): confluent_kafka.admin.OffsetSpec.latest()
         for each in partitions
     }
-    futures = admin.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
+    futures = client.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
     by_name = {(each.topic, each.number): each for each in partitions}
     try:
         return {
@@ -419,10 +432,10 @@ def ends(admin: AdminClient, partitions: Sequence[Partition]) -> Mapping[Partiti
         raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
 
 
-def partitions(admin: AdminClient, topics: Iterable[str]) -> list[Partition]:
+def partitions(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
     """Ask which partitions these topics have now; raises Unavailable."""
     asked = confluent_kafka.TopicCollection(list(topics))
-    found = admin.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+    found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
     try:
         described = {name: future.result() for name, future in found.items()}
     except KafkaException as raised:
@@ -435,12 +448,12 @@ def partitions(admin: AdminClient, topics: Iterable[str]) -> list[Partition]:
 
 
 def committed(
-    admin: AdminClient, group: str, wanted: Sequence[Partition]
+    client: AdminClient, group: str, wanted: Sequence[Partition]
 ) -> Mapping[Partition, int]:
     """Ask how far a group has committed; a partition without a commit is left out."""
     spots = [TopicPartition(each.topic, each.number) for each in wanted]
     asked = confluent_kafka.ConsumerGroupTopicPartitions(group, spots)
-    [future] = admin.list_consumer_group_offsets([asked], request_timeout=ANSWER_SECONDS).values()
+    [future] = client.list_consumer_group_offsets([asked], request_timeout=ANSWER_SECONDS).values()
     by_name = {(each.topic, each.number): each for each in wanted}
     try:
         found = future.result().topic_partitions

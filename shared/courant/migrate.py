@@ -35,7 +35,7 @@ def upgrade(url: str) -> bool:
     return new
 
 
-def prepare(url: str, admin: AdminClient) -> None:
+def prepare(url: str, client: AdminClient) -> None:
     """Upgrade; a schema that is made anew while every topic is empty needs no hold.
 
     A Postgres that is empty because it lost everything must raise it: then the topics are not.
@@ -43,7 +43,7 @@ def prepare(url: str, admin: AdminClient) -> None:
     """
     if not upgrade(url):
         return
-    ends = kafka.ends(admin, kafka.partitions(admin, [each.name for each in declared()]))
+    ends = kafka.ends(client, kafka.partitions(client, [each.name for each in declared()]))
     if not any(ends.values()):
         engine = create_engine(engine_url(url))
         with engine.begin() as connection:

@@ -41,12 +41,6 @@ class Difference:
         return f"{self.topic.name}: {', '.join(told)}"
 
 
-def admin(bootstrap: str) -> AdminClient:
-    """Make an admin client."""
-    wanted = {"bootstrap.servers": bootstrap, "client.id": "courant.topics"}
-    return AdminClient({**wanted, "log_level": kafka.LOG_LEVEL_CRITICAL})
-
-
 def diff(client: AdminClient, replication: int) -> list[Difference]:
     """Compare the cluster with what is declared; raises Unavailable."""
     try:

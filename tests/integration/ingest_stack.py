@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psycopg2
 
-from courant import directory, migrate, topics_admin
+from courant import directory, kafka, migrate, topics_admin
 from courant.directory import AnyEntry
 from courant.kafka import KafkaProducer
 from courant.records import Outgoing
@@ -98,7 +98,8 @@ def stack() -> Iterator[Stack]:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         broker = held.enter_context(Broker())
         postgres = held.enter_context(Server())
-        topics_admin.apply(topics_admin.admin(broker.bootstrap), replication=1)
+        with kafka.admin(broker.bootstrap, "test") as client:
+            topics_admin.apply(client, replication=1)
         migrate.upgrade(postgres.url)
         port = ports.free()
         env = {

@@ -19,7 +19,7 @@ import msgspec
 import psycopg2
 import pytest
 
-from courant import crypto, database, directory_admin, ids, migrate, topics_admin
+from courant import crypto, database, directory_admin, ids, kafka, migrate, topics_admin
 from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.directory import Service, Template
 from courant.kafka import KafkaProducer
@@ -128,7 +128,8 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # A Kafka of its own: a Postgres that is new to a log with records would raise the hold.
     with Broker() as broker, Server() as server:
-        topics_admin.apply(topics_admin.admin(broker.bootstrap), replication=1)
+        with kafka.admin(broker.bootstrap, "test") as client:
+            topics_admin.apply(client, replication=1)
         migrate.upgrade(server.url)
         engine = database.engine(server.url, "test", connections=1)
         with engine.begin() as connection:

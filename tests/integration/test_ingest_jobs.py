@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from sqlalchemy import create_engine
 
-from courant import ids, kafka, migrate, topics_admin
+from courant import ids, kafka, migrate
 from courant.contracts import Wanted, decode_job
 from courant.topics import JOBS
 from ingest import jobs_store
@@ -175,7 +175,8 @@ def test_not_found_is_said_once_all_seals_before_are_folded(running: Stack, hand
     answer = ask(running, young)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert 1.5 < time.monotonic() - began < 3.0
-    [topic_id] = kafka.topic_ids(topics_admin.admin(running.broker.bootstrap), [JOBS.name]).values()
+    with kafka.admin(running.broker.bootstrap, "test") as client:
+        [topic_id] = kafka.topic_ids(client, [JOBS.name]).values()
     mark = (
         "INSERT INTO marks (at, topic_id, family, topic, ends) "
         "VALUES (now() + interval '1 minute', %s, %s, %s, %s)"

@@ -15,7 +15,6 @@ from courant.consume import Stage
 from courant.kafka import KafkaConsumer, KafkaProducer
 from courant.migrate import engine_url
 from courant.topics import CHUNKS, INBOX, JOBS, PERSISTED, Channel, Lane
-from courant.topics_admin import admin
 from granted import JOB_RUNNER, SAVER
 from job_runner import handle as runner
 from job_runner.store import PostgresStore as RunnerStore
@@ -32,13 +31,12 @@ def test_it_makes_no_second_row_no_second_sending_and_no_orders(stack: Stack) ->
     job_id = submitted(stack)
     stack.courant("send", "email", "amal@example.com")
     wait(lambda: over(stack, job_id), "the job is over", 120)
-    client = admin(stack.plan.bootstrap)
-    before, ends = seen(stack), ends_of(client, ORDERS)
-    with stages(stack) as found:
+    with kafka.admin(stack.plan.bootstrap, "test") as client, stages(stack) as found:
+        before, ends = seen(stack), ends_of(client, ORDERS)
         for stage in found:
             read_all(stack, client, stage)
-    assert seen(stack) == before
-    assert ends_of(client, ORDERS) == ends
+        assert seen(stack) == before
+        assert ends_of(client, ORDERS) == ends
 
 
 def submitted(stack: Stack) -> str:

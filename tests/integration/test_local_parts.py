@@ -11,8 +11,9 @@ from typing import Any
 import psycopg2
 import pytest
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 
+from courant import kafka
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
 
@@ -38,8 +39,8 @@ def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
 
 
 def make_topic(broker: Broker, name: str) -> None:
-    client = AdminClient({"bootstrap.servers": broker.bootstrap})
-    client.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])[name].result(10)
+    with kafka.admin(broker.bootstrap, "test") as client:
+        client.create_topics([NewTopic(name, 1, replication_factor=1)])[name].result(10)
 
 
 def produce(broker: Broker, topic: str, value: str) -> None:
@@ -95,8 +96,8 @@ def test_a_topic_is_not_made_by_accident(broker: Broker) -> None:
     producer.flush(10)
     assert errors
     assert errors[0] is not None
-    client = AdminClient({"bootstrap.servers": broker.bootstrap})
-    assert "by-accident" not in client.list_topics(timeout=5).topics
+    with kafka.admin(broker.bootstrap, "test") as client:
+        assert "by-accident" not in client.list_topics(timeout=5).topics
 
 
 def test_a_committed_row_is_there_after_the_server_was_killed(server: Server) -> None:

@@ -27,12 +27,12 @@ from courant.contracts import Stat
 from courant.crypto import keyed_hash
 from courant.daily import DAILY
 from courant.errors import Unavailable
-from courant.kafka import KafkaProducer, ends, partitions
+from courant.kafka import KafkaProducer, admin, ends, partitions
 from courant.records import Outgoing
 from courant.serve import Stop
 from courant.testing.builders import DELIVERY, PERSISTED
 from courant.topics import group
-from courant.topics_admin import admin, apply
+from courant.topics_admin import apply
 from courant_local import ports
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
@@ -74,15 +74,16 @@ class Stack:
         return id
 
     def orders(self) -> int:
-        there = partitions(admin(self.bootstrap), [PERSISTED])
-        return sum(ends(admin(self.bootstrap), there).values())
+        with admin(self.bootstrap, "test") as client:
+            return sum(ends(client, partitions(client, [PERSISTED])).values())
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     with Broker() as broker, Server() as server:
-        apply(admin(broker.bootstrap), replication=1)
-        log = KafkaLog(lambda: admin(broker.bootstrap))
+        with admin(broker.bootstrap, "test") as client:
+            apply(client, replication=1)
+        log = KafkaLog(lambda: admin(broker.bootstrap, "test"))
         migrate.upgrade(server.url)
         engine = create_engine(migrate.engine_url(server.url))
         made = Stack(broker, broker.bootstrap, server.url_of("courant_recovery"), engine, log)

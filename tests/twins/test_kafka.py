@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 
+from courant import kafka
 from courant.consume import Consumer, Producer
 from courant.errors import Fenced, Unavailable
 from courant.kafka import KafkaConsumer, KafkaProducer
@@ -58,9 +59,9 @@ class RealCluster:
     def __init__(self, broker: Broker) -> None:
         self.broker, self.topic = broker, f"twin-{uuid.uuid4().hex[:8]}"
         self.members: list[KafkaConsumer] = []
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-        for future in admin.create_topics([NewTopic(self.topic, 3, 1)]).values():
-            future.result()
+        with kafka.admin(broker.bootstrap, "twin") as client:
+            for future in client.create_topics([NewTopic(self.topic, 3, 1)]).values():
+                future.result()
 
     def join(self) -> Consumer:
         self.members.append(KafkaConsumer(self.broker.bootstrap, self.topic, [self.topic]))

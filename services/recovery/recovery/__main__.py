@@ -5,8 +5,7 @@ from datetime import timedelta
 
 from courant import logs, serve, settings
 from courant.following import follow
-from courant.kafka import KafkaProducer
-from courant.topics_admin import admin
+from courant.kafka import KafkaProducer, admin
 from recovery import figures, heartbeat, timers
 from recovery.lead import Lead, connect
 from recovery.log import KafkaLog
@@ -26,7 +25,7 @@ def main() -> int:
     published = Published()
     parts = Parts(
         lead=Lead(connect(chosen.database_url.get_secret_value())),
-        log=KafkaLog(lambda: admin(bootstrap)),
+        log=KafkaLog(lambda: admin(bootstrap, NAME)),
         producer=KafkaProducer(bootstrap, NAME),
         directory=published,
         lease=timedelta(seconds=chosen.courant_lease_seconds),

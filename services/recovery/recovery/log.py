@@ -1,7 +1,7 @@
 """How far Kafka's topics are written, and how far groups have read them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -16,9 +16,10 @@ ANSWER_SECONDS = 5.0
 class KafkaLog:
     """`marks.Log` on a broker."""
 
-    def __init__(self, make: Callable[[], AdminClient]) -> None:
+    def __init__(self, make: Callable[[], AbstractContextManager[AdminClient]]) -> None:
         self._make = make
-        self._admin = make()
+        self._open = ExitStack()
+        self._admin = self._open.enter_context(make())
 
     def ends(self, topics: Iterable[str]) -> Positions:
         with self._renewing():
@@ -36,7 +37,8 @@ class KafkaLog:
         except Unavailable:
             # A client that has asked for offsets before its broker was killed gets no answer to
             # that from the one that comes back, for good (confluent-kafka 2.16).
-            self._admin = self._make()
+            self._open.close()
+            self._admin = self._open.enter_context(self._make())
             raise
 
     def _committed(self, groups: Mapping[str, str]) -> Positions:
