@@ -137,9 +137,10 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "late reports not shown": (
         store,
         "MOVE",
-        "WHERE moved.id IS NOT NULL OR",
-        "WHERE moved.id IS NOT NULL AND",
+        "WHERE r.id NOT IN",
+        "WHERE r.id IN",
     ),
+    "moves shown as late ones too": (store, "MOVE", "NOT IN (SELECT id FROM moved)", "IS NOT NULL"),
     "open call opened again": (
         store,
         "OPEN",
