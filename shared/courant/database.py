@@ -109,6 +109,17 @@ def is_weather(error: psycopg2.Error) -> bool:
     return no_partition or code.startswith(WEATHER)
 
 
+def array(ids: Iterable[UUID]) -> str:
+    """Write ids as PostgreSQL writes a uuid[].
+
+    A statement names the rows that it is about by `id = ANY` of it, also where a join says so: the
+    planner looks into these ids' days alone, and knows how many rows they are. Of a range of ids
+    that are younger than the day's last ANALYZE it expects one row, and then reads all of the range
+    for each (500 moves in a backlog of 50,000: 1.6 s; named by their ids: 9 ms).
+    """
+    return f"{{{','.join([id.hex for id in ids])}}}"
+
+
 NULL = r"\N"
 ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 FORMS: dict[type, Callable[[Any], str]] = {

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from acting import acting
+from courant.database import array
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.testing.builders import NOW, id_of, notification, number_of
@@ -223,7 +224,7 @@ def test_a_claim_looks_into_its_days_partition_alone(real: PostgresClaims) -> No
     later = UUID(int=id_of(1).int + (86_400_000 << 80))
     real.store.make_days({(later.int >> 80) // 86_400_000})
     values = {
-        "ids": [id_of(1)], "low": id_of(1), "high": id_of(1), "lease": LEASE, "scopes": ["all"],
+        "ids": array([id_of(1)]), "lease": LEASE, "scopes": ["all"],
     }  # fmt: skip
     with real.engine.begin() as connection:
         cursor = connection.connection.cursor()

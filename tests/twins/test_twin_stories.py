@@ -126,7 +126,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "missing rows not waited for": (store, "PASSED", "bool_and", "bool_or(true) OR bool_and"),
     "marks of no account": (store, "PASSED", "coalesce(next, 0)", "0"),
     "marks not emptied": (folding, "HOLD", "DELETE FROM marks", "SELECT"),
-    "tried ones ordered again": (store, "WAITING", "AND n.attempt = 0", ""),
+    "tried ones ordered again": (store, "WAITING", "AND attempt = 0", ""),
     "no guard in SQL": (
         store,
         "MOVE",

@@ -9,7 +9,7 @@ from psycopg2 import extensions
 from sqlalchemy import Engine
 
 from courant.contracts import KeyType
-from courant.database import FINGERPRINT, recognise, told_apart
+from courant.database import FINGERPRINT, array, recognise, told_apart
 from courant.errors import Unavailable
 from courant.jobs import runs
 from courant.lifecycle import Move
@@ -30,8 +30,7 @@ OF_LANE = {Lane.PRIORITY: (), Lane.NORMAL: (), Lane.BULK: ("jobs",)}
 # `gate` gives its row in any case, so that the same statement which claims says why it did not:
 # asked a moment later, a hold that was lifted in between would be no reason, and the orders lost.
 # Rows of a service or a job that is stopped are passed over; a sweep orders them again. Locked by
-# id, as the saver does, so that the two do not wait for each other in a circle. BETWEEN keeps the
-# planner to the days that the ids are of.
+# id, as the saver does, so that the two do not wait for each other in a circle.
 CLAIM = f"""
     WITH gate AS MATERIALIZED (
         SELECT EXISTS (SELECT FROM servers WHERE id = ({FINGERPRINT})) AS known,
@@ -40,7 +39,7 @@ CLAIM = f"""
     due AS (
         SELECT n.id FROM gate, notifications n
         WHERE gate.known AND gate.held IS NULL
-            AND n.id = ANY(%(ids)s) AND n.id BETWEEN %(low)s AND %(high)s
+            AND n.id = ANY(%(ids)s::uuid[])
             AND {Move.CLAIMED.condition()}
             AND NOT EXISTS (
                 SELECT FROM holds WHERE stands AND scope = 'service:' || n.service_id)
@@ -49,7 +48,7 @@ CLAIM = f"""
     claimed AS (
         UPDATE notifications n SET state = '{Move.CLAIMED.after}', state_at = now(),
             attempt = greatest(n.attempt + 1, gate.epoch), lease_until = now() + %(lease)s
-        FROM due, gate WHERE n.id = due.id AND n.id BETWEEN %(low)s AND %(high)s
+        FROM due, gate WHERE n.id = due.id AND n.id = ANY(%(ids)s::uuid[])
         RETURNING n.id, n.attempt, {NAMES}),
     noted AS (
         INSERT INTO events (id, move, attempt) SELECT id, '{Move.CLAIMED}', attempt FROM claimed)
@@ -72,9 +71,7 @@ class PostgresStore:
         with told_apart(), self._engine.begin() as connection:
             cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
             values = {
-                "ids": list(ids),
-                "low": min(ids),
-                "high": max(ids),
+                "ids": array(ids),
                 "lease": self._lease,
                 "scopes": ["rebuild", "all", f"channel:{channel}", f"lane:{lane}", *OF_LANE[lane]],
             }

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from courant import ids, jobs, topics
 from courant.contracts import Wish
-from courant.database import recognise, told_apart
+from courant.database import array, recognise, told_apart
 from courant.errors import Unavailable
 from courant.jobs import Place
 from courant.lifecycle import State
@@ -122,7 +122,7 @@ EXPIRED = f"""
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
 ISSUED = """
     UPDATE notifications SET issued_at = clock_timestamp()
-    WHERE id = ANY(%(ids)s) AND id BETWEEN %(lowest)s AND %(highest)s"""
+    WHERE id = ANY(%s::uuid[])"""
 
 
 class PostgresStore:
@@ -248,8 +248,7 @@ class PostgresRows:
         return self._rows(CANCELLED, channels=[*Channel], delivery=delivery, limit=limit)
 
     def issued(self, rows: Sequence[Row]) -> None:
-        found = [each.id for each in rows]
-        self._cursor.execute(ISSUED, {"ids": found, "lowest": min(found), "highest": max(found)})
+        self._cursor.execute(ISSUED, [array(each.id for each in rows)])
 
     def incomplete(self, before: datetime, limit: int) -> list[Place]:
         self._cursor.execute(UNSAVED, {"before": before, "limit": limit})
