@@ -41,6 +41,9 @@ SETTINGS = {
     "offsets.topic.num.partitions": 10,
     "transaction.state.log.num.partitions": 10,
     "share.coordinator.state.topic.num.partitions": 5,
+    # Compacting has 128 MiB by default. Of this heap that left so little that each collection was a
+    # full one: the broker stood still for 80 ms every 3 s, at 100 emails a second.
+    "log.cleaner.dedupe.buffer.size": 8 * 1024 * 1024,
 }
 
 
