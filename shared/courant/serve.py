@@ -20,7 +20,7 @@ from courant.kafka import KafkaConsumer, KafkaProducer
 
 log = logging.getLogger(__name__)
 
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """How long a thread may keep the interpreter to itself. With Python's 5 ms the priority lane waited
 that long for the bulk lane each time it came back from a broker, a database, a provider."""
 

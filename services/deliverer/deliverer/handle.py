@@ -22,6 +22,8 @@ from deliverer.pool import Lease, Limits
 BATCH_AGE_MAX = timedelta(minutes=2)
 """Of a batch at work; then it is read again, and what is sent already passed over at once. Kafka
 takes the partitions of who has not polled for five minutes."""
+ORDERS_MAX = {Lane.PRIORITY: 500, Lane.NORMAL: 500, Lane.BULK: 150}
+"""A batch. The bulk lane takes smaller bites: for what is done at once the priority lane waits."""
 
 
 class Store(Protocol):
@@ -62,6 +64,7 @@ def stages(parts: Parts) -> list[Stage[Any]]:
             (PERSISTED.topic(channel, lane),),
             rules.read_order,
             Line(parts, channel, lane).deliver,
+            limit=ORDERS_MAX[lane],
         )
         for channel in parts.routes
         for lane in Lane

@@ -59,19 +59,30 @@ class Store(Protocol):
         """Begin a transaction that moves Postgres's place past `span`; raises Behind likewise."""
 
 
-ROWS_MAX = 2_000
-"""A batch: 28,000 rows/s where one of 500 gave 18,000, beside others' load (make bench). Of
-`delivery` a record may tell of fifty rows: it keeps to 500."""
+ROWS_MAX = {Lane.PRIORITY: 2_000, Lane.NORMAL: 2_000, Lane.BULK: 500}
+"""A batch: 28,000 rows/s where one of 500 gave 18,000, beside others' load (make bench). The bulk
+lane takes smaller bites: for what is done at once the priority lane waits."""
+CALLS_MAX = 100
+"""A batch of `delivery`: each call may tell of fifty rows, and of bulk's most do."""
 
 
 def stages(store: Store) -> list[Stage[Any]]:
     """Give everything the saver consumes, and what it does with it."""
     stage = partial(Stage, compare=store.compare, skip=store.skip)
-    inbox = partial(stage, decide=rules.read_inbox, handle=partial(save, store), limit=ROWS_MAX)
+    inbox = partial(stage, decide=rules.read_inbox, handle=partial(save, store))
     settle_all = partial(settle, store)
     return [
-        *(inbox(group("saver", INBOX, lane), INBOX.topics(lane)) for lane in Lane),
-        stage(group("saver", DELIVERY), (DELIVERY.name,), rules.read_delivery, settle_all),
+        *(
+            inbox(group("saver", INBOX, lane), INBOX.topics(lane), limit=ROWS_MAX[lane])
+            for lane in Lane
+        ),
+        stage(
+            group("saver", DELIVERY),
+            (DELIVERY.name,),
+            rules.read_delivery,
+            settle_all,
+            limit=CALLS_MAX,
+        ),
         stage(group("saver", RECEIPTS), (RECEIPTS.name,), rules.read_receipt, settle_all),
     ]
 
