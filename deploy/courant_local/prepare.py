@@ -1,18 +1,12 @@
 """What must stand before a service starts, topics and tables: `python -m courant_local.prepare`."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from courant import kafka, logs, migrate, settings, topics_admin
-from courant.settings import DatabaseUrl, Settings
+from courant.settings import DatabaseUrl, Replication, Settings
 
 
 class PrepareSettings(Settings):
     database_url: DatabaseUrl
-    courant_replication: Annotated[
-        int, Field(ge=1, le=5, description="copies of each topic, from 1 to 5")
-    ]
+    courant_replication: Replication
 
 
 if __name__ == "__main__":

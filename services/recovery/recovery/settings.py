@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from courant.settings import HashKey, Port, Seconds, StoreSettings
+from courant.settings import HashKey, Port, Replication, Seconds, StoreSettings
 
 
 class RecoverySettings(StoreSettings):
@@ -18,9 +18,7 @@ class RecoverySettings(StoreSettings):
         int,
         Field(ge=3, le=3650, description="days that content is kept, from 3; rows for 14 more"),
     ] = 7
-    courant_replication: Annotated[
-        int, Field(ge=1, le=9, description="replicas of each topic, from 1 to 9; 3 in production")
-    ] = 1
+    courant_replication: Replication = 1
     courant_grace_seconds: Seconds = 900.0
     courant_hash_key: HashKey
     public_receipts_url: Annotated[
