@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from unittest import mock
 from uuid import UUID
 
 import pytest
@@ -23,6 +24,8 @@ from stack import running, wait
 SEED = int(os.environ.get("HOSTILE_SEED") or random.randrange(2**32))
 ASKED_MIN, KNOWN_MIN = 20_000, 10_000
 BY_CHANCE, RECEIPTS, MUTANTS = 16_500, 1_200, 400
+PLACES = {"INGEST_UPLOADS_MAX": "64"}
+"""All checks come at once, and each is to hear its own refusal, not that too many files come."""
 QUIET_SECONDS = 8.0
 PROMPT_SECONDS = 1.0
 SHOWN = 20  # of what was wrong
@@ -46,7 +49,7 @@ class Outcome:
 def outcome() -> Iterator[Outcome]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8_192)), hard))
-    with running() as stack:
+    with mock.patch.dict(os.environ, PLACES), running() as stack:
         besieged, tally, dice = place.made(stack), Tally(), Dice(SEED)
         pid = stack.pid("ingest-1")
         told = Outcome(besieged, tally, [], 0, pid)

@@ -13,6 +13,7 @@ NOT_SAID = {"debug", "info", "warning", "error", "Forged", "Unavailable", "Error
 """Calls whose texts are for a log."""
 WORDS_MIN = 3
 COLUMN = "numéro de téléphone"
+IN_A_ROW = "a row has more than"  # of `Error converting to CSV: Row {} (line {}) - {}`
 """A header that is read, and not said."""
 
 
@@ -33,7 +34,7 @@ def name(called: ast.expr) -> str:
 
 
 def test_the_table_has_every_text_of_the_product() -> None:
-    promised = "\n".join([*(each.text for each in PROMISED), *NOT_A_CLIENTS, COLUMN])
+    promised = "\n".join([*(each.text for each in PROMISED), *NOT_A_CLIENTS, COLUMN, IN_A_ROW])
     folder = Path(ingest.__file__ or "").parent
     trees = [ast.parse((folder / f"{module}.py").read_text()) for module in MODULES]
     said = [text for tree in trees for text in texts(tree) if len(text.split()) >= WORDS_MIN]
