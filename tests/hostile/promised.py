@@ -93,6 +93,7 @@ FORMS = of(
     "email_reply_to_id is not a valid UUID",
     "sms_sender_id is not a valid UUID",
     "notification_id is not a valid UUID",
+    "job_id is not a valid UUID",
     "id is not a valid UUID",
     "older_than is not a valid UUID",
     "scheduled_for datetime cannot be in the past",
