@@ -158,8 +158,7 @@ chunks = Table(  # the rows of uploads; those of one without a job expire
     Column("settled_at", TIME),  # most of them have left their lane
     Index("chunks_to_issue", "upload_id", "number", postgresql_where=text("issued_at IS NULL")),
     # What is under way: a million that have no order yet cost the search of it nothing.
-    Index("chunks_out", "issued_at",
-          postgresql_where=text(UNDER_WAY)),
+    Index("chunks_out", "issued_at", postgresql_where=text(UNDER_WAY)),
     Index("chunks_settled", "settled_at"),
 )
 jobs = Table(  # of whose uploads the seal has come

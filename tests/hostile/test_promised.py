@@ -13,8 +13,9 @@ NOT_SAID = {"debug", "info", "warning", "error", "Forged", "Unavailable", "Error
 """Calls whose texts are for a log."""
 WORDS_MIN = 3
 COLUMN = "numéro de téléphone"
-IN_A_ROW = "a row has more than"  # of `Error converting to CSV: Row {} (line {}) - {}`
 """A header that is read, and not said."""
+IN_A_ROW = "a row has more than"
+"""Said within `Error converting to CSV: Row {} (line {}) - {}`."""
 
 
 def texts(node: ast.AST) -> Iterator[str]:

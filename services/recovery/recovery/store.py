@@ -121,8 +121,7 @@ EXPIRED = f"""
         AND n.id < %(youngest)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
 ISSUED = """
-    UPDATE notifications SET issued_at = clock_timestamp()
-    WHERE id = ANY(%s::uuid[])"""
+    UPDATE notifications SET issued_at = clock_timestamp() WHERE id = ANY(%s::uuid[])"""
 
 
 class PostgresStore:
