@@ -30,7 +30,8 @@ OF_LANE = {Lane.PRIORITY: (), Lane.NORMAL: (), Lane.BULK: ("jobs",)}
 # `gate` gives its row in any case, so that the same statement which claims says why it did not:
 # asked a moment later, a hold that was lifted in between would be no reason, and the orders lost.
 # Rows of a service or a job that is stopped are passed over; a sweep orders them again. Locked by
-# id, as the saver does, so that the two do not wait for each other in a circle.
+# id, as the saver does, so that the two do not wait for each other in a circle. A join with `due`
+# would ask the index for each row by itself, and of all ids each time: 500 rows took 30 ms, not 16.
 CLAIM = f"""
     WITH gate AS MATERIALIZED (
         SELECT EXISTS (SELECT FROM servers WHERE id = ({FINGERPRINT})) AS known,
@@ -48,7 +49,7 @@ CLAIM = f"""
     claimed AS (
         UPDATE notifications n SET state = '{Move.CLAIMED.after}', state_at = now(),
             attempt = greatest(n.attempt + 1, gate.epoch), lease_until = now() + %(lease)s
-        FROM due, gate WHERE n.id = due.id AND n.id = ANY(%(ids)s::uuid[])
+        FROM gate WHERE n.id = ANY(ARRAY(SELECT id FROM due)) AND n.id = ANY(%(ids)s::uuid[])
         RETURNING n.id, n.attempt, {NAMES}),
     noted AS (
         INSERT INTO events (id, move, attempt) SELECT id, '{Move.CLAIMED}', attempt FROM claimed)

@@ -84,14 +84,18 @@ LOCK = """
 # event only where it lost its claim; that a row is claimed already is what `started` expects.
 # What may go again is due by the clock, not by the transaction's beginning: its decision may have
 # been noted since, and it would look as if it had its order. NOT IN is answered by hash whatever
-# the planner expects of `moved`: joined with it, 12,500 reports took 12 s.
+# the planner expects of `moved`: joined with it, 12,500 reports took 12 s. The ids stand beside the
+# reports for the planner to know how many those are: of JSON it expects 100, and asks the index for
+# each by itself and for all ids each time. 5,000 reports took 3.4 s so, and take 0.15 s.
 AGAIN = lifecycle.quoted(move for move in lifecycle.REPORTED if move.after is State.CREATED)
 GONE_OUT = lifecycle.quoted(
     [Move.SENT, Move.HANDED_OVER, Move.DELIVERED, Move.DELAYED, Move.BOUNCED, Move.OPTED_OUT]
 )
 MOVE = f"""
-    WITH r AS (SELECT * FROM json_to_recordset(%(reports)s) AS r (id uuid, attempt int, move text,
-        reason text, retry_after interval, blames bool, message_id text, response text)),
+    WITH r AS (SELECT * FROM ROWS FROM (
+        json_to_recordset(%(reports)s) AS (id uuid, attempt int, move text, reason text,
+            retry_after interval, blames bool, message_id text, response text),
+        unnest(%(ids)s::uuid[])) AS r),
     moved AS (
         UPDATE notifications n SET state = {lifecycle.after()}, state_at = now(),
             attempt = greatest(n.attempt, r.attempt), tries = n.tries + r.blames::int,
