@@ -1,0 +1,98 @@
+"""Consumers that come and go all the time, and topics that grow, under load."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from confluent_kafka.admin import NewPartitions
+
+from courant import kafka
+from courant.kafka import KafkaConsumer
+from courant.topics import DELIVERY, FAMILIES, INBOX, PERSISTED, RECEIPTS, Channel, Lane, group
+from fault_site import Site
+
+STORM_SECONDS = 60
+MEMBER_SECONDS = timedelta(seconds=3)
+GROUPS = {
+    **{group("saver", INBOX, lane): INBOX.topics(lane) for lane in Lane},
+    group("saver", DELIVERY): DELIVERY.names(),
+    group("saver", RECEIPTS): RECEIPTS.names(),
+    **{
+        group("deliverer", PERSISTED, channel, lane): (PERSISTED.topic(channel, lane),)
+        for channel in Channel
+        for lane in Lane
+    },
+}
+GROWN = {
+    name: family.partitions + 3
+    for family in FAMILIES
+    if family.partitions > 1
+    for name in family.names()
+}
+
+
+def test_a_consumer_of_every_group_joins_or_leaves_every_3_s(site: Site) -> None:
+    with site.load(50, STORM_SECONDS + 10) as result:
+        time.sleep(2)
+        with guests(site) as stays:
+            time.sleep(STORM_SECONDS)
+    found = site.ask(result)
+    assert found.wrong() == {}
+    assert found.explained == set()
+    assert set(result.statuses) == {201}
+    assert min(stays.values()) >= STORM_SECONDS / (2 * MEMBER_SECONDS.total_seconds()) / 2
+
+
+@contextmanager
+def guests(site: Site) -> Iterator[dict[str, int]]:
+    """Have each group joined by one more, which takes its share and does nothing; and left again.
+
+    Gives how often a guest of each group was given partitions.
+    """
+    over = threading.Event()
+    stays = dict.fromkeys(GROUPS, 0)
+
+    def come_and_go(name: str) -> None:
+        while not over.is_set():
+            guest = KafkaConsumer(site.stack.plan.bootstrap, name, GROUPS[name])
+            guest.poll(1)  # joins; what it is given it leaves to who comes after it
+            guest.rest(MEMBER_SECONDS)
+            stays[name] += bool(guest.positions())
+            guest.close()
+            over.wait(MEMBER_SECONDS.total_seconds())
+
+    threads = [threading.Thread(target=come_and_go, args=(name,)) for name in GROUPS]
+    for each in threads:
+        each.start()
+    try:
+        yield stays
+    finally:
+        over.set()
+        for each in threads:
+            each.join()
+
+
+def test_partitions_are_added_to_every_topic(site: Site) -> None:
+    bootstrap = site.stack.plan.bootstrap
+    with site.load(100, 30) as result:
+        time.sleep(5)
+        with kafka.admin(bootstrap, "test") as client:
+            wanted = [NewPartitions(name, count) for name, count in GROWN.items()]
+            for done in client.create_partitions(wanted).values():
+                done.result(timeout=30)
+        time.sleep(10)
+        # Who writes asks for a topic's partitions every five minutes, and when it starts.
+        for kind in ("ingest", "saver", "deliverer"):
+            site.kill(kind)
+            site.ready()
+    found = site.ask(result)
+    assert found.wrong() == {}
+    assert len(found.explained) <= len(site.inside)
+    used = (INBOX.topic(Channel.EMAIL, Lane.NORMAL), PERSISTED.topic(Channel.EMAIL, Lane.NORMAL))
+    with kafka.admin(bootstrap, "test") as client:
+        ends = kafka.ends(client, kafka.partitions(client, (*used, *DELIVERY.names())))
+    new = {each: end for each, end in ends.items() if each.number >= GROWN[each.topic] - 3}
+    assert len(new) == 9
+    assert all(new.values()), "a new partition was not used"
