@@ -38,16 +38,17 @@ class Site:
         self.inside: set[str] = set()  # that were in a provider's call when a fault struck
 
     @contextmanager
-    def load(self, rate: float, seconds: float) -> Iterator[Result]:
+    def load(self, rate: float, seconds: float, template_id: str = "") -> Iterator[Result]:
         """Send a load meanwhile; the result is whole when the block is left.
 
-        It lasts longer than it should where requests wait for a broken connection.
+        It lasts longer than it should where requests wait for a broken connection, or the rate is
+        more than can be accepted.
         """
         known = self.stack.variables
         asked = Load(
             url=self.stack.url,
             key=known["COURANT_API_KEY"],
-            template_id=known["COURANT_EMAIL_TEMPLATE_ID"],
+            template_id=template_id or known["COURANT_EMAIL_TEMPLATE_ID"],
             channel=Channel.EMAIL,
             count=int(rate * seconds),
             rate=rate,

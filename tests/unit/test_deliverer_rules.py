@@ -82,9 +82,10 @@ def test_no_more_is_claimed_than_is_surely_sent_within_the_lease(
 
 
 @pytest.mark.parametrize(
-    ("rate", "most", "entries"), [(1e6, 50, 50), (14, 50, 14), (0.5, 50, 1), (99, 1, 1)]
+    ("rate", "most", "entries"),
+    [(1e6, 50, 50), (1_000, 50, 50), (200, 50, 10), (14, 50, 1), (0.5, 50, 1), (1_000, 1, 1)],
 )
-def test_a_call_takes_no_more_than_the_rate_allows_in_a_second(
+def test_a_call_takes_no_more_than_the_rate_allows_in_a_moment(
     rate: float, most: int, entries: int
 ) -> None:
     assert rules.entries_max(rate, most) == entries
