@@ -256,8 +256,9 @@ class KafkaConsumer:
             return
         # Nothing is asked here: what a callback raises would leave the partitions to nobody.
         consumer.incremental_assign(partitions)
-        if self._resting:
-            consumer.pause(partitions)
+        # One that was lost in a rest, and is given again after it, is still paused: that is not
+        # undone by losing it, and it would never be read.
+        (consumer.pause if self._resting else consumer.resume)(partitions)
         for each in partitions:
             partition = Partition(each.topic, self._topic_ids[each.topic], each.partition)
             self._held[each.topic, each.partition] = partition

@@ -190,6 +190,18 @@ def test_who_rests_stays_in_the_group_and_reads_on_where_it_stood(cluster: Clust
     consumer.commit(records)
 
 
+def test_what_was_lost_in_a_rest_and_is_given_again_after_it_is_read(cluster: Cluster) -> None:
+    write(cluster, *(b"%d" % n for n in range(30)))
+    first = cluster.join()
+    first.commit(read(first, 30))
+    second = cluster.join()
+    until(lambda: (first.rest(timedelta(seconds=0.1)), second.poll(1), second.positions())[-1])
+    cluster.leave(second)
+    until(lambda: (first.poll(1), len(first.positions()) == 3)[-1])
+    write(cluster, *(b"%d" % n for n in range(30)))
+    assert len(read(first, 30)) == 30
+
+
 def test_who_lost_a_partition_cannot_commit_it(cluster: Cluster) -> None:
     write(cluster, *(b"%d" % n for n in range(30)))
     first = cluster.join()
