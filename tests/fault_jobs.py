@@ -3,7 +3,6 @@
 The file is the oracle: each of its recipients stands in the provider's ledger once.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -40,8 +39,7 @@ class Job:
 
     def booked(self) -> Counter[str]:
         """Count the provider's bookings of its recipients."""
-        lines = self.site.stack.plan.ledger.read_text().splitlines()
-        found = (json.loads(line)["to"] for line in lines)
+        found = (each["to"] for each in self.site.stack.ledger())
         return Counter(to for to in found if to.endswith(f"@{self.domain}"))
 
     def stored(self) -> Counter[str]:

@@ -162,7 +162,7 @@ class Site:
 
     def _questions(self, result: Result) -> Found:
         sql = self.stack.sql
-        lines = [json.loads(line) for line in self.stack.plan.ledger.read_text().splitlines()]
+        lines = self.stack.ledger()
         ledger = [Booked(str(e["notification_id"]), e["to"], e["body_hash"]) for e in lines]
         resent = "SELECT id, count(*) FROM events WHERE move = 'resent' AND made GROUP BY id"
         return ask(

@@ -73,8 +73,11 @@ class Stack:
 
     def sendings(self) -> list[str]:
         """Give the notifications' ids that the provider booked, each as often as it did."""
-        lines = self.plan.ledger.read_text().splitlines()
-        return [str(json.loads(line)["notification_id"]) for line in lines]
+        return [str(each["notification_id"]) for each in self.ledger()]
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Give what the provider booked, a line of its ledger each."""
+        return [json.loads(line) for line in self.plan.ledger.read_text().splitlines()]
 
     def pid(self, name: str) -> int:
         """Give the process of a part."""

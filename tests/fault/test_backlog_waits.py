@@ -1,6 +1,5 @@
 """A backlog that the provider takes slowly: none is ordered again, and nobody else waits for it."""
 
-import json
 import signal
 import time
 from contextlib import suppress
@@ -111,8 +110,8 @@ def seconds(site: Site, result: Result) -> list[float]:
 
 def bookings(site: Site) -> dict[str, datetime]:
     """Give when the provider booked each notification."""
-    lines = map(json.loads, site.stack.plan.ledger.read_text().splitlines())
-    return {each["notification_id"]: datetime.fromisoformat(each["at"]) for each in lines}
+    booked = site.stack.ledger()
+    return {each["notification_id"]: datetime.fromisoformat(each["at"]) for each in booked}
 
 
 def orders(site: Site) -> int:

@@ -28,7 +28,7 @@ STEPS = 20
 
 @pytest.fixture(scope="module", params=["known in part", "unknown"])
 def waiting(engine: Engine, request: pytest.FixtureRequest) -> Engine:
-    """Put rows there, of most of which the planner does not know, or of any."""
+    """Put rows there, of most of which, or all, the planner does not know."""
     twin = PostgresTwin(engine)
     twin.ask("TRUNCATE notifications, events, positions")
     save(twin, *map(notification, KNOWN))
