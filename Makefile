@@ -24,8 +24,8 @@ check: $(MADE)  ## Say what is wrong without running it: format, lint, types, im
 	$(if $(PAGES),$(BIN)/python -m courant_cli.docs --check)
 
 test: $(MADE)  ## Run the tests, and those fault tests that are quick.
-	$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/simulation tests/twins tests/contract
-	$(BIN)/pytest -n 2 --dist loadfile tests/integration
+	$(BIN)/pytest -n 2 --max-worker-restart 0 --dist worksteal tests/unit tests/simulation tests/twins tests/contract
+	$(BIN)/pytest -n 2 --max-worker-restart 0 --dist loadfile tests/integration
 	$(if $(QUICK_FAULTS),$(BIN)/pytest tests/fault -m quick)
 
 fault: $(MADE)  ## Run every fault test: real parts, killed and healed.

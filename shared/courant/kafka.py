@@ -118,13 +118,10 @@ class KafkaConsumer:
     def positions(self) -> Positions:
         unread = [each for each, place in self._positions.items() if place is None]
         if unread:
-            spots = [TopicPartition(each.topic, each.number) for each in unread]
-            found = self._ask(self._consumer.committed, spots, ANSWER_SECONDS)
-            places = {(each.topic, each.partition): each.offset for each in found}
-            for each in unread:
-                place = places[each.topic, each.number]
-                # Where nothing was committed it is read from the log's start.
-                self._positions[each] = place if place >= 0 else self.starts([each])[each]
+            places = self._ask(_committed, self._consumer, unread)
+            # Where nothing was committed it is read from the log's start.
+            places |= self.starts(each for each in unread if each not in places)
+            self._positions.update(places)
         return {each: place for each, place in self._positions.items() if place is not None}
 
     def seek(self, positions: Positions) -> None:
@@ -421,6 +418,31 @@ class TopicReader:
         self._consumer.close()
 
 
+class Commits:
+    """Tells how far a group has committed, without joining it.
+
+    Not asked of an admin client: when the broker answers that it does not coordinate the group, as
+    each does that has just come back, that brings the process down (librdkafka 2.16, seen; its
+    pull request 5318).
+    """
+
+    def __init__(self, bootstrap: str, name: str, group: str) -> None:
+        self._consumer = Consumer(
+            {**_common(bootstrap, name), "group.id": group, "enable.auto.commit": False}
+        )
+
+    def of(self, partitions: Sequence[Partition]) -> Positions:
+        """Ask for those of these partitions that have a commit; raises Unavailable."""
+        try:
+            return _committed(self._consumer, partitions)
+        except KafkaException as raised:
+            raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+
 def ends(client: AdminClient, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
     """Ask where each partition's log ends; raises Unavailable."""
     wanted = {
@@ -453,18 +475,12 @@ def partitions(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
     ]
 
 
-def committed(
-    client: AdminClient, group: str, wanted: Sequence[Partition]
-) -> Mapping[Partition, int]:
-    """Ask how far a group has committed; a partition without a commit is left out."""
-    spots = [TopicPartition(each.topic, each.number) for each in wanted]
-    asked = confluent_kafka.ConsumerGroupTopicPartitions(group, spots)
-    [future] = client.list_consumer_group_offsets([asked], request_timeout=ANSWER_SECONDS).values()
+def _committed(consumer: Consumer, wanted: Iterable[Partition]) -> dict[Partition, int]:
     by_name = {(each.topic, each.number): each for each in wanted}
-    try:
-        found = future.result().topic_partitions
-    except KafkaException as raised:
-        if raised.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return {}
-        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
-    return {by_name[s.topic, s.partition]: s.offset for s in found if s.offset >= 0}
+    found = {}
+    for spot in consumer.committed([TopicPartition(*name) for name in by_name], ANSWER_SECONDS):
+        if spot.error is not None:
+            raise KafkaException(spot.error)
+        if spot.offset >= 0:
+            found[by_name[spot.topic, spot.partition]] = spot.offset
+    return found

@@ -93,12 +93,15 @@ def stages(stack: Stack) -> Iterator[list[Stage[Any]]]:
 
 def read_all(stack: Stack, client: AdminClient, stage: Stage[Any]) -> None:
     """Read its topics from the beginning to the end."""
-    with closing(KafkaConsumer(stack.plan.bootstrap, stage.group, stage.topics)) as consumer:
+    with (
+        closing(KafkaConsumer(stack.plan.bootstrap, stage.group, stage.topics)) as consumer,
+        closing(kafka.Commits(stack.plan.bootstrap, "test", stage.group)) as commits,
+    ):
         producer = KafkaProducer(stack.plan.bootstrap, stage.group)
 
         def at_the_end() -> bool:
             parts = kafka.partitions(client, stage.topics)
-            places = kafka.committed(client, stage.group, parts)
+            places = commits.of(parts)
             return all(
                 places.get(each, 0) >= end for each, end in kafka.ends(client, parts).items()
             )

@@ -10,7 +10,6 @@ import pytest
 
 from courant import kafka
 from courant.errors import Unavailable
-from recovery import log
 
 TIMES = 20
 
@@ -18,8 +17,7 @@ TIMES = 20
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Give the address of a broker that takes connections and says nothing."""
-    for each in (kafka, log):
-        monkeypatch.setattr(each, "ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(kafka, "ANSWER_SECONDS", 0.02)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield "{}:{}".format(*listening.getsockname())
 
@@ -40,12 +38,6 @@ def threads_left_by(ask: Callable[[], object]) -> int:
         with pytest.raises(Unavailable):
             ask()
     return psutil.Process().num_threads() - before
-
-
-def test_recovery_ends_the_client_that_it_replaces(silent: str) -> None:
-    asked = log.KafkaLog(lambda: kafka.admin(silent, "test"))
-    with uncollected():
-        assert threads_left_by(lambda: asked.ends(["test"])) < TIMES
 
 
 def test_a_consumer_ends_the_client_that_it_asks_before_it_joins(silent: str) -> None:

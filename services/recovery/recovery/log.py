@@ -1,10 +1,10 @@
 """How far Kafka's topics are written, and how far groups have read them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from courant import kafka
 from courant.errors import Unavailable
@@ -16,38 +16,32 @@ ANSWER_SECONDS = 5.0
 class KafkaLog:
     """`marks.Log` on a broker."""
 
-    def __init__(self, make: Callable[[], AbstractContextManager[AdminClient]]) -> None:
-        self._make = make
+    def __init__(self, bootstrap: str, name: str) -> None:
+        self._bootstrap, self._name = bootstrap, name
         self._open = ExitStack()
-        self._admin = self._open.enter_context(make())
+        self._admin = self._open.enter_context(kafka.admin(bootstrap, name))
+        self._groups: dict[str, kafka.Commits] = {}
 
     def ends(self, topics: Iterable[str]) -> Positions:
-        with self._renewing():
-            # The partitions are asked for each time: what a new one holds would be missed.
-            return kafka.ends(self._admin, kafka.partitions(self._admin, topics))
+        # The partitions are asked for each time: what a new one holds would be missed.
+        return kafka.ends(self._admin, kafka.partitions(self._admin, topics))
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
-        with self._renewing():
-            return self._committed(groups)
-
-    @contextmanager
-    def _renewing(self) -> Iterator[None]:
-        try:
-            yield
-        except Unavailable:
-            # A client that has asked for offsets before its broker was killed gets no answer to
-            # that from the one that comes back, for good (confluent-kafka 2.16).
-            self._open.close()
-            self._admin = self._open.enter_context(self._make())
-            raise
-
-    def _committed(self, groups: Mapping[str, str]) -> Positions:
         found: dict[Partition, int] = {}
         wanted = kafka.partitions(self._admin, groups)
         for topic, group in groups.items():
-            its = [each for each in wanted if each.topic == topic]
-            found.update(kafka.committed(self._admin, group, its))
+            found |= self._commits(group).of([each for each in wanted if each.topic == topic])
         return {**self._starts([each for each in wanted if each not in found]), **found}
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._open.close()
+
+    def _commits(self, group: str) -> kafka.Commits:
+        if group not in self._groups:
+            made = kafka.Commits(self._bootstrap, self._name, group)
+            self._groups[group] = self._open.enter_context(closing(made))
+        return self._groups[group]
 
     def _starts(self, partitions: Iterable[Partition]) -> Positions:
         by_name = {(each.topic, each.number): each for each in partitions}
