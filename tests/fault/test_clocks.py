@@ -1,0 +1,69 @@
+"""Machines whose clocks are wrong: no service may compare its own clock with another's."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fault_site import Site
+
+MINUTES = timedelta(minutes=5)
+LOG_AGE_MAX = timedelta(minutes=2)  # of its last line
+AT_START = """
+import json, sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+import time_machine
+
+for module, seconds in json.loads(Path(__file__).with_name("wrong.json").read_text()).items():
+    if module in sys.orig_argv:
+        time_machine.travel(datetime.now(UTC) + timedelta(seconds=seconds), tick=True).start()
+"""
+
+
+@pytest.fixture
+def wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[Mapping[str, timedelta]], None]:
+    """Give what makes clocks wrong, of the services that are started from then on."""
+
+    def off(by: Mapping[str, timedelta]) -> None:
+        seconds = {module: each.total_seconds() for module, each in by.items()}
+        (tmp_path / "wrong.json").write_text(json.dumps(seconds))
+
+    off({})
+    (tmp_path / "sitecustomize.py").write_text(AT_START)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return off
+
+
+@pytest.mark.parametrize(
+    ("ahead", "behind"),
+    [
+        ("ingest", "saver"),
+        ("saver", "ingest"),
+        ("deliverer", "recovery"),
+        ("recovery", "deliverer"),
+    ],
+)
+def test_one_clock_is_ahead_and_one_behind(
+    ahead: str, behind: str, wrong: Callable[[Mapping[str, timedelta]], None], site: Site
+) -> None:
+    by = {ahead: MINUTES, behind: -MINUTES}
+    wrong(by)
+    with site.load(50, 40) as result:
+        for kind in (*by, *by):  # right before the first, wrong before the second
+            time.sleep(4)
+            site.kill(kind)
+            site.ready()
+    found = site.ask(result)
+    assert found.wrong() == {}
+    assert len(found.explained) <= len(site.inside)
+    assert result.statuses.keys() <= {201, 503}
+    for kind, off in by.items():
+        line = site.stack.plan.log(f"{kind}-1").read_text().splitlines()[-1]
+        told = datetime.fromisoformat(json.loads(line)["at"])
+        assert abs(told - datetime.now(UTC) - off) < LOG_AGE_MAX, "its clock was right"
