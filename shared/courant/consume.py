@@ -123,6 +123,7 @@ def step(consumer: Consumer, producer: Producer, stage: Stage[T], comparing: boo
             stage.compare(consumer.positions())
         records = consumer.poll(stage.limit)
         if not records:
+            producer.flush()  # takes what the client is told meanwhile: unasked, it keeps all of it
             return
         batch = sift(records, stage.decide)
         write(consumer, producer, batch.dead)

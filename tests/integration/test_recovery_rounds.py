@@ -24,6 +24,7 @@ class FakeLog:
 
     world: World
     away: bool = False
+    closed: bool = False
 
     def ends(self, topics: Iterable[str]) -> Positions:
         if self.away:
@@ -33,6 +34,9 @@ class FakeLog:
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
         return self.ends(groups)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture
@@ -124,3 +128,14 @@ def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(hand: Hand, parts: 
     parts.log.away = False
     leader.go()
     assert hand.ask("SELECT FROM marks")
+
+
+def test_who_resigns_lets_go_of_the_lock_and_of_kafka(hand: Hand, parts: Parts) -> None:
+    leader = Rounds(parts)
+    leader.go()
+    leader.resign()
+    assert isinstance(parts.log, FakeLog)
+    assert parts.log.closed
+    other = Lead(own(hand))
+    assert other.take()
+    other.resign()

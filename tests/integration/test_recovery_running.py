@@ -17,6 +17,7 @@ from uuid import UUID
 
 import faust
 import httpx
+import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import REGISTRY
@@ -92,15 +93,15 @@ def stack() -> Iterator[Stack]:
         made = Stack(broker, broker.bootstrap, server.url_of("courant_recovery"), engine, log)
         for table in DAILY:
             make_day(engine, table, ids.day_at(datetime.now(UTC)))
-        wait(lambda: all_known(made))
+        wait(lambda: tells_all(log))
         with listening(made):
             yield made
         engine.dispose()
 
 
-def all_known(stack: Stack) -> bool:
+def tells_all(log: KafkaLog) -> bool:
     try:
-        return bool(stack.log.ends(rules.MARKED) and stack.log.committed(rules.ORDERS))
+        return bool(log.ends(rules.MARKED) and log.committed(rules.ORDERS))
     except Unavailable:
         return False  # the topics, and the coordinator's own, were just made
 
@@ -289,6 +290,22 @@ def test_places_are_told_again_after_the_broker_was_away(stack: Stack) -> None:
         over.set()
         asking.join()
     wait(told)
+
+
+def test_no_client_is_kept_of_a_broker_that_is_away(stack: Stack) -> None:
+    with closing(KafkaLog(stack.bootstrap, "test")) as log:
+        before = psutil.Process().num_threads()
+        log.committed(rules.ORDERS)
+        assert psutil.Process().num_threads() > before
+        stack.broker.kill()
+        try:
+            with pytest.raises(Unavailable):
+                log.committed(rules.ORDERS)
+            assert psutil.Process().num_threads() == before
+        finally:
+            stack.broker.start()
+            stack.broker.wait_ready()
+        wait(lambda: tells_all(log))
 
 
 def test_groups_are_named_as_the_deliverer_names_them() -> None:

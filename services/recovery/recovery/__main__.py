@@ -1,7 +1,6 @@
 """Recovery: reads its settings, builds its parts, runs until it is told to stop."""
 
 import sys
-from contextlib import closing
 from datetime import timedelta
 
 from courant import logs, serve, settings
@@ -24,26 +23,23 @@ def main() -> int:
     stop.listen()
     bootstrap = chosen.kafka_bootstrap_servers
     published = Published()
+    rounds = Rounds(
+        Parts(
+            lead=Lead(connect(chosen.database_url.get_secret_value())),
+            log=KafkaLog(bootstrap, NAME),
+            producer=KafkaProducer(bootstrap, NAME),
+            directory=published,
+            lease=timedelta(seconds=chosen.courant_lease_seconds),
+            margin=timedelta(seconds=chosen.courant_margin_seconds),
+            grace=timedelta(seconds=chosen.courant_grace_seconds),
+            kept=timedelta(days=chosen.recovery_retention_days),
+            stopping=stop,
+        )
+    )
     url, key = chosen.public_receipts_url, chosen.courant_hash_key.get_secret_value().encode()
     replication = chosen.courant_replication
-
-    def lead() -> None:
-        with closing(KafkaLog(bootstrap, NAME)) as log:
-            parts = Parts(
-                lead=Lead(connect(chosen.database_url.get_secret_value())),
-                log=log,
-                producer=KafkaProducer(bootstrap, NAME),
-                directory=published,
-                lease=timedelta(seconds=chosen.courant_lease_seconds),
-                margin=timedelta(seconds=chosen.courant_margin_seconds),
-                grace=timedelta(seconds=chosen.courant_grace_seconds),
-                kept=timedelta(days=chosen.recovery_retention_days),
-                stopping=stop,
-            )
-            timers.run(bootstrap, replication, Rounds(parts).go, parts.lead.resign, stop)
-
     work = {
-        "sweeps": lead,
+        "sweeps": lambda: timers.run(bootstrap, replication, rounds.go, rounds.resign, stop),
         "figures": lambda: figures.run(bootstrap, replication, stop),
         "directory": lambda: follow(published, bootstrap, NAME, stop),
         "heartbeat": lambda: heartbeat.run(url, key, stop.wait),

@@ -1,10 +1,10 @@
 """How far Kafka's topics are written, and how far groups have read them."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from courant import kafka
 from courant.errors import Unavailable
@@ -19,23 +19,37 @@ class KafkaLog:
     def __init__(self, bootstrap: str, name: str) -> None:
         self._bootstrap, self._name = bootstrap, name
         self._open = ExitStack()
-        self._admin = self._open.enter_context(kafka.admin(bootstrap, name))
+        self._admin: AdminClient | None = None
         self._groups: dict[str, kafka.Commits] = {}
 
     def ends(self, topics: Iterable[str]) -> Positions:
-        # The partitions are asked for each time: what a new one holds would be missed.
-        return kafka.ends(self._admin, kafka.partitions(self._admin, topics))
+        with self._asking() as admin:
+            # The partitions are asked for each time: what a new one holds would be missed.
+            return kafka.ends(admin, kafka.partitions(admin, topics))
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
-        found: dict[Partition, int] = {}
-        wanted = kafka.partitions(self._admin, groups)
-        for topic, group in groups.items():
-            found |= self._commits(group).of([each for each in wanted if each.topic == topic])
-        return {**self._starts([each for each in wanted if each not in found]), **found}
+        with self._asking() as admin:
+            found: dict[Partition, int] = {}
+            wanted = kafka.partitions(admin, groups)
+            for topic, group in groups.items():
+                found |= self._commits(group).of([each for each in wanted if each.topic == topic])
+            return {**_starts(admin, [each for each in wanted if each not in found]), **found}
 
     def close(self) -> None:
-        """Let go of the broker."""
         self._open.close()
+        self._admin, self._groups = None, {}
+
+    @contextmanager
+    def _asking(self) -> Iterator[AdminClient]:
+        if self._admin is None:
+            self._admin = self._open.enter_context(kafka.admin(self._bootstrap, self._name))
+        try:
+            yield self._admin
+        except Unavailable:
+            # Clients that nobody polls keep all that they hear: while the broker is away that is
+            # 18 KB a second each (librdkafka 2.16).
+            self.close()
+            raise
 
     def _commits(self, group: str) -> kafka.Commits:
         if group not in self._groups:
@@ -43,16 +57,17 @@ class KafkaLog:
             self._groups[group] = self._open.enter_context(closing(made))
         return self._groups[group]
 
-    def _starts(self, partitions: Iterable[Partition]) -> Positions:
-        by_name = {(each.topic, each.number): each for each in partitions}
-        if not by_name:
-            return {}
-        wanted = {TopicPartition(*name): OffsetSpec.earliest() for name in by_name}
-        futures = self._admin.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
-        try:
-            return {
-                by_name[spot.topic, spot.partition]: future.result().offset
-                for spot, future in futures.items()
-            }
-        except KafkaException as raised:
-            raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+
+def _starts(admin: AdminClient, partitions: Iterable[Partition]) -> Positions:
+    by_name = {(each.topic, each.number): each for each in partitions}
+    if not by_name:
+        return {}
+    wanted = {TopicPartition(*name): OffsetSpec.earliest() for name in by_name}
+    futures = admin.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
+    try:
+        return {
+            by_name[spot.topic, spot.partition]: future.result().offset
+            for spot, future in futures.items()
+        }
+    except KafkaException as raised:
+        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None

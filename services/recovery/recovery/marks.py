@@ -38,6 +38,9 @@ class Log(Protocol):
     def committed(self, groups: Mapping[str, str]) -> Positions:
         """Tell by topic how far its group is, or where its log starts; raises Unavailable."""
 
+    def close(self) -> None:
+        """Let go of the broker until it is asked again."""
+
 
 def take(store: Store, log: Log) -> None:
     """Take a mark of all topics."""

@@ -69,6 +69,11 @@ class Rounds:
             if self._is_due(task) and not parts.stopping():
                 attempt(task, store)
 
+    def resign(self) -> None:
+        """Let another lead."""
+        self.parts.lead.resign()
+        self.parts.log.close()
+
     def _is_due(self, task: Task) -> bool:
         now = time.monotonic()
         # A round comes a little early or late: a task of each second is due in every one.

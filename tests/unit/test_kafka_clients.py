@@ -1,17 +1,26 @@
-"""An admin client ends where it was made: one that the collector ends can abort the process."""
+"""What Kafka's clients leave behind while no broker answers.
+
+An admin client ends where it was made: one that the collector ends can abort the process. What a
+producer is told it keeps until it is asked.
+"""
 
 import gc
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import psutil
 import pytest
 
-from courant import kafka
+from courant import consume, kafka
 from courant.errors import Unavailable
+from courant.testing.kafka import FakeConsumer
+from courant.testing.world import World
 
 TIMES = 20
+TOLD = 3
 
 
 @pytest.fixture
@@ -43,3 +52,20 @@ def threads_left_by(ask: Callable[[], object]) -> int:
 def test_a_consumer_ends_the_client_that_it_asks_before_it_joins(silent: str) -> None:
     with closing(kafka.KafkaConsumer(silent, "test", ["test"])) as consumer, uncollected():
         assert threads_left_by(lambda: consumer.poll(1)) < TIMES
+
+
+def test_a_stage_without_work_asks_what_its_producer_was_told() -> None:
+    world = World()
+    nobody = "127.0.0.1:1"
+    producer = kafka.KafkaProducer(nobody, "test")
+    stage = consume.Stage("group", ("inbox.email.normal",), never, never)
+    until = time.monotonic() + 10
+    while len(producer._producer) < TOLD:
+        assert time.monotonic() < until, "it was told too little"
+        time.sleep(0.05)
+    consume.step(FakeConsumer(world.kafka, "group", stage.topics), producer, stage, comparing=False)
+    assert len(producer._producer) < TOLD
+
+
+def never(_: object) -> Any:
+    raise AssertionError
