@@ -41,8 +41,13 @@ FINGERPRINT = """
 RECOGNISE = f"INSERT INTO servers (id) {FINGERPRINT} ON CONFLICT DO NOTHING"
 
 
-def engine(url: str, service: str, connections: int) -> Engine:
-    """Make a pool of at most so many connections; a lost one is an error of the next statement."""
+def engine(
+    url: str, service: str, connections: int, statement_seconds: int = 60, **options: Any
+) -> Engine:
+    """Make a pool of at most so many connections; a lost one is an error of the next statement.
+
+    `options` are further ones of SQLAlchemy's.
+    """
     return create_engine(
         make_url(url).set(drivername="postgresql+psycopg2"),
         pool_size=connections,
@@ -56,8 +61,10 @@ def engine(url: str, service: str, connections: int) -> Engine:
             "keepalives_interval": 2,
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,
-            "options": "-c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
+            "options": f"-c statement_timeout={statement_seconds}s "
+            "-c idle_in_transaction_session_timeout=60s",
         },
+        **options,
     )
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from courant.errors import Fenced, Unavailable
 from courant.records import Outgoing, Record, ends_of
@@ -305,11 +305,9 @@ def admin(bootstrap: str, name: str) -> Iterator[AdminClient]:
 def topic_ids(client: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
     """Ask for the ids of topics; raises Unavailable."""
     asked = confluent_kafka.TopicCollection(list(names))
-    found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
-    try:
+    with _weather():
+        found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
         return {name: _uuid(future.result().topic_id) for name, future in found.items()}
-    except KafkaException as raised:
-        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
 
 
 def headers_of(message: Message) -> Iterator[tuple[str, bytes]]:
@@ -433,41 +431,30 @@ class Commits:
 
     def of(self, partitions: Sequence[Partition]) -> Positions:
         """Ask for those of these partitions that have a commit; raises Unavailable."""
-        try:
+        with _weather():
             return _committed(self._consumer, partitions)
-        except KafkaException as raised:
-            raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
 
     def close(self) -> None:
         """Let go of the broker."""
         self._consumer.close()
 
 
-def ends(client: AdminClient, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+def ends(client: AdminClient, partitions: Sequence[Partition]) -> Positions:
     """Ask where each partition's log ends; raises Unavailable."""
-    wanted = {
-        TopicPartition(each.topic, each.number): confluent_kafka.admin.OffsetSpec.latest()
-        for each in partitions
-    }
-    futures = client.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
-    by_name = {(each.topic, each.number): each for each in partitions}
-    try:
-        return {
-            by_name[spot.topic, spot.partition]: future.result().offset
-            for spot, future in futures.items()
-        }
-    except KafkaException as raised:
-        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
+    return _offsets(client, partitions, OffsetSpec.latest())
+
+
+def starts(client: AdminClient, partitions: Sequence[Partition]) -> Positions:
+    """Ask where each partition's log begins; raises Unavailable."""
+    return _offsets(client, partitions, OffsetSpec.earliest())
 
 
 def partitions(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
     """Ask which partitions these topics have now; raises Unavailable."""
     asked = confluent_kafka.TopicCollection(list(topics))
-    found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
-    try:
+    with _weather():
+        found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
         described = {name: future.result() for name, future in found.items()}
-    except KafkaException as raised:
-        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
     return [
         Partition(name, _uuid(topic.topic_id), each.id)
         for name, topic in described.items()
@@ -484,3 +471,30 @@ def _committed(consumer: Consumer, wanted: Iterable[Partition]) -> dict[Partitio
         if spot.offset >= 0:
             found[by_name[spot.topic, spot.partition]] = spot.offset
     return found
+
+
+def _offsets(
+    client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
+) -> dict[Partition, int]:
+    by_name = {(each.topic, each.number): each for each in partitions}
+    if not by_name:
+        return {}
+    wanted = {TopicPartition(*name): spec for name in by_name}
+    found = {}
+    with _weather():
+        futures = client.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
+        for spot, future in futures.items():
+            found[by_name[spot.topic, spot.partition]] = future.result().offset
+    if min(found.values()) < 0:
+        # Where a leader does not answer librdkafka gives -1001, and no error (2.16, seen). Taken
+        # for an end it would say that all there is was read.
+        raise Unavailable("Kafka: a leader does not answer")
+    return found
+
+
+@contextmanager
+def _weather() -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as raised:
+        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None

@@ -93,7 +93,9 @@ def start(name: str, work: Callable[[], None], stop: Stop) -> threading.Thread:
     def guarded() -> None:
         try:
             work()
-        except Exception:
+        except (
+            BaseException
+        ):  # what was cancelled in it is none that a thread may die of in silence
             log.exception("thread died, the process ends", extra={"stage": name})
             stop.set(failed=True)
 

@@ -154,6 +154,11 @@ def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> Non
     assert httpx.get(old, headers=AUTHORIZED, timeout=10).status_code == 404
     assert httpx.get(young, headers=AUTHORIZED, timeout=10).status_code == 503
     running.sql("DELETE FROM marks")
+    mark("-1 minute", ahead=0)
+    behind = ids.new(datetime.now(UTC) - timedelta(minutes=10))  # by who made it
+    url = f"{running.base}/v2/notifications/{behind}"
+    assert httpx.get(url, headers=AUTHORIZED, timeout=10).status_code == 503
+    running.sql("DELETE FROM marks")
     mark("-30 minutes", ahead=1)  # the log had gone further
     assert httpx.get(old, headers=AUTHORIZED, timeout=10).status_code == 503
     running.sql("DELETE FROM marks")
@@ -185,6 +190,18 @@ def test_while_postgres_is_away_it_accepts_and_says_that_it_cannot_read(running:
         running.postgres.start()
         running.postgres.wait_ready()
     wait(lambda: httpx.get(read, headers=AUTHORIZED, timeout=15).status_code == 200)
+
+
+def test_a_postgres_that_stands_still_keeps_nobody_waiting(running: Stack) -> None:
+    read = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC))}"
+    assert httpx.get(read, headers=AUTHORIZED, timeout=15).status_code in (404, 503)
+    running.postgres.freeze()
+    try:
+        answer = httpx.get(read, headers=AUTHORIZED, timeout=15)
+    finally:
+        running.postgres.thaw()
+    assert answer.status_code == 503
+    wait(lambda: "cannot be read" not in httpx.get(read, headers=AUTHORIZED, timeout=15).text)
 
 
 def test_while_kafka_is_frozen_it_says_503_in_time_and_afterwards_accepts(running: Stack) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import NewTopic
 
 from courant import kafka
+from courant.errors import Unavailable
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
 
@@ -87,6 +88,28 @@ def test_a_frozen_broker_acknowledges_once_it_is_thawed(broker: Broker) -> None:
     assert producer.flush(1) == 1
     broker.thaw()
     assert producer.flush(20) == 0
+
+
+@pytest.mark.parametrize("away", [Broker.kill, Broker.freeze])
+def test_a_broker_that_does_not_answer_tells_no_end(
+    broker: Broker, away: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "ANSWER_SECONDS", 1.0)
+    topic = f"away-{away.__name__}"
+    make_topic(broker, topic)
+    produce(broker, topic, "first")
+    with kafka.admin(broker.bootstrap, "test") as client:
+        parts = kafka.partitions(client, [topic])
+        assert list(kafka.ends(client, parts).values()) == [1]
+        assert list(kafka.starts(client, parts).values()) == [0]
+        away(broker)
+        try:
+            for asked in (kafka.ends, kafka.starts):
+                with pytest.raises(Unavailable):
+                    asked(client, parts)
+        finally:
+            broker.thaw()
+            broker.restart()
 
 
 def test_a_topic_is_not_made_by_accident(broker: Broker) -> None:

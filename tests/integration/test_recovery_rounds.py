@@ -139,3 +139,19 @@ def test_who_resigns_lets_go_of_the_lock_and_of_kafka(hand: Hand, parts: Parts) 
     other = Lead(own(hand))
     assert other.take()
     other.resign()
+
+
+def test_what_could_not_be_written_is_not_queued_anew_in_each_round(
+    hand: Hand, parts: Parts
+) -> None:
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    hand.world.kafka.refusals = 3
+    leader = Rounds(parts)
+    leader.go()
+    for _ in range(2):
+        leader.begun.clear()  # all is due again
+        with pytest.raises(Unavailable):
+            leader.go()
+    leader.begun.clear()
+    leader.go()
+    assert hand.written() == [(PERSISTED, 1, "")] * 2  # what was left, and what then was due

@@ -36,7 +36,7 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
     producer.start()
     url = given.database_url.get_secret_value()
     reader = Reader(url, given.ingest_readers)
-    slow = Reader(url, jobs_store.READERS, jobs_store.STATEMENT_MS)
+    slow = Reader(url, jobs_store.READERS, jobs_store.STATEMENT_SECONDS)
 
     async def ready() -> str | None:
         if not directory.is_read:

@@ -24,7 +24,7 @@ from ingest.reading import Missing, Reader
 T = TypeVar("T")
 
 READERS = 2  # connections for what takes long, so that no notification waits for it
-STATEMENT_MS = 60_000
+STATEMENT_SECONDS = 60
 PAGE = 50
 KEPT_MAX = 1_000  # jobs whose counts are kept
 KEPT_SECONDS_MIN = 1.0

@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy import exc as sqlalchemy_errors
 
-from courant import ids, migrate
+from courant import database, ids
 from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import State
@@ -28,16 +28,16 @@ from ingest.shown import Row
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CONNECT_SECONDS = 2
-STATEMENT_MS = 2_000
+STATEMENT_SECONDS = 2
+SPARE_SECONDS = 5  # beyond a statement's time: a server that stands still does not keep it
 FIRST_SECONDS = 0.05  # that a request with an Idempotency-Key waits for Postgres
 YOUNG_SECONDS = 2.0  # that a GET waits for its row
 LOOK_SECONDS = 0.1
 WAITS_MAX = 20  # GETs of one service that wait at once
 QUEUED_MAX = 16  # questions that wait for each thread
 PAGE = 250
-# An ingest's clock may be off by so much from Postgres's.
-CLOCKS_APART = timedelta(minutes=1)
+# Which ingest made an id is not known: its clock may be off by so much from Postgres's.
+CLOCKS_APART = timedelta(minutes=15)
 
 COLUMNS = """id, template_id, template_version, channel, reference, sealed, accepted_at,
     scheduled_for, state, state_at, sent_at, reason, response"""
@@ -91,20 +91,16 @@ class Missing:
 class Reader:
     """Asks Postgres, with a bounded number of connections and of questions that wait."""
 
-    def __init__(self, url: str, readers: int, statement_ms: int = STATEMENT_MS) -> None:
-        self._engine: Engine = create_engine(
-            migrate.engine_url(url),
-            pool_size=readers,
-            max_overflow=0,
-            pool_timeout=CONNECT_SECONDS,
+    def __init__(self, url: str, readers: int, statement_seconds: int = STATEMENT_SECONDS) -> None:
+        self._engine = database.engine(
+            url,
+            "ingest",
+            readers,
+            statement_seconds,
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
-            connect_args={
-                "connect_timeout": CONNECT_SECONDS,
-                "application_name": "courant-ingest",
-                "options": f"-c statement_timeout={statement_ms}",
-            },
         )
+        self._patience_seconds = statement_seconds + SPARE_SECONDS
         self._threads = ThreadPoolExecutor(readers, "reader")
         self._queued = 0
         self._queued_max = readers * QUEUED_MAX
@@ -221,7 +217,10 @@ class Reader:
         future = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
         # Also when nobody waits any more: the thread is at work until then.
         future.add_done_callback(self._answered)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), self._patience_seconds)
+        except TimeoutError:
+            raise Unavailable("Postgres: no answer") from None
 
     def _answered(self, future: asyncio.Future[Any]) -> None:
         self._queued -= 1

@@ -133,7 +133,6 @@ class Verifier:
         url = envelope.signing_cert_url
         if not (self._trusts(url) or is_certificate_url(url, envelope.topic_arn)):
             raise Forged("certificate from elsewhere")
-        at = made_at(envelope)
         certificate = await self._certificate(url, now)
         key = certificate.public_key()
         if not isinstance(key, rsa.RSAPublicKey):
@@ -145,7 +144,7 @@ class Verifier:
             raise Forged("signature") from None
         # An old one may come out of a dead-letter queue; moves are guarded against repetition.
         # One of the future is Amazon's too: a clock is wrong, likely ours, and SNS comes again.
-        if at > now + AHEAD_MAX:
+        if made_at(envelope) > now + AHEAD_MAX:
             raise Unavailable("from the future, by this clock")
 
     async def confirm(self, envelope: Envelope) -> None:

@@ -10,7 +10,7 @@ from job_runner.issue_store import PostgresRounds
 from job_runner.settings import JobRunnerSettings
 from job_runner.store import PostgresStore
 
-CONNECTIONS = 3  # two stages and the rounds
+CONNECTIONS = 4  # two stages, the rounds and the probe
 
 
 def main() -> int:

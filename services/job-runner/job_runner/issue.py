@@ -126,6 +126,7 @@ class Issuer:
 
     def go(self) -> int:
         """Go one round; tell how many orders were given. Raises Unavailable, Refused."""
+        self._producer.flush()  # what an earlier round could not write, or it would be queued anew
         with self._store.round() as turn:
             if turn is None:
                 return 0

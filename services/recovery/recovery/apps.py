@@ -35,7 +35,7 @@ async def keep(
         try:
             await live(make(), stop)  # one that stopped cannot be started again
             delays = backoff.delays()
-        except Exception as error:  # noqa: BLE001  # Faust raises what it likes
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # Faust raises what it likes
             log.warning("Faust does not run", extra={"reason": type(error).__name__})
         await after()
         if not stop():

@@ -71,8 +71,12 @@ class Lead:
 
     def _begin(self) -> PostgresStore | None:
         connection = self._engine.connect()
-        with connection.begin():
-            [(locked,)] = connection.exec_driver_sql(LOCK)
+        try:
+            with connection.begin():
+                [(locked,)] = connection.exec_driver_sql(LOCK)
+        except BaseException:
+            connection.close()  # the lock may be held already
+            raise
         if not locked:
             connection.close()
             return None

@@ -3,14 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from courant import kafka
 from courant.errors import Unavailable
 from courant.topics import Partition, Positions
-
-ANSWER_SECONDS = 5.0
 
 
 class KafkaLog:
@@ -33,11 +30,11 @@ class KafkaLog:
             wanted = kafka.partitions(admin, groups)
             for topic, group in groups.items():
                 found |= self._commits(group).of([each for each in wanted if each.topic == topic])
-            return {**_starts(admin, [each for each in wanted if each not in found]), **found}
+            return {**kafka.starts(admin, [each for each in wanted if each not in found]), **found}
 
     def close(self) -> None:
-        self._open.close()
         self._admin, self._groups = None, {}
+        self._open.close()
 
     @contextmanager
     def _asking(self) -> Iterator[AdminClient]:
@@ -56,18 +53,3 @@ class KafkaLog:
             made = kafka.Commits(self._bootstrap, self._name, group)
             self._groups[group] = self._open.enter_context(closing(made))
         return self._groups[group]
-
-
-def _starts(admin: AdminClient, partitions: Iterable[Partition]) -> Positions:
-    by_name = {(each.topic, each.number): each for each in partitions}
-    if not by_name:
-        return {}
-    wanted = {TopicPartition(*name): OffsetSpec.earliest() for name in by_name}
-    futures = admin.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
-    try:
-        return {
-            by_name[spot.topic, spot.partition]: future.result().offset
-            for spot, future in futures.items()
-        }
-    except KafkaException as raised:
-        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None

@@ -64,6 +64,8 @@ class Rounds:
             return
         places = parts.log.committed(rules.GROUPS)
         marks.show(store, places)
+        # What an earlier round could not write comes first, or it would be queued anew each time.
+        parts.producer.flush()
         tools = Tools(parts.producer, parts.directory, places, parts.grace)
         for task in tasks(parts, tools):
             if self._is_due(task) and not parts.stopping():
