@@ -3,12 +3,13 @@
 import gc
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -115,6 +116,12 @@ def run_stages(
             consume.run(consumer, KafkaProducer(bootstrap, stage.group), stage, stop)
 
     return {stage.group: start(stage.group, lambda s=stage: work(s), stop) for stage in stages}  # type: ignore[misc]
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code: a thread that waits for who stands still keeps none."""
+    logging.shutdown()
+    os._exit(code)
 
 
 def run(threads: Mapping[str, threading.Thread], stop: Stop, leave_seconds: float = 25.0) -> int:

@@ -237,8 +237,18 @@ def test_on_sigterm_it_finishes_what_is_in_flight_and_leaves(running: Stack) -> 
         line.settimeout(10)
         line.sendall(head.encode() + body[:10])
         time.sleep(0.3)  # the request has arrived, its body has not
-        running.ingest.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        line.sendall(body[10:])
-        assert line.recv(65536).startswith(b"HTTP/1.1 201")
-    assert running.ingest.wait(25) == 0
+        read = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC))}"
+        httpx.get(read, headers=AUTHORIZED, timeout=15)  # a connection is open
+        running.postgres.freeze()  # what waits for it keeps no process
+        try:
+            with ThreadPoolExecutor(1) as threads:
+                waits = threads.submit(httpx.get, read, headers=AUTHORIZED, timeout=15)
+                time.sleep(0.3)
+                running.ingest.send_signal(signal.SIGTERM)
+                time.sleep(0.5)
+                line.sendall(body[10:])
+                assert line.recv(65536).startswith(b"HTTP/1.1 201")
+            assert waits.result().status_code == 503
+            assert running.ingest.wait(25) == 0
+        finally:
+            running.postgres.thaw()

@@ -1,6 +1,5 @@
 """Starts the deliverer: `python -m deliverer`."""
 
-import sys
 from datetime import timedelta
 
 from courant import crypto, database, logs, serve
@@ -53,4 +52,4 @@ def main() -> int:
     return serve.run(serve.run_stages(stages(parts), bootstrap, stop), stop)
 
 
-sys.exit(main())
+serve.leave(main())

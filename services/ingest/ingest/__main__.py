@@ -3,15 +3,14 @@
 import asyncio
 import gc
 import logging
-import sys
 
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
-from courant import logs, settings
+from courant import logs, serve, settings
 from courant.directory import Directory
 from courant.following import follow
-from courant.serve import Stop, start
+from courant.serve import Stop
 from ingest import build, jobs_store
 from ingest.http import App, WithRequestId
 from ingest.jobs_store import JobStore
@@ -27,11 +26,11 @@ BACKLOG = 1024
 CONNECTIONS_MAX = 12_000  # beyond which nobody is heard; idle ones are let go after 30 s
 
 
-async def serve(given: IngestSettings, stop: Stop) -> None:
+async def listen(given: IngestSettings, stop: Stop) -> None:
     """Serve until the stop; then finish what is in flight."""
     directory = Directory()
     bootstrap = given.kafka_bootstrap_servers
-    start("directory", lambda: follow(directory, bootstrap, "courant.ingest", stop), stop)
+    serve.start("directory", lambda: follow(directory, bootstrap, "courant.ingest", stop), stop)
     producer = KafkaLog(bootstrap, "courant.ingest")
     producer.start()
     url = given.database_url.get_secret_value()
@@ -68,7 +67,7 @@ async def serve(given: IngestSettings, stop: Stop) -> None:
         stop.set(failed=True)
     log.info("stopping", extra={"in_flight": app.in_flight, "failed": stop.failed})
     server.stop()  # type: ignore[no-untyped-call]  # granian's own
-    await leave(app, serving)
+    await finish(app, serving)
     producer.close()
     reader.close()
     slow.close()
@@ -82,7 +81,7 @@ async def learn(directory: Directory, stop: Stop) -> None:
         await asyncio.sleep(0.02)
 
 
-async def leave(app: App, serving: asyncio.Task[None]) -> None:
+async def finish(app: App, serving: asyncio.Task[None]) -> None:
     """Wait until the last request is answered, but not for ever."""
     until = asyncio.get_running_loop().time() + LEAVE_SECONDS
     while app.in_flight and asyncio.get_running_loop().time() < until:
@@ -100,9 +99,9 @@ def main() -> int:
         handler.addFilter(WithRequestId())
     stop = Stop()
     stop.listen()
-    asyncio.run(serve(given, stop))
+    asyncio.run(listen(given, stop))
     return 1 if stop.failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve.leave(main())

@@ -1,7 +1,5 @@
 """Job-runner: reads its settings, builds its parts, runs until it is told to stop."""
 
-import sys
-
 from courant import crypto, database, logs, serve, settings
 from courant.kafka import KafkaProducer
 from job_runner.handle import stages
@@ -39,4 +37,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve.leave(main())

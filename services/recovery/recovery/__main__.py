@@ -1,6 +1,5 @@
 """Recovery: reads its settings, builds its parts, runs until it is told to stop."""
 
-import sys
 from datetime import timedelta
 
 from courant import logs, serve, settings
@@ -54,4 +53,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve.leave(main())

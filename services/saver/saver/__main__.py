@@ -1,6 +1,5 @@
 """Runs the saver: `python -m saver`."""
 
-import sys
 from datetime import timedelta
 
 from courant import database, logs, serve, settings
@@ -26,4 +25,4 @@ def main() -> int:
     )
 
 
-sys.exit(main())
+serve.leave(main())
