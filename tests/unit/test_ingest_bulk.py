@@ -304,6 +304,10 @@ def test_those_who_may_not_be_sent_to_come_before_what_else_is_wrong(way: str) -
     assert told(ask(world, way, rows, **TEAM)) == (
         "You cannot send to these recipients because you used a team and safelist API key."
     )
+    for unusable in ("nobody", ""):
+        assert told(ask(world, way, [rows[0], [unusable, "x"]], **TEAM)) == (
+            "You cannot send to these recipients because you used a team and safelist API key."
+        )
     assert ask(world, way, [rows[0], ["Friend@Example.com", "x"]], **TEAM).status_code == 201
     world.change(service(restricted=True))
     wanted = (
@@ -314,6 +318,11 @@ def test_those_who_may_not_be_sent_to_come_before_what_else_is_wrong(way: str) -
     simulated = [rows[0], ["simulate-delivered@notification.canada.ca", "x"]]
     assert told(ask(world, way, simulated)) == wanted
     assert ask(world, way, [rows[0], ["a@b.ca", "x"]], **TEST).status_code == 201
+
+
+def test_the_mark_of_a_file_in_front_of_a_text_is_none_of_its_header() -> None:
+    csv = '\ufeff"email address","name"\na@b.ca,x'
+    assert World().post(BULK, bulk(EMAIL, csv=csv)).status_code == 201
 
 
 @BOTH_WAYS

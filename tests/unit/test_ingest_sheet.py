@@ -160,6 +160,11 @@ def test_a_row_that_csv_cannot_hold_is_refused(row: Any, text: str) -> None:
     assert refusal(EMAIL, "x", header, row) == f"Error converting to CSV: {text}"
 
 
+def test_a_row_that_is_no_array_is_told_before_the_header() -> None:
+    given: list[Any] = [["email address"], ["a@b.ca"], 5]
+    assert refusal(EMAIL, "((n))", *given) == "Error converting to CSV: iterable expected, not int"
+
+
 def test_cells_that_are_no_text_read_as_csv_would_have_them() -> None:
     given: Cells = [["email address", "n"], ["a@b.ca", 7], ["a@b.ca", 1.5], ["a@b.ca", True]]
     assert [row.personalisation["n"] for row in rows(EMAIL, "((n))", *given)] == [

@@ -275,7 +275,7 @@ def test_chunks_are_written_while_the_file_streams_and_hold_back_who_sends() -> 
 
 
 def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(http, "PAUSE_SECONDS", 0.5)
     monkeypatch.setattr(http, "BODY_SECONDS", 0.1)
     world = World()
 

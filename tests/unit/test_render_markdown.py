@@ -78,6 +78,24 @@ TABLE = {
         '<p><strong><a href="http://x.ca">http://x.ca</a></strong></p>',
         "**http://x.ca**",
     ),
+    "URL that ends in a mark": (
+        "go https://x.ca/v?t=abc_ or *https://x.ca/w*",
+        (
+            '<p>go <a href="https://x.ca/v?t=abc_">https://x.ca/v?t=abc_</a> or '
+            '<em><a href="https://x.ca/w">https://x.ca/w</a></em></p>'
+        ),
+        "go https://x.ca/v?t=abc_ or _https://x.ca/w_",
+    ),
+    "URL with brackets": (
+        "https://x.ca/?ids[]=1&ids[]=2",
+        '<p><a href="https://x.ca/?ids%5B%5D=1&amp;ids%5B%5D=2">https://x.ca/?ids[]=1&amp;ids[]=2</a></p>',
+        "https://x.ca/?ids[]=1&ids[]=2",
+    ),
+    "URL behind a word with a mark": (
+        "order_id: https://x.ca/v?t=abc_",
+        '<p>order_id: <a href="https://x.ca/v?t=abc_">https://x.ca/v?t=abc_</a></p>',
+        "order_id: https://x.ca/v?t=abc_",
+    ),
     "URL as a link's text": (
         "[https://x.ca](https://y.ca)",
         '<p><a href="https://y.ca">https://x.ca</a></p>',

@@ -20,6 +20,7 @@ from ingest.sheet import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
 NAME_MAX = 1_000  # characters
 ROWS_MIN = 2  # the header among them
 TEXT_BLOCK = 64 * 1024  # characters of CSV that are read at once
+MARK = "\ufeff"  # in front of a text that was a file of Excel's
 ONE_OF_TWO = bad("You should specify either rows or csv")
 
 Raws = list[msgspec.Raw]
@@ -89,15 +90,22 @@ def cells(form: Form) -> Iterator[list[str]]:
     What is huge is not converted: a row of 4.9 million cells stood in everybody's way for 0.9 s.
     """
     if form.rows is None:
-        yield from _cells_of_text(form.csv or "")
+        yield from _cells_of_text((form.csv or "").removeprefix(MARK))
         return
     for number, raw in enumerate(form.rows, 1):
-        try:
-            yield texts(_row(number, raw))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Refused(NOT_JSON) from None
-        except ValueError as error:
-            raise Refused(bad(f"Error converting to CSV: {error}")) from None
+        if memoryview(raw)[0] != ord("["):
+            _texts(number, raw)  # raises: that is told before anything else of the rows
+    for number, raw in enumerate(form.rows, 1):
+        yield _texts(number, raw)
+
+
+def _texts(number: int, raw: msgspec.Raw) -> list[str]:
+    try:
+        return texts(_row(number, raw))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused(NOT_JSON) from None
+    except ValueError as error:
+        raise Refused(bad(f"Error converting to CSV: {error}")) from None
 
 
 def _row(number: int, raw: msgspec.Raw) -> Any:

@@ -51,7 +51,7 @@ class Lines:
         self._ended = False
         self._fault: str | None = None  # of what follows the lines that wait
         self._line = 1  # on which the next row begins
-        self._reader = csv.reader(self, strict=True)
+        self._reader = csv.reader(self, strict=True, skipinitialspace=True)
 
     def feed(self, data: bytes) -> None:
         """Take the file's next bytes, which are UTF-8, with or without a mark in front."""

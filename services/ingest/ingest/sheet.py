@@ -154,7 +154,8 @@ class Sheet:
             recipient = READ[self.compiled.template.channel](to)
         except Unusable:
             errors[layout.recipient] = f"`{layout.header}`: {UNUSABLE if to else MISSING}"
-            return Faults(told(errors), too_long=too_long)
+            # On a list it is not either, and that is told first.
+            return Faults(told(errors), listed=self.guests is None, too_long=too_long)
         if self.guests is not None and not recipients.among(recipient, self.guests):
             return Faults(told(errors), listed=False, too_long=too_long)
         if not self.abroad and isinstance(recipient, Phone) and recipient.international:

@@ -29,7 +29,8 @@ MARKER = re.compile(r"( *)([*•-]|[0-9]{1,9}\.)[ \t]+(?=\S)")
 RULE = re.compile(r" {0,3}((?:-[ \t]*){3,}|(?:_[ \t]*){3,}|(?:\*[ \t]*){3,})$")
 ENDS_A_LIST = re.compile(rf" {{0,3}}(?:#{{1,6}}[ \t]|\^ ?\S|```|~~~)|{TAG}")
 QUOTE_MARK = re.compile(r"^ *\^ ?", re.MULTILINE)
-BARE_URL = r"""https?://[^\s<>\]]*[^\s<>\].,:;"')*_~]"""
+BARE_URL = r"""https?://(?:(?!\](?:\(|\[|$))[^\s<>])*[^\s<>\].,:"')]"""
+CLOSING = re.compile(r"([*_~])\1*$")
 INLINE_RULES = ["escape", "codespan", "emphasis", "link", "link_close", "linebreak"]
 BLOCK_RULES = [
     "fenced_code", "language", "atx_heading", "setex_heading", "thematic_break",
@@ -139,8 +140,16 @@ def _inside(block: BlockParser, state: BlockState, text: str) -> list[Token]:
 
 def _url(_: InlineParser, match: re.Match[str], state: InlineState) -> int:
     url = match[0]
+    # A mark that stands open before it is closed behind it, and is none of it.
+    if (mark := CLOSING.search(url)) and _opens(state.src[: match.start()], mark[0]):
+        url = url[: mark.start()]
     state.append_token({"type": "url", "raw": url, "attrs": {"url": escape_url(url)}})
-    return match.end()
+    return match.start() + len(url)
+
+
+def _opens(text: str, mark: str) -> bool:
+    behind_no_word = r"(?<!\w)" if mark[0] == "_" else ""  # inside a word it is text
+    return len(re.findall(behind_no_word + re.escape(mark), text)) % 2 == 1
 
 
 def _build() -> Markdown:
