@@ -34,10 +34,12 @@ HOLD = """
     SET reason = excluded.reason, raised_at = now(), stands = true"""
 # The timeline is read from the log's file name: pg_control_checkpoint() shows that of the last
 # checkpoint, and told the old one for seconds after a promotion (seen on 18). The time of the start
-# tells a disk that was put back; as a number, since its text changes with the session's zone.
+# tells a disk that was put back; as a number, since its text changes with the session's zone. The
+# database and the file of `positions` tell a dump that was loaded into a server that goes on.
 FINGERPRINT = """
     SELECT concat_ws('/', system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
-        extract(epoch FROM pg_postmaster_start_time())) FROM pg_control_system()"""
+        extract(epoch FROM pg_postmaster_start_time()), d.oid, pg_relation_filenode('positions'))
+    FROM pg_control_system(), pg_database d WHERE d.datname = current_database()"""
 RECOGNISE = f"INSERT INTO servers (id) {FINGERPRINT} ON CONFLICT DO NOTHING"
 
 

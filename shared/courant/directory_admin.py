@@ -15,7 +15,10 @@ from courant.records import Outgoing
 from courant.topics import DIRECTORY
 
 LOCK = text("SELECT pg_advisory_xact_lock(hashtext('courant.directory/' || :key))")
-NUMBER = text("SELECT nextval('directory_number')")
+# Later than any that was given before, also where the sequence was put back with Postgres.
+NUMBER = text("""
+    SELECT setval('directory_number', greatest(nextval('directory_number'),
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))""")
 PUT = text("""
     INSERT INTO directory (key, number, value) VALUES (:key, :number, :value)
     ON CONFLICT (key) DO UPDATE SET number = excluded.number, value = excluded.value""")

@@ -28,8 +28,9 @@ MOVE_ON = """
     RETURNING topic_id, partition, coalesce(old.next, 0)"""
 PLACES = "SELECT topic_id, partition, next FROM positions WHERE topic_id = ANY(%s)"
 SKIP = """
-    UPDATE positions SET next = greatest(next, %(next)s)
-    WHERE topic_id = %(topic_id)s AND partition = %(number)s"""
+    INSERT INTO positions AS p (topic_id, partition, next)
+    VALUES (%(topic_id)s, %(number)s, %(next)s)
+    ON CONFLICT (topic_id, partition) DO UPDATE SET next = greatest(p.next, excluded.next)"""
 
 
 class Folding:

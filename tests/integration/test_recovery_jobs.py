@@ -194,9 +194,12 @@ def test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again(hand:
     hand.ask("UPDATE notifications SET accepted_at = now() - interval '80 h'")
     hand.mark(DELIVERY, 0.5, 7)
     assert sweep(hand, "expired") == []
-    hand.ask("UPDATE notifications SET accepted_at = now()")
-    hand.ask("UPDATE wishes SET wish = 'resumed'")
+    hand.ask("UPDATE wishes SET wish = 'resumed', wished_at = now() - interval '71 h'")
+    assert sweep(hand, "expired") == []  # it has its whole time from then
     assert [each[0] for each in sweep(hand, "replay-created", places)] == [topic]
+    hand.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
+    hand.ask("UPDATE wishes SET wished_at = now() - interval '73 h'")
+    assert [each[0] for each in sweep(hand, "expired")] == [DELIVERY, topic]
 
 
 def chore(hand: Hand, name: str) -> None:

@@ -157,6 +157,14 @@ def test_another_server_raises_the_hold_before_it_is_swept(hand: Hand) -> None:
     assert hand.ask("SELECT scope FROM holds WHERE stands ORDER BY 1") == [("jobs",), ("rebuild",)]
 
 
+def test_a_dump_that_is_loaded_into_a_server_that_goes_on_raises_the_hold(hand: Hand) -> None:
+    assert sweep(hand, "due") == []
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    hand.ask("TRUNCATE positions")  # as a dump begins that keeps the tables
+    with pytest.raises(Unavailable, match="on hold"):
+        sweep(hand, "due")
+
+
 # replay-created
 
 

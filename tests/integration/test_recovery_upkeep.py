@@ -44,13 +44,22 @@ def test_a_mark_keeps_the_ends_that_were_asked_for_after_its_time(hand: Hand) ->
     assert at < asked[0]
 
 
-def test_a_mark_whose_time_is_not_after_a_hold_is_not_kept(hand: Hand) -> None:
-    hand.hold(seconds=-5)  # raised by another server's clock
-    hand.store.take_mark(lambda: {builders.partition(DELIVERY): 1})
-    assert hand.ask("SELECT FROM marks") == []
-    hand.ask("UPDATE holds SET raised_at = now() - interval '1 s'")
-    hand.store.take_mark(lambda: {builders.partition(DELIVERY): 1})
-    assert len(hand.ask("SELECT FROM marks")) == 1
+@pytest.mark.parametrize("later", ["hold", "mark"])
+def test_when_the_clock_went_back_the_hold_is_raised_by_what_it_is_now(
+    hand: Hand, later: str
+) -> None:
+    if later == "hold":
+        hand.hold(seconds=-5)
+    else:
+        hand.mark(DELIVERY, -5, 1)
+    hand.store.take_mark(lambda: {builders.partition(DELIVERY): 7})
+    assert hand.ask("SELECT ends FROM marks") == [([7],)]
+    assert hand.ask("SELECT scope FROM holds WHERE stands AND raised_at <= now() ORDER BY 1") == [
+        ("jobs",),
+        ("rebuild",),
+    ]
+    hand.store.take_mark(lambda: {builders.partition(DELIVERY): 8})  # it goes on from there
+    assert len(hand.ask("SELECT FROM marks")) == 2
 
 
 def test_a_mark_on_another_server_raises_the_hold_and_empties_the_others(hand: Hand) -> None:

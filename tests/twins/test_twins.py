@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from courant.contracts import Notification
 from courant.errors import Behind, Unavailable
 from courant.lifecycle import REPORTED, Report, State
+from courant.testing import builders
 from courant.testing.builders import id_of, notification, outcomes, receipt, started
 from saver import handle, rules
 from saver_twins import FakeTwin, PostgresTwin, Twin, save, settle
@@ -33,6 +34,19 @@ def test_saving_again_changes_nothing_and_orders_what_still_waits(twin: Twin) ->
         (2, "created", 1),
         (3, "created", 0),
     ]
+
+
+def test_what_left_the_log_is_passed_over_though_nothing_was_folded(twin: Twin) -> None:
+    place = builders.partition(builders.INBOX)
+    with pytest.raises(Behind):
+        twin.store.compare({place: 500})
+    twin.store.skip({place: 500})
+    twin.store.compare({place: 500})
+    twin.store.skip({place: 3})
+    twin.store.compare({place: 500})
+    with twin.store.fold({place: range(500, 501)}):
+        pass
+    twin.store.compare({place: 501})
 
 
 def test_texts_come_back_as_they_were(twin: Twin) -> None:

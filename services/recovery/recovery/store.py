@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from courant import ids, jobs, topics
 from courant.contracts import Wish
-from courant.database import array, recognise, told_apart
+from courant.database import HOLD, array, recognise, told_apart
 from courant.errors import Unavailable
 from courant.jobs import Place
 from courant.lifecycle import State
@@ -33,6 +33,10 @@ KEEP_MARK = """
     INSERT INTO marks (at, topic_id, family, topic, ends)
     SELECT %(at)s, %(topic_id)s, %(family)s, %(topic)s, %(ends)s::bigint[]
     WHERE NOT EXISTS (SELECT FROM holds WHERE scope = 'rebuild' AND raised_at >= %(at)s)"""
+# Marks and a hold of the future: all that is compared with Postgres's clock was before another.
+WENT_BACK = """
+    SELECT FROM marks WHERE at > %(at)s UNION ALL
+    SELECT FROM holds WHERE scope = 'rebuild' AND raised_at > %(at)s LIMIT 1"""
 # The newest mark of which no partition ends beyond its place. The newest are looked at first, so
 # that an idle topic costs one; a topic made anew has another id, and its old marks say nothing.
 PASSED = """
@@ -115,9 +119,13 @@ EXPIRED = f"""
     SELECT {COLUMNS} FROM notifications n
     LEFT JOIN unnest(%(templates)s::uuid[], %(versions)s::int[], %(hours)s::int[])
         AS s(template_id, template_version, hours) USING (template_id, template_version)
+    CROSS JOIN LATERAL (
+        SELECT now() - coalesce(make_interval(hours => s.hours), %(usual)s)) AS over(before)
     WHERE n.state = '{State.CREATED}' AND n.issued_at < %(delivery)s
         AND {jobs.unless("n.job_id", Wish.PAUSED)}
-        AND {SINCE} < now() - coalesce(make_interval(hours => s.hours), %(usual)s)
+        AND {SINCE} < over.before
+        AND NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = n.job_id
+            AND w.wish = '{Wish.RESUMED}' AND w.wished_at >= over.before)
         AND n.id < %(youngest)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
 ISSUED = """
@@ -140,6 +148,9 @@ class PostgresStore:
             [(at,)] = cursor.fetchall()
             found = ends()
             recognise(cursor)
+            cursor.execute(WENT_BACK, {"at": at})
+            if cursor.rowcount:
+                cursor.execute(HOLD, ["Postgres's clock went back"])
             for (topic, topic_id), numbers in by_topic(found).items():
                 family = topics.family(topic)
                 columns = {"at": at, "topic_id": topic_id, "topic": topic, "family": family}

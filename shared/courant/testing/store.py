@@ -125,7 +125,8 @@ class FakeStore:
 
     def skip(self, starts: Positions) -> None:
         with self.transaction() as tables:
-            tables.positions.update(starts)
+            for each, start in starts.items():
+                tables.positions[each] = max(tables.positions.get(each, 0), start)
 
     @contextmanager
     def fold(self, span: Span) -> Iterator["FakeFold"]:
