@@ -76,7 +76,7 @@ notifications = Table(
     CheckConstraint(lifecycle.check(), name="state_is_known"),
     # A text of 9,000 characters would be too long for a B-tree's entry.
     Index("notifications_by_reference", "reference", postgresql_using="hash"),
-    Index("notifications_by_service", "service_id", "id"),
+    Index("notifications_by_service", "service_id", "accepted_at", "id"),
     # What waits for a time, and what waits for its turn: a backlog of one does not slow the other.
     Index("notifications_due", "not_before",
           postgresql_where=only(State.CREATED, "issued_at < not_before")),

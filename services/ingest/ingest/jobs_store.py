@@ -19,7 +19,7 @@ from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
 from ingest.auth import Caller
 from ingest.jobs import OPEN, RECENT, Job, Tally
-from ingest.reading import Missing, Reader
+from ingest.reading import WINNER, Missing, Reader
 
 T = TypeVar("T")
 
@@ -37,7 +37,6 @@ FOUND = """
         (SELECT count(*) FROM chunks c WHERE c.upload_id = j.upload_id) AS chunks_here
     FROM jobs j LEFT JOIN wishes w ON w.job_id = j.id
     WHERE j.service_id = :service_id AND j.key_type = :key_type"""
-WINNER = "coalesce((SELECT winner FROM aliases WHERE id = :id), :id)"
 JOB = text(f"{FOUND} AND j.id = {WINNER}")
 # An id tells the day of its job, and no more where an Idempotency-Key made it.
 NEWEST_FIRST = f"ORDER BY j.accepted_at DESC, j.id DESC LIMIT {PAGE}"

@@ -41,12 +41,16 @@ CLOCKS_APART = timedelta(minutes=15)
 
 COLUMNS = """id, template_id, template_version, channel, reference, sealed, accepted_at,
     scheduled_for, state, state_at, sent_at, reason, response"""
+WINNER = "coalesce((SELECT winner FROM aliases WHERE id = :id), :id)"
 ROW = text(f"""
-    SELECT {COLUMNS} FROM notifications WHERE service_id = :service_id
-    AND id = coalesce((SELECT winner FROM aliases WHERE id = :id), :id)""")  # noqa: S608  # ours
-KNOWN = """EXISTS (SELECT FROM notifications o
-    WHERE o.id = :older_than AND o.service_id = n.service_id)"""
-PAGE_SQL = f"SELECT {COLUMNS} FROM notifications n WHERE {{where}} ORDER BY id DESC LIMIT {PAGE}"  # noqa: S608  # ours
+    SELECT {COLUMNS} FROM notifications WHERE service_id = :service_id AND id = {WINNER}""")  # noqa: S608  # ours
+# An id tells the day of its notification, and no more where an Idempotency-Key made it.
+OLDER = f"""(n.accepted_at, n.id) < ((
+        SELECT o.accepted_at FROM notifications o
+        WHERE o.id = {WINNER} AND o.service_id = :service_id), {WINNER})"""  # noqa: S608  # ours
+PAGE_SQL = f"""
+    SELECT {COLUMNS} FROM notifications n WHERE {{where}}
+    ORDER BY n.accepted_at DESC, n.id DESC LIMIT {PAGE}"""  # noqa: S608  # ours
 NOW = text("SELECT now()")
 # The oldest mark after a time decides for its topic: if that is not passed, no later one is.
 PASSED = text("""
@@ -249,8 +253,8 @@ def conditions(chosen: Chosen) -> tuple[str, dict[str, Any]]:
         parts.append("n.reference = :reference")
         values["reference"] = chosen.reference
     if chosen.older_than is not None:
-        parts += ["n.id < :older_than", KNOWN]
-        values["older_than"] = chosen.older_than
+        parts.append(OLDER)
+        values["id"] = chosen.older_than
     if not chosen.with_jobs:
         parts.append("n.job_id IS NULL")
     return " AND ".join(parts), values

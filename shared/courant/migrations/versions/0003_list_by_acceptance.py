@@ -1,0 +1,16 @@
+"""A service's notifications by when they were accepted: an id may have any moment of its day."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+INDEX = """
+DROP INDEX notifications_by_service;
+
+CREATE INDEX notifications_by_service ON notifications (service_id, accepted_at, id)
+"""
+
+
+def upgrade() -> None:
+    op.execute(INDEX)
