@@ -49,6 +49,11 @@ TABLE = {
     "quote": ("^ x\n^ y", "<blockquote><p>x<br />y</p></blockquote>", "x\ny"),
     "quote under text": ("a\n^ x", "<p>a</p><blockquote><p>x</p></blockquote>", "a\n\nx"),
     "no quote": ("> x", "<p>&gt; x</p>", "> x"),
+    "underlined last line": (
+        "Regards,\nService *Canada*\n---\nfooter",
+        "<p>Regards,</p><h3>Service <em>Canada</em></h3><p>footer</p>",
+        f"Regards,\n\nService _Canada_\n{DASHES}\n\nfooter",
+    ),
     "rule": ("a\n\n---\n\nb", "<p>a</p><hr /><p>b</p>", f"a\n\n{EQUALS}\n\nb"),
     "rule of stars": ("a\n***\nb", "<p>a</p><hr /><p>b</p>", f"a\n\n{EQUALS}\n\nb"),
     "strong": ("**b**", "<p><strong>b</strong></p>", "**b**"),

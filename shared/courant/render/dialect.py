@@ -1,7 +1,8 @@
 """The Markdown that templates are written in: mistune's parser with the rules that differ.
 
-Against CommonMark: `^` quotes; `•` is a bullet; a list does not interrupt a paragraph; every
-line end is a break; indentation makes no code; HTML is text; bare URLs are links; language blocks.
+Against CommonMark: `^` quotes; `•` is a bullet; a list does not interrupt a paragraph; what
+is underlined is one line; every line end is a break; indentation makes no code; HTML is text; bare
+URLs are links; language blocks.
 """
 
 import re
@@ -71,6 +72,18 @@ def with_language_lines(source: str) -> str:
 def _language(_: BlockParser, match: re.Match[str], state: BlockState) -> int:
     state.append_token({"type": "language", "raw": match["language_tag"]})
     return match.end() + 1
+
+
+def _underlined(block: BlockParser, match: re.Match[str], state: BlockState) -> int | None:
+    """Make the line above a heading, and it alone: what stands above that is a paragraph."""
+    last = state.last_token()
+    lazy = state.cursor in state.lazy_line_starts  # then it is no heading
+    if last and last["type"] == "paragraph" and not lazy:
+        above, _, line = last["text"].rstrip("\n").rpartition("\n")
+        if above:
+            last["text"] = above
+            state.append_token({"type": "paragraph", "text": line})
+    return block.parse_setex_heading(match, state)
 
 
 def _quote(block: BlockParser, _: re.Match[str], state: BlockState) -> int:
@@ -156,6 +169,7 @@ def _build() -> Markdown:
     block = BlockParser(max_nested_level=NESTED_MAX)
     block.rules = list(BLOCK_RULES)
     block.register("language", rf"^{TAG}(?P<language_tag>/?(?:en|fr|rtl))$", _language)
+    block.register("setex_heading", None, _underlined)
     block.register("block_quote", r"^ {0,3}\^ ?\S[^\n]*$", _quote)
     block.register("list", r"^ {0,3}(?P<list_marker>[*•-]|[0-9]{1,9}\.)[ \t]+\S[^\n]*$", _list)
     inline = InlineParser(hard_wrap=True, max_nested_level=NESTED_MAX)
