@@ -106,6 +106,14 @@ TABLE = {
         '<p><a href="https://y.ca">https://x.ca</a></p>',
         "https://x.ca: https://y.ca",
     ),
+    "blank in a link's URL": (
+        '[t](https://x.ca/?n=Ana Maria B "my title") [u](https://x.ca/a b)',
+        (
+            '<p><a href="https://x.ca/?n=Ana%20Maria%20B" title="my title">t</a> '
+            '<a href="https://x.ca/a%20b">u</a></p>'
+        ),
+        "t (my title): https://x.ca/?n=Ana%20Maria%20B u: https://x.ca/a%20b",
+    ),
     "no links": ("a@x.ca www.x.ca ftp://x.ca", "<p>a@x.ca www.x.ca ftp://x.ca</p>", None),
     "image": ("![alt](https://x.ca/i.png)", "<p>alt</p>", "alt"),
     "table": ("| a | b |\n| --- | --- |\n| 1 | 2 |", "<p>a b<br />1 2</p>", "a b\n1 2"),

@@ -31,6 +31,10 @@ RULE = re.compile(r" {0,3}((?:-[ \t]*){3,}|(?:_[ \t]*){3,}|(?:\*[ \t]*){3,})$")
 ENDS_A_LIST = re.compile(rf" {{0,3}}(?:#{{1,6}}[ \t]|\^ ?\S|```|~~~)|{TAG}")
 QUOTE_MARK = re.compile(r"^ *\^ ?", re.MULTILINE)
 BARE_URL = r"""https?://(?:(?!\](?:\(|\[|$))[^\s<>])*[^\s<>\].,:"')]"""
+# A value may bring blanks into a link's URL; CommonMark would end it there, and it were no link.
+LINK_WITH_BLANKS = re.compile(
+    r"""(?<=\]\()(https?://[^\s()<>]*)((?: +(?!["'])[^\s()<>]+)+)(?= *\)| +["'])"""
+)
 CLOSING = re.compile(r"([*_~])\1*$")
 INLINE_RULES = ["escape", "codespan", "emphasis", "link", "link_close", "linebreak"]
 BLOCK_RULES = [
@@ -46,9 +50,13 @@ def clean(text: str) -> str:
 
 def parse(source: str) -> Sequence[Token]:
     """Give the blocks of a source that is clean, each with its inline tokens as children."""
-    tokens, _ = MARKDOWN.parse(with_language_lines(source))
+    tokens, _ = MARKDOWN.parse(LINK_WITH_BLANKS.sub(_without_blanks, with_language_lines(source)))
     assert isinstance(tokens, list), "without a renderer mistune gives tokens"
     return tokens
+
+
+def _without_blanks(match: re.Match[str]) -> str:
+    return match[1] + match[2].replace(" ", "%20")
 
 
 def with_language_lines(source: str) -> str:
