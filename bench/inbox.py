@@ -16,6 +16,7 @@ from ingest.handle import Accept, Parts, Request
 from ingest.limits import Limits
 from ingest.reading import Reader
 from ingest.rules import Lists
+from ingest.shares import Shares
 
 
 class Kept:
@@ -37,6 +38,7 @@ def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
         log=log,
         memory=reader,  # asked only for an Idempotency-Key
         limits=Limits(),
+        shares=Shares(6_000),
         ring=site.places.ring,
         hash_key=site.places.hash_key,
         lists=Lists(frozenset(), ""),

@@ -10,6 +10,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import psutil
@@ -38,7 +39,9 @@ class Site:
         self.inside: set[str] = set()  # that were in a provider's call when a fault struck
 
     @contextmanager
-    def load(self, rate: float, seconds: float, template_id: str = "") -> Iterator[Result]:
+    def load(
+        self, rate: float, seconds: float, template_id: str = "", key: str = ""
+    ) -> Iterator[Result]:
         """Send a load meanwhile; the result is whole when the block is left.
 
         It lasts longer than it should where requests wait for a broken connection, or the rate is
@@ -47,7 +50,7 @@ class Site:
         known = self.stack.variables
         asked = Load(
             url=self.stack.url,
-            key=known["COURANT_API_KEY"],
+            key=key or known["COURANT_API_KEY"],
             template_id=template_id or known["COURANT_EMAIL_TEMPLATE_ID"],
             channel=Channel.EMAIL,
             count=int(rate * seconds),
@@ -131,6 +134,17 @@ class Site:
         )
         with urllib.request.urlopen(request, timeout=5):
             return
+
+    def bookings(self) -> dict[str, datetime]:
+        """Give when the provider booked each notification."""
+        booked = self.stack.ledger()
+        return {each["notification_id"]: datetime.fromisoformat(each["at"]) for each in booked}
+
+    def waits(self, result: Result) -> list[float]:
+        """Give each one's seconds from its acceptance until the provider booked it."""
+        accepted = dict(self.stack.sql("SELECT id::text, accepted_at FROM notifications"))
+        booked = self.bookings()
+        return [(booked[id] - accepted[id]).total_seconds() for id in result.ids]
 
     def ask(self, result: Result) -> Found:
         """Wait until it is quiet, then put the questions; prints what was seen."""

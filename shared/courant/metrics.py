@@ -18,6 +18,7 @@ MOVES = Counter("courant_moves", "Moves asked of rows, by move. What came too la
 STAGE_SECONDS = Histogram("courant_stage_seconds", "Time since acceptance at which a stage was reached. Compare the stages to find the slow one.", ["stage", "lane"], buckets=SLOW)
 REQUESTS = Counter("courant_requests", "Answers given over HTTP. 503: Kafka does not acknowledge, or too many are in flight.", ["route", "status"])
 REQUEST_SECONDS = Histogram("courant_request_seconds", "Time to answer over HTTP. If it grows: the broker's acknowledgements.", ["route"], buckets=FAST)
+LANES_DOWN = Counter("courant_lanes_down", "Notifications that went one lane down from this one: their service sends more than INGEST_FAIR_SHARE, and others send too.", ["channel", "lane"])
 IN_FLIGHT = Gauge("courant_requests_in_flight", "Requests being answered; at INGEST_IN_FLIGHT_MAX further ones get 503.")
 OUTCOMES = Counter("courant_outcomes", "What providers made of attempts. `unknown` is resolved by recovery.", ["provider", "outcome"])
 PROVIDER_SECONDS = Histogram("courant_provider_seconds", "Time a provider took for one call.", ["provider"], buckets=FAST)

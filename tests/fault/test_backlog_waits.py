@@ -3,7 +3,6 @@
 import signal
 import time
 from contextlib import suppress
-from datetime import datetime
 from uuid import UUID
 
 from confluent_kafka import OFFSET_END, TopicPartition
@@ -40,7 +39,7 @@ def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
         wait(lambda: len(backlog.ids) > TAKEN_A_SECOND * URGENT_SECONDS, "a backlog")
         with site.load(URGENT_A_SECOND, URGENT_SECONDS, urgent(site, "beside")) as beside:
             pass
-        wait(lambda: lost.ids[0] in bookings(site), "the lost order is given again", 60)
+        wait(lambda: lost.ids[0] in site.bookings(), "the lost order is given again", 60)
         healed = time.monotonic() - planted
     time.sleep(max(0, THROTTLED_SECONDS - (time.monotonic() - began)))
     waits = site.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
@@ -52,7 +51,7 @@ def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
         everything.statuses += each.statuses
         everything.latencies += each.latencies
     found = site.ask(everything)
-    p99_alone, p99_beside = (quantile(seconds(site, each), 0.99) for each in (idle, beside))
+    p99_alone, p99_beside = (quantile(site.waits(each), 0.99) for each in (idle, beside))
     told = f"p99 alone {p99_alone:.3f} s, beside {p99_beside:.3f} s; healed after {healed:.1f} s"
     print(told)  # noqa: T201  # shown with a test that fails
     assert found.wrong() == {}
@@ -99,19 +98,6 @@ def lose_an_order(site: Site) -> Result:
             for done in client.delete_records(ends).values():
                 done.result(timeout=30)
     return result
-
-
-def seconds(site: Site, result: Result) -> list[float]:
-    """Give each one's seconds from its acceptance until the provider booked it."""
-    accepted = dict(site.stack.sql("SELECT id::text, accepted_at FROM notifications"))
-    booked = bookings(site)
-    return [(booked[id] - accepted[id]).total_seconds() for id in result.ids]
-
-
-def bookings(site: Site) -> dict[str, datetime]:
-    """Give when the provider booked each notification."""
-    booked = site.stack.ledger()
-    return {each["notification_id"]: datetime.fromisoformat(each["at"]) for each in booked}
 
 
 def orders(site: Site) -> int:

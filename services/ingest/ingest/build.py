@@ -19,6 +19,7 @@ from ingest.producer import Log
 from ingest.receipts import Desk
 from ingest.rules import Lists
 from ingest.settings import IngestSettings, parted
+from ingest.shares import Shares
 from ingest.shown import Window
 from ingest.sns import Verifier
 from ingest.stationery import Stationery
@@ -52,6 +53,7 @@ def app(
         log=log,
         memory=reader,
         limits=Limits(),
+        shares=Shares(settings.ingest_fair_share),
         ring=ring,
         hash_key=hash_key,
         lists=Lists(simulated, settings.ingest_docs_url.rstrip("/")),

@@ -27,6 +27,7 @@ from ingest.memory import First, Memory
 from ingest.producer import Log
 from ingest.rules import Lists
 from ingest.schema import Asked
+from ingest.shares import Shares
 
 IDEMPOTENCY_KEY_MAX = 255  # characters
 RECORD_BYTES_MAX = 2 * 1024 * 1024  # of which a dead letter has room for two
@@ -58,6 +59,7 @@ class Parts:
     log: Log
     memory: Memory
     limits: Limits
+    shares: Shares
     ring: Ring
     hash_key: bytes
     lists: Lists
@@ -173,6 +175,9 @@ class Accept:
         body_hash: bytes | None,
     ) -> Outgoing:
         asked, template = fit.asked, fit.compiled.template
+        lane = self._parts.shares.lane(
+            caller.service.id, asked.channel, template.lane, request.seconds
+        )
         to = asked.recipient.given
         who = normalised(asked.recipient)
         content = ENCODE(Content(to=to, personalisation=storable(asked.personalisation)))
@@ -184,7 +189,7 @@ class Accept:
             template_id=template.id,
             template_version=template.version,
             channel=asked.channel,
-            lane=template.lane,
+            lane=lane,
             reference=asked.reference,
             sender_id=asked.sender_id,
             recipient_hash=keyed_hash(self._parts.hash_key, asked.channel.encode(), who.encode()),
@@ -194,7 +199,7 @@ class Accept:
             idempotency_key=key_hash,
             body_hash=body_hash,
         )
-        return Outgoing(INBOX.topic(asked.channel, template.lane), id.bytes, record.encode())
+        return Outgoing(INBOX.topic(asked.channel, lane), id.bytes, record.encode())
 
     def _hashes(self, caller: Caller, request: Request) -> tuple[bytes | None, bytes | None]:
         if request.idempotency_key is None:

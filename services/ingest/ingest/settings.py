@@ -24,6 +24,15 @@ class IngestSettings(Settings):
     ingest_in_flight_max: Annotated[
         int, Field(ge=1, le=100_000, description="requests answered at once; further ones get 503")
     ] = 2_000
+    ingest_fair_share: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000_000,
+            description="notifications a minute that a service sends in its templates' lanes while "
+            "others send too; further ones go one lane down",
+        ),
+    ] = 6_000
     ingest_body_bytes_max: Annotated[
         int, Field(ge=1024, le=100 * MIB, description="bytes of a request's body")
     ] = 15 * MIB

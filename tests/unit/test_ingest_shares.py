@@ -1,0 +1,74 @@
+"""Turns among services: who sends more than its share, and what becomes of it."""
+
+from uuid import UUID
+
+import pytest
+
+from courant.contracts import Notification
+from courant.topics import Channel, Lane
+from ingest.shares import DOWN, Shares
+from ingest_world import World, api_key, email, key, service, template
+
+BUSY, QUIET = UUID(int=1), UUID(int=2)
+EMAIL, SMS = Channel.EMAIL, Channel.SMS
+SHARE = 60  # a minute: one a second
+
+
+def lanes(shares: Shares, *times: float, service: UUID = BUSY, lane: Lane = Lane.NORMAL) -> str:
+    return "".join(shares.lane(service, EMAIL, lane, at)[0] for at in times)
+
+
+def test_beyond_its_share_a_service_goes_a_lane_down_while_others_send() -> None:
+    shares = Shares(SHARE)
+    assert lanes(shares, 100.0, service=QUIET) == "n"
+    assert lanes(shares, *[100.0] * 5) == "nnbbb"  # a second's at once, and the one that begins it
+    assert lanes(shares, 101.0, 101.0, 101.5, 102.0) == "nbbn"
+    assert lanes(shares, 102.0, service=QUIET) == "n"
+
+
+def test_who_sends_alone_keeps_its_lane() -> None:
+    shares = Shares(SHARE)
+    assert lanes(shares, *[100.0] * 50) == "n" * 50
+    lanes(shares, 100.0, service=QUIET)
+    assert lanes(shares, *[101.0] * 4) == "nnbb"
+    assert lanes(shares, *[160.5] * 4) == "nnnn"  # the other one has not sent for a minute
+
+
+def test_what_goes_down_uses_nothing_of_the_share() -> None:
+    shares = Shares(SHARE)
+    for second in range(100, 160):
+        lanes(shares, second, service=QUIET)
+        assert lanes(shares, *[second] * 20).count("n") == (2 if second == 100 else 1)
+
+
+def test_channels_have_shares_of_their_own() -> None:
+    shares = Shares(SHARE)
+    lanes(shares, 100.0, service=QUIET)
+    assert lanes(shares, *[100.0] * 3) == "nnb"
+    assert shares.lane(BUSY, SMS, Lane.NORMAL, 100.0) is Lane.NORMAL  # nobody else sends there
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_priority_becomes_normal_and_bulk_stays(lane: Lane) -> None:
+    shares = Shares(SHARE)
+    lanes(shares, 100.0, service=QUIET)
+    lanes(shares, *[100.0] * 2, lane=lane)
+    assert shares.lane(BUSY, EMAIL, lane, 100.0) is DOWN[lane]
+    assert [DOWN[each] for each in Lane] == [Lane.NORMAL, Lane.BULK, Lane.BULK]
+
+
+def test_a_notification_says_the_lane_that_it_is_in() -> None:
+    world = World(ingest_fair_share=1)
+    other = UUID(int=0x5E)
+    world.change(service(id=other))
+    world.change(key(9, service=other))
+    world.change(template(EMAIL, id=UUID(int=0x7E), service_id=other))
+    body = email(template_id=str(UUID(int=0x7E)))
+    theirs = {"authorization": f"ApiKey-v1 {api_key(9, other)}"}
+    assert world.post("/v2/notifications/email", body, **theirs).status_code == 201
+    for _ in range(3):
+        assert world.post("/v2/notifications/email", email()).status_code == 201
+    written = [(each.topic, Notification.decode(each.value).lane) for each in world.log.records]
+    assert written == [
+        (f"inbox.email.{lane}", lane) for lane in ("normal", "normal", "bulk", "bulk")
+    ]
