@@ -113,9 +113,6 @@ def phone(text: str) -> Phone:
         raise Unusable(BAD_NUMBER)
     short = len(text) <= NUMBER_TEXT_MAX
     match = next(iter(PhoneNumberMatcher(text, REGION)), None) if short else None
-    if match is not None and match.number.country_code != LOCAL_CODE:
-        # Read without a region: a number of elsewhere needs its + and code, and no prefix will do.
-        match = next(iter(PhoneNumberMatcher(text, None)), None)
     if match is None:
         raise Unusable(NO_NUMBER)
     code = match.number.country_code

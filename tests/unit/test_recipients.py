@@ -78,7 +78,6 @@ NO_NUMBERS = {
     "61355501999": "Not a valid international number",
     "07700900123": "Not a valid international number",
     "447911123456": "Not a valid international number",
-    "011 44 7911 123456": "Not a valid international number",
     "1234567890": "Not a valid international number",
     f"{' ' * 989}+16135550199": "Not a valid international number",
     "+491644": "Not enough digits",

@@ -143,9 +143,8 @@ class Verifier:
         except (InvalidSignature, ValueError):
             raise Forged("signature") from None
         # An old one may come out of a dead-letter queue; moves are guarded against repetition.
-        # One of the future is Amazon's too: a clock is wrong, likely ours, and SNS comes again.
         if made_at(envelope) > now + AHEAD_MAX:
-            raise Unavailable("from the future, by this clock")
+            raise Forged("from the future")
 
     async def confirm(self, envelope: Envelope) -> None:
         """Open the address by which a subscription begins; raises Forged, Unavailable."""
