@@ -133,6 +133,9 @@ class Verifier:
         url = envelope.signing_cert_url
         if not (self._trusts(url) or is_certificate_url(url, envelope.topic_arn)):
             raise Forged("certificate from elsewhere")
+        # An old one may come out of a dead-letter queue; moves are guarded against repetition.
+        if made_at(envelope) > now + AHEAD_MAX:
+            raise Forged("from the future")
         certificate = await self._certificate(url, now)
         key = certificate.public_key()
         if not isinstance(key, rsa.RSAPublicKey):
@@ -142,9 +145,6 @@ class Verifier:
             key.verify(signature, signed_text(envelope), padding.PKCS1v15(), algorithm())
         except (InvalidSignature, ValueError):
             raise Forged("signature") from None
-        # An old one may come out of a dead-letter queue; moves are guarded against repetition.
-        if made_at(envelope) > now + AHEAD_MAX:
-            raise Forged("from the future")
 
     async def confirm(self, envelope: Envelope) -> None:
         """Open the address by which a subscription begins; raises Forged, Unavailable."""
