@@ -30,6 +30,16 @@ REPORTS: dict[str, dict[str, Any]] = {}
 """What was seen, by the name of the fault; the table at the end is made of it."""
 
 
+def together(*results: Result) -> Result:
+    """Give several loads as one."""
+    everything = Result()
+    for each in results:
+        everything.ids += each.ids
+        everything.statuses += each.statuses
+        everything.latencies += each.latencies
+    return everything
+
+
 class Site:
     """A stack, and a hand on its processes."""
 
@@ -134,6 +144,14 @@ class Site:
         )
         with urllib.request.urlopen(request, timeout=5):
             return
+
+    def throttle(self, a_second: float) -> None:
+        """Let the provider take so many a second."""
+        self.order(quota_per_second=a_second)
+        # It reads the account's rate when it starts.
+        self.signal("deliverer", signal.SIGTERM)
+        time.sleep(1)
+        self.ready()
 
     def bookings(self) -> dict[str, datetime]:
         """Give when the provider booked each notification."""

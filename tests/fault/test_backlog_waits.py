@@ -1,6 +1,5 @@
 """A backlog that the provider takes slowly: none is ordered again, and nobody else waits for it."""
 
-import signal
 import time
 from contextlib import suppress
 from uuid import UUID
@@ -12,7 +11,7 @@ from courant import kafka
 from courant.topics import PERSISTED, Channel, Lane
 from courant_cli import entries
 from courant_cli.load import Result, quantile
-from fault_site import Site
+from fault_site import Site, together
 from stack import wait
 
 WAITING = 100_000
@@ -30,10 +29,7 @@ def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
         pass
     lost = lose_an_order(site)
     planted = time.monotonic()
-    site.order(quota_per_second=TAKEN_A_SECOND)
-    site.signal("deliverer", signal.SIGTERM)  # which reads the account's rate when it starts
-    time.sleep(1)
-    site.ready()
+    site.throttle(TAKEN_A_SECOND)
     began = time.monotonic()
     with site.load(WAITING / 5, 5) as backlog:
         wait(lambda: len(backlog.ids) > TAKEN_A_SECOND * URGENT_SECONDS, "a backlog")
@@ -45,12 +41,7 @@ def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
     waits = site.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
     site.order(quota_per_second=None)
 
-    everything = Result()
-    for each in (idle, lost, backlog, beside):
-        everything.ids += each.ids
-        everything.statuses += each.statuses
-        everything.latencies += each.latencies
-    found = site.ask(everything)
+    found = site.ask(together(idle, lost, backlog, beside))
     p99_alone, p99_beside = (quantile(site.waits(each), 0.99) for each in (idle, beside))
     told = f"p99 alone {p99_alone:.3f} s, beside {p99_beside:.3f} s; healed after {healed:.1f} s"
     print(told)  # noqa: T201  # shown with a test that fails

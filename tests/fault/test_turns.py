@@ -1,7 +1,5 @@
 """One service posts a thousand times what it usually does, and the others do not wait for it."""
 
-import signal
-import time
 from contextlib import suppress
 
 import msgspec
@@ -12,8 +10,8 @@ from notifications_python_client.notifications import NotificationsAPIClient
 from courant.contracts import KeyType
 from courant.topics import Channel, Lane
 from courant_cli import entries
-from courant_cli.load import Result, quantile
-from fault_site import Site
+from courant_cli.load import quantile
+from fault_site import Site, together
 from stack import wait
 
 TAKEN_A_SECOND = 100
@@ -28,10 +26,8 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("shares")
 def test_a_service_posts_a_thousand_times_its_usual(site: Site) -> None:
-    site.order(events={"drop_share": 1.0}, quota_per_second=TAKEN_A_SECOND)
-    site.signal("deliverer", signal.SIGTERM)  # which reads the account's rate when it starts
-    time.sleep(1)
-    site.ready()
+    site.order(events={"drop_share": 1.0})
+    site.throttle(TAKEN_A_SECOND)
     # Of texts of their own: what is sent to one recipient with one text twice would be wrong.
     key, (alone, along) = another(site, "Alone", "Along")
     flooding, (seldom, often) = another(site, "Seldom", "Often")
@@ -48,12 +44,7 @@ def test_a_service_posts_a_thousand_times_its_usual(site: Site) -> None:
     waiting = site.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
     site.order(quota_per_second=None)
 
-    everything = Result()
-    for each in (usual, idle, flood, beside):
-        everything.ids += each.ids
-        everything.statuses += each.statuses
-        everything.latencies += each.latencies
-    found = site.ask(everything)
+    found = site.ask(together(usual, idle, flood, beside))
     p99_idle, p99_beside = (quantile(site.waits(each), 0.99) for each in (idle, beside))
     print(f"p99 idle {p99_idle:.3f} s, beside {p99_beside:.3f} s, {waiting} wait")  # noqa: T201
     assert found.wrong() == {}
