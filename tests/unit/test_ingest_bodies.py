@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingest import http
+from ingest.http import asgi
 from ingest_world import World, api_key, email, messages
 
 WORLD = World()
@@ -50,8 +50,8 @@ def test_a_body_that_breaks_off_is_answered_all_the_same() -> None:
 def test_a_body_that_does_not_come_gives_its_place_back(
     pause: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(asgi, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(asgi, "BODY_SECONDS", 0.3)
     world = World()
 
     async def receive() -> Any:

@@ -16,7 +16,7 @@ from courant.contracts import KeyType
 from courant.lifecycle import State
 from courant.topics import Channel
 from ingest import shown
-from ingest.http import WithRequestId, request_id
+from ingest.http.asgi import WithRequestId, request_id
 from ingest_world import BASE, MADE_AT, NUMBERS, World, api_key, email, messages, sms, template
 
 NO_ADDRESS = (

@@ -17,7 +17,8 @@ from courant import chunks, ids
 from courant.contracts import Content, JobRow, KeyType, Wanted, Wish, decode_job
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest import jobs, patience, streaming
+from ingest import jobs
+from ingest.http import slow_clients, streaming
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Kept, Stored, StoredChunk
 from ingest_jobs import KEY, NOW, TEMPLATE, job
@@ -450,7 +451,7 @@ def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_a_client_that_takes_a_little_now_and_then_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(patience, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 0.1)
     world = World()
     given = world.jobs.put(job(RING, rows=100_000))
     sent = asyncio.run(served(world, f"/v2/jobs/{given.id}/report", pause=0.06))

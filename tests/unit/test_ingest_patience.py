@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from ingest.answers import BUSY
-from ingest.http import Refused
-from ingest.patience import Patience
-from ingest.places import Places
+from ingest.http.admission import Places
+from ingest.http.answers import BUSY
+from ingest.http.asgi import Refused
+from ingest.http.slow_clients import Patience
 
 KIB = 1024
 SLOW, OTHER = UUID(int=1), UUID(int=2)

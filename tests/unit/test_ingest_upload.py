@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from courant.topics import Channel
-from ingest import http, patience
 from ingest import upload as uploading
+from ingest.http import asgi, slow_clients
 from ingest_uploads import (
     BOUNDARY,
     BULK,
@@ -193,7 +193,7 @@ class Fields:
 def test_a_field_that_nobody_asked_for_is_refused_before_it_is_kept() -> None:
     body = Fields(parts=1_000)
     upload = uploading.Upload(FORM["content-type"], body)
-    with pytest.raises(http.Refused) as refused:
+    with pytest.raises(asgi.Refused) as refused:
         asyncio.run(upload.begin())
     assert refused.value.answer.status == 400
     assert b"(f1 was unexpected)" in refused.value.answer.body
@@ -275,8 +275,8 @@ def test_chunks_are_written_while_the_file_streams_and_hold_back_who_sends() -> 
 
 
 def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "PAUSE_SECONDS", 0.5)
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(asgi, "PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(asgi, "BODY_SECONDS", 0.1)
     world = World()
 
     async def silent() -> AsyncIterator[bytes]:
@@ -295,7 +295,7 @@ def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch
 
 
 def test_who_sends_a_byte_now_and_then_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 0.2)
     world, sent = World(), 0
     begun = form(fields(), file(HEAD))[: -len(BOUNDARY) - 8]
 
@@ -314,7 +314,7 @@ def test_who_sends_a_byte_now_and_then_is_let_go(monkeypatch: pytest.MonkeyPatch
 
 
 def test_who_is_held_back_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 0.2)
     world = World()
 
     async def ask() -> httpx.Response:

@@ -12,7 +12,7 @@ from courant.directory import Directory
 from courant.following import follow
 from courant.serve import Stop
 from ingest import build, jobs_store
-from ingest.http import App, WithRequestId
+from ingest.http.asgi import App, WithRequestId
 from ingest.jobs_store import JobStore
 from ingest.producer import KafkaLog
 from ingest.reading import Reader

@@ -11,12 +11,21 @@ from courant import clock
 from courant.contracts import Wish
 from courant.errors import Unavailable
 from courant.topics import Channel
-from ingest import listing, openapi, schema
-from ingest.answers import NO_ADDRESS, NO_NOTIFICATION, Answer, bad, given, invalid, unavailable
+from ingest import listing, openapi
 from ingest.auth import Caller, Gate
 from ingest.bulk import Bulk
 from ingest.handle import Accept, Request
-from ingest.http import Call, Handler, Route
+from ingest.http import fields
+from ingest.http.answers import (
+    NO_ADDRESS,
+    NO_NOTIFICATION,
+    Answer,
+    bad,
+    given,
+    invalid,
+    unavailable,
+)
+from ingest.http.asgi import Call, Handler, Route
 from ingest.job_desk import JobDesk
 from ingest.reading import Chosen, Missing
 from ingest.receipts import Desk
@@ -127,14 +136,14 @@ class Api:
         return self._known(send)
 
     async def _send_other(self, call: Call, _: Caller) -> Answer:
-        body = schema.decoded(call.header(b"content-type"), await call.body())
+        body = fields.decoded(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
         return NO_LETTERS if call.places == ("letter",) else NO_ADDRESS
 
     async def _read(self, call: Call, caller: Caller) -> Answer:
         [id] = call.places or ("",)
-        if not schema.UUID_FORM.fullmatch(id):
+        if not fields.UUID_FORM.fullmatch(id):
             return invalid("notification_id is not a valid UUID")
         try:
             found = await self._reader.notification(caller.service.id, UUID(id))

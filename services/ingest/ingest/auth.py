@@ -18,8 +18,8 @@ import msgspec
 
 from courant.crypto import Ring, Unsealable, keyed_hash
 from courant.directory import Directory, Key, Service
-from ingest.answers import Answer, refused, unavailable
-from ingest.schema import UUID_FORM
+from ingest.http.answers import Answer, refused, unavailable
+from ingest.http.fields import UUID_FORM
 
 CLOCK_SECONDS = 30
 TOKEN_MAX = 4096  # characters; a JWT of ours has about 160

@@ -11,7 +11,7 @@ from ingest.auth import Gate
 from ingest.bulk import Bounds, Bulk
 from ingest.content import Library
 from ingest.handle import Accept, Parts
-from ingest.http import App
+from ingest.http.asgi import App
 from ingest.job_desk import JobDesk, Jobs
 from ingest.limits import Limits
 from ingest.memory import Memory

@@ -15,13 +15,13 @@ from courant.contracts import ENCODE, JobRow
 from courant.crypto import keyed_digest, keyed_hash
 from courant.errors import Unavailable
 from ingest import forms, rules
-from ingest.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
 from ingest.auth import Caller
 from ingest.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, Parts
-from ingest.http import Call, Refused
+from ingest.http.admission import Pace, Places
+from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
+from ingest.http.asgi import Call, Refused
 from ingest.intake import Intake
 from ingest.lines import Lines, Unreadable
-from ingest.places import Pace, Places
 from ingest.plan import Key, Plan, Planner
 from ingest.tally import Tally
 from ingest.upload import Upload

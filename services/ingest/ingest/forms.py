@@ -10,11 +10,11 @@ from uuid import UUID
 
 import msgspec
 
-from ingest import schema
-from ingest.answers import NOT_JSON, Answer, bad, invalid
-from ingest.http import Refused
+from ingest.http import fields as schema
+from ingest.http.answers import NOT_JSON, Answer, bad, invalid
+from ingest.http.asgi import Refused
+from ingest.http.fields import PRINTED_MAX, Field, Object, Unfit, printed
 from ingest.lines import ROW_MAX, Lines, Unreadable
-from ingest.schema import PRINTED_MAX, Field, Object, Unfit, printed
 from ingest.sheet import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
 
 NAME_MAX = 1_000  # characters

@@ -17,16 +17,17 @@ from courant.recipients import Email, Phone
 from courant.records import Outgoing
 from courant.render import templates
 from courant.topics import INBOX, Channel
-from ingest import rules, schema
-from ingest.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, bad, given, refused
+from ingest import rules
 from ingest.auth import Caller
 from ingest.content import Compiled, Library, storable
 from ingest.guests import Guests
+from ingest.http import fields
+from ingest.http.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, bad, given, refused
+from ingest.http.fields import Asked
 from ingest.limits import Limits
 from ingest.memory import First, Memory
 from ingest.producer import Log
 from ingest.rules import Lists
-from ingest.schema import Asked
 from ingest.shares import Shares
 
 IDEMPOTENCY_KEY_MAX = 255  # characters
@@ -87,7 +88,7 @@ class Accept:
 
     async def notification(self, channel: Channel, caller: Caller, request: Request) -> Answer:
         """Accept a notification, or say why not."""
-        body = schema.decoded(request.content_type, request.body)
+        body = fields.decoded(request.content_type, request.body)
         if isinstance(body, Answer):
             return body
         key = request.idempotency_key
@@ -117,11 +118,11 @@ class Accept:
         return self._answer(caller, request, fit, id)
 
     def _checked(
-        self, channel: Channel, caller: Caller, request: Request, body: schema.Object
+        self, channel: Channel, caller: Caller, request: Request, body: fields.Object
     ) -> Fit | Answer:
         # The order is the API's: a client sees the first failure only.
         parts, service, key_type = self._parts, caller.service, caller.key.type
-        asked = schema.read(channel, body, request.now)
+        asked = fields.read(channel, body, request.now)
         if isinstance(asked, Answer):
             return asked
         refusal = (
@@ -215,7 +216,7 @@ class Accept:
         channel: Channel,
         caller: Caller,
         request: Request,
-        body: schema.Object,
+        body: fields.Object,
         first: First,
         body_hash: bytes,
     ) -> Answer:
@@ -223,7 +224,7 @@ class Accept:
         if first.body_hash != body_hash:
             return REUSED
         # By the time it was first asked: what was scheduled then may be past by now.
-        asked = schema.read(channel, {**body, "scheduled_for": None}, request.now)
+        asked = fields.read(channel, {**body, "scheduled_for": None}, request.now)
         if isinstance(asked, Answer):
             return REUSED
         template = self._parts.directory.template(asked.template_id, first.template_version)

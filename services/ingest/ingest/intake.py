@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from courant.contracts import JobRow
 from courant.recipients import cleaned
-from ingest.answers import Answer
-from ingest.http import Refused
+from ingest.http.answers import Answer
+from ingest.http.asgi import Refused
 from ingest.lines import Unreadable
 from ingest.sheet import Sheet
 from ingest.tally import Tally

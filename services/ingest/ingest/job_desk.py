@@ -13,13 +13,14 @@ from courant.crypto import Ring, Unsealable
 from courant.directory import Directory
 from courant.errors import Unavailable
 from courant.jobs import wanted
-from ingest import jobs, listing, report, schema
-from ingest.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
+from ingest import jobs, listing, report
 from ingest.auth import Caller
-from ingest.http import Call
+from ingest.http import fields
+from ingest.http.admission import Places
+from ingest.http.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
+from ingest.http.asgi import Call
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Stretch
-from ingest.places import Places
 from ingest.producer import Log
 from ingest.reading import Missing
 
@@ -137,7 +138,7 @@ class JobDesk:
 
     async def _found(self, call: Call, caller: Caller) -> Job | Answer:
         [id] = call.places
-        if not schema.UUID_FORM.fullmatch(id):
+        if not fields.UUID_FORM.fullmatch(id):
             return invalid("job_id is not a valid UUID")
         try:
             found = await self._store.job(caller, UUID(id))

@@ -13,7 +13,7 @@ from courant.contracts import KeyType, Wish
 from courant.lifecycle import State
 from courant.topics import Channel
 from ingest import shown
-from ingest.answers import Answer, refused
+from ingest.http.answers import Answer, refused
 
 PATIENCE = timedelta(minutes=1)
 """How long after its seal a job's chunks may still be on their way."""

@@ -12,7 +12,7 @@ from uuid import UUID
 from courant.contracts import KeyType
 from courant.directory import Service
 from courant.topics import Channel
-from ingest.answers import Answer, refused
+from ingest.http.answers import Answer, refused
 
 WINDOW_SECONDS = 60
 FISCAL_MONTH = 4  # years begin in April

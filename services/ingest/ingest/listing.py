@@ -6,10 +6,10 @@ from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 from ingest import shown
-from ingest.answers import Answer, invalid
 from ingest.auth import Caller
+from ingest.http.answers import Answer, invalid
+from ingest.http.fields import UUID_FORM, printed, surplus
 from ingest.reading import Chosen
-from ingest.schema import UUID_FORM, printed, surplus
 
 NAMES = ("status", "template_type", "reference", "older_than", "include_jobs")
 TYPES = ("sms", "email", "letter")

@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from ingest import forms, listing, schema, shown
-from ingest.answers import Answer
-from ingest.schema import Field
+from ingest import forms, listing, shown
+from ingest.http import fields as schema
+from ingest.http.answers import Answer
+from ingest.http.fields import Field
 
 UUID = {"type": "string", "format": "uuid"}
 FORMS: Mapping[Callable[..., Any], dict[str, Any]] = {

@@ -13,12 +13,12 @@ from courant.directory import Service
 from courant.recipients import Email, Phone
 from courant.topics import Channel
 from ingest import rules, sheet
-from ingest.answers import Answer, given
 from ingest.auth import Caller
 from ingest.content import Compiled
 from ingest.forms import Form
 from ingest.guests import Guests
 from ingest.handle import REPLAYED, REUSED, Parts, normalised
+from ingest.http.answers import Answer, given
 from ingest.intake import Intake
 from ingest.jobs import shown_job
 from ingest.memory import FirstJob

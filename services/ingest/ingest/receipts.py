@@ -16,8 +16,8 @@ from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.topics import RECEIPTS
 from ingest import events
-from ingest.answers import Answer, given, refused, unavailable
 from ingest.events import Nothing
+from ingest.http.answers import Answer, given, refused, unavailable
 from ingest.producer import Log
 from ingest.sns import Envelope, Forged, Verifier, read
 

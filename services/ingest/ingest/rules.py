@@ -16,9 +16,9 @@ from courant.directory import Sender, Service, Template
 from courant.recipients import Email, Phone, Unusable
 from courant.render import sms
 from courant.topics import Channel
-from ingest.answers import Answer, bad, invalid, refused, unavailable
 from ingest.content import Compiled
-from ingest.schema import SENDER
+from ingest.http.answers import Answer, bad, invalid, refused, unavailable
+from ingest.http.fields import SENDER
 
 SIZE_MAX = 51_200  # characters of all values that are not files, as text, together
 FILES_MAX = 10

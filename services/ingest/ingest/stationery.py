@@ -6,11 +6,12 @@ from uuid import UUID
 from courant.directory import Directory, Template
 from courant.render import email, templates
 from courant.topics import Channel
-from ingest import listing, rules, schema
-from ingest.answers import NO_RESULT, Answer, bad, given, invalid
+from ingest import listing, rules
 from ingest.auth import Caller
 from ingest.content import Library, storable
-from ingest.http import Call
+from ingest.http import fields
+from ingest.http.answers import NO_RESULT, Answer, bad, given, invalid
+from ingest.http.asgi import Call
 from ingest.shown import time
 
 
@@ -32,7 +33,7 @@ class Stationery:
         given_ = listing.parameters(call.scope["query_string"])
         kinds = given_.get("type", [])[:1]
         faults = listing.not_one_of("type", kinds, listing.TYPES)
-        faults += schema.surplus([name for name in given_ if name != "type"])
+        faults += fields.surplus([name for name in given_ if name != "type"])
         if faults:
             return invalid(*faults)
         found = [
@@ -44,7 +45,7 @@ class Stationery:
         return given({"templates": [self._shown(each) for each in found]})
 
     async def preview(self, call: Call, caller: Caller) -> Answer:
-        body = schema.decoded(call.header(b"content-type"), await call.body())
+        body = fields.decoded(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
         template = self._template(call.places[0], None, caller)
@@ -52,7 +53,7 @@ class Stationery:
             return template
         values = body.get("personalisation", {})
         if type(values) is not dict:
-            return invalid(f"personalisation {schema.printed(values)} is not of type object")
+            return invalid(f"personalisation {fields.printed(values)} is not of type object")
         if refusal := rules.size({n: v for n, v in values.items() if type(v) is not dict}):
             return refusal
         return self._previewed(template, values)
@@ -69,7 +70,7 @@ class Stationery:
         return found if isinstance(found, Answer) else given(self._shown(found))
 
     def _template(self, id: str, version: int | None, caller: Caller) -> Template | Answer:
-        if not schema.UUID_FORM.fullmatch(id):
+        if not fields.UUID_FORM.fullmatch(id):
             return invalid("id is not a valid UUID")
         found = self._directory.template(UUID(id), version)
         if found is None or found.service_id != caller.service.id or found.hidden:

@@ -7,11 +7,11 @@ from typing import Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ingest.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
 from ingest.forms import JOB_FIELDS
-from ingest.http import Refused
-from ingest.patience import Patience
-from ingest.schema import surplus
+from ingest.http.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
+from ingest.http.asgi import Refused
+from ingest.http.fields import surplus
+from ingest.http.slow_clients import Patience
 
 FILE = "file"
 FIELDS = frozenset(field.name for field in JOB_FIELDS)

@@ -18,7 +18,7 @@ from typing import Any
 import prometheus_client  # noqa: TC002  # an import aside costs the reader more
 
 from courant import metrics
-from ingest.answers import (
+from ingest.http.answers import (
     BUSY,
     NO_ADDRESS,
     NOT_WHOLE,
@@ -28,7 +28,7 @@ from ingest.answers import (
     no_such_method,
     refused,
 )
-from ingest.streaming import Receive, Send, send_parts
+from ingest.http.streaming import Receive, Send, send_parts
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from courant.errors import Unavailable
-from ingest.patience import Patience
+from ingest.http.slow_clients import Patience
 
 log = logging.getLogger(__name__)
 

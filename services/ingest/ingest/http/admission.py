@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from uuid import UUID
 
-from ingest.answers import Answer
-from ingest.http import Refused
+from ingest.http.answers import Answer
+from ingest.http.asgi import Refused
 
 SLICE_SECONDS = 0.002
 """How long an upload works before others have their turn."""

@@ -17,7 +17,7 @@ import msgspec
 from courant import recipients
 from courant.recipients import Email, Phone, Unusable
 from courant.topics import Channel
-from ingest.answers import NOT_CALLED_JSON, NOT_JSON, Answer, invalid
+from ingest.http.answers import NOT_CALLED_JSON, NOT_JSON, Answer, invalid
 
 T = TypeVar("T")
 Object: TypeAlias = dict[str, Any]
