@@ -12,7 +12,7 @@ from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest.auth import Caller
+from ingest.callers.auth import Caller
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Stored, StoredChunk, Stretch
 from ingest.reading import Missing

@@ -13,7 +13,7 @@ from courant.contracts import KeyType
 from courant_local.postgres import Server
 from granted import INGEST, server
 from ingest import jobs_store
-from ingest.auth import Caller
+from ingest.callers.auth import Caller
 from ingest.jobs_store import JobStore
 from ingest.reading import Reader
 from ingest_world import SERVICE, key, service

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from courant.contracts import KeyType
-from ingest.auth import CLOCK_SECONDS
+from ingest.callers.auth import CLOCK_SECONDS
 from ingest_world import SERVICE, World, api_key, email, key, messages, secret_of, service, token
 
 PATH = "/v2/notifications/email"

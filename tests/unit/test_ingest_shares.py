@@ -6,7 +6,7 @@ import pytest
 
 from courant.contracts import Notification
 from courant.topics import Channel, Lane
-from ingest.shares import DOWN, Shares
+from ingest.callers.fair_share import DOWN, Shares
 from ingest_world import World, api_key, email, key, service, template
 
 BUSY, QUIET = UUID(int=1), UUID(int=2)

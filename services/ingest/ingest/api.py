@@ -12,8 +12,8 @@ from courant.contracts import Wish
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest import listing, openapi
-from ingest.auth import Caller, Gate
 from ingest.bulk import Bulk
+from ingest.callers.auth import Caller, Gate
 from ingest.handle import Accept, Request
 from ingest.http import fields
 from ingest.http.answers import (

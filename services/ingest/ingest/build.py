@@ -7,19 +7,19 @@ from courant import crypto, recipients
 from courant.directory import Directory
 from ingest import sns
 from ingest.api import Api, Ready, Rows
-from ingest.auth import Gate
 from ingest.bulk import Bounds, Bulk
+from ingest.callers.auth import Gate
+from ingest.callers.fair_share import Shares
+from ingest.callers.limits import Limits
 from ingest.content import Library
 from ingest.handle import Accept, Parts
 from ingest.http.asgi import App
 from ingest.job_desk import JobDesk, Jobs
-from ingest.limits import Limits
 from ingest.memory import Memory
 from ingest.producer import Log
 from ingest.receipts import Desk
 from ingest.rules import Lists
 from ingest.settings import IngestSettings, parted
-from ingest.shares import Shares
 from ingest.shown import Window
 from ingest.sns import Verifier
 from ingest.stationery import Stationery

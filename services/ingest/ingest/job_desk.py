@@ -14,7 +14,7 @@ from courant.directory import Directory
 from courant.errors import Unavailable
 from courant.jobs import wanted
 from ingest import jobs, listing, report
-from ingest.auth import Caller
+from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.admission import Places
 from ingest.http.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable

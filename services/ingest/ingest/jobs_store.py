@@ -17,7 +17,7 @@ from courant import ids
 from courant.contracts import KeyType, Wish
 from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
-from ingest.auth import Caller
+from ingest.callers.auth import Caller
 from ingest.jobs import OPEN, RECENT, Job, Tally
 from ingest.reading import WINNER, Missing, Reader
 

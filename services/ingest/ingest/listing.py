@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 from ingest import shown
-from ingest.auth import Caller
+from ingest.callers.auth import Caller
 from ingest.http.answers import Answer, invalid
 from ingest.http.fields import UUID_FORM, printed, surplus
 from ingest.reading import Chosen

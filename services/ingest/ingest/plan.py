@@ -13,10 +13,10 @@ from courant.directory import Service
 from courant.recipients import Email, Phone
 from courant.topics import Channel
 from ingest import rules, sheet
-from ingest.auth import Caller
+from ingest.callers.auth import Caller
+from ingest.callers.safelist import Guests
 from ingest.content import Compiled
 from ingest.forms import Form
-from ingest.guests import Guests
 from ingest.handle import REPLAYED, REUSED, Parts, normalised
 from ingest.http.answers import Answer, given
 from ingest.intake import Intake

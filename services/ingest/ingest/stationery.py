@@ -7,7 +7,7 @@ from courant.directory import Directory, Template
 from courant.render import email, templates
 from courant.topics import Channel
 from ingest import listing, rules
-from ingest.auth import Caller
+from ingest.callers.auth import Caller
 from ingest.content import Library, storable
 from ingest.http import fields
 from ingest.http.answers import NO_RESULT, Answer, bad, given, invalid

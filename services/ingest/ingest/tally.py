@@ -6,8 +6,8 @@ from courant.contracts import JobRow, KeyType
 from courant.directory import Service
 from courant.render import sms
 from courant.topics import Channel
+from ingest.callers.limits import Left
 from ingest.http.answers import Answer, bad
-from ingest.limits import Left
 from ingest.lines import Unreadable
 from ingest.sheet import Faults
 

@@ -1,0 +1,1 @@
+"""Who calls: authentication, the safelist, limits and fair shares."""
