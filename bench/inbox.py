@@ -10,13 +10,13 @@ from courant.contracts import KeyType
 from courant.directory import Template
 from courant.records import Outgoing
 from courant.topics import Channel
+from ingest.accept.content import Library
+from ingest.accept.handle import Accept, Parts, Request
+from ingest.accept.rules import Lists
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import Shares
 from ingest.callers.limits import Limits
-from ingest.content import Library
-from ingest.handle import Accept, Parts, Request
 from ingest.reading import Reader
-from ingest.rules import Lists
 
 
 class Kept:

@@ -19,8 +19,8 @@ from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.topics import Channel
 from ingest import build
+from ingest.accept.idempotency import First, FirstJob
 from ingest.http.asgi import App
-from ingest.memory import First, FirstJob
 from ingest.reading import Chosen, Missing
 from ingest.settings import IngestSettings
 from ingest.shown import Row

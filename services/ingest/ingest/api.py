@@ -12,9 +12,9 @@ from courant.contracts import Wish
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest import listing, openapi
+from ingest.accept.handle import Accept, Request
 from ingest.bulk import Bulk
 from ingest.callers.auth import Caller, Gate
-from ingest.handle import Accept, Request
 from ingest.http import fields
 from ingest.http.answers import (
     NO_ADDRESS,

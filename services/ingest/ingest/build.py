@@ -6,19 +6,19 @@ from typing import Protocol
 from courant import crypto, recipients
 from courant.directory import Directory
 from ingest import sns
+from ingest.accept.content import Library
+from ingest.accept.handle import Accept, Parts
+from ingest.accept.idempotency import Memory
+from ingest.accept.rules import Lists
 from ingest.api import Api, Ready, Rows
 from ingest.bulk import Bounds, Bulk
 from ingest.callers.auth import Gate
 from ingest.callers.fair_share import Shares
 from ingest.callers.limits import Limits
-from ingest.content import Library
-from ingest.handle import Accept, Parts
 from ingest.http.asgi import App
 from ingest.job_desk import JobDesk, Jobs
-from ingest.memory import Memory
 from ingest.producer import Log
 from ingest.receipts import Desk
-from ingest.rules import Lists
 from ingest.settings import IngestSettings, parted
 from ingest.shown import Window
 from ingest.sns import Verifier

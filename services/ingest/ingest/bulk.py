@@ -14,9 +14,10 @@ from courant import clock
 from courant.contracts import ENCODE, JobRow
 from courant.crypto import keyed_digest, keyed_hash
 from courant.errors import Unavailable
-from ingest import forms, rules
+from ingest import forms
+from ingest.accept import rules
+from ingest.accept.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, Parts
 from ingest.callers.auth import Caller
-from ingest.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, Parts
 from ingest.http.admission import Pace, Places
 from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
 from ingest.http.asgi import Call, Refused

@@ -12,16 +12,17 @@ from courant.crypto import Unsealable, keyed_hash
 from courant.directory import Service
 from courant.recipients import Email, Phone
 from courant.topics import Channel
-from ingest import rules, sheet
+from ingest import sheet
+from ingest.accept import rules
+from ingest.accept.content import Compiled
+from ingest.accept.handle import REPLAYED, REUSED, Parts, normalised
+from ingest.accept.idempotency import FirstJob
 from ingest.callers.auth import Caller
 from ingest.callers.safelist import Guests
-from ingest.content import Compiled
 from ingest.forms import Form
-from ingest.handle import REPLAYED, REUSED, Parts, normalised
 from ingest.http.answers import Answer, given
 from ingest.intake import Intake
 from ingest.jobs import shown_job
-from ingest.memory import FirstJob
 from ingest.sheet import Sheet
 from ingest.tally import Tally
 from ingest.writing import Written

@@ -22,7 +22,7 @@ from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.topics import INBOX, Channel, Family
-from ingest.memory import First, FirstJob
+from ingest.accept.idempotency import First, FirstJob
 from ingest.shown import Row
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from courant.directory import Directory
 from courant.lifecycle import State
 from courant.render import templates
 from courant.topics import Channel
-from ingest.content import Library
+from ingest.accept.content import Library
 
 STATUSES = (
     "cancelled", "created", "sending", "sent", "delivered", "pending", "failed",

@@ -6,9 +6,10 @@ from uuid import UUID
 from courant.directory import Directory, Template
 from courant.render import email, templates
 from courant.topics import Channel
-from ingest import listing, rules
+from ingest import listing
+from ingest.accept import rules
+from ingest.accept.content import Library, storable
 from ingest.callers.auth import Caller
-from ingest.content import Library, storable
 from ingest.http import fields
 from ingest.http.answers import NO_RESULT, Answer, bad, given, invalid
 from ingest.http.asgi import Call

@@ -16,7 +16,7 @@ from courant.directory import Sender, Service, Template
 from courant.recipients import Email, Phone, Unusable
 from courant.render import sms
 from courant.topics import Channel
-from ingest.content import Compiled
+from ingest.accept.content import Compiled
 from ingest.http.answers import Answer, bad, invalid, refused, unavailable
 from ingest.http.fields import SENDER
 

@@ -17,18 +17,18 @@ from courant.recipients import Email, Phone
 from courant.records import Outgoing
 from courant.render import templates
 from courant.topics import INBOX, Channel
-from ingest import rules
+from ingest.accept import rules
+from ingest.accept.content import Compiled, Library, storable
+from ingest.accept.idempotency import First, Memory
+from ingest.accept.rules import Lists
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import Shares
 from ingest.callers.limits import Limits
 from ingest.callers.safelist import Guests
-from ingest.content import Compiled, Library, storable
 from ingest.http import fields
 from ingest.http.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, bad, given, refused
 from ingest.http.fields import Asked
-from ingest.memory import First, Memory
 from ingest.producer import Log
-from ingest.rules import Lists
 
 IDEMPOTENCY_KEY_MAX = 255  # characters
 RECORD_BYTES_MAX = 2 * 1024 * 1024  # of which a dead letter has room for two

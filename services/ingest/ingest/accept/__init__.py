@@ -1,0 +1,1 @@
+"""Accepting one notification: checks in their order, content, idempotency, the record."""
