@@ -16,7 +16,7 @@ from ingest.accept.rules import Lists
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import Shares
 from ingest.callers.limits import Limits
-from ingest.reading import Reader
+from ingest.read.store import Reader
 
 
 class Kept:

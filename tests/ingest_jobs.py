@@ -15,7 +15,7 @@ from courant.topics import Channel
 from ingest.callers.auth import Caller
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Stored, StoredChunk, Stretch
-from ingest.reading import Missing
+from ingest.read.store import Missing
 
 T = TypeVar("T")
 NOW = datetime(2026, 5, 6, 12, tzinfo=UTC)

@@ -21,9 +21,9 @@ from courant.topics import Channel
 from ingest import build
 from ingest.accept.idempotency import First, FirstJob
 from ingest.http.asgi import App
-from ingest.reading import Chosen, Missing
+from ingest.read.store import Chosen, Missing
+from ingest.read.views import Row
 from ingest.settings import IngestSettings
-from ingest.shown import Row
 from ingest_jobs import FakeJobs
 
 SEAL_KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()

@@ -15,7 +15,7 @@ from granted import INGEST, server
 from ingest import jobs_store
 from ingest.callers.auth import Caller
 from ingest.jobs_store import JobStore
-from ingest.reading import Reader
+from ingest.read.store import Reader
 from ingest_world import SERVICE, key, service
 from stored_jobs import Hand
 

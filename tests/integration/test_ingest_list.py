@@ -14,7 +14,7 @@ from courant.contracts import KeyType
 from courant.testing.builders import NOW, notification
 from courant_local.postgres import Server
 from granted import INGEST, ask, server
-from ingest.reading import PAGE, PAGE_SQL, Chosen, Reader, conditions
+from ingest.read.store import PAGE, PAGE_SQL, Chosen, Reader, conditions
 from saver_twins import PostgresTwin, save
 
 __all__ = ["server"]

@@ -15,8 +15,8 @@ from courant import ids
 from courant.contracts import KeyType
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest import shown
 from ingest.http.asgi import WithRequestId, request_id
+from ingest.read import views
 from ingest_world import BASE, MADE_AT, NUMBERS, World, api_key, email, messages, sms, template
 
 NO_ADDRESS = (
@@ -316,7 +316,7 @@ def test_parameters_of_a_list_are_judged_all_at_once() -> None:
 def test_every_stored_state_is_found_by_the_name_it_is_shown_by() -> None:
     for state in State:
         for channel in Channel:
-            assert (state, channel) in shown.states(shown.status(channel, state))
+            assert (state, channel) in views.states(views.status(channel, state))
 
 
 def test_templates_are_shown_as_they_are() -> None:

@@ -15,7 +15,7 @@ from ingest import build, jobs_store
 from ingest.http.asgi import App, WithRequestId
 from ingest.jobs_store import JobStore
 from ingest.producer import KafkaLog
-from ingest.reading import Reader
+from ingest.read.store import Reader
 from ingest.settings import IngestSettings
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from courant import clock
 from courant.contracts import Wish
 from courant.errors import Unavailable
 from courant.topics import Channel
-from ingest import listing, openapi
+from ingest import openapi
 from ingest.accept.handle import Accept, Request
 from ingest.bulk import Bulk
 from ingest.callers.auth import Caller, Gate
@@ -27,10 +27,11 @@ from ingest.http.answers import (
 )
 from ingest.http.asgi import Call, Handler, Route
 from ingest.job_desk import JobDesk
-from ingest.reading import Chosen, Missing
+from ingest.read import listing
+from ingest.read.store import Chosen, Missing
+from ingest.read.templates import Stationery
+from ingest.read.views import Row, Window
 from ingest.receipts import Desk
-from ingest.shown import Row, Window
-from ingest.stationery import Stationery
 
 NOT_YET = unavailable("The notification may be on its way, try again")
 NOT_READABLE = unavailable("Notifications cannot be read now, try again")

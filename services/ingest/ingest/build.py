@@ -18,11 +18,11 @@ from ingest.callers.limits import Limits
 from ingest.http.asgi import App
 from ingest.job_desk import JobDesk, Jobs
 from ingest.producer import Log
+from ingest.read.templates import Stationery
+from ingest.read.views import Window
 from ingest.receipts import Desk
 from ingest.settings import IngestSettings, parted
-from ingest.shown import Window
 from ingest.sns import Verifier
-from ingest.stationery import Stationery
 
 
 class Reads(Rows, Memory, Protocol):

@@ -13,7 +13,7 @@ from courant.crypto import Ring, Unsealable
 from courant.directory import Directory
 from courant.errors import Unavailable
 from courant.jobs import wanted
-from ingest import jobs, listing, report
+from ingest import jobs, report
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.admission import Places
@@ -22,7 +22,8 @@ from ingest.http.asgi import Call
 from ingest.jobs import Job, Tally
 from ingest.jobs_store import Stretch
 from ingest.producer import Log
-from ingest.reading import Missing
+from ingest.read import listing
+from ingest.read.store import Missing
 
 NOT_YET = unavailable("The job may be on its way, try again")
 NOT_READABLE = unavailable("Jobs cannot be read now, try again")

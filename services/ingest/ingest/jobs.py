@@ -12,8 +12,8 @@ from uuid import UUID
 from courant.contracts import KeyType, Wish
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest import shown
 from ingest.http.answers import Answer, refused
+from ingest.read import views
 
 PATIENCE = timedelta(minutes=1)
 """How long after its seal a job's chunks may still be on their way."""
@@ -94,7 +94,7 @@ def progress(job: Job, tally: Tally, standing: str) -> dict[str, object]:
     """Say how far a job is: rows by the API's words, the rate, when it may be over."""
     counts = Counter[str]()
     for state, count in tally.states.items():
-        counts[shown.status(job.channel, state)] += count
+        counts[views.status(job.channel, state)] += count
     saved = counts.total()
     if saved < job.rows and (named := unstored(job)):
         counts[named] += job.rows - saved

@@ -19,7 +19,7 @@ from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
 from ingest.callers.auth import Caller
 from ingest.jobs import OPEN, RECENT, Job, Tally
-from ingest.reading import WINNER, Missing, Reader
+from ingest.read.store import WINNER, Missing, Reader
 
 T = TypeVar("T")
 

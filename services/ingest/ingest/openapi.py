@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
-from ingest import forms, listing, shown
+from ingest import forms
 from ingest.http import fields as schema
 from ingest.http.answers import Answer
 from ingest.http.fields import Field
+from ingest.read import listing, views
 
 UUID = {"type": "string", "format": "uuid"}
 FORMS: Mapping[Callable[..., Any], dict[str, Any]] = {
@@ -57,7 +58,7 @@ IDEMPOTENCY_KEY = {
     "description": "The same key stands for the same notification, for 48 hours.",
 }
 LIST_FORMS = {
-    "status": {"type": "array", "items": {"type": "string", "enum": list(shown.STATUSES)}},
+    "status": {"type": "array", "items": {"type": "string", "enum": list(views.STATUSES)}},
     "template_type": {"type": "array", "items": {"type": "string", "enum": list(listing.TYPES)}},
     "reference": {"type": "string"},
     "older_than": UUID,

@@ -11,9 +11,9 @@ import msgspec
 from courant import chunks
 from courant.contracts import JobRow, Malformed
 from courant.crypto import Ring, Unsealable
-from ingest import shown
 from ingest.jobs import Job, unstored
 from ingest.jobs_store import Stored, Stretch
+from ingest.read import views
 
 ROWS = 1_000  # of a part
 COLUMNS = (
@@ -87,11 +87,11 @@ def of_stored(job: Job, ring: Ring, row: Stored) -> tuple[object, ...]:
         to = TO(ring.open(row.sealed, owner=row.id.bytes)).to
     except (Unsealable, msgspec.DecodeError):
         to = ""  # gone by retention
-    named = shown.status(job.channel, row.state)
+    named = views.status(job.channel, row.state)
     return (
         row.job_row, safe(to), safe(row.reference), row.id, named,
-        shown.description(job.channel, named, row.reason), safe(row.response),
-        shown.time(row.sent_at), shown.time(row.state_at) if named in shown.COMPLETED else None,
+        views.description(job.channel, named, row.reason), safe(row.response),
+        views.time(row.sent_at), views.time(row.state_at) if named in views.COMPLETED else None,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.topics import INBOX, Channel, Family
 from ingest.accept.idempotency import First, FirstJob
-from ingest.shown import Row
+from ingest.read.views import Row
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -6,14 +6,14 @@ from uuid import UUID
 from courant.directory import Directory, Template
 from courant.render import email, templates
 from courant.topics import Channel
-from ingest import listing
 from ingest.accept import rules
 from ingest.accept.content import Library, storable
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.answers import NO_RESULT, Answer, bad, given, invalid
 from ingest.http.asgi import Call
-from ingest.shown import time
+from ingest.read import listing
+from ingest.read.views import time
 
 
 class Stationery:

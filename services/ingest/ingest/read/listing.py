@@ -5,11 +5,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
-from ingest import shown
 from ingest.callers.auth import Caller
 from ingest.http.answers import Answer, invalid
 from ingest.http.fields import UUID_FORM, printed, surplus
-from ingest.reading import Chosen
+from ingest.read import views
+from ingest.read.store import Chosen
 
 NAMES = ("status", "template_type", "reference", "older_than", "include_jobs")
 TYPES = ("sms", "email", "letter")
@@ -43,7 +43,7 @@ def not_one_of(name: str, values: Sequence[str], allowed: Sequence[str]) -> list
 
 def checked(given: Parameters) -> Answer | None:
     """Judge the parameters, all at once."""
-    faults = not_one_of("status", given.get("status", ()), shown.STATUSES)
+    faults = not_one_of("status", given.get("status", ()), views.STATUSES)
     faults += not_one_of("template_type", given.get("template_type", ()), TYPES)
     if "\0" in first(given, "reference", ""):
         faults.append("reference must not contain NUL characters")
@@ -76,7 +76,7 @@ def chosen(given: Parameters, caller: Caller) -> Chosen:
     """Give what is asked for: of the caller's own key type alone."""
     states = None
     if given.get("status"):
-        states = frozenset(pair for name in given["status"] for pair in shown.states(name))
+        states = frozenset(pair for name in given["status"] for pair in views.states(name))
     older_than = first(given, "older_than", None)
     return Chosen(
         service_id=caller.service.id,
