@@ -13,8 +13,8 @@ from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.topics import Channel
 from ingest.callers.auth import Caller
-from ingest.jobs import Job, Tally
-from ingest.jobs_store import Stored, StoredChunk, Stretch
+from ingest.jobs.rules import Job, Tally
+from ingest.jobs.store import Stored, StoredChunk, Stretch
 from ingest.read.store import Missing
 
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from courant import ids, migrate
 from courant.contracts import KeyType
 from courant_local.postgres import Server
 from granted import INGEST, server
-from ingest import jobs_store
 from ingest.callers.auth import Caller
-from ingest.jobs_store import JobStore
+from ingest.jobs import store as jobs_store
+from ingest.jobs.store import JobStore
 from ingest.read.store import Reader
 from ingest_world import SERVICE, key, service
 from stored_jobs import Hand

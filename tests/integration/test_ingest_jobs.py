@@ -23,7 +23,7 @@ from sqlalchemy import create_engine
 from courant import ids, kafka, migrate
 from courant.contracts import Wanted, decode_job
 from courant.topics import JOBS
-from ingest import jobs_store
+from ingest.jobs import store
 from ingest_world import api_key
 from integration.ingest_stack import Stack, stack, wait
 from stored_jobs import Hand
@@ -271,7 +271,7 @@ def test_a_jobs_rows_are_found_by_the_primary_key_alone(running: Stack, hand: Ha
     low, high = ids.of_rows(job, 1, 500)
     asked = {"low": low, "high": high, "job": job}
     with engine.connect() as connection:
-        for question in (jobs_store.STATES, jobs_store.WAITS, jobs_store.STORED):
+        for question in (store.STATES, store.WAITS, store.STORED):
             explain = type(question)(f"EXPLAIN {question.text}")
             plan = "\n".join(row[0] for row in connection.execute(explain, asked))
             assert f"notifications_{ids.day_of(job)}_pkey" in plan, plan

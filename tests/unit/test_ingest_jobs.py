@@ -17,10 +17,10 @@ from courant import chunks, ids
 from courant.contracts import Content, JobRow, KeyType, Wanted, Wish, decode_job
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest import jobs
 from ingest.http import slow_clients, streaming
-from ingest.jobs import Job, Tally
-from ingest.jobs_store import Kept, Stored, StoredChunk
+from ingest.jobs import rules
+from ingest.jobs.rules import Job, Tally
+from ingest.jobs.store import Kept, Stored, StoredChunk
 from ingest_jobs import KEY, NOW, TEMPLATE, job
 from ingest_world import (
     BASE,
@@ -68,7 +68,7 @@ STANDINGS: list[tuple[dict[str, Any], bool, str]] = [
 def test_a_job_stands_where_its_row_and_its_wish_say(
     told: dict[str, Any], quiet: bool, wanted: str
 ) -> None:
-    assert jobs.status(job(RING, **told), quiet) == wanted
+    assert rules.status(job(RING, **told), quiet) == wanted
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,28 @@ def test_a_job_stands_where_its_row_and_its_wish_say(
     ],
 )
 def test_only_what_is_over_refuses_a_wish(standing: str, refused: set[str]) -> None:
-    assert {str(wish) for wish in Wish if jobs.refusal(standing, wish)} == refused
+    assert {str(wish) for wish in Wish if rules.refusal(standing, wish)} == refused
 
 
 def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> None:
     tally = Tally({State.CREATED: 3, State.CLAIMED: 2, State.DELIVERED: 4}, 0, 0, NOW)
     given = job(RING, rows=20)
-    told = jobs.progress(given, tally, "in progress")
+    told = rules.progress(given, tally, "in progress")
     assert told["counts"] == {"created": 3, "sending": 2, "delivered": 4, "pending": 11}
     assert told["saved"] == 9
     tally = Tally({State.CANCELLED: 3}, 0, 0, NOW)
-    told = jobs.progress(replace(given, wish=Wish.CANCELLED), tally, "cancelled")
+    told = rules.progress(replace(given, wish=Wish.CANCELLED), tally, "cancelled")
     assert told["counts"] == {"cancelled": 20}
 
 
 def test_rows_of_a_finished_job_that_have_gone_are_not_pending() -> None:
     tally = Tally({State.DELIVERED: 4}, 0, 0, NOW)
-    told = jobs.progress(job(RING, rows=20, **DONE), tally, "finished")
+    told = rules.progress(job(RING, rows=20, **DONE), tally, "finished")
     assert (told["counts"], told["saved"]) == ({"delivered": 4}, 4)
-    told = jobs.progress(job(RING, rows=20, **DONE), Tally({}, 0, 0, NOW), "finished")
+    told = rules.progress(job(RING, rows=20, **DONE), Tally({}, 0, 0, NOW), "finished")
     assert told["counts"] == {}
     cancelled = job(RING, rows=20, wish=Wish.CANCELLED, **DONE)
-    assert jobs.progress(cancelled, tally, "cancelled")["counts"] == {
+    assert rules.progress(cancelled, tally, "cancelled")["counts"] == {
         "delivered": 4,
         "cancelled": 16,
     }
@@ -122,7 +122,7 @@ def test_a_report_says_of_rows_that_have_gone_that_they_have() -> None:
 
 def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
     tally = Tally({State.SENDING: 3, State.SENT: 2, State.CLAIMED: 1}, 6, 6, NOW)
-    told = jobs.progress(job(RING, rows=6, channel=Channel.SMS), tally, "in progress")
+    told = rules.progress(job(RING, rows=6, channel=Channel.SMS), tally, "in progress")
     assert told["counts"] == {"sent": 5, "sending": 1}
 
 
@@ -139,7 +139,7 @@ def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
 def test_the_end_is_estimated_from_the_rate_of_the_last_half_minute(
     settled: int, recent: int, standing: str, rate: float, finish: str | None
 ) -> None:
-    told = jobs.progress(job(RING, rows=1000), Tally({}, settled, recent, NOW), standing)
+    told = rules.progress(job(RING, rows=1000), Tally({}, settled, recent, NOW), standing)
     assert (told["rows_per_second"], told["estimated_finish"]) == (rate, finish)
 
 

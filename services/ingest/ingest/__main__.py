@@ -11,9 +11,10 @@ from courant import logs, serve, settings
 from courant.directory import Directory
 from courant.following import follow
 from courant.serve import Stop
-from ingest import build, jobs_store
+from ingest import build
 from ingest.http.asgi import App, WithRequestId
-from ingest.jobs_store import JobStore
+from ingest.jobs import store
+from ingest.jobs.store import JobStore
 from ingest.producer import KafkaLog
 from ingest.read.store import Reader
 from ingest.settings import IngestSettings
@@ -35,7 +36,7 @@ async def listen(given: IngestSettings, stop: Stop) -> None:
     producer.start()
     url = given.database_url.get_secret_value()
     reader = Reader(url, given.ingest_readers)
-    slow = Reader(url, jobs_store.READERS, jobs_store.STATEMENT_SECONDS)
+    slow = Reader(url, store.READERS, store.STATEMENT_SECONDS)
 
     async def ready() -> str | None:
         if not directory.is_read:

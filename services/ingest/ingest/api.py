@@ -26,7 +26,7 @@ from ingest.http.answers import (
     unavailable,
 )
 from ingest.http.asgi import Call, Handler, Route
-from ingest.job_desk import JobDesk
+from ingest.jobs.handle import JobDesk
 from ingest.read import listing
 from ingest.read.store import Chosen, Missing
 from ingest.read.templates import Stationery

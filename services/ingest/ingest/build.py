@@ -16,7 +16,7 @@ from ingest.callers.auth import Gate
 from ingest.callers.fair_share import Shares
 from ingest.callers.limits import Limits
 from ingest.http.asgi import App
-from ingest.job_desk import JobDesk, Jobs
+from ingest.jobs.handle import JobDesk, Jobs
 from ingest.producer import Log
 from ingest.read.templates import Stationery
 from ingest.read.views import Window

@@ -22,7 +22,7 @@ from ingest.callers.safelist import Guests
 from ingest.forms import Form
 from ingest.http.answers import Answer, given
 from ingest.intake import Intake
-from ingest.jobs import shown_job
+from ingest.jobs.rules import shown_job
 from ingest.sheet import Sheet
 from ingest.tally import Tally
 from ingest.writing import Written

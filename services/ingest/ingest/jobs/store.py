@@ -18,7 +18,7 @@ from courant.contracts import KeyType, Wish
 from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
 from ingest.callers.auth import Caller
-from ingest.jobs import OPEN, RECENT, Job, Tally
+from ingest.jobs.rules import OPEN, RECENT, Job, Tally
 from ingest.read.store import WINNER, Missing, Reader
 
 T = TypeVar("T")

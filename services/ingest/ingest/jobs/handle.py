@@ -13,14 +13,14 @@ from courant.crypto import Ring, Unsealable
 from courant.directory import Directory
 from courant.errors import Unavailable
 from courant.jobs import wanted
-from ingest import jobs, report
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.admission import Places
 from ingest.http.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
 from ingest.http.asgi import Call
-from ingest.jobs import Job, Tally
-from ingest.jobs_store import Stretch
+from ingest.jobs import report, rules
+from ingest.jobs.rules import Job, Tally
+from ingest.jobs.store import Stretch
 from ingest.producer import Log
 from ingest.read import listing
 from ingest.read.store import Missing
@@ -103,7 +103,7 @@ class JobDesk:
                 quiet = bool(job.finished_at) and await self._store.quiet(job)
             except Unavailable:
                 return NOT_READABLE
-            if refusal := jobs.refusal(jobs.status(job, quiet), wish):
+            if refusal := rules.refusal(rules.status(job, quiet), wish):
                 return refusal
             now = clock.now()
             try:
@@ -115,7 +115,7 @@ class JobDesk:
             try:
                 told = await self._told(wanting, caller)
             except Unavailable:
-                told = self._shown(wanting, jobs.status(wanting, quiet), caller)
+                told = self._shown(wanting, rules.status(wanting, quiet), caller)
             return given({"data": told}, 202)
 
         return take
@@ -154,7 +154,7 @@ class JobDesk:
         now = asyncio.get_running_loop().time
         until = now() + LIST_SECONDS
         return [
-            jobs.status(
+            rules.status(
                 job, bool(job.finished_at) and now() < until and await self._store.quiet(job)
             )
             for job in page
@@ -162,13 +162,13 @@ class JobDesk:
 
     async def _told(self, job: Job, caller: Caller) -> dict[str, object]:
         tally = await self._store.tally(job)
-        standing = jobs.status(job, tally.quiet)
-        return {**self._shown(job, standing, caller), **jobs.progress(job, tally, standing)}
+        standing = rules.status(job, tally.quiet)
+        return {**self._shown(job, standing, caller), **rules.progress(job, tally, standing)}
 
     def _shown(self, job: Job, standing: str, caller: Caller) -> dict[str, object]:
         key = self._directory.keys.get(caller.service.id, {}).get(job.key_id)
         changes = (job.started_at, job.finished_at, job.wished_at)
-        return jobs.shown_job(
+        return rules.shown_job(
             id=job.id,
             name=self._name(job),
             rows=job.rows,

@@ -11,8 +11,8 @@ import msgspec
 from courant import chunks
 from courant.contracts import JobRow, Malformed
 from courant.crypto import Ring, Unsealable
-from ingest.jobs import Job, unstored
-from ingest.jobs_store import Stored, Stretch
+from ingest.jobs.rules import Job, unstored
+from ingest.jobs.store import Stored, Stretch
 from ingest.read import views
 
 ROWS = 1_000  # of a part
