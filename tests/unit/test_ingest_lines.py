@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.lines import CELL_MAX, ROW_MAX, Lines, Unreadable
+from ingest.bulk.csv_stream import CELL_MAX, ROW_MAX, Lines, Unreadable
 
 # A row of one empty cell is written as "" or as a blank line; the latter has no cells.
 CELL = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)

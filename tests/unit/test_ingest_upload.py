@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from courant.topics import Channel
-from ingest import upload as uploading
+from ingest.bulk import multipart as uploading
 from ingest.http import asgi, slow_clients
 from ingest_uploads import (
     BOUNDARY,

@@ -13,7 +13,7 @@ from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest import openapi
 from ingest.accept.handle import Accept, Request
-from ingest.bulk import Bulk
+from ingest.bulk.handle import Bulk
 from ingest.callers.auth import Caller, Gate
 from ingest.http import fields
 from ingest.http.answers import (

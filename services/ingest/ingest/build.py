@@ -11,7 +11,7 @@ from ingest.accept.handle import Accept, Parts
 from ingest.accept.idempotency import Memory
 from ingest.accept.rules import Lists
 from ingest.api import Api, Ready, Rows
-from ingest.bulk import Bounds, Bulk
+from ingest.bulk.handle import Bounds, Bulk
 from ingest.callers.auth import Gate
 from ingest.callers.fair_share import Shares
 from ingest.callers.limits import Limits

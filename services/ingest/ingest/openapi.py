@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ingest import forms
+from ingest.bulk import forms
 from ingest.http import fields as schema
 from ingest.http.answers import Answer
 from ingest.http.fields import Field

@@ -6,10 +6,10 @@ from courant.contracts import JobRow, KeyType
 from courant.directory import Service
 from courant.render import sms
 from courant.topics import Channel
+from ingest.bulk.columns import Faults
+from ingest.bulk.csv_stream import Unreadable
 from ingest.callers.limits import Left
 from ingest.http.answers import Answer, bad
-from ingest.lines import Unreadable
-from ingest.sheet import Faults
 
 BAD_ROWS_TOLD = 20
 CALLED = {Channel.EMAIL: "messages", Channel.SMS: "sms messages"}

@@ -7,7 +7,7 @@ from typing import Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ingest.forms import JOB_FIELDS
+from ingest.bulk.forms import JOB_FIELDS
 from ingest.http.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
 from ingest.http.asgi import Refused
 from ingest.http.fields import surplus

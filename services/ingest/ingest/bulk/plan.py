@@ -12,20 +12,20 @@ from courant.crypto import Unsealable, keyed_hash
 from courant.directory import Service
 from courant.recipients import Email, Phone
 from courant.topics import Channel
-from ingest import sheet
 from ingest.accept import rules
 from ingest.accept.content import Compiled
 from ingest.accept.handle import REPLAYED, REUSED, Parts, normalised
 from ingest.accept.idempotency import FirstJob
+from ingest.bulk import columns
+from ingest.bulk.chunk_writer import Written
+from ingest.bulk.columns import Sheet
+from ingest.bulk.forms import Form
+from ingest.bulk.rows import Intake
 from ingest.callers.auth import Caller
 from ingest.callers.safelist import Guests
-from ingest.forms import Form
 from ingest.http.answers import Answer, given
-from ingest.intake import Intake
 from ingest.jobs.rules import shown_job
-from ingest.sheet import Sheet
 from ingest.tally import Tally
-from ingest.writing import Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Planner:
             return keyed_hash(hash_key, channel, normalised(recipient).encode())
 
         def sheet_for(header: Sequence[str]) -> Sheet | Answer:
-            layout = sheet.layout(header, plan.compiled)
+            layout = columns.layout(header, plan.compiled)
             if isinstance(layout, Answer):
                 return layout
             return Sheet(

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from courant.contracts import JobRow
 from courant.recipients import cleaned
+from ingest.bulk.columns import Sheet
+from ingest.bulk.csv_stream import Unreadable
 from ingest.http.answers import Answer
 from ingest.http.asgi import Refused
-from ingest.lines import Unreadable
-from ingest.sheet import Sheet
 from ingest.tally import Tally
 
 

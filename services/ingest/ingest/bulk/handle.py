@@ -14,19 +14,19 @@ from courant import clock
 from courant.contracts import ENCODE, JobRow
 from courant.crypto import keyed_digest, keyed_hash
 from courant.errors import Unavailable
-from ingest import forms
 from ingest.accept import rules
 from ingest.accept.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, Parts
+from ingest.bulk import forms
+from ingest.bulk.chunk_writer import Writing
+from ingest.bulk.csv_stream import Lines, Unreadable
+from ingest.bulk.multipart import Upload
+from ingest.bulk.plan import Key, Plan, Planner
+from ingest.bulk.rows import Intake
 from ingest.callers.auth import Caller
 from ingest.http.admission import Pace, Places
 from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
 from ingest.http.asgi import Call, Refused
-from ingest.intake import Intake
-from ingest.lines import Lines, Unreadable
-from ingest.plan import Key, Plan, Planner
 from ingest.tally import Tally
-from ingest.upload import Upload
-from ingest.writing import Writing
 
 DISCARD_SECONDS = 10.0
 BEFORE_FILE = bad("template_id has to come before the file")

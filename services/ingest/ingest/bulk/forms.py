@@ -10,12 +10,12 @@ from uuid import UUID
 
 import msgspec
 
+from ingest.bulk.columns import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
+from ingest.bulk.csv_stream import ROW_MAX, Lines, Unreadable
 from ingest.http import fields as schema
 from ingest.http.answers import NOT_JSON, Answer, bad, invalid
 from ingest.http.asgi import Refused
 from ingest.http.fields import PRINTED_MAX, Field, Object, Unfit, printed
-from ingest.lines import ROW_MAX, Lines, Unreadable
-from ingest.sheet import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
 
 NAME_MAX = 1_000  # characters
 ROWS_MIN = 2  # the header among them

@@ -14,9 +14,9 @@ from courant.render import sms, templates
 from courant.topics import Channel
 from ingest.accept.content import Compiled, Personalisation
 from ingest.accept.rules import BLANK, NOT_ABROAD, oversize
+from ingest.bulk.csv_stream import CELL_MAX
 from ingest.http.answers import Answer, bad
 from ingest.http.fields import NO_NUL
-from ingest.lines import CELL_MAX
 
 COLUMNS_MAX = 1_000
 TOO_MANY_COLUMNS = bad(f"Too many columns. Maximum number of columns allowed is {COLUMNS_MAX}")

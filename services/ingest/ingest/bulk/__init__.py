@@ -1,0 +1,1 @@
+"""Files of many rows: forms, CSV, columns, chunks, the seal."""
