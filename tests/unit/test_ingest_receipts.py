@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from courant import contracts
 from courant.contracts import Heartbeat, Receipt, Says
 from courant.crypto import keyed_hash
-from ingest import events
-from ingest.events import Meaning, Nothing
-from ingest.sns import Envelope, is_certificate_url
+from ingest.receipts import events
+from ingest.receipts.events import Meaning, Nothing
+from ingest.receipts.sns import Envelope, is_certificate_url
 from ingest_world import HASH_KEY, RING, TOPIC_ARN, World, settings
 
 CERTIFICATE = "https://sns.ca-central-1.amazonaws.com/SimpleNotificationService-1.pem"

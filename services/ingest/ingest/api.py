@@ -31,7 +31,7 @@ from ingest.read import listing
 from ingest.read.store import Chosen, Missing
 from ingest.read.templates import Stationery
 from ingest.read.views import Row, Window
-from ingest.receipts import Desk
+from ingest.receipts.handle import Desk
 
 NOT_YET = unavailable("The notification may be on its way, try again")
 NOT_READABLE = unavailable("Notifications cannot be read now, try again")

@@ -5,7 +5,6 @@ from typing import Protocol
 
 from courant import crypto, recipients
 from courant.directory import Directory
-from ingest import sns
 from ingest.accept.content import Library
 from ingest.accept.handle import Accept, Parts
 from ingest.accept.idempotency import Memory
@@ -20,9 +19,10 @@ from ingest.jobs.handle import JobDesk, Jobs
 from ingest.producer import Log
 from ingest.read.templates import Stationery
 from ingest.read.views import Window
-from ingest.receipts import Desk
+from ingest.receipts import sns
+from ingest.receipts.handle import Desk
+from ingest.receipts.sns import Verifier
 from ingest.settings import IngestSettings, parted
-from ingest.sns import Verifier
 
 
 class Reads(Rows, Memory, Protocol):

@@ -15,11 +15,11 @@ from courant.crypto import Ring, keyed_hash
 from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.topics import RECEIPTS
-from ingest import events
-from ingest.events import Nothing
 from ingest.http.answers import Answer, given, refused, unavailable
 from ingest.producer import Log
-from ingest.sns import Envelope, Forged, Verifier, read
+from ingest.receipts import events
+from ingest.receipts.events import Nothing
+from ingest.receipts.sns import Envelope, Forged, Verifier, read
 
 log = logging.getLogger(__name__)
 TAKEN = given({"status": "ok"})

@@ -1,0 +1,1 @@
+"""Receipts from providers: SNS signatures, what an event means."""
