@@ -18,7 +18,7 @@ from courant.directory import Directory, Key, Sender, Service, Template
 from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.topics import Channel
-from ingest import build
+from ingest import app
 from ingest.accept.idempotency import First, FirstJob
 from ingest.http.asgi import App
 from ingest.read.store import Chosen, Missing
@@ -267,7 +267,7 @@ class World:
         self.jobs = FakeJobs()
         self.fetched: dict[str, bytes] = {}
         self.fetches: list[str] = []
-        self.app: App = build.app(
+        self.app: App = app.app(
             settings(**given),
             self.directory,
             self.log,

@@ -11,7 +11,7 @@ from courant import logs, serve, settings
 from courant.directory import Directory
 from courant.following import follow
 from courant.serve import Stop
-from ingest import build
+from ingest import app as build
 from ingest.http.asgi import App, WithRequestId
 from ingest.jobs import store
 from ingest.jobs.store import JobStore
