@@ -20,9 +20,9 @@ from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.world import World
 from courant.topics import CHUNKS, INBOX, JOBS, Channel, Lane, dead
 from job_hand import RING, Upload, upload, written
-from job_runner import handle, issue
-from job_runner.issue import Issuer
-from job_runner.issue_store import PostgresRounds
+from job_runner import dispatch, handle
+from job_runner.dispatch import Issuer
+from job_runner.dispatch_store import PostgresRounds
 from job_runner.store import PostgresStore
 
 BULK = INBOX.topic(Channel.EMAIL, Lane.BULK)
@@ -96,7 +96,7 @@ class Runner:
 
 @pytest.fixture
 def runner(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
-    monkeypatch.setattr(issue, "TELL_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(dispatch, "TELL_EVERY_SECONDS", 0.0)
     made = Runner(engine)
     for table in ("jobs", "chunks", "wishes", "notifications", "events", "positions", "marks"):
         made.ask(f"DELETE FROM {table}")
@@ -330,7 +330,7 @@ def test_under_a_hold_no_orders_are_given(runner: Runner) -> None:
 def test_orders_that_nobody_acknowledged_are_given_again(runner: Runner) -> None:
     runner.give(*upload(3).outgoing())
     runner.world.kafka.refusals = 1
-    with pytest.raises(issue.Unavailable):
+    with pytest.raises(dispatch.Unavailable):
         runner.issuer.go()
     assert runner.issuer.go() == 1
 

@@ -12,8 +12,8 @@ from courant.testing.builders import PERSISTED
 from courant.testing.world import World
 from courant.topics import Positions
 from recovery import rounds, rules, sweeps
-from recovery.lead import Lead, connect
-from recovery.published import Published
+from recovery.directory import Published
+from recovery.leader import Lead, connect
 from recovery.rounds import Parts, Rounds
 from recovery_hand import Hand
 

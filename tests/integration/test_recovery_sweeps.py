@@ -20,7 +20,7 @@ from courant.testing.builders import DELIVERY, NOW, PERSISTED, RECEIPTS
 from courant.testing.kafka import FakeProducer
 from courant.topics import Channel, Lane, Positions
 from recovery import rules, store, sweeps
-from recovery.published import Published
+from recovery.directory import Published
 from recovery.rows import Row
 from recovery.sweeps import SWEEPS, Tools
 from recovery_hand import Hand, id_of, make_mistake

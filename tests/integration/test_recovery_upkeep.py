@@ -13,9 +13,10 @@ from courant.records import Outgoing
 from courant.testing import builders
 from courant.testing.builders import DELIVERY, RECEIPTS
 from courant.topics import DIRECTORY, JOBS, Positions
-from recovery import days, marks, published, rules, upkeep
-from recovery.lead import Lead, connect
-from recovery.published import Published
+from recovery import days, marks, rules, upkeep
+from recovery import directory as published
+from recovery.directory import Published
+from recovery.leader import Lead, connect
 from recovery.upkeep import CHORES
 from recovery_hand import TODAY, Hand, id_of, make_day
 

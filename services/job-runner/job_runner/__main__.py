@@ -2,9 +2,9 @@
 
 from courant import crypto, database, logs, serve, settings
 from courant.kafka import KafkaProducer
+from job_runner.dispatch import Issuer
+from job_runner.dispatch_store import PostgresRounds
 from job_runner.handle import stages
-from job_runner.issue import Issuer
-from job_runner.issue_store import PostgresRounds
 from job_runner.settings import JobRunnerSettings
 from job_runner.store import PostgresStore
 

@@ -6,9 +6,9 @@ from courant import logs, serve, settings
 from courant.following import follow
 from courant.kafka import KafkaProducer
 from recovery import figures, heartbeat, timers
-from recovery.lead import Lead, connect
-from recovery.log import KafkaLog
-from recovery.published import Published
+from recovery.directory import Published
+from recovery.leader import Lead, connect
+from recovery.offsets import KafkaLog
 from recovery.rounds import Parts, Rounds
 from recovery.settings import RecoverySettings
 

@@ -17,7 +17,7 @@ from prometheus_client import Gauge
 from courant.contracts import Malformed, Stat
 from courant.serve import Stop
 from courant.topics import STATS, Lane
-from recovery import apps
+from recovery import faust_apps
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +37,12 @@ LAST_MINUTE = Gauge(
 
 def run(bootstrap: str, replication: int, stop: Stop) -> None:
     """Sum and show until the stop."""
-    asyncio.run(apps.keep(lambda: make(bootstrap, replication), stop))
+    asyncio.run(faust_apps.keep(lambda: make(bootstrap, replication), stop))
 
 
 def make(bootstrap: str, replication: int) -> faust.App:
     """Make the app."""
-    app = apps.app(NAME, bootstrap, replication)
+    app = faust_apps.app(NAME, bootstrap, replication)
     stats = app.topic(
         STATS.name,
         key_type=bytes,

@@ -9,9 +9,10 @@ from functools import partial
 
 from courant.consume import Producer
 from courant.errors import Refused, Unavailable
-from recovery import days, marks, published, rules, sweeps, upkeep
-from recovery.lead import Lead
-from recovery.published import Published
+from recovery import days, marks, rules, sweeps, upkeep
+from recovery import directory as published
+from recovery.directory import Published
+from recovery.leader import Lead
 from recovery.store import PostgresStore
 from recovery.sweeps import SWEEPS, Tools
 from recovery.upkeep import CHORES

@@ -13,7 +13,7 @@ import faust
 
 from courant.errors import Unavailable
 from courant.serve import Stop
-from recovery import apps
+from recovery import faust_apps
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,14 @@ def run(
     def made() -> faust.App:
         return make(bootstrap, replication, lambda leads: do(go if leads else resign), stop)
 
-    asyncio.run(apps.keep(made, stop, after=lambda: do(resign)))
+    asyncio.run(faust_apps.keep(made, stop, after=lambda: do(resign)))
 
 
 def make(
     bootstrap: str, replication: int, act: Callable[[bool], Awaitable[None]], stop: Stop
 ) -> faust.App:
     """Make the app, which tells `act` each second whether it leads."""
-    app = apps.app(NAME, bootstrap, replication)
+    app = faust_apps.app(NAME, bootstrap, replication)
 
     @app.timer(interval=ROUND_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
     async def lead() -> None:

@@ -12,7 +12,7 @@ from courant.folding import Cursor, Folding
 from courant.jobs import Place, Stored
 from courant.tables import UNDER_WAY
 from courant.topics import Channel
-from job_runner.issue import Out, Waiting
+from job_runner.dispatch import Out, Waiting
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
