@@ -9,7 +9,7 @@ import psutil
 from bench.ground import Ground, cpu_seconds, ground
 from bench.load import Answered, load, post
 from bench.parts import Part, beside, interleaved, middle
-from courant.directory import Template
+from courant.directory.entries import Template
 
 REQUESTS = 20_000
 WARM_UP = 2_000

@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import psycopg2
 
-from courant import directory_admin
-from courant.directory import Template
+from courant.directory import publish
+from courant.directory.entries import Template
 from courant.topics import Channel, Lane
 from courant_cli import demo, entries
 from courant_cli.places import Places, known
@@ -51,10 +51,10 @@ class Ground:
         self.places = Places()
         seeded = demo.seed(self.places)
         self.key = seeded["COURANT_API_KEY"]
-        [self.service] = directory_admin.load(self.places.engine).services.values()
+        [self.service] = publish.load(self.places.engine).services.values()
         self.personal, self.plain = self._template(PERSONAL), self._template(PLAIN)
         self.urgent = self._template(PERSONAL, Lane.PRIORITY)
-        self.directory = directory_admin.load(self.places.engine)
+        self.directory = publish.load(self.places.engine)
 
     @contextmanager
     def running(self, *kinds: str, **settings: str) -> Iterator[dict[str, psutil.Process]]:

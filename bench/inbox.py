@@ -7,7 +7,7 @@ from bench.accept import asked
 from bench.ground import Ground
 from courant import clock
 from courant.contracts import KeyType
-from courant.directory import Template
+from courant.directory.entries import Template
 from courant.records import Outgoing
 from courant.topics import Channel
 from ingest.accept.content import Library

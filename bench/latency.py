@@ -6,7 +6,7 @@ from bench.ground import Ground
 from bench.ledger import Bookings
 from bench.parts import Part, interleaved, middle
 from bench.through import whole
-from courant.directory import Template
+from courant.directory.entries import Template
 from courant.topics import Channel
 from courant_cli.load import Load, quantile, run, to
 

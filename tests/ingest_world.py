@@ -14,7 +14,7 @@ import msgspec
 
 from courant import crypto, recipients
 from courant.contracts import JobRecord, KeyType, Notification, Seal, decode_job
-from courant.directory import Directory, Key, Sender, Service, Template
+from courant.directory.entries import Directory, Key, Sender, Service, Template
 from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.topics import Channel

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from courant.crypto import Ring
-from courant.directory import Directory
+from courant.directory.entries import Directory
 from courant.topics import Channel
 from deliverer import rules
 from deliverer.calls import Claimed, Entry

@@ -14,7 +14,7 @@ from notifications_python_client.notifications import NotificationsAPIClient
 from rich.console import Console
 
 from courant.contracts import KeyType
-from courant.directory import Sender
+from courant.directory.entries import Sender
 from courant.topics import Channel
 from courant_cli import entries, trace
 from courant_cli.places import Places

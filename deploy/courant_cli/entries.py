@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from courant import crypto, directory_admin
+from courant import crypto
 from courant.contracts import KeyType
-from courant.directory import AnyEntry, Directory, Entry, Key, Sender, Service, Template
+from courant.directory import publish
+from courant.directory.entries import AnyEntry, Directory, Entry, Key, Sender, Service, Template
 from courant.recipients import Unusable, email, phone
 from courant.topics import Channel, Lane
 from courant_cli.places import Places
@@ -37,7 +38,7 @@ def now() -> datetime:
 
 def put(places: Places, entry: AnyEntry) -> AnyEntry:
     """Store and publish an entry."""
-    return directory_admin.put(places.engine, places.producer, entry)
+    return publish.put(places.engine, places.producer, entry)
 
 
 def found(entries: dict[UUID, E], id: UUID, kind: str) -> E:
@@ -109,20 +110,20 @@ def recipient(text: str) -> str:
 @service.command("list")
 def list_services() -> None:
     """List all services."""
-    listed(of_kind(directory_admin.load(Places().engine), Service), "id", "name", "active")
+    listed(of_kind(publish.load(Places().engine), Service), "id", "name", "active")
 
 
 @service.command("show")
 def show_service(id: UUID) -> None:
     """Show one."""
-    tell(found(directory_admin.load(Places().engine).services, id, "service"))
+    tell(found(publish.load(Places().engine).services, id, "service"))
 
 
 @service.command("revoke")
 def revoke_service(id: UUID) -> None:
     """Suspend a service: its keys no longer accept anything."""
     places = Places()
-    entry = found(directory_admin.load(places.engine).services, id, "service")
+    entry = found(publish.load(places.engine).services, id, "service")
     tell(put(places, msgspec.structs.replace(entry, active=False)))
 
 
@@ -133,7 +134,7 @@ def revoke_service(id: UUID) -> None:
 def create_key(service_id: UUID, name: str, type: KeyType = KeyType.NORMAL) -> None:
     """Make a key and print it: the only time that it is shown."""
     places = Places()
-    found(directory_admin.load(places.engine).services, service_id, "service")
+    found(publish.load(places.engine).services, service_id, "service")
     _, text = new_key(places, service_id, name, type)
     print(text)
 
@@ -156,21 +157,21 @@ def new_key(places: Places, service_id: UUID, name: str, type: KeyType) -> tuple
 @key.command("list")
 def list_keys() -> None:
     """List all keys."""
-    found = of_kind(directory_admin.load(Places().engine), Key)
+    found = of_kind(publish.load(Places().engine), Key)
     listed(found, "id", "service_id", "name", "type", "expires_at")
 
 
 @key.command("show")
 def show_key(id: UUID) -> None:
     """Show one, without its secret."""
-    tell(key_of(directory_admin.load(Places().engine), id))
+    tell(key_of(publish.load(Places().engine), id))
 
 
 @key.command("revoke")
 def revoke_key(id: UUID) -> None:
     """Revoke a key: it stops within a second, everywhere."""
     places = Places()
-    entry = key_of(directory_admin.load(places.engine), id)
+    entry = key_of(publish.load(places.engine), id)
     tell(put(places, msgspec.structs.replace(entry, expires_at=now())))
 
 
@@ -195,7 +196,7 @@ def create_template(
 ) -> None:
     """Make a template, or a new version of one. The body may be `@FILE`."""
     places = Places()
-    known = directory_admin.load(places.engine)
+    known = publish.load(places.engine)
     found(known.services, service_id, "service")
     text = Path(body[1:]).read_text() if body.startswith("@") else body
     earlier = known.template(id) if id else None
@@ -235,14 +236,14 @@ def new_template(
 @template.command("list")
 def list_templates() -> None:
     """List every version of every template."""
-    found = of_kind(directory_admin.load(Places().engine), Template)
+    found = of_kind(publish.load(Places().engine), Template)
     listed(found, "id", "version", "service_id", "channel", "lane", "name", "archived")
 
 
 @template.command("show")
 def show_template(id: UUID, version: int | None = None) -> None:
     """Show one version, or the newest."""
-    entry = directory_admin.load(Places().engine).template(id, version)
+    entry = publish.load(Places().engine).template(id, version)
     if not entry:
         raise Unsuitable(f"no template has the id {id} and that version")
     tell(entry)
@@ -252,7 +253,7 @@ def show_template(id: UUID, version: int | None = None) -> None:
 def revoke_template(id: UUID) -> None:
     """Archive a template: nothing new is accepted for it; what was accepted is sent."""
     places = Places()
-    entry = directory_admin.load(places.engine).template(id)
+    entry = publish.load(places.engine).template(id)
     if not entry:
         raise Unsuitable(f"no template has the id {id}")
     tell(put(places, msgspec.structs.replace(entry, archived=True)))
@@ -270,7 +271,7 @@ def create_sender(
 ) -> None:
     """Make a reply-to address (email) or a sender (sms)."""
     places = Places()
-    found(directory_admin.load(places.engine).services, service_id, "service")
+    found(publish.load(places.engine).services, service_id, "service")
     entry = Sender(
         id=uuid.uuid4(), service_id=service_id, channel=channel, value=value, default=default
     )
@@ -280,21 +281,21 @@ def create_sender(
 @sender.command("list")
 def list_senders() -> None:
     """List all senders."""
-    found = of_kind(directory_admin.load(Places().engine), Sender)
+    found = of_kind(publish.load(Places().engine), Sender)
     listed(found, "id", "service_id", "channel", "value", "default", "archived")
 
 
 @sender.command("show")
 def show_sender(id: UUID) -> None:
     """Show one."""
-    tell(sender_of(directory_admin.load(Places().engine), id))
+    tell(sender_of(publish.load(Places().engine), id))
 
 
 @sender.command("revoke")
 def revoke_sender(id: UUID) -> None:
     """Archive a sender."""
     places = Places()
-    entry = sender_of(directory_admin.load(places.engine), id)
+    entry = sender_of(publish.load(places.engine), id)
     tell(put(places, msgspec.structs.replace(entry, archived=True)))
 
 

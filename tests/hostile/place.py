@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from courant.contracts import KeyType
-from courant.directory import Sender, Service, Template
+from courant.directory.entries import Sender, Service, Template
 from courant.topics import Channel
 from courant_cli import entries
 from courant_cli.places import Places

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import psycopg2
 
-from courant import directory, kafka, migrate, topics_admin
-from courant.directory import AnyEntry
+from courant import kafka, migrate, topics_admin
+from courant.directory.entries import AnyEntry, encode
 from courant.kafka import KafkaProducer
 from courant.records import Outgoing
 from courant.topics import DIRECTORY
@@ -42,7 +42,7 @@ class Stack:
         """Put entries into the directory's topic."""
         producer = KafkaProducer(self.broker.bootstrap, "tests")
         for each in changed:
-            producer.produce(Outgoing(DIRECTORY.name, each.key.encode(), directory.encode(each)))
+            producer.produce(Outgoing(DIRECTORY.name, each.key.encode(), encode(each)))
         producer.flush()
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

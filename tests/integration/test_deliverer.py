@@ -19,9 +19,10 @@ import msgspec
 import psycopg2
 import pytest
 
-from courant import crypto, database, directory_admin, ids, kafka, migrate, topics_admin
+from courant import crypto, database, ids, kafka, migrate, topics_admin
 from courant.contracts import ENCODE, Content, KeyType, Notification
-from courant.directory import Service, Template
+from courant.directory import publish
+from courant.directory.entries import Service, Template
 from courant.kafka import KafkaProducer
 from courant.records import Outgoing
 from courant.topics import INBOX, Channel, Lane
@@ -147,7 +148,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             Template(id=stack.texts, channel=Channel.SMS, name="b", subject=None,
                      body=body, **common),
         ):  # fmt: skip
-            directory_admin.put(engine, stack.producer, entry)
+            publish.put(engine, stack.producer, entry)
         engine.dispose()
         try:
             stack.start("saver")

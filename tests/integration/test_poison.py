@@ -14,9 +14,9 @@ from uuid import UUID, uuid4
 import pytest
 from confluent_kafka import Producer
 
-from courant import directory_admin
 from courant.contracts import Notification
-from courant.directory import Template
+from courant.directory import publish
+from courant.directory.entries import Template
 from courant.records import Outgoing
 from courant.topics import Channel
 from integration.poison_kinds import INBOX_EMAIL, MIB, PERSON, RULED_OUT, Hand, Poison, inbox, made
@@ -147,7 +147,7 @@ def test_after_the_repair_letters_are_sent_back_and_end_well(story: Story) -> No
         body="Hello ((name))",
         created_at=datetime.now(UTC),
     )
-    directory_admin.put(stack.places.engine, stack.places.producer, template)
+    publish.put(stack.places.engine, stack.places.producer, template)
     stack.sql(NO_RULE)
     write(stack, [inbox(story.lost)])
     wait(lambda: stack.state(story.lost.id) == "created", "the row that was lost")

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from courant import ids, jobs
 from courant.contracts import ChunkOrder, Wanted, Wish, decode_job
-from courant.directory import Directory
+from courant.directory.entries import Directory
 from courant.testing import builders
 from courant.testing.builders import DELIVERY
 from courant.topics import CHUNKS, INBOX, JOBS, Lane, Positions

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from acting import acting
-from courant.directory import Template
+from courant.directory.entries import Template
 from courant.errors import Unavailable
 from courant.lifecycle import Move, Report
 from courant.testing import builders

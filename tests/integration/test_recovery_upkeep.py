@@ -6,15 +6,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from courant import directory, ids
-from courant.directory import AnyEntry, Service
+from courant import ids
+from courant.directory.entries import AnyEntry, Service, decode, encode
 from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.testing import builders
 from courant.testing.builders import DELIVERY, RECEIPTS
 from courant.topics import DIRECTORY, JOBS, Positions
-from recovery import days, marks, rules, upkeep
-from recovery import directory as published
+from recovery import days, directory, marks, rules, upkeep
 from recovery.directory import Published
 from recovery.leader import Lead, connect
 from recovery.upkeep import CHORES
@@ -263,7 +262,7 @@ class Pen:
 
 def put_row(hand: Hand, each: AnyEntry) -> None:
     sql = "INSERT INTO directory VALUES (:key, :number, :value)"
-    hand.ask(sql, key=each.key, number=each.number, value=directory.encode(each))
+    hand.ask(sql, key=each.key, number=each.number, value=encode(each))
 
 
 def test_the_directory_has_of_each_entry_the_later_version(hand: Hand) -> None:
@@ -273,13 +272,11 @@ def test_the_directory_has_of_each_entry_the_later_version(hand: Hand) -> None:
         put_row(hand, each)
     topic = known(same, entry(201, "old"), newer_record, only_record)
     pen = Pen()
-    assert published.reconcile(hand.store, topic, pen, 10) == 4
+    assert directory.reconcile(hand.store, topic, pen, 10) == 4
     assert [each.topic for each in pen.written] == [DIRECTORY.name] * 2
-    written = {each.key.decode(): directory.decode(each.value) for each in pen.written}
+    written = {each.key.decode(): decode(each.value) for each in pen.written}
     assert written == {each.key: each for each in (newer_row, only_row)}
-    rows = {
-        key: directory.decode(bytes(v)) for key, v in hand.ask("SELECT key, value FROM directory")
-    }
+    rows = {key: decode(bytes(v)) for key, v in hand.ask("SELECT key, value FROM directory")}
     assert rows == {
         each.key: each for each in (same, newer_row, only_row, newer_record, only_record)
     }
@@ -291,7 +288,7 @@ def test_a_directory_that_was_not_read_to_its_end_proves_nothing(hand: Hand) -> 
     put_row(hand, entry(101, "row"))
     topic = known()
     topic.is_read = False
-    assert published.reconcile(hand.store, topic, hand.producer, 10) == 0
+    assert directory.reconcile(hand.store, topic, hand.producer, 10) == 0
     assert hand.written() == []
 
 

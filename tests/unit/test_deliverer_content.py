@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from courant import crypto
 from courant.contracts import ENCODE, Content, KeyType, Outcome
-from courant.directory import Directory, Sender, Service, Template
+from courant.directory.entries import Directory, Sender, Service, Template
 from courant.render.email import Rendered
 from courant.render.page import page
 from courant.testing.builders import NOW, id_of

@@ -11,7 +11,7 @@ import pytest
 
 from courant import ids
 from courant.contracts import KeyType
-from courant.directory import Sender
+from courant.directory.entries import Sender
 from courant.topics import Channel
 from ingest_uploads import (
     BULK,

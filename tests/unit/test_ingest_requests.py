@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from courant.contracts import Content, KeyType
-from courant.directory import Sender
+from courant.directory.entries import Sender
 from courant.topics import Channel, Lane
 from ingest_world import (
     EMAIL_TEMPLATE,

@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from courant import crypto, database, logs, serve
-from courant.directory import Directory
-from courant.following import follow
+from courant.directory.entries import Directory
+from courant.directory.follow import follow
 from courant.settings import load
 from courant.topics import Channel, Lane
 from deliverer.content import Defaults, Writer

@@ -12,7 +12,7 @@ from uuid import UUID
 from courant import contracts, recipients
 from courant.contracts import ENCODE, Content, Malformed, Outcome, decoder
 from courant.crypto import Ring, Unsealable
-from courant.directory import Directory, Service, Template
+from courant.directory.entries import Directory, Service, Template
 from courant.recipients import Unusable
 from courant.render import email, sms, templates
 from courant.render.markdown import escape

@@ -8,8 +8,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
 from courant import logs, serve, settings
-from courant.directory import Directory
-from courant.following import follow
+from courant.directory.entries import Directory
+from courant.directory.follow import follow
 from courant.serve import Stop
 from ingest import app as build
 from ingest.http.asgi import App, WithRequestId

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from courant import crypto, recipients
-from courant.directory import Directory
+from courant.directory.entries import Directory
 from ingest.accept.content import Library
 from ingest.accept.handle import Accept, Parts
 from ingest.accept.idempotency import Memory

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from courant.contracts import JobRow, KeyType
-from courant.directory import Service
+from courant.directory.entries import Service
 from courant.render import sms
 from courant.topics import Channel
 from ingest.bulk.columns import Faults

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from courant import logs, serve, settings
-from courant.following import follow
+from courant.directory.follow import follow
 from courant.kafka import KafkaProducer
 from recovery import figures, heartbeat, timers
 from recovery.directory import Published

@@ -7,9 +7,9 @@ and its transaction died, or where Postgres was put back. The SQL stands beside 
 import logging
 from collections.abc import Mapping
 
-from courant import directory
 from courant.consume import Producer
-from courant.directory import AnyEntry, Directory
+from courant.directory import entries
+from courant.directory.entries import AnyEntry, Directory
 from courant.records import Outgoing
 from courant.topics import DIRECTORY
 from recovery.store import PostgresRows, PostgresStore
@@ -63,7 +63,7 @@ def settle(rows: PostgresRows, key: str, published: AnyEntry | None, producer: P
         producer.flush()
         log.info("directory entry published again", extra={"key": key, "number": number})
     elif number < published.number:
-        entry = directory.encode(published)
+        entry = entries.encode(published)
         rows.run(TAKE_OVER, key=key, number=published.number, value=entry)
         rows.fetch(CATCH_UP, number=published.number)
         log.warning(

@@ -17,7 +17,7 @@ from uuid import UUID
 from courant import clock, jobs, metrics
 from courant.consume import Producer
 from courant.contracts import Wish
-from courant.directory import Directory
+from courant.directory.entries import Directory
 from courant.jobs import Place
 from courant.lifecycle import Move
 from courant.records import Outgoing

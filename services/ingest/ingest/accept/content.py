@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from courant.contracts import Scalar
-from courant.directory import Directory, Template
+from courant.directory.entries import Directory, Template
 from courant.render import sms, templates
 from courant.render.templates import Lists, Parsed, Values
 from courant.topics import Channel

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from courant import ids
 from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.crypto import Ring, keyed_hash
-from courant.directory import Directory, Sender, Service
+from courant.directory.entries import Directory, Sender, Service
 from courant.errors import Unavailable
 from courant.recipients import Email, Phone
 from courant.records import Outgoing

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from courant import recipients
 from courant.contracts import KeyType
-from courant.directory import Sender, Service, Template
+from courant.directory.entries import Sender, Service, Template
 from courant.recipients import Email, Phone, Unusable
 from courant.render import sms
 from courant.topics import Channel

@@ -9,7 +9,7 @@ from uuid import UUID
 from courant import ids
 from courant.contracts import KeyType, Seal
 from courant.crypto import Unsealable, keyed_hash
-from courant.directory import Service
+from courant.directory.entries import Service
 from courant.recipients import Email, Phone
 from courant.topics import Channel
 from ingest.accept import rules

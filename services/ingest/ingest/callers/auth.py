@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from courant.crypto import Ring, Unsealable, keyed_hash
-from courant.directory import Directory, Key, Service
+from courant.directory.entries import Directory, Key, Service
 from ingest.http.answers import Answer, refused, unavailable
 from ingest.http.fields import UUID_FORM
 

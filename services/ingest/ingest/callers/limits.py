@@ -10,7 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from courant.contracts import KeyType
-from courant.directory import Service
+from courant.directory.entries import Service
 from courant.topics import Channel
 from ingest.http.answers import Answer, refused
 

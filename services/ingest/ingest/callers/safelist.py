@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from courant.crypto import Ring, Unsealable
-from courant.directory import Service
+from courant.directory.entries import Service
 
 log = logging.getLogger(__name__)
 

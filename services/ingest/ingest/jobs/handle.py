@@ -10,7 +10,7 @@ from uuid import UUID
 from courant import clock
 from courant.contracts import Wish
 from courant.crypto import Ring, Unsealable
-from courant.directory import Directory
+from courant.directory.entries import Directory
 from courant.errors import Unavailable
 from courant.jobs import wanted
 from ingest.callers.auth import Caller

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from courant.directory import Directory, Template
+from courant.directory.entries import Directory, Template
 from courant.render import email, templates
 from courant.topics import Channel
 from ingest.accept import rules

@@ -8,7 +8,7 @@ import msgspec
 
 from courant.contracts import Content
 from courant.crypto import Ring, Unsealable
-from courant.directory import Directory
+from courant.directory.entries import Directory
 from courant.lifecycle import State
 from courant.render import templates
 from courant.topics import Channel

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from courant.directory import Directory, take
+from courant.directory.entries import Directory, take
 from courant.kafka import TopicReader
 from courant.topics import DIRECTORY
 

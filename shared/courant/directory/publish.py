@@ -8,8 +8,8 @@ and recovery's sweep puts the row's version out again.
 import msgspec
 from sqlalchemy import Engine, text
 
-from courant import directory
-from courant.directory import AnyEntry
+from courant.directory import entries
+from courant.directory.entries import AnyEntry
 from courant.kafka import KafkaProducer
 from courant.records import Outgoing
 from courant.topics import DIRECTORY
@@ -31,17 +31,17 @@ def put(engine: Engine, producer: KafkaProducer, entry: AnyEntry) -> AnyEntry:
         connection.execute(LOCK, {"key": entry.key})
         number = connection.execute(NUMBER).scalar_one()
         entry = msgspec.structs.replace(entry, number=number)
-        value = directory.encode(entry)
+        value = entries.encode(entry)
         connection.execute(PUT, {"key": entry.key, "number": number, "value": value})
         producer.produce(Outgoing(DIRECTORY.name, entry.key.encode(), value))
         producer.flush()
     return entry
 
 
-def load(engine: Engine) -> directory.Directory:
+def load(engine: Engine) -> entries.Directory:
     """Read the whole directory from Postgres."""
-    found = directory.Directory()
+    found = entries.Directory()
     with engine.begin() as connection:
         for (value,) in connection.execute(ALL):
-            directory.take(found, bytes(value))
+            entries.take(found, bytes(value))
     return found
