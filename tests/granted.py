@@ -8,7 +8,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from courant import ids, migrate
+from courant import ids
+from courant.postgres import migrate
 from courant_local.postgres import Server
 
 INGEST, SAVER = "courant_ingest", "courant_saver"

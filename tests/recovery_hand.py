@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 import mistakes
 from acting import acting
 from courant import clock, contracts, ids
-from courant.daily import DAILY, MAKE_DAY
+from courant.postgres.days import DAILY, MAKE_DAY
 from courant.testing import builders
 from courant.testing.builders import notification
 from courant.testing.kafka import FakeProducer

@@ -7,8 +7,8 @@ from sqlalchemy import Engine, text
 
 from acting import acting
 from courant.contracts import Contract
-from courant.database import RECOGNISE
 from courant.lifecycle import State
+from courant.postgres.database import RECOGNISE
 from courant.records import Batch, sift
 from courant.testing import builders
 from courant.testing.builders import NOW, id_of, notification

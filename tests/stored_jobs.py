@@ -10,7 +10,7 @@ import psycopg2
 
 from courant import chunks, ids
 from courant.contracts import ENCODE, Content, JobRow
-from courant.database import copy_lines
+from courant.postgres.database import copy_lines
 from ingest_world import EMAIL_TEMPLATE, RING, SERVICE, key
 
 STORED = (

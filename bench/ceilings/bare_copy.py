@@ -8,8 +8,8 @@ from operator import attrgetter
 import psycopg2
 
 from courant.contracts import Notification
-from courant.database import copy_lines
-from courant.tables import notifications
+from courant.postgres.database import copy_lines
+from courant.postgres.tables import notifications
 
 BATCH_ROWS = 2_000
 """What the saver takes at most in one batch."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from courant import grants, lifecycle, metrics, settings, tables, topics
+from courant import lifecycle, metrics, settings, topics
 from courant.lifecycle import Move
+from courant.postgres import grants, tables
 from courant_local.home import PROJECT
 from deliverer.settings import DelivererSettings
 from ingest.settings import IngestSettings

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from courant.errors import Unavailable
-from courant.grants import RoleMissing
+from courant.postgres.grants import RoleMissing
 from courant_cli import dead, entries, job, load, schema, send, stack, trace
 from courant_cli.jobs_api import Declined
 from courant_local.child import NotReady

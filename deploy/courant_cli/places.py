@@ -7,8 +7,9 @@ from functools import cached_property
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
-from courant import crypto, database
+from courant import crypto
 from courant.kafka import KafkaProducer, admin
+from courant.postgres import database
 from courant_local import home, processes
 from courant_local.plan import Plan, Unsuitable
 

@@ -3,7 +3,8 @@
 import typer
 from rich.console import Console
 
-from courant import migrate, topics_admin
+from courant import topics_admin
+from courant.postgres import migrate
 from courant_cli.places import Places
 
 topics = typer.Typer(help="The cluster's topics against what is declared.", no_args_is_help=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from courant.grants import GRANTS
+from courant.postgres.grants import GRANTS
 
 PROJECT = Path(__file__).resolve().parents[2]
 

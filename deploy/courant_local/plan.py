@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from courant.grants import GRANTS
+from courant.postgres.grants import GRANTS
 from courant_local import home, ports
 
 REPLICATION_MAX = 3

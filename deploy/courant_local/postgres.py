@@ -18,7 +18,7 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
-from courant.grants import GRANTS
+from courant.postgres.grants import GRANTS
 from courant_local import ports
 from courant_local.child import Child, NotReady, wait_ready
 

@@ -1,6 +1,7 @@
 """What must stand before a service starts, topics and tables: `python -m courant_local.prepare`."""
 
-from courant import kafka, logs, migrate, settings, topics_admin
+from courant import kafka, logs, settings, topics_admin
+from courant.postgres import migrate
 from courant.settings import DatabaseUrl, Replication, Settings
 
 

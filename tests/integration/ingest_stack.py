@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import psycopg2
 
-from courant import kafka, migrate, topics_admin
+from courant import kafka, topics_admin
 from courant.directory.entries import AnyEntry, encode
 from courant.kafka import KafkaProducer
+from courant.postgres import migrate
 from courant.records import Outgoing
 from courant.topics import DIRECTORY
 from courant_local import ports

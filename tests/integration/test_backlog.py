@@ -13,8 +13,8 @@ from psycopg2 import extensions
 from sqlalchemy import Engine
 
 from courant.contracts import ENCODE
-from courant.database import array
 from courant.lifecycle import Move, Report, State
+from courant.postgres.database import array
 from courant.testing.builders import id_of, notification
 from deliverer.store import CLAIM
 from saver import store

@@ -19,11 +19,12 @@ import msgspec
 import psycopg2
 import pytest
 
-from courant import crypto, database, ids, kafka, migrate, topics_admin
+from courant import crypto, ids, kafka, topics_admin
 from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.directory import publish
 from courant.directory.entries import Service, Template
 from courant.kafka import KafkaProducer
+from courant.postgres import database, migrate
 from courant.records import Outgoing
 from courant.topics import INBOX, Channel, Lane
 from courant_local.kafka import Broker

@@ -1,14 +1,14 @@
 """What each service's role may do in PostgreSQL, asked of its catalogue.
 
-What is expected stands here by hand: courant.grants is what is asked about.
+What is expected stands here by hand: courant.postgres.grants is what is asked about.
 """
 
 from collections.abc import Mapping
 
 import pytest
 
-from courant import grants, migrate
-from courant.grants import RoleMissing
+from courant.postgres import grants, migrate
+from courant.postgres.grants import RoleMissing
 from courant_local.postgres import Server
 from granted import DELIVERER, INGEST, JOB_RUNNER, RECOVERY, ROLES, SAVER, TODAY, ask, server
 

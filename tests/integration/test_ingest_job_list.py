@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import create_engine
 
-from courant import ids, migrate
+from courant import ids
 from courant.contracts import KeyType
+from courant.postgres import migrate
 from courant_local.postgres import Server
 from granted import INGEST, server
 from ingest.callers.auth import Caller

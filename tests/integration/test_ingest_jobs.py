@@ -20,8 +20,9 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from sqlalchemy import create_engine
 
-from courant import ids, kafka, migrate
+from courant import ids, kafka
 from courant.contracts import Wanted, decode_job
+from courant.postgres import migrate
 from courant.topics import JOBS
 from ingest.jobs import store
 from ingest_world import api_key

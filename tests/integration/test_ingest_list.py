@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from sqlalchemy import create_engine, text
 
-from courant import ids, migrate
+from courant import ids
 from courant.contracts import KeyType
+from courant.postgres import migrate
 from courant.testing.builders import NOW, notification
 from courant_local.postgres import Server
 from granted import INGEST, ask, server

@@ -13,8 +13,8 @@ from sqlalchemy import Engine, text
 from acting import acting
 from courant import clock, consume, ids
 from courant.contracts import ChunkOrder, Contract, Notification, Wanted, Wish
-from courant.daily import DAILY, MAKE_DAY
-from courant.database import RECOGNISE
+from courant.postgres.database import RECOGNISE
+from courant.postgres.days import DAILY, MAKE_DAY
 from courant.records import Outgoing
 from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.world import World

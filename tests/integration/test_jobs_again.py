@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from courant import consume, crypto, kafka
 from courant.consume import Stage
 from courant.kafka import KafkaConsumer, KafkaProducer
-from courant.migrate import engine_url
+from courant.postgres.migrate import engine_url
 from courant.topics import CHUNKS, INBOX, JOBS, PERSISTED, Channel, Lane
 from granted import JOB_RUNNER, SAVER
 from job_runner import handle as runner

@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from courant import ids, jobs
+from courant import ids
 from courant.contracts import ChunkOrder, Wanted, Wish, decode_job
 from courant.directory.entries import Directory
+from courant.postgres import jobs
 from courant.testing import builders
 from courant.testing.builders import DELIVERY
 from courant.topics import CHUNKS, INBOX, JOBS, Lane, Positions

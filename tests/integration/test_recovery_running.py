@@ -23,12 +23,13 @@ from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine, create_engine, text
 
-from courant import ids, migrate, topics
+from courant import ids, topics
 from courant.contracts import Stat
 from courant.crypto import keyed_hash
-from courant.daily import DAILY
 from courant.errors import Unavailable
 from courant.kafka import KafkaProducer, admin, ends, partitions
+from courant.postgres import migrate
+from courant.postgres.days import DAILY
 from courant.records import Outgoing
 from courant.serve import Stop
 from courant.testing.builders import DELIVERY, PERSISTED

@@ -12,8 +12,9 @@ import pytest
 from psycopg2 import errors
 from sqlalchemy import create_engine
 
-from courant import ids, migrate
+from courant import ids
 from courant.errors import Unavailable
+from courant.postgres import migrate
 from courant.testing.builders import notification
 from courant_local.home import PROJECT
 from courant_local.ports import HOST

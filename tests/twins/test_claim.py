@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine
 
 from acting import acting
-from courant.database import array
 from courant.errors import Unavailable
 from courant.lifecycle import State
+from courant.postgres.database import array
 from courant.testing.builders import NOW, id_of, notification, number_of
 from courant.topics import Channel, Lane
 from deliverer import store

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from courant.tables import metadata
+from courant.postgres.tables import metadata
 
 # What stands in the catalogue of a schema, each in words that can be compared.
 CATALOGUE = """

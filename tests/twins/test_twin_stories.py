@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from courant import database, folding
 from courant.contracts import Contract, Outcome
 from courant.errors import Behind, Unavailable
 from courant.lifecycle import Move, State
+from courant.postgres import database, folding
 from courant.records import Span
 from courant.testing.builders import decided, notification, outcomes, receipt, started
 from mistakes import replace

@@ -11,7 +11,7 @@ import pytest
 
 from courant import chunks, ids
 from courant.contracts import Content, KeyType, Malformed, Notification, Wanted, Wish
-from courant.jobs import Stored
+from courant.postgres.jobs import Stored
 from courant.records import Dead, Keep, Record
 from courant.testing.builders import NOW, partition
 from courant.topics import JOBS, Channel, Lane

@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 
-from courant import crypto, database, logs, serve
+from courant import crypto, logs, serve
 from courant.directory.entries import Directory
 from courant.directory.follow import follow
+from courant.postgres import database
 from courant.settings import load
 from courant.topics import Channel, Lane
 from deliverer.content import Defaults, Writer

@@ -9,10 +9,10 @@ from psycopg2 import extensions
 from sqlalchemy import Engine
 
 from courant.contracts import KeyType
-from courant.database import FINGERPRINT, array, recognise, told_apart
 from courant.errors import Unavailable
-from courant.jobs import runs
 from courant.lifecycle import Move
+from courant.postgres.database import FINGERPRINT, array, recognise, told_apart
+from courant.postgres.jobs import runs
 from courant.topics import Channel, Lane
 from deliverer.calls import Claimed
 

@@ -1,7 +1,8 @@
 """Job-runner: reads its settings, builds its parts, runs until it is told to stop."""
 
-from courant import crypto, database, logs, serve, settings
+from courant import crypto, logs, serve, settings
 from courant.kafka import KafkaProducer
+from courant.postgres import database
 from job_runner.dispatch import Issuer
 from job_runner.dispatch_store import PostgresRounds
 from job_runner.handle import stages

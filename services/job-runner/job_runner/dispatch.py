@@ -14,10 +14,11 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from courant import jobs, metrics
+from courant import metrics
 from courant.consume import Producer
 from courant.errors import Refused, Unavailable
-from courant.jobs import Place, Stored
+from courant.postgres import jobs
+from courant.postgres.jobs import Place, Stored
 from courant.topics import Channel
 from job_runner import rules
 from job_runner.rules import Due

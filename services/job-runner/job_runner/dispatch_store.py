@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
 
-from courant import jobs
 from courant.contracts import Wish
-from courant.database import recognise
-from courant.folding import Cursor, Folding
-from courant.jobs import Place, Stored
-from courant.tables import UNDER_WAY
+from courant.postgres import jobs
+from courant.postgres.database import recognise
+from courant.postgres.folding import Cursor, Folding
+from courant.postgres.jobs import Place, Stored
+from courant.postgres.tables import UNDER_WAY
 from courant.topics import Channel
 from job_runner.dispatch import Out, Waiting
 

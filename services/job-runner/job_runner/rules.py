@@ -23,7 +23,7 @@ from courant.contracts import (
     decode_job,
 )
 from courant.crypto import Ring, Unsealable
-from courant.jobs import Stored
+from courant.postgres.jobs import Stored
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
 from courant.topics import INBOX, Channel, Lane
 

@@ -8,13 +8,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from courant import chunks, folding, jobs
+from courant import chunks
 from courant.contracts import Chunk, JobRecord, KeyType, Seal, Wanted, Wish
-from courant.database import told_apart
-from courant.folding import Cursor, Folding
-from courant.jobs import Place
+from courant.postgres import folding, jobs
+from courant.postgres.database import told_apart
+from courant.postgres.folding import Cursor, Folding
+from courant.postgres.jobs import Place
+from courant.postgres.tables import jobs as table
 from courant.records import Keep, Span
-from courant.tables import jobs as table
 from courant.topics import Channel, Positions
 from job_runner.handle import Held
 from job_runner.rules import Job

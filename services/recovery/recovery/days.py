@@ -9,7 +9,7 @@ from datetime import timedelta
 from itertools import product
 
 from courant import ids
-from courant.daily import DAILY, DROP_DAY, MAKE_DAY
+from courant.postgres.days import DAILY, DROP_DAY, MAKE_DAY
 from recovery.store import PostgresStore
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import logging
 from sqlalchemy import Connection, Engine, NullPool, create_engine
 
 from courant import metrics
-from courant.database import told_apart
 from courant.errors import Unavailable
-from courant.migrate import engine_url
+from courant.postgres.database import told_apart
+from courant.postgres.migrate import engine_url
 from recovery.store import PostgresStore
 
 log = logging.getLogger(__name__)

@@ -13,13 +13,14 @@ from uuid import UUID
 from psycopg2 import extensions
 from sqlalchemy import Connection
 
-from courant import ids, jobs, topics
+from courant import ids, topics
 from courant.contracts import Wish
-from courant.database import HOLD, array, recognise, told_apart
 from courant.errors import Unavailable
-from courant.jobs import Place
 from courant.lifecycle import State
-from courant.tables import UNDER_WAY
+from courant.postgres import jobs
+from courant.postgres.database import HOLD, array, recognise, told_apart
+from courant.postgres.jobs import Place
+from courant.postgres.tables import UNDER_WAY
 from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
 from recovery.rows import Row, Shelf
 

@@ -14,12 +14,13 @@ from itertools import product
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
-from courant import clock, jobs, metrics
+from courant import clock, metrics
 from courant.consume import Producer
 from courant.contracts import Wish
 from courant.directory.entries import Directory
-from courant.jobs import Place
 from courant.lifecycle import Move
+from courant.postgres import jobs
+from courant.postgres.jobs import Place
 from courant.records import Outgoing
 from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
 from recovery import rules

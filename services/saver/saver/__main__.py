@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from courant import database, logs, serve, settings
+from courant import logs, serve, settings
+from courant.postgres import database
 from saver import handle
 from saver.settings import SaverSettings
 from saver.store import PostgresStore

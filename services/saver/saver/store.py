@@ -10,15 +10,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from courant import folding, ids, lifecycle
+from courant import ids, lifecycle
 from courant.contracts import ENCODE, Notification, Started
-from courant.daily import DAILY, MAKE_DAY
-from courant.database import array, copy_lines, told_apart
 from courant.errors import Unavailable
-from courant.folding import Cursor, Folding
 from courant.lifecycle import Move, Note, Report, State
+from courant.postgres import folding
+from courant.postgres.database import array, copy_lines, told_apart
+from courant.postgres.days import DAILY, MAKE_DAY
+from courant.postgres.folding import Cursor, Folding
+from courant.postgres.tables import notifications
 from courant.records import Keep, Span
-from courant.tables import notifications
 from courant.topics import Positions
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from courant.contracts import Wish
 from courant.crypto import Ring, Unsealable
 from courant.directory.entries import Directory
 from courant.errors import Unavailable
-from courant.jobs import wanted
+from courant.postgres.jobs import wanted
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.admission import Places

@@ -17,10 +17,11 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy import exc as sqlalchemy_errors
 
-from courant import database, ids
+from courant import ids
 from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import State
+from courant.postgres import database
 from courant.topics import INBOX, Channel, Family
 from ingest.accept.idempotency import First, FirstJob
 from ingest.read.views import Row

@@ -3,8 +3,8 @@
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from courant import grants
-from courant.tables import metadata
+from courant.postgres import grants
+from courant.postgres.tables import metadata
 
 url = context.config.get_main_option("sqlalchemy.url")
 assert url

@@ -11,8 +11,8 @@ from typing import TypeAlias, TypeVar
 from psycopg2 import extensions
 from sqlalchemy import Connection, Engine
 
-from courant.database import HOLD, recognise, told_apart
 from courant.errors import Behind, require
+from courant.postgres.database import HOLD, recognise, told_apart
 from courant.records import Keep, Span
 from courant.topics import Partition, Positions
 

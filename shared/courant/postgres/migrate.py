@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 
 from courant import kafka
-from courant.database import RECOGNISE
+from courant.postgres.database import RECOGNISE
 from courant.topics import declared
 
 MIGRATIONS = Path(__file__).with_name("migrations")

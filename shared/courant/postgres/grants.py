@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, text
 
-from courant.daily import FUNCTIONS, LOCK, SIGNATURES
+from courant.postgres.days import FUNCTIONS, LOCK, SIGNATURES
 
 MAKES_DAYS, DROPS_DAYS = (f"FUNCTION {each}" for each in SIGNATURES)
 
 # Whoever folds, claims or marks tells a server that it has not seen, and raises the hold
-# (courant.database.recognise): two inserts, and all marks deleted.
+# (courant.postgres.database.recognise): two inserts, and all marks deleted.
 RECOGNISES = {
     "servers": "INSERT",
     "holds": "SELECT, INSERT, UPDATE (reason, raised_at, stands)",

@@ -1,0 +1,1 @@
+"""PostgreSQL: the connection, tables, migrations, roles, and SQL that several services share."""
