@@ -22,7 +22,7 @@ from bench.accept import PATH, Side
 from bench.ceilings.raw_asgi import Receive, Send, accepted, answer, body_of, raw, serve
 from bench.ground import ground
 from bench.parts import console, interleaved, middle
-from ingest.producer import KafkaLog
+from courant.kafka.async_producer import KafkaLog
 
 MODULE = "bench.http_stack"
 

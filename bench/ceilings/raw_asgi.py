@@ -19,9 +19,9 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from courant import ids
+from courant.kafka.async_producer import KafkaLog
 from courant.records import Outgoing
 from courant.topics import INBOX, Channel, Lane
-from ingest.producer import KafkaLog
 
 TOPIC = INBOX.topic(Channel.EMAIL, Lane.NORMAL)
 RECORD = b"x" * 640

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import text
 
-from courant import kafka, topics
+from courant import topics
 from courant.contracts import Decided
+from courant.kafka import clients, offsets
 from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import DELIVERY, FAMILIES, PERSISTED
@@ -201,7 +202,7 @@ def letters(places: Places, family: str | None = None) -> Iterator[Letter]:
     if not names:
         raise Unsuitable(f"no family of topics is called {family}")
     with places.admin() as client:
-        found = kafka.ends(client, kafka.partitions(client, names))
+        found = offsets.ends(client, offsets.partitions(client, names))
     ends = {(each.topic, each.number): end for each, end in found.items() if end}
     reader = Consumer({"bootstrap.servers": places.bootstrap, "group.id": "courant.cli.dead",
                        "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip
@@ -224,7 +225,7 @@ def letters(places: Places, family: str | None = None) -> Iterator[Letter]:
 
 def read(message: Message, orders: Counter[tuple[str, bytes]]) -> Letter:
     topic, key = str(message.topic()), message.key() or b""
-    headers = tuple(kafka.headers_of(message))
+    headers = tuple(clients.headers_of(message))
     # An order that died is given anew and not sent back, so it brings no earlier deaths along.
     orders[topic, key] += topics.family(topic) == PERSISTED.name
     tries = dict(headers).get("courant.attempt", b"1")

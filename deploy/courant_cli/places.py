@@ -8,7 +8,8 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
 from courant import crypto
-from courant.kafka import KafkaProducer, admin
+from courant.kafka.clients import admin
+from courant.kafka.producer import KafkaProducer
 from courant.postgres import database
 from courant_local import home, processes
 from courant_local.plan import Plan, Unsuitable

@@ -3,7 +3,7 @@
 import typer
 from rich.console import Console
 
-from courant import topics_admin
+from courant.kafka import topics_admin
 from courant.postgres import migrate
 from courant_cli.places import Places
 

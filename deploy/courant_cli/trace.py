@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from courant import ids, kafka
+from courant import ids
+from courant.kafka import offsets
 from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, dead
 from courant_cli.places import Places
 from courant_local.plan import Unsuitable
@@ -75,8 +76,8 @@ def search(
 ) -> Iterator[tuple[datetime, str, str, int]]:
     """Read the topics from the id's time on, and give the records that name it."""
     with places.admin() as client:
-        parts = kafka.partitions(client, topics)
-        ends = kafka.ends(client, parts)
+        parts = offsets.partitions(client, topics)
+        ends = offsets.ends(client, parts)
     reader = Consumer(
         {
             "bootstrap.servers": places.bootstrap,

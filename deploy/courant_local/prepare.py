@@ -1,6 +1,7 @@
 """What must stand before a service starts, topics and tables: `python -m courant_local.prepare`."""
 
-from courant import kafka, logs, settings, topics_admin
+from courant import logs, settings
+from courant.kafka import clients, topics_admin
 from courant.postgres import migrate
 from courant.settings import DatabaseUrl, Replication, Settings
 
@@ -13,6 +14,6 @@ class PrepareSettings(Settings):
 if __name__ == "__main__":
     given = settings.load(PrepareSettings, "prepare")
     logs.start("prepare", given.courant_log_format, given.courant_log_level)
-    with kafka.admin(given.kafka_bootstrap_servers, "courant.prepare") as client:
+    with clients.admin(given.kafka_bootstrap_servers, "courant.prepare") as client:
         topics_admin.apply(client, given.courant_replication)
         migrate.prepare(given.database_url.get_secret_value(), client)

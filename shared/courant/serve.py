@@ -17,7 +17,8 @@ from prometheus_client import make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from courant import consume
-from courant.kafka import KafkaConsumer, KafkaProducer
+from courant.kafka.consumer import KafkaConsumer
+from courant.kafka.producer import KafkaProducer
 
 log = logging.getLogger(__name__)
 

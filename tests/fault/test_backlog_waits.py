@@ -7,7 +7,7 @@ from uuid import UUID
 from confluent_kafka import OFFSET_END, TopicPartition
 from notifications_python_client.errors import HTTPError
 
-from courant import kafka
+from courant.kafka import clients, offsets
 from courant.topics import PERSISTED, Channel, Lane
 from courant_cli import entries
 from courant_cli.load import Result, quantile
@@ -81,10 +81,10 @@ def lose_an_order(site: Site) -> Result:
         with site.load(1, 1, template_id) as result:
             pass
         wait(lambda: orders(site) == before + 1, "the order is there")
-        with kafka.admin(site.stack.plan.bootstrap, "test") as client:
+        with clients.admin(site.stack.plan.bootstrap, "test") as client:
             ends = [
                 TopicPartition(topic, each.number, OFFSET_END)
-                for each in kafka.partitions(client, [topic])
+                for each in offsets.partitions(client, [topic])
             ]
             for done in client.delete_records(ends).values():
                 done.result(timeout=30)
@@ -93,5 +93,5 @@ def lose_an_order(site: Site) -> Result:
 
 def orders(site: Site) -> int:
     """Count the orders that were ever given."""
-    with kafka.admin(site.stack.plan.bootstrap, "test") as client:
-        return sum(kafka.ends(client, kafka.partitions(client, PERSISTED.names())).values())
+    with clients.admin(site.stack.plan.bootstrap, "test") as client:
+        return sum(offsets.ends(client, offsets.partitions(client, PERSISTED.names())).values())

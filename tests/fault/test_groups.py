@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from confluent_kafka.admin import NewPartitions
 
-from courant import kafka
-from courant.kafka import KafkaConsumer
+from courant.kafka import clients, offsets
+from courant.kafka.consumer import KafkaConsumer
 from courant.topics import DELIVERY, FAMILIES, INBOX, PERSISTED, RECEIPTS, Channel, Lane, group
 from fault_site import Site
 
@@ -90,8 +90,8 @@ def test_partitions_are_added_to_every_topic(site: Site) -> None:
     assert len(found.explained) <= len(site.inside)
     assert set(result.statuses) == {201}
     used = (INBOX.topic(Channel.EMAIL, Lane.NORMAL), PERSISTED.topic(Channel.EMAIL, Lane.NORMAL))
-    with kafka.admin(bootstrap, "test") as client:
-        ends = kafka.ends(client, kafka.partitions(client, (*used, *DELIVERY.names())))
+    with clients.admin(bootstrap, "test") as client:
+        ends = offsets.ends(client, offsets.partitions(client, (*used, *DELIVERY.names())))
     new = [end for each, end in ends.items() if each.number >= GROWN[each.topic] - MORE]
     assert len(new) == 3 * MORE
     assert all(new), "a new partition was not used"
@@ -100,6 +100,6 @@ def test_partitions_are_added_to_every_topic(site: Site) -> None:
 def grow(bootstrap: str) -> None:
     """Add partitions to each topic that may have several."""
     wanted = [NewPartitions(name, count) for name, count in GROWN.items()]
-    with kafka.admin(bootstrap, "test") as client:
+    with clients.admin(bootstrap, "test") as client:
         for done in client.create_partitions(wanted).values():
             done.result(timeout=30)

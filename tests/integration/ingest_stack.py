@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import psycopg2
 
-from courant import kafka, topics_admin
 from courant.directory.entries import AnyEntry, encode
-from courant.kafka import KafkaProducer
+from courant.kafka import clients, topics_admin
+from courant.kafka.producer import KafkaProducer
 from courant.postgres import migrate
 from courant.records import Outgoing
 from courant.topics import DIRECTORY
@@ -99,7 +99,7 @@ def stack() -> Iterator[Stack]:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         broker = held.enter_context(Broker())
         postgres = held.enter_context(Server())
-        with kafka.admin(broker.bootstrap, "test") as client:
+        with clients.admin(broker.bootstrap, "test") as client:
             topics_admin.apply(client, replication=1)
         migrate.upgrade(postgres.url)
         port = ports.free()

@@ -19,11 +19,12 @@ import msgspec
 import psycopg2
 import pytest
 
-from courant import crypto, ids, kafka, topics_admin
+from courant import crypto, ids
 from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.directory import publish
 from courant.directory.entries import Service, Template
-from courant.kafka import KafkaProducer
+from courant.kafka import clients, topics_admin
+from courant.kafka.producer import KafkaProducer
 from courant.postgres import database, migrate
 from courant.records import Outgoing
 from courant.topics import INBOX, Channel, Lane
@@ -130,7 +131,7 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # A Kafka of its own: a Postgres that is new to a log with records would raise the hold.
     with Broker() as broker, Server() as server:
-        with kafka.admin(broker.bootstrap, "test") as client:
+        with clients.admin(broker.bootstrap, "test") as client:
             topics_admin.apply(client, replication=1)
         migrate.upgrade(server.url)
         engine = database.engine(server.url, "test", connections=1)

@@ -16,7 +16,8 @@ import pytest
 from notifications_python_client.errors import HTTPError
 from notifications_python_client.notifications import NotificationsAPIClient
 
-from courant import ids, kafka
+from courant import ids
+from courant.kafka import clients, offsets
 from courant.topics import INBOX
 from ingest_recorded import CASES, agrees, placed, request, wanted
 from ingest_world import EMAIL_TEMPLATE, SMS_TEMPLATE, api_key, email, key, sms, token
@@ -127,8 +128,8 @@ def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> Non
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert 1.5 < time.monotonic() - began < 3.0
 
-    with kafka.admin(running.broker.bootstrap, "test") as client:
-        topic_ids = kafka.topic_ids(client, INBOX.names())
+    with clients.admin(running.broker.bootstrap, "test") as client:
+        topic_ids = offsets.topic_ids(client, INBOX.names())
 
     def mark(at: str, ahead: int, topics: tuple[str, ...] = INBOX.names()) -> None:
         """Mark where each log ended at a time: where it is folded to, or ahead of that."""

@@ -20,8 +20,9 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from sqlalchemy import create_engine
 
-from courant import ids, kafka
+from courant import ids
 from courant.contracts import Wanted, decode_job
+from courant.kafka import clients, offsets
 from courant.postgres import migrate
 from courant.topics import JOBS
 from ingest.jobs import store
@@ -176,8 +177,8 @@ def test_not_found_is_said_once_all_seals_before_are_folded(running: Stack, hand
     answer = ask(running, young)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert 1.5 < time.monotonic() - began < 3.0
-    with kafka.admin(running.broker.bootstrap, "test") as client:
-        [topic_id] = kafka.topic_ids(client, [JOBS.name]).values()
+    with clients.admin(running.broker.bootstrap, "test") as client:
+        [topic_id] = offsets.topic_ids(client, [JOBS.name]).values()
     mark = (
         "INSERT INTO marks (at, topic_id, family, topic, ends) "
         "VALUES (now() + interval '1 minute', %s, %s, %s, %s)"

@@ -10,9 +10,11 @@ import httpx
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine
 
-from courant import consume, crypto, kafka
+from courant import consume, crypto
 from courant.consume import Stage
-from courant.kafka import KafkaConsumer, KafkaProducer
+from courant.kafka import clients, offsets
+from courant.kafka.consumer import KafkaConsumer
+from courant.kafka.producer import KafkaProducer
 from courant.postgres.migrate import engine_url
 from courant.topics import CHUNKS, INBOX, JOBS, PERSISTED, Channel, Lane
 from granted import JOB_RUNNER, SAVER
@@ -31,7 +33,7 @@ def test_it_makes_no_second_row_no_second_sending_and_no_orders(stack: Stack) ->
     job_id = submitted(stack)
     stack.courant("send", "email", "amal@example.com")
     wait(lambda: over(stack, job_id), "the job is over", 120)
-    with kafka.admin(stack.plan.bootstrap, "test") as client, stages(stack) as found:
+    with clients.admin(stack.plan.bootstrap, "test") as client, stages(stack) as found:
         before, ends = seen(stack), ends_of(client, ORDERS)
         for stage in found:
             read_all(stack, client, stage)
@@ -71,7 +73,7 @@ def seen(stack: Stack) -> Mapping[str, Any]:
 
 
 def ends_of(client: AdminClient, topics: Sequence[str]) -> Mapping[Any, int]:
-    return kafka.ends(client, kafka.partitions(client, topics))
+    return offsets.ends(client, offsets.partitions(client, topics))
 
 
 @contextmanager
@@ -95,15 +97,15 @@ def read_all(stack: Stack, client: AdminClient, stage: Stage[Any]) -> None:
     """Read its topics from the beginning to the end."""
     with (
         closing(KafkaConsumer(stack.plan.bootstrap, stage.group, stage.topics)) as consumer,
-        closing(kafka.Commits(stack.plan.bootstrap, "test", stage.group)) as commits,
+        closing(offsets.Commits(stack.plan.bootstrap, "test", stage.group)) as commits,
     ):
         producer = KafkaProducer(stack.plan.bootstrap, stage.group)
 
         def at_the_end() -> bool:
-            parts = kafka.partitions(client, stage.topics)
+            parts = offsets.partitions(client, stage.topics)
             places = commits.of(parts)
             return all(
-                places.get(each, 0) >= end for each, end in kafka.ends(client, parts).items()
+                places.get(each, 0) >= end for each, end in offsets.ends(client, parts).items()
             )
 
         def step() -> bool:

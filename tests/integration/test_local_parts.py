@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import NewTopic
 
-from courant import kafka
 from courant.errors import Unavailable
+from courant.kafka import clients, offsets
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
 
@@ -40,7 +40,7 @@ def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
 
 
 def make_topic(broker: Broker, name: str) -> None:
-    with kafka.admin(broker.bootstrap, "test") as client:
+    with clients.admin(broker.bootstrap, "test") as client:
         client.create_topics([NewTopic(name, 1, replication_factor=1)])[name].result(10)
 
 
@@ -94,17 +94,17 @@ def test_a_frozen_broker_acknowledges_once_it_is_thawed(broker: Broker) -> None:
 def test_a_broker_that_does_not_answer_tells_no_end(
     broker: Broker, away: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(offsets, "ANSWER_SECONDS", 1.0)
     topic = f"away-{away.__name__}"
     make_topic(broker, topic)
     produce(broker, topic, "first")
-    with kafka.admin(broker.bootstrap, "test") as client:
-        parts = kafka.partitions(client, [topic])
-        assert list(kafka.ends(client, parts).values()) == [1]
-        assert list(kafka.starts(client, parts).values()) == [0]
+    with clients.admin(broker.bootstrap, "test") as client:
+        parts = offsets.partitions(client, [topic])
+        assert list(offsets.ends(client, parts).values()) == [1]
+        assert list(offsets.starts(client, parts).values()) == [0]
         away(broker)
         try:
-            for asked in (kafka.ends, kafka.starts):
+            for asked in (offsets.ends, offsets.starts):
                 with pytest.raises(Unavailable):
                     asked(client, parts)
         finally:
@@ -119,7 +119,7 @@ def test_a_topic_is_not_made_by_accident(broker: Broker) -> None:
     producer.flush(10)
     assert errors
     assert errors[0] is not None
-    with kafka.admin(broker.bootstrap, "test") as client:
+    with clients.admin(broker.bootstrap, "test") as client:
         assert "by-accident" not in client.list_topics(timeout=5).topics
 
 

@@ -27,14 +27,16 @@ from courant import ids, topics
 from courant.contracts import Stat
 from courant.crypto import keyed_hash
 from courant.errors import Unavailable
-from courant.kafka import KafkaProducer, admin, ends, partitions
+from courant.kafka.clients import admin
+from courant.kafka.offsets import ends, partitions
+from courant.kafka.producer import KafkaProducer
+from courant.kafka.topics_admin import apply
 from courant.postgres import migrate
 from courant.postgres.days import DAILY
 from courant.records import Outgoing
 from courant.serve import Stop
 from courant.testing.builders import DELIVERY, PERSISTED
 from courant.topics import group
-from courant.topics_admin import apply
 from courant_local import ports
 from courant_local.kafka import Broker
 from courant_local.postgres import Server

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import pytest
 from confluent_kafka.admin import NewTopic
 
-from courant import kafka
 from courant.consume import Consumer, Producer
 from courant.errors import Fenced, Unavailable
-from courant.kafka import KafkaConsumer, KafkaProducer
+from courant.kafka import clients
+from courant.kafka.consumer import KafkaConsumer
+from courant.kafka.producer import KafkaProducer
 from courant.records import Outgoing, Record
 from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.world import World
@@ -59,7 +60,7 @@ class RealCluster:
     def __init__(self, broker: Broker) -> None:
         self.broker, self.topic = broker, f"twin-{uuid.uuid4().hex[:8]}"
         self.members: list[KafkaConsumer] = []
-        with kafka.admin(broker.bootstrap, "twin") as client:
+        with clients.admin(broker.bootstrap, "twin") as client:
             for future in client.create_topics([NewTopic(self.topic, 3, 1)]).values():
                 future.result()
 

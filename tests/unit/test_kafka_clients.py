@@ -14,8 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from courant import consume, kafka
+from courant import consume
 from courant.errors import Unavailable
+from courant.kafka import offsets
+from courant.kafka.consumer import KafkaConsumer
+from courant.kafka.producer import KafkaProducer
 from courant.testing.kafka import FakeConsumer
 from courant.testing.world import World
 
@@ -26,7 +29,7 @@ TOLD = 3
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Give the address of a broker that takes connections and says nothing."""
-    monkeypatch.setattr(kafka, "ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(offsets, "ANSWER_SECONDS", 0.02)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield "{}:{}".format(*listening.getsockname())
 
@@ -50,14 +53,14 @@ def threads_left_by(ask: Callable[[], object]) -> int:
 
 
 def test_a_consumer_ends_the_client_that_it_asks_before_it_joins(silent: str) -> None:
-    with closing(kafka.KafkaConsumer(silent, "test", ["test"])) as consumer, uncollected():
+    with closing(KafkaConsumer(silent, "test", ["test"])) as consumer, uncollected():
         assert threads_left_by(lambda: consumer.poll(1)) < TIMES
 
 
 def test_a_stage_without_work_asks_what_its_producer_was_told() -> None:
     world = World()
     nobody = "127.0.0.1:1"
-    producer = kafka.KafkaProducer(nobody, "test")
+    producer = KafkaProducer(nobody, "test")
     stage = consume.Stage("group", ("inbox.email.normal",), never, never)
     until = time.monotonic() + 10
     while len(producer._producer) < TOLD:

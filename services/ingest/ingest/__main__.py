@@ -10,12 +10,12 @@ from granian.server.embed import Server
 from courant import logs, serve, settings
 from courant.directory.entries import Directory
 from courant.directory.follow import follow
+from courant.kafka.async_producer import KafkaLog
 from courant.serve import Stop
 from ingest import app as build
 from ingest.http.asgi import App, WithRequestId
 from ingest.jobs import store
 from ingest.jobs.store import JobStore
-from ingest.producer import KafkaLog
 from ingest.read.store import Reader
 from ingest.settings import IngestSettings
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from courant import crypto, recipients
 from courant.directory.entries import Directory
+from courant.kafka.async_producer import Log
 from ingest.accept.content import Library
 from ingest.accept.handle import Accept, Parts
 from ingest.accept.idempotency import Memory
@@ -16,7 +17,6 @@ from ingest.callers.fair_share import Shares
 from ingest.callers.limits import Limits
 from ingest.http.asgi import App
 from ingest.jobs.handle import JobDesk, Jobs
-from ingest.producer import Log
 from ingest.read.templates import Stationery
 from ingest.read.views import Window
 from ingest.receipts import sns

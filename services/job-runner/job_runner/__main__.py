@@ -1,7 +1,7 @@
 """Job-runner: reads its settings, builds its parts, runs until it is told to stop."""
 
 from courant import crypto, logs, serve, settings
-from courant.kafka import KafkaProducer
+from courant.kafka.producer import KafkaProducer
 from courant.postgres import database
 from job_runner.dispatch import Issuer
 from job_runner.dispatch_store import PostgresRounds

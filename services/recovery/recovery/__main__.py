@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from courant import logs, serve, settings
 from courant.directory.follow import follow
-from courant.kafka import KafkaProducer
+from courant.kafka.producer import KafkaProducer
 from recovery import figures, heartbeat, timers
 from recovery.directory import Published
 from recovery.leader import Lead, connect

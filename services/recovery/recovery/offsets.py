@@ -5,8 +5,8 @@ from contextlib import ExitStack, closing, contextmanager
 
 from confluent_kafka.admin import AdminClient
 
-from courant import kafka
 from courant.errors import Unavailable
+from courant.kafka import clients, offsets
 from courant.topics import Partition, Positions
 
 
@@ -17,20 +17,23 @@ class KafkaLog:
         self._bootstrap, self._name = bootstrap, name
         self._open = ExitStack()
         self._admin: AdminClient | None = None
-        self._groups: dict[str, kafka.Commits] = {}
+        self._groups: dict[str, offsets.Commits] = {}
 
     def ends(self, topics: Iterable[str]) -> Positions:
         with self._asking() as admin:
             # The partitions are asked for each time: what a new one holds would be missed.
-            return kafka.ends(admin, kafka.partitions(admin, topics))
+            return offsets.ends(admin, offsets.partitions(admin, topics))
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
         with self._asking() as admin:
             found: dict[Partition, int] = {}
-            wanted = kafka.partitions(admin, groups)
+            wanted = offsets.partitions(admin, groups)
             for topic, group in groups.items():
                 found |= self._commits(group).of([each for each in wanted if each.topic == topic])
-            return {**kafka.starts(admin, [each for each in wanted if each not in found]), **found}
+            return {
+                **offsets.starts(admin, [each for each in wanted if each not in found]),
+                **found,
+            }
 
     def close(self) -> None:
         self._admin, self._groups = None, {}
@@ -39,7 +42,7 @@ class KafkaLog:
     @contextmanager
     def _asking(self) -> Iterator[AdminClient]:
         if self._admin is None:
-            self._admin = self._open.enter_context(kafka.admin(self._bootstrap, self._name))
+            self._admin = self._open.enter_context(clients.admin(self._bootstrap, self._name))
         try:
             yield self._admin
         except Unavailable:
@@ -48,8 +51,8 @@ class KafkaLog:
             self.close()
             raise
 
-    def _commits(self, group: str) -> kafka.Commits:
+    def _commits(self, group: str) -> offsets.Commits:
         if group not in self._groups:
-            made = kafka.Commits(self._bootstrap, self._name, group)
+            made = offsets.Commits(self._bootstrap, self._name, group)
             self._groups[group] = self._open.enter_context(closing(made))
         return self._groups[group]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from courant.directory.entries import Directory, take
-from courant.kafka import TopicReader
+from courant.kafka.reader import TopicReader
 from courant.topics import DIRECTORY
 
 READ_SECONDS = 0.25

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from courant.directory import entries
 from courant.directory.entries import AnyEntry
-from courant.kafka import KafkaProducer
+from courant.kafka.producer import KafkaProducer
 from courant.records import Outgoing
 from courant.topics import DIRECTORY
 

@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 
-from courant import kafka
+from courant.kafka import offsets
 from courant.postgres.database import RECOGNISE
 from courant.topics import declared
 
@@ -43,7 +43,7 @@ def prepare(url: str, client: AdminClient) -> None:
     """
     if not upgrade(url):
         return
-    ends = kafka.ends(client, kafka.partitions(client, [each.name for each in declared()]))
+    ends = offsets.ends(client, offsets.partitions(client, [each.name for each in declared()]))
     if not any(ends.values()):
         engine = create_engine(engine_url(url))
         with engine.begin() as connection:

@@ -13,6 +13,7 @@ from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.crypto import Ring, keyed_hash
 from courant.directory.entries import Directory, Sender, Service
 from courant.errors import Unavailable
+from courant.kafka.async_producer import Log
 from courant.recipients import Email, Phone
 from courant.records import Outgoing
 from courant.render import templates
@@ -28,7 +29,6 @@ from ingest.callers.safelist import Guests
 from ingest.http import fields
 from ingest.http.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, bad, given, refused
 from ingest.http.fields import Asked
-from ingest.producer import Log
 
 IDEMPOTENCY_KEY_MAX = 255  # characters
 RECORD_BYTES_MAX = 2 * 1024 * 1024  # of which a dead letter has room for two

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 from courant import chunks
 from courant.contracts import ENCODE, JobRow, Seal
 from courant.crypto import Ring
+from courant.kafka.async_producer import Log
 from courant.records import Outgoing
 from courant.topics import JOBS
-from ingest.producer import Log
 
 UNDERWAY_MAX = 4
 """Chunks of one upload that nobody has acknowledged yet; the client waits for them with us."""

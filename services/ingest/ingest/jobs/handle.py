@@ -12,6 +12,7 @@ from courant.contracts import Wish
 from courant.crypto import Ring, Unsealable
 from courant.directory.entries import Directory
 from courant.errors import Unavailable
+from courant.kafka.async_producer import Log
 from courant.postgres.jobs import wanted
 from ingest.callers.auth import Caller
 from ingest.http import fields
@@ -21,7 +22,6 @@ from ingest.http.asgi import Call
 from ingest.jobs import report, rules
 from ingest.jobs.rules import Job, Tally
 from ingest.jobs.store import Stretch
-from ingest.producer import Log
 from ingest.read import listing
 from ingest.read.store import Missing
 

@@ -13,10 +13,10 @@ import msgspec
 from courant.contracts import Heartbeat, Malformed, Receipt
 from courant.crypto import Ring, keyed_hash
 from courant.errors import Unavailable
+from courant.kafka.async_producer import Log
 from courant.records import Outgoing
 from courant.topics import RECEIPTS
 from ingest.http.answers import Answer, given, refused, unavailable
-from ingest.producer import Log
 from ingest.receipts import events
 from ingest.receipts.events import Nothing
 from ingest.receipts.sns import Envelope, Forged, Verifier, read

@@ -1,4 +1,4 @@
-"""The thin edge to Kafka: the loop's Consumer and Producer on librdkafka, and a whole-topic reader.
+"""The thin edge to Kafka: the loop's Consumer on librdkafka.
 
 Options are written out here; librdkafka's defaults would skip records (`auto.offset.reset=latest`),
 commit what is not done yet (auto commit), and take 45 s until a killed member's partitions move.
@@ -6,26 +6,22 @@ commit what is not done yet (auto commit), and take 45 s until a killed member's
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import confluent_kafka
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from courant.errors import Fenced, Unavailable
-from courant.records import Outgoing, Record, ends_of
+from courant.kafka.clients import ANSWER_SECONDS, admin, common, headers_of
+from courant.kafka.offsets import committed, topic_ids
+from courant.records import Record, ends_of
 from courant.topics import Partition, Positions
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-LOG_LEVEL_CRITICAL = 2
-FLUSH_SECONDS = 5.0
-ANSWER_SECONDS = 10.0
 PATIENCE_SECONDS = 5.0
 COMMIT_LOOK_SECONDS = 0.001  # between two looks for a commit's answer
 AHEAD_MAX = 1_000  # messages kept while a commit waits; then the partitions are paused
@@ -44,20 +40,6 @@ LOST = {
 """Errors of a commit that mean: the partitions are another's now."""
 
 
-def _common(bootstrap: str, name: str) -> dict[str, Any]:
-    return {
-        "bootstrap.servers": bootstrap,
-        "client.id": name,
-        "reconnect.backoff.ms": 50,
-        "reconnect.backoff.max.ms": 1000,
-        "socket.keepalive.enable": True,
-        "topic.metadata.refresh.interval.ms": 10_000,
-        # While a broker is away it tells so forty times a second; `bad weather` tells it once.
-        "log_level": LOG_LEVEL_CRITICAL,
-        "logger": logging.getLogger("librdkafka"),
-    }
-
-
 class KafkaConsumer:
     """A member of a consumer group: `consume.Consumer` on a broker."""
 
@@ -73,7 +55,7 @@ class KafkaConsumer:
         self._answers: list[tuple[KafkaError | None, list[TopicPartition]]] = []  # of commits
         self._consumer = Consumer(
             {
-                **_common(bootstrap, group),
+                **common(bootstrap, group),
                 "group.id": group,
                 # The session and heartbeat are the broker's then: 9 s and 1 s (docs/deployment).
                 "group.protocol": "consumer",
@@ -118,7 +100,7 @@ class KafkaConsumer:
     def positions(self) -> Positions:
         unread = [each for each, place in self._positions.items() if place is None]
         if unread:
-            places = self._ask(_committed, self._consumer, unread)
+            places = self._ask(committed, self._consumer, unread)
             # Where nothing was committed it is read from the log's start.
             places |= self.starts(each for each in unread if each not in places)
             self._positions.update(places)
@@ -289,212 +271,3 @@ class KafkaConsumer:
 
 def _names(partitions: Iterable[TopicPartition]) -> list[str]:
     return sorted(f"{each.topic}/{each.partition}" for each in partitions)
-
-
-@contextmanager
-def admin(bootstrap: str, name: str) -> Iterator[AdminClient]:
-    """Give an admin client, and end it here.
-
-    One that is left to the garbage collector may be collected while its own thread runs Python, and
-    librdkafka aborts the process then (confluent-kafka-python, pull request 2131).
-    """
-    with AdminClient(_common(bootstrap, name)) as client:
-        yield client
-
-
-def topic_ids(client: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
-    """Ask for the ids of topics; raises Unavailable."""
-    asked = confluent_kafka.TopicCollection(list(names))
-    with _weather():
-        found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
-        return {name: _uuid(future.result().topic_id) for name, future in found.items()}
-
-
-def headers_of(message: Message) -> Iterator[tuple[str, bytes]]:
-    """Give a message's headers; what was null is empty."""
-    headers: Any = message.headers() or ()
-    for name, value in headers:
-        yield name, value or b""
-
-
-def _uuid(id: Any) -> UUID:
-    high = id.get_most_significant_bits() & (2**64 - 1)
-    low = id.get_least_significant_bits() & (2**64 - 1)
-    return UUID(int=high << 64 | low)
-
-
-class KafkaProducer:
-    """A writer that returns from `flush` only when every in-sync replica has all that is queued."""
-
-    def __init__(self, bootstrap: str, name: str) -> None:
-        self._failed: list[tuple[Outgoing, KafkaError]] = []
-        self._producer = Producer(
-            {
-                **_common(bootstrap, name),
-                "acks": "all",
-                "enable.idempotence": True,
-                "compression.type": "lz4",
-                "linger.ms": 2,
-                "message.max.bytes": 4 * 1024 * 1024,
-                "queue.buffering.max.messages": 200_000,
-                "queue.buffering.max.kbytes": 131_072,
-                # What is queued stays queued: a known outcome must not die in memory because the
-                # broker blinked.
-                "message.timeout.ms": 0,
-            }
-        )
-
-    def produce(self, outgoing: Outgoing) -> None:
-        self._put(outgoing)
-
-    def _put(self, outgoing: Outgoing) -> None:
-        def told(error: KafkaError | None, _: Message) -> None:
-            if error:
-                self._failed.append((outgoing, error))
-
-        while True:
-            try:
-                self._producer.produce(
-                    outgoing.topic,
-                    key=outgoing.key,
-                    value=outgoing.value,
-                    headers=list(outgoing.headers),
-                    on_delivery=told,
-                )
-                return
-            except BufferError:
-                self._producer.poll(POLL_SECONDS)
-
-    def flush(self) -> None:
-        left = self._producer.flush(FLUSH_SECONDS)
-        failed, self._failed = self._failed, []
-        for outgoing, error in failed:
-            if error.fatal() or error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                raise KafkaException(error)
-            self._put(outgoing)
-        if failed or left:
-            reason = failed[0][1].name() if failed else "no answer yet"
-            raise Unavailable(f"{left + len(failed)} records not acknowledged: {reason}")
-
-
-class TopicReader:
-    """Reads one partition from its start, in no group: for who keeps a whole topic in memory."""
-
-    def __init__(self, bootstrap: str, name: str, topic: str) -> None:
-        self._topic = topic
-        self._consumer = Consumer(
-            {
-                **_common(bootstrap, name),
-                "group.id": f"{name}.reader",  # required by the client; never joined or committed
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 250,
-                "allow.auto.create.topics": False,
-            }
-        )
-        self._consumer.assign([TopicPartition(topic, 0, confluent_kafka.OFFSET_BEGINNING)])
-        self.at_end = False
-
-    def read(self, seconds: float) -> Iterator[tuple[bytes, bytes]]:
-        """Give the keys and values that are there, once there are any; `at_end` tells of the end.
-
-        Waits no longer than the time: who reads along knows of an entry as soon as it is written.
-        """
-        if (first := self._consumer.poll(seconds)) is None:
-            return
-        for message in (first, *self._consumer.consume(1000, 0)):
-            error = message.error()
-            if not error:
-                yield message.key() or b"", message.value() or b""
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self.at_end = True
-
-    def close(self) -> None:
-        """Let go of the broker."""
-        self._consumer.close()
-
-
-class Commits:
-    """Tells how far a group has committed, without joining it.
-
-    Not asked of an admin client: when the broker answers that it does not coordinate the group, as
-    each does that has just come back, that brings the process down (librdkafka 2.16, seen; its
-    pull request 5318).
-    """
-
-    def __init__(self, bootstrap: str, name: str, group: str) -> None:
-        self._consumer = Consumer(
-            {**_common(bootstrap, name), "group.id": group, "enable.auto.commit": False}
-        )
-
-    def of(self, partitions: Sequence[Partition]) -> Positions:
-        """Ask for those of these partitions that have a commit; raises Unavailable."""
-        with _weather():
-            return _committed(self._consumer, partitions)
-
-    def close(self) -> None:
-        """Let go of the broker."""
-        self._consumer.close()
-
-
-def ends(client: AdminClient, partitions: Sequence[Partition]) -> Positions:
-    """Ask where each partition's log ends; raises Unavailable."""
-    return _offsets(client, partitions, OffsetSpec.latest())
-
-
-def starts(client: AdminClient, partitions: Sequence[Partition]) -> Positions:
-    """Ask where each partition's log begins; raises Unavailable."""
-    return _offsets(client, partitions, OffsetSpec.earliest())
-
-
-def partitions(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
-    """Ask which partitions these topics have now; raises Unavailable."""
-    asked = confluent_kafka.TopicCollection(list(topics))
-    with _weather():
-        found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
-        described = {name: future.result() for name, future in found.items()}
-    return [
-        Partition(name, _uuid(topic.topic_id), each.id)
-        for name, topic in described.items()
-        for each in topic.partitions
-    ]
-
-
-def _committed(consumer: Consumer, wanted: Iterable[Partition]) -> dict[Partition, int]:
-    by_name = {(each.topic, each.number): each for each in wanted}
-    found = {}
-    for spot in consumer.committed([TopicPartition(*name) for name in by_name], ANSWER_SECONDS):
-        if spot.error is not None:
-            raise KafkaException(spot.error)
-        if spot.offset >= 0:
-            found[by_name[spot.topic, spot.partition]] = spot.offset
-    return found
-
-
-def _offsets(
-    client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
-) -> dict[Partition, int]:
-    by_name = {(each.topic, each.number): each for each in partitions}
-    if not by_name:
-        return {}
-    wanted = {TopicPartition(*name): spec for name in by_name}
-    found = {}
-    with _weather():
-        futures = client.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
-        for spot, future in futures.items():
-            found[by_name[spot.topic, spot.partition]] = future.result().offset
-    if min(found.values()) < 0:
-        # Where a leader does not answer librdkafka gives -1001, and no error (2.16, seen). Taken
-        # for an end it would say that all there is was read.
-        raise Unavailable("Kafka: a leader does not answer")
-    return found
-
-
-@contextmanager
-def _weather() -> Iterator[None]:
-    try:
-        yield
-    except KafkaException as raised:
-        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None

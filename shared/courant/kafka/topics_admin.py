@@ -14,8 +14,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from courant import kafka
 from courant.errors import Unavailable
+from courant.kafka import offsets
 from courant.topics import Topic, declared
 
 ANSWER_SECONDS = 15.0
@@ -116,7 +116,7 @@ def _wait_until_led(client: AdminClient, names: list[str]) -> None:
     until = time.monotonic() + ANSWER_SECONDS
     while names:
         try:
-            kafka.ends(client, kafka.partitions(client, names))
+            offsets.ends(client, offsets.partitions(client, names))
         except Unavailable:
             if time.monotonic() > until:
                 raise

@@ -1,0 +1,1 @@
+"""The thin edge to Kafka: clients, the consumer's and producers' options, offsets, topics."""

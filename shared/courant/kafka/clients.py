@@ -1,0 +1,56 @@
+"""What every Kafka client has in common: options, an admin client, errors that mean unavailable."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaException, Message
+from confluent_kafka.admin import AdminClient
+
+from courant.errors import Unavailable
+
+LOG_LEVEL_CRITICAL = 2
+ANSWER_SECONDS = 10.0
+
+
+def common(bootstrap: str, name: str) -> dict[str, Any]:
+    """Return the options that every client has."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "client.id": name,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "socket.keepalive.enable": True,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        # While a broker is away it tells so forty times a second; `bad weather` tells it once.
+        "log_level": LOG_LEVEL_CRITICAL,
+        "logger": logging.getLogger("librdkafka"),
+    }
+
+
+@contextmanager
+def admin(bootstrap: str, name: str) -> Iterator[AdminClient]:
+    """Give an admin client, and end it here.
+
+    One that is left to the garbage collector may be collected while its own thread runs Python, and
+    librdkafka aborts the process then (confluent-kafka-python, pull request 2131).
+    """
+    with AdminClient(common(bootstrap, name)) as client:
+        yield client
+
+
+def headers_of(message: Message) -> Iterator[tuple[str, bytes]]:
+    """Give a message's headers; what was null is empty."""
+    headers: Any = message.headers() or ()
+    for name, value in headers:
+        yield name, value or b""
+
+
+@contextmanager
+def weather() -> Iterator[None]:
+    """Raise Unavailable in place of the client's own exception."""
+    try:
+        yield
+    except KafkaException as raised:
+        raise Unavailable(f"Kafka: {raised.args[0].name()}") from None

@@ -1,0 +1,104 @@
+"""Where partitions begin and end, how far a group has committed, and which partitions there are."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import confluent_kafka
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from courant.errors import Unavailable
+from courant.kafka.clients import ANSWER_SECONDS, common, weather
+from courant.topics import Partition, Positions
+
+
+def topic_ids(client: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
+    """Ask for the ids of topics; raises Unavailable."""
+    asked = confluent_kafka.TopicCollection(list(names))
+    with weather():
+        found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+        return {name: _uuid(future.result().topic_id) for name, future in found.items()}
+
+
+class Commits:
+    """Tells how far a group has committed, without joining it.
+
+    Not asked of an admin client: when the broker answers that it does not coordinate the group, as
+    each does that has just come back, that brings the process down (librdkafka 2.16, seen; its
+    pull request 5318).
+    """
+
+    def __init__(self, bootstrap: str, name: str, group: str) -> None:
+        self._consumer = Consumer(
+            {**common(bootstrap, name), "group.id": group, "enable.auto.commit": False}
+        )
+
+    def of(self, partitions: Sequence[Partition]) -> Positions:
+        """Ask for those of these partitions that have a commit; raises Unavailable."""
+        with weather():
+            return committed(self._consumer, partitions)
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+
+def ends(client: AdminClient, partitions: Sequence[Partition]) -> Positions:
+    """Ask where each partition's log ends; raises Unavailable."""
+    return _offsets(client, partitions, OffsetSpec.latest())
+
+
+def starts(client: AdminClient, partitions: Sequence[Partition]) -> Positions:
+    """Ask where each partition's log begins; raises Unavailable."""
+    return _offsets(client, partitions, OffsetSpec.earliest())
+
+
+def partitions(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
+    """Ask which partitions these topics have now; raises Unavailable."""
+    asked = confluent_kafka.TopicCollection(list(topics))
+    with weather():
+        found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+        described = {name: future.result() for name, future in found.items()}
+    return [
+        Partition(name, _uuid(topic.topic_id), each.id)
+        for name, topic in described.items()
+        for each in topic.partitions
+    ]
+
+
+def committed(consumer: Consumer, wanted: Iterable[Partition]) -> dict[Partition, int]:
+    """Return the committed offset of those partitions that have one; raises KafkaException."""
+    by_name = {(each.topic, each.number): each for each in wanted}
+    found = {}
+    for spot in consumer.committed([TopicPartition(*name) for name in by_name], ANSWER_SECONDS):
+        if spot.error is not None:
+            raise KafkaException(spot.error)
+        if spot.offset >= 0:
+            found[by_name[spot.topic, spot.partition]] = spot.offset
+    return found
+
+
+def _offsets(
+    client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
+) -> dict[Partition, int]:
+    by_name = {(each.topic, each.number): each for each in partitions}
+    if not by_name:
+        return {}
+    wanted = {TopicPartition(*name): spec for name in by_name}
+    found = {}
+    with weather():
+        futures = client.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
+        for spot, future in futures.items():
+            found[by_name[spot.topic, spot.partition]] = future.result().offset
+    if min(found.values()) < 0:
+        # Where a leader does not answer librdkafka gives -1001, and no error (2.16, seen). Taken
+        # for an end it would say that all there is was read.
+        raise Unavailable("Kafka: a leader does not answer")
+    return found
+
+
+def _uuid(id: Any) -> UUID:
+    high = id.get_most_significant_bits() & (2**64 - 1)
+    low = id.get_least_significant_bits() & (2**64 - 1)
+    return UUID(int=high << 64 | low)

@@ -1,0 +1,64 @@
+"""A producer whose flush returns only when every in-sync replica has what is queued."""
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from courant.errors import Unavailable
+from courant.kafka.clients import common
+from courant.records import Outgoing
+
+POLL_SECONDS = 0.25
+FLUSH_SECONDS = 5.0
+
+
+class KafkaProducer:
+    """A writer that returns from `flush` only when every in-sync replica has all that is queued."""
+
+    def __init__(self, bootstrap: str, name: str) -> None:
+        self._failed: list[tuple[Outgoing, KafkaError]] = []
+        self._producer = Producer(
+            {
+                **common(bootstrap, name),
+                "acks": "all",
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                "message.max.bytes": 4 * 1024 * 1024,
+                "queue.buffering.max.messages": 200_000,
+                "queue.buffering.max.kbytes": 131_072,
+                # What is queued stays queued: a known outcome must not die in memory because the
+                # broker blinked.
+                "message.timeout.ms": 0,
+            }
+        )
+
+    def produce(self, outgoing: Outgoing) -> None:
+        self._put(outgoing)
+
+    def _put(self, outgoing: Outgoing) -> None:
+        def told(error: KafkaError | None, _: Message) -> None:
+            if error:
+                self._failed.append((outgoing, error))
+
+        while True:
+            try:
+                self._producer.produce(
+                    outgoing.topic,
+                    key=outgoing.key,
+                    value=outgoing.value,
+                    headers=list(outgoing.headers),
+                    on_delivery=told,
+                )
+                return
+            except BufferError:
+                self._producer.poll(POLL_SECONDS)
+
+    def flush(self) -> None:
+        left = self._producer.flush(FLUSH_SECONDS)
+        failed, self._failed = self._failed, []
+        for outgoing, error in failed:
+            if error.fatal() or error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                raise KafkaException(error)
+            self._put(outgoing)
+        if failed or left:
+            reason = failed[0][1].name() if failed else "no answer yet"
+            raise Unavailable(f"{left + len(failed)} records not acknowledged: {reason}")
