@@ -15,7 +15,7 @@ from testcontainers.compose import DockerCompose
 
 from courant_local import ports
 from courant_local.home import PROJECT
-from stack import output_of
+from support.stack import output_of
 
 PUBLISHED = {
     "KAFKA_1_PORT": 29092,

@@ -13,7 +13,7 @@ from containers.compose_site import REPLICAS, Client, Site, documented, shell
 from courant import metrics
 from courant_cli import demo
 from courant_local.home import PROJECT
-from stack import wait
+from support.stack import wait
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ingest_recorded import CASES, agrees, placed, request, wanted
-from ingest_world import BASE, World
+from support.ingest.recorded import CASES, agrees, placed, request, wanted
+from support.ingest.world import BASE, World
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])

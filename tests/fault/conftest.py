@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fault_site import REPORTS, Site
-from stack import running
+from fault.site import REPORTS, Site
+from support.stack import running
 
 COLUMNS = (
     "accepted",

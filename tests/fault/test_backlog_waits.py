@@ -11,8 +11,8 @@ from courant.kafka import clients, offsets
 from courant.topics import PERSISTED, Channel, Lane
 from courant_cli import entries
 from courant_cli.load import Result, quantile
-from fault_site import Site, together
-from stack import wait
+from fault.site import Site, together
+from support.stack import wait
 
 WAITING = 100_000
 TAKEN_A_SECOND = 100

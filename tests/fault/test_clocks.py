@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fault_site import Site
+from fault.site import Site
 
 MINUTES = timedelta(minutes=5)
 APART_MAX = timedelta(seconds=10)  # a log's last line, by its own time, and by its file's

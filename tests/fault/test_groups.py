@@ -11,7 +11,7 @@ from confluent_kafka.admin import NewPartitions
 from courant.kafka import clients, offsets
 from courant.kafka.consumer import KafkaConsumer
 from courant.topics import DELIVERY, FAMILIES, INBOX, PERSISTED, RECEIPTS, Channel, Lane, group
-from fault_site import Site
+from fault.site import Site
 
 STORM_SECONDS = 60
 MEMBER_SECONDS = timedelta(seconds=3)

@@ -4,10 +4,10 @@ import time
 from datetime import timedelta
 
 from courant import clock
+from fault.jobs import Job, done, questions, submit
+from fault.site import Site
 from fault.test_put_back import put_back, server
-from fault_jobs import Job, done, questions, submit
-from fault_site import Site
-from stack import wait
+from support.stack import wait
 
 PARTS = ("ingest", "saver", "deliverer", "job-runner", "recovery", "postgres", "kafka")
 SETTLED_SECONDS = 2.0

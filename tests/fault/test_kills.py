@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fault_site import Site
+from fault.site import Site
 
 SETTLED_SECONDS = 3.0
 RATE = 150

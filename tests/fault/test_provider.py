@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fault_site import Site
+from fault.site import Site
 
 SECONDS = 20
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from courant_local import postgres
-from fault_site import Site
+from fault.site import Site
 
 AGE_SECONDS = 30
 

@@ -11,8 +11,8 @@ from courant.contracts import KeyType
 from courant.topics import Channel, Lane
 from courant_cli import entries
 from courant_cli.load import quantile
-from fault_site import Site, together
-from stack import wait
+from fault.site import Site, together
+from support.stack import wait
 
 TAKEN_A_SECOND = 100
 FAIR_SHARE = 1_200  # a minute: a fifth of what the provider takes

@@ -3,7 +3,7 @@
 import signal
 import time
 
-from fault_site import Site
+from fault.site import Site
 
 PAST_ALL_SECONDS = 60
 """Longer than the local stack's lease of 6 s and grace of 30 s together."""

@@ -6,8 +6,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from fault_site import Site
-from stack import wait
+from fault.site import Site
+from support.stack import wait
 
 TWO = pytest.mark.parametrize(
     "site", [(), ("--scale", "deliverer=2")], indirect=True, ids=["one", "two"]

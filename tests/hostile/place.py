@@ -18,7 +18,7 @@ from courant.directory.entries import Sender, Service, Template
 from courant.topics import Channel
 from courant_cli import entries
 from courant_cli.places import Places
-from stack import Stack, wait
+from support.stack import Stack, wait
 
 PLENTY = 10_000_000
 RATE = 5  # requests a minute of the service that is held short

@@ -19,7 +19,7 @@ from hostile.crowd import Crowd, Tally
 from hostile.place import Place
 from hostile.promised import PROMISED
 from hostile.siege import Normal
-from stack import running, wait
+from support.stack import running, wait
 
 SEED = int(os.environ.get("HOSTILE_SEED") or random.randrange(2**32))
 ASKED_MIN, KNOWN_MIN = 20_000, 10_000

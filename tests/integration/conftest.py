@@ -1,5 +1,5 @@
 """The whole product, for those integration tests that ask for it."""
 
-from stack import stack
+from support.stack import stack
 
 __all__ = ["stack"]

@@ -23,7 +23,7 @@ from courant.topics import DIRECTORY
 from courant_local import ports
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
-from ingest_world import HASH_KEY, SEAL_KEYS, TOPIC_ARN, entries
+from support.ingest.world import HASH_KEY, SEAL_KEYS, TOPIC_ARN, entries
 
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0

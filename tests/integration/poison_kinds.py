@@ -23,7 +23,7 @@ from courant.contracts import (
 )
 from courant.records import Outgoing
 from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane
-from stack import Stack
+from support.stack import Stack
 
 PERSON = "jean.valjean@example.com"
 """The recipient of all, who must not be read in any reason."""

@@ -18,7 +18,7 @@ from courant.postgres.database import array
 from courant.testing.builders import id_of, notification
 from deliverer.store import CLAIM
 from saver import store
-from saver_twins import PostgresTwin, save
+from support.saver import PostgresTwin, save
 
 KNOWN, WAITING = range(2_000), range(2_000, 22_000)
 ABOUT = [id_of(number) for number in WAITING[::4]]  # spread over all that wait

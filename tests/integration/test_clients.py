@@ -6,7 +6,7 @@ import pytest
 import requests
 from notifications_python_client.errors import HTTPError
 
-from stack import Stack, wait
+from support.stack import Stack, wait
 
 KEYS = ["COURANT_API_KEY", "COURANT_TEAM_KEY", "COURANT_TEST_KEY"]
 TEAM_EMAIL, TEAM_PHONE = "amal@example.com", "+16135550142"

@@ -30,7 +30,7 @@ from courant.records import Outgoing
 from courant.topics import INBOX, Channel, Lane
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
-from sandbox_process import Sandbox, free_port, until
+from support.sandbox_process import Sandbox, free_port, until
 
 KEYS = "test:" + base64.b64encode(bytes(range(32))).decode()
 WITHIN_SECONDS = 40.0

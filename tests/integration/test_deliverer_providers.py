@@ -32,7 +32,7 @@ from deliverer.pool import Provider
 from deliverer.providers import aws
 from deliverer.providers.ses import Ses
 from deliverer.providers.sms import EndUserMessaging, Sns
-from sandbox_process import Sandbox, free_port
+from support.sandbox_process import Sandbox, free_port
 
 NOW = datetime.now(UTC)
 SOURCE = "=?utf-8?q?Bureau_d=E2=80=99=C3=89t=C3=A9?= <us@example.ca>"

@@ -10,7 +10,7 @@ import pytest
 from courant.postgres import grants, migrate
 from courant.postgres.grants import RoleMissing
 from courant_local.postgres import Server
-from granted import DELIVERER, INGEST, JOB_RUNNER, RECOVERY, ROLES, SAVER, TODAY, ask, server
+from support.roles import DELIVERER, INGEST, JOB_RUNNER, RECOVERY, ROLES, SAVER, TODAY, ask, server
 
 __all__ = ["server"]
 

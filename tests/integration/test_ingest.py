@@ -19,9 +19,9 @@ from notifications_python_client.notifications import NotificationsAPIClient
 from courant import ids
 from courant.kafka import clients, offsets
 from courant.topics import INBOX
-from ingest_recorded import CASES, agrees, placed, request, wanted
-from ingest_world import EMAIL_TEMPLATE, SMS_TEMPLATE, api_key, email, key, sms, token
 from integration.ingest_stack import Stack, stack, wait
+from support.ingest.recorded import CASES, agrees, placed, request, wanted
+from support.ingest.world import EMAIL_TEMPLATE, SMS_TEMPLATE, api_key, email, key, sms, token
 
 AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
 

@@ -12,13 +12,13 @@ from courant import ids
 from courant.contracts import KeyType
 from courant.postgres import migrate
 from courant_local.postgres import Server
-from granted import INGEST, server
 from ingest.callers.auth import Caller
 from ingest.jobs import store as jobs_store
 from ingest.jobs.store import JobStore
 from ingest.read.store import Reader
-from ingest_world import SERVICE, key, service
-from stored_jobs import Hand
+from support.ingest.stored_jobs import Hand
+from support.ingest.world import SERVICE, key, service
+from support.roles import INGEST, server
 
 __all__ = ["server"]
 CALLER = Caller(service(), key(1))

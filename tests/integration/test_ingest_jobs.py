@@ -26,9 +26,9 @@ from courant.kafka import clients, offsets
 from courant.postgres import migrate
 from courant.topics import JOBS
 from ingest.jobs import store
-from ingest_world import api_key
 from integration.ingest_stack import Stack, stack, wait
-from stored_jobs import Hand
+from support.ingest.stored_jobs import Hand
+from support.ingest.world import api_key
 
 AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
 STATES = {1: "delivered", 2: "created", 3: "claimed", 4: "delivered"}

@@ -14,9 +14,9 @@ from courant.contracts import KeyType
 from courant.postgres import migrate
 from courant.testing.builders import NOW, notification
 from courant_local.postgres import Server
-from granted import INGEST, ask, server
 from ingest.read.store import PAGE, PAGE_SQL, Chosen, Reader, conditions
-from saver_twins import PostgresTwin, save
+from support.roles import INGEST, ask, server
+from support.saver import PostgresTwin, save
 
 __all__ = ["server"]
 MANY = 2 * PAGE + 20

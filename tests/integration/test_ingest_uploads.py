@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, TopicPartition
 
 from courant.contracts import Chunk, JobRecord, JobRow, Seal, decode_job
 from courant.topics import JOBS
-from ingest_uploads import BULK, FORM, bulk, fields, file, rows_of, table
-from ingest_uploads import JOBS as ADDRESS
-from ingest_world import EMAIL_TEMPLATE, api_key, email, service
 from integration.ingest_stack import Stack, stack, wait
+from support.ingest.uploads import BULK, FORM, bulk, fields, file, rows_of, table
+from support.ingest.uploads import JOBS as ADDRESS
+from support.ingest.world import EMAIL_TEMPLATE, api_key, email, service
 
 AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
 HEADER = ["email address", "name", "reference"]

@@ -10,7 +10,6 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine, text
 
-from acting import acting
 from courant import clock, consume, ids
 from courant.contracts import ChunkOrder, Contract, Notification, Wanted, Wish
 from courant.postgres.database import RECOGNISE
@@ -19,11 +18,12 @@ from courant.records import Outgoing
 from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.world import World
 from courant.topics import CHUNKS, INBOX, JOBS, Channel, Lane, dead
-from job_hand import RING, Upload, upload, written
 from job_runner import dispatch, handle
 from job_runner.dispatch import Issuer
 from job_runner.dispatch_store import PostgresRounds
 from job_runner.store import PostgresStore
+from support.job_runner import RING, Upload, upload, written
+from support.roles import acting
 
 BULK = INBOX.topic(Channel.EMAIL, Lane.BULK)
 

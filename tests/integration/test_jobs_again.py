@@ -17,12 +17,12 @@ from courant.kafka.consumer import KafkaConsumer
 from courant.kafka.producer import KafkaProducer
 from courant.postgres.migrate import engine_url
 from courant.topics import CHUNKS, INBOX, JOBS, PERSISTED, Channel, Lane
-from granted import JOB_RUNNER, SAVER
 from job_runner import handle as runner
 from job_runner.store import PostgresStore as RunnerStore
 from saver import handle as saver
 from saver.store import PostgresStore as SaverStore
-from stack import Stack, wait
+from support.roles import JOB_RUNNER, SAVER
+from support.stack import Stack, wait
 
 ROWS = 1_200
 ORDERS = [PERSISTED.topic(channel, lane) for channel in Channel for lane in Lane]

@@ -20,7 +20,7 @@ from courant.directory.entries import Template
 from courant.records import Outgoing
 from courant.topics import Channel
 from integration.poison_kinds import INBOX_EMAIL, MIB, PERSON, RULED_OUT, Hand, Poison, inbox, made
-from stack import Stack, wait
+from support.stack import Stack, wait
 
 RULE = f"ALTER TABLE notifications ADD CONSTRAINT ruled CHECK (reference <> '{RULED_OUT}')"
 NO_RULE = "ALTER TABLE notifications DROP CONSTRAINT ruled"

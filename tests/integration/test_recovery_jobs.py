@@ -20,7 +20,7 @@ from courant.topics import CHUNKS, INBOX, JOBS, Lane, Positions
 from recovery import store, sweeps, upkeep
 from recovery.sweeps import SWEEPS, Tools
 from recovery.upkeep import CHORES
-from recovery_hand import Hand, ago, id_of, make_mistake
+from support.recovery import Hand, ago, id_of, make_mistake
 
 BY_NAME = {each.name: each for each in SWEEPS}
 JOB = id_of(5_000)

@@ -15,7 +15,7 @@ from recovery import rounds, rules, sweeps
 from recovery.directory import Published
 from recovery.leader import Lead, connect
 from recovery.rounds import Parts, Rounds
-from recovery_hand import Hand
+from support.recovery import Hand
 
 
 @dataclass

@@ -42,7 +42,7 @@ from courant_local.kafka import Broker
 from courant_local.postgres import Server
 from recovery import figures, rules
 from recovery.offsets import KafkaLog
-from recovery_hand import make_day
+from support.recovery import make_day
 
 HASH_KEY = hashlib.sha256(b"a test's").hexdigest()
 SECONDS = 45

@@ -11,7 +11,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from acting import acting
 from courant.directory.entries import Template
 from courant.errors import Unavailable
 from courant.lifecycle import Move, Report
@@ -23,8 +22,9 @@ from recovery import rules, store, sweeps
 from recovery.directory import Published
 from recovery.rows import Row
 from recovery.sweeps import SWEEPS, Tools
-from recovery_hand import Hand, id_of, make_mistake
 from saver.store import PostgresStore as SaverStore
+from support.recovery import Hand, id_of, make_mistake
+from support.roles import acting
 
 GRACE = timedelta(seconds=30)
 BY_NAME = {each.name: each for each in SWEEPS}

@@ -17,7 +17,7 @@ from recovery import days, directory, marks, rules, upkeep
 from recovery.directory import Published
 from recovery.leader import Lead, connect
 from recovery.upkeep import CHORES
-from recovery_hand import TODAY, Hand, id_of, make_day
+from support.recovery import TODAY, Hand, id_of, make_day
 
 LEASE, MARGIN = timedelta(seconds=6), timedelta(seconds=2)
 BY_NAME = {each.name: each for each in CHORES}

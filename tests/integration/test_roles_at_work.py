@@ -19,9 +19,9 @@ from courant.testing.builders import notification
 from courant_local.home import PROJECT
 from courant_local.ports import HOST
 from courant_local.postgres import PROGRAMS, Server
-from granted import DELIVERER, INGEST, JOB_RUNNER, RECOVERY, ROLES, SAVER, TODAY, ask, server
 from saver.store import PostgresStore
-from stack import Stack, wait
+from support.roles import DELIVERER, INGEST, JOB_RUNNER, RECOVERY, ROLES, SAVER, TODAY, ask, server
+from support.stack import Stack, wait
 
 __all__ = ["server"]
 

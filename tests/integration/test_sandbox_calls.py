@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox_process import Sandbox, bulk, email, running, text
+from support.sandbox_process import Sandbox, bulk, email, running, text
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from sandbox_process import Sandbox, bulk, email, running, text, until
+from support.sandbox_process import Sandbox, bulk, email, running, text, until
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox_process import Sandbox, bulk, email, running, text
+from support.sandbox_process import Sandbox, bulk, email, running, text
 
 HOSTILE = '"></iframe><script>alert(1)</script><img src="http://outside.example/x.png">'
 

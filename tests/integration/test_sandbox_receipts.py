@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from sandbox_process import Receiver, Sandbox, bulk, email, running, text, until
+from support.sandbox_process import Receiver, Sandbox, bulk, email, running, text, until
 
 TOPIC = "arn:aws:sns:ca-central-1:123456789012:courant-receipts"
 

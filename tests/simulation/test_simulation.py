@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-import outside
 from courant import consume, ids, records
 from courant.lifecycle import Move
 from courant.records import Outgoing
@@ -35,11 +34,12 @@ from courant.testing.store import FakeFold, FakeStore, Tables
 from courant.testing.world import Crash, Fault, World
 from deliverer import flight
 from deliverer import rules as sending
-from mistakes import replace
-from outside import GRACE, LIVES, Provider, life_of
 from recovery import marks, sweeps
 from recovery.sweeps import SWEEPS
 from saver import handle, rules
+from simulation import outside
+from simulation.outside import GRACE, LIVES, Provider, life_of
+from support.mistakes import replace
 
 SAVED = (INBOX, DELIVERY, RECEIPTS)
 

@@ -8,7 +8,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from acting import acting
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.postgres.database import array
@@ -16,8 +15,9 @@ from courant.testing.builders import NOW, id_of, notification, number_of
 from courant.topics import Channel, Lane
 from deliverer import store
 from deliverer.store import PostgresStore
-from mistakes import replace
-from saver_twins import FakeTwin, PostgresTwin
+from support.mistakes import replace
+from support.roles import acting
+from support.saver import FakeTwin, PostgresTwin
 
 LEASE = timedelta(seconds=6)
 

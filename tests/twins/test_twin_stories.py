@@ -16,10 +16,10 @@ from courant.lifecycle import Move, State
 from courant.postgres import database, folding
 from courant.records import Span
 from courant.testing.builders import decided, notification, outcomes, receipt, started
-from mistakes import replace
 from saver import handle, store
 from saver.handle import Store
-from saver_twins import FakeTwin, PostgresTwin, Twin, batch, save
+from support.mistakes import replace
+from support.saver import FakeTwin, PostgresTwin, Twin, batch, save
 
 NUMBERS, ATTEMPTS = st.integers(1, 4), st.integers(1, 3)
 TEXTS = st.none() | st.sampled_from(["", "\t", "\n", "\\", r"\N", "\0"]) | st.text(max_size=5)

@@ -13,7 +13,7 @@ from courant.lifecycle import REPORTED, Report, State
 from courant.testing import builders
 from courant.testing.builders import id_of, notification, outcomes, receipt, started
 from saver import handle, rules
-from saver_twins import FakeTwin, PostgresTwin, Twin, save, settle
+from support.saver import FakeTwin, PostgresTwin, Twin, save, settle
 
 
 @pytest.fixture(params=["fake", "postgres"])

@@ -28,7 +28,7 @@ from deliverer.calls import (
     Unknown,
 )
 from deliverer.pool import Lease, attempt
-from deliverer_stand import SECOND, SWITCHED_OFF, TEST_KEY, UNSENDABLE, Stand, told
+from support.deliverer import SECOND, SWITCHED_OFF, TEST_KEY, UNSENDABLE, Stand, told
 
 
 @pytest.fixture

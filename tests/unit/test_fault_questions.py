@@ -2,7 +2,7 @@
 
 import pytest
 
-from fault_questions import Booked, ask
+from fault.questions import Booked, ask
 
 A = Booked("a", "a@example.com", "1")
 B = Booked("b", "b@example.com", "2")

@@ -12,7 +12,17 @@ import pytest
 
 from courant.contracts import KeyType
 from ingest.callers.auth import CLOCK_SECONDS
-from ingest_world import SERVICE, World, api_key, email, key, messages, secret_of, service, token
+from support.ingest.world import (
+    SERVICE,
+    World,
+    api_key,
+    email,
+    key,
+    messages,
+    secret_of,
+    service,
+    token,
+)
 
 PATH = "/v2/notifications/email"
 OTHER = UUID("5e000000-0000-4000-8000-0000000000ff")

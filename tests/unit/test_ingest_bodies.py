@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingest.http import asgi
-from ingest_world import World, api_key, email, messages
+from support.ingest.world import World, api_key, email, messages
 
 WORLD = World()
 

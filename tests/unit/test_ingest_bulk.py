@@ -13,7 +13,7 @@ from courant import ids
 from courant.contracts import KeyType
 from courant.directory.entries import Sender
 from courant.topics import Channel
-from ingest_uploads import (
+from support.ingest.uploads import (
     BULK,
     FORM,
     JOBS,
@@ -29,7 +29,7 @@ from ingest_uploads import (
     told,
     upload,
 )
-from ingest_world import (
+from support.ingest.world import (
     NUMBERS,
     RING,
     SERVICE,

@@ -17,7 +17,17 @@ from courant.lifecycle import State
 from courant.topics import Channel
 from ingest.http.asgi import WithRequestId, request_id
 from ingest.read import views
-from ingest_world import BASE, MADE_AT, NUMBERS, World, api_key, email, messages, sms, template
+from support.ingest.world import (
+    BASE,
+    MADE_AT,
+    NUMBERS,
+    World,
+    api_key,
+    email,
+    messages,
+    sms,
+    template,
+)
 
 NO_ADDRESS = (
     "The requested URL was not found on the server. If you entered the URL manually please check "

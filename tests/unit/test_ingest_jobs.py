@@ -21,8 +21,8 @@ from ingest.http import slow_clients, streaming
 from ingest.jobs import rules
 from ingest.jobs.rules import Job, Tally
 from ingest.jobs.store import Kept, Stored, StoredChunk
-from ingest_jobs import KEY, NOW, TEMPLATE, job
-from ingest_world import (
+from support.ingest.jobs import KEY, NOW, TEMPLATE, job
+from support.ingest.world import (
     BASE,
     NUMBERS,
     RING,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from courant.contracts import Seal
 from courant.topics import Channel
-from ingest_uploads import BULK, FORM, JOBS, bulk, fields, file, form, job
-from ingest_world import World, template
+from support.ingest.uploads import BULK, FORM, JOBS, bulk, fields, file, form, job
+from support.ingest.world import World, template
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

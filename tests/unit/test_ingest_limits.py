@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from courant.contracts import KeyType
 from courant.topics import Channel
 from ingest.callers.limits import Limits
-from ingest_world import service
+from support.ingest.world import service
 
 NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
 

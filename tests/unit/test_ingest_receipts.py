@@ -23,7 +23,7 @@ from courant.crypto import keyed_hash
 from ingest.receipts import events
 from ingest.receipts.events import Meaning, Nothing
 from ingest.receipts.sns import Envelope, is_certificate_url
-from ingest_world import HASH_KEY, RING, TOPIC_ARN, World, settings
+from support.ingest.world import HASH_KEY, RING, TOPIC_ARN, World, settings
 
 CERTIFICATE = "https://sns.ca-central-1.amazonaws.com/SimpleNotificationService-1.pem"
 ID = UUID("01930000-0000-7000-8000-000000000001")

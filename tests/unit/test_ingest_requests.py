@@ -10,7 +10,7 @@ import pytest
 from courant.contracts import Content, KeyType
 from courant.directory.entries import Sender
 from courant.topics import Channel, Lane
-from ingest_world import (
+from support.ingest.world import (
     EMAIL_TEMPLATE,
     NUMBERS,
     RING,

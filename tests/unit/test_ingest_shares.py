@@ -7,7 +7,7 @@ import pytest
 from courant.contracts import Notification
 from courant.topics import Channel, Lane
 from ingest.callers.fair_share import DOWN, Shares
-from ingest_world import World, api_key, email, key, service, template
+from support.ingest.world import World, api_key, email, key, service, template
 
 BUSY, QUIET = UUID(int=1), UUID(int=2)
 EMAIL, SMS = Channel.EMAIL, Channel.SMS

@@ -7,8 +7,8 @@ import pytest
 from courant.contracts import JobRow
 from courant.crypto import keyed_hash
 from courant.topics import Channel
-from ingest_uploads import BULK, Cells, bulk, job, table, told
-from ingest_world import HASH_KEY, World, template
+from support.ingest.uploads import BULK, Cells, bulk, job, table, told
+from support.ingest.world import HASH_KEY, World, template
 
 EMAIL, SMS = Channel.EMAIL, Channel.SMS
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from courant.topics import Channel
 from ingest.bulk import multipart as uploading
 from ingest.http import asgi, slow_clients
-from ingest_uploads import (
+from support.ingest.uploads import (
     BOUNDARY,
     BULK,
     FORM,
@@ -31,7 +31,7 @@ from ingest_uploads import (
     told,
     upload,
 )
-from ingest_world import World, service
+from support.ingest.world import World, service
 
 HEAD = b"email address,name\n"
 GOOD = HEAD + b"a@b.ca,x\n"

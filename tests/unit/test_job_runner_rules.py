@@ -15,9 +15,9 @@ from courant.postgres.jobs import Stored
 from courant.records import Dead, Keep, Record
 from courant.testing.builders import NOW, partition
 from courant.topics import JOBS, Channel, Lane
-from job_hand import RING, row, upload, written
 from job_runner import rules
 from job_runner.rules import Due, Job
+from support.job_runner import RING, row, upload, written
 
 JOB = Job(
     id=ids.new(NOW),

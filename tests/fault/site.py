@@ -19,8 +19,8 @@ from courant.topics import Channel
 from courant_cli import dead
 from courant_cli.load import Load, Result, run, to
 from courant_local import control
-from fault_questions import Booked, Found, ask
-from stack import Stack, wait
+from fault.questions import Booked, Found, ask
+from support.stack import Stack, wait
 
 QUIET_SECONDS = 240.0
 """A call that died is silent for its lease and grace, an order that was lost for a minute, and both

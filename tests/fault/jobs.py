@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from fault_site import REPORTS, Site
-from stack import wait
+from fault.site import REPORTS, Site
+from support.stack import wait
 
 QUIET_SECONDS = 420.0
 TRIES_SECONDS = 60.0

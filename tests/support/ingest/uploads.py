@@ -8,7 +8,7 @@ import httpx
 from courant.chunks import unpack
 from courant.contracts import Chunk, JobRow, Seal
 from courant.topics import Channel
-from ingest_world import EMAIL_TEMPLATE, RING, SMS_TEMPLATE, World, api_key, messages
+from support.ingest.world import EMAIL_TEMPLATE, RING, SMS_TEMPLATE, World, api_key, messages
 
 BULK, JOBS = "/v2/notifications/bulk", "/v2/jobs"
 TEMPLATES = {Channel.EMAIL: str(EMAIL_TEMPLATE), Channel.SMS: str(SMS_TEMPLATE)}

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import psycopg2
 import pytest
+from sqlalchemy import Engine, create_engine
 
 from courant import ids
 from courant.postgres import migrate
@@ -31,3 +33,9 @@ def ask(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
+
+
+@cache
+def acting(engine: Engine, role: str) -> Engine:
+    """Give an engine that connects to the same server as the role; it trusts whoever comes."""
+    return create_engine(engine.url.set(username=role))

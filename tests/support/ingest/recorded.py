@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from courant.contracts import KeyType
-from ingest_world import EMAIL_TEMPLATE, NUMBERS, SERVICE, SMS_TEMPLATE, api_key, secret_of, token
+from support.ingest.world import (
+    EMAIL_TEMPLATE,
+    NUMBERS,
+    SERVICE,
+    SMS_TEMPLATE,
+    api_key,
+    secret_of,
+    token,
+)
 
 CASES: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "contract" / "examples" / "answers.json").read_text()
+    (Path(__file__).parents[2] / "contract" / "examples" / "answers.json").read_text()
 )
 PLACES = {
     "<email template>": str(EMAIL_TEMPLATE),

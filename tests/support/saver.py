@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 from sqlalchemy import Engine, text
 
-from acting import acting
 from courant.contracts import Contract
 from courant.lifecycle import State
 from courant.postgres.database import RECOGNISE
@@ -18,6 +17,7 @@ from courant.topics import family
 from saver import handle, rules
 from saver.handle import Store
 from saver.store import PostgresStore
+from support.roles import acting
 
 
 class Twin(Protocol):

@@ -9,8 +9,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-import mistakes
-from acting import acting
 from courant import clock, contracts, ids
 from courant.postgres.days import DAILY, MAKE_DAY
 from courant.testing import builders
@@ -21,6 +19,8 @@ from courant.topics import Partition, family
 from recovery import sweeps
 from recovery.store import PostgresStore
 from recovery.sweeps import Sweep
+from support import mistakes
+from support.roles import acting
 
 TABLES = ["notifications", "events", "calls", "positions", "marks", "holds"]
 TABLES += ["idempotency", "aliases", "directory", "servers", "jobs", "chunks", "wishes"]

@@ -11,7 +11,7 @@ import psycopg2
 from courant import chunks, ids
 from courant.contracts import ENCODE, Content, JobRow
 from courant.postgres.database import copy_lines
-from ingest_world import EMAIL_TEMPLATE, RING, SERVICE, key
+from support.ingest.world import EMAIL_TEMPLATE, RING, SERVICE, key
 
 STORED = (
     "id", "service_id", "key_id", "key_type", "template_id", "template_version", "channel", "lane",

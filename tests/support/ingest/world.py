@@ -24,7 +24,7 @@ from ingest.http.asgi import App
 from ingest.read.store import Chosen, Missing
 from ingest.read.views import Row
 from ingest.settings import IngestSettings
-from ingest_jobs import FakeJobs
+from support.ingest.jobs import FakeJobs
 
 SEAL_KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()
 HASH_KEY = "a hash key for tests"
