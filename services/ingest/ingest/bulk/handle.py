@@ -21,12 +21,11 @@ from ingest.bulk.chunk_writer import Writing
 from ingest.bulk.csv_stream import Lines, Unreadable
 from ingest.bulk.multipart import Upload
 from ingest.bulk.plan import Key, Plan, Planner
-from ingest.bulk.rows import Intake
+from ingest.bulk.rows import Intake, Tally
 from ingest.callers.auth import Caller
 from ingest.http.admission import Pace, Places
 from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
 from ingest.http.asgi import Call, Refused
-from ingest.tally import Tally
 
 DISCARD_SECONDS = 10.0
 BEFORE_FILE = bad("template_id has to come before the file")

@@ -20,12 +20,11 @@ from ingest.bulk import columns
 from ingest.bulk.chunk_writer import Written
 from ingest.bulk.columns import Sheet
 from ingest.bulk.forms import Form
-from ingest.bulk.rows import Intake
+from ingest.bulk.rows import Intake, Tally
 from ingest.callers.auth import Caller
 from ingest.callers.safelist import Guests
 from ingest.http.answers import Answer, given
 from ingest.jobs.rules import shown_job
-from ingest.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,112 @@
-"""A file's rows, one after another: its header first, then what each one is."""
+"""A file's rows, one after another: its header first, then what each one is, and what they came to.
+
+The checks on all rows together stand here in the API's order.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from courant.contracts import JobRow
+from courant.contracts import JobRow, KeyType
+from courant.directory.entries import Service
 from courant.recipients import cleaned
-from ingest.bulk.columns import Sheet
+from courant.render import sms
+from courant.topics import Channel
+from ingest.bulk.columns import Faults, Sheet
 from ingest.bulk.csv_stream import Unreadable
-from ingest.http.answers import Answer
+from ingest.callers.limits import Left
+from ingest.http.answers import Answer, bad
 from ingest.http.asgi import Refused
-from ingest.tally import Tally
+
+BAD_ROWS_TOLD = 20
+CALLED = {Channel.EMAIL: "messages", Channel.SMS: "sms messages"}
+MIXED = bad("Bulk sending to testing and non-testing numbers is not supported")
+IN_TRIAL = bad(
+    "You cannot send to these recipients because your service is in trial mode. You can only send "
+    "to members of your team and your safelist."
+)
+NOT_LISTED = bad(
+    "You cannot send to these recipients because you used a team and safelist API key."
+)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The rows that were read so far."""
+
+    rows_max: int
+    room: int  # for rows, in the service's day and year as they began
+    rows: int = 0  # those that count: blank ones at the end do not
+    blank: int = 0  # rows, of which nobody knows yet whether they are the file's last
+    simulated: int = 0
+    faults: list[str] = field(default_factory=list)  # of the first bad rows
+    unlisted: bool = False
+    too_long: int | None = None  # the first such row, counted from 1
+
+    @property
+    def faultless(self) -> bool:
+        """Tell whether all that came so far may be accepted."""
+        fits = self.rows <= min(self.rows_max, self.room)
+        return fits and not (self.faults or self.unlisted or self.too_long)
+
+    @property
+    def over(self) -> bool:
+        """Tell whether there are too many rows."""
+        return max(self.rows, self.blank) > self.rows_max
+
+    @property
+    def decided(self) -> bool:
+        """Tell whether no further row could change the answer."""
+        return self.over or len(self.faults) == BAD_ROWS_TOLD
+
+    def take(self, found: JobRow | Faults) -> None:
+        """Count a row that was read."""
+        if isinstance(found, JobRow):
+            self.simulated += found.simulated
+        else:
+            self.unlisted = self.unlisted or not found.listed
+            if found.too_long and self.too_long is None:
+                self.too_long = self.rows + 1
+            if found.errors and len(self.faults) < BAD_ROWS_TOLD:
+                self.faults.append(f"Row {self.rows} - {','.join(found.errors)}.")
+        self.rows += 1
+
+    def take_blank(self, found: JobRow | Faults) -> None:
+        """Count the blank rows, which are not the file's last; each is found to be the same."""
+        for _ in range(min(self.blank, BAD_ROWS_TOLD)):
+            self.take(found)
+        self.rows += max(self.blank - BAD_ROWS_TOLD, 0)
+        self.blank = 0
+
+    def refusal(
+        self, service: Service, channel: Channel, key_type: KeyType, left: Left
+    ) -> Answer | None:
+        """Say why the file is not accepted, if it is not."""
+        for room, period in ((left.year, "annual"), (left.day, "daily")):
+            if self.rows > room:
+                return bad(
+                    f"You only have {room} remaining {CALLED[channel]} before you reach your "
+                    f"{period} limit. You've tried to send {self.rows} {CALLED[channel]}."
+                )
+        if self.over:
+            return bad(f"Too many rows. Maximum number of rows allowed is {self.rows_max}")
+        if self.unlisted:
+            return IN_TRIAL if service.restricted else NOT_LISTED
+        if self.too_long:
+            return bad(
+                f"Row {self.too_long} - has a character count greater than {sms.LIMIT} characters. "
+                "Some messages may be too long due to custom content."
+            )
+        if self.faults:
+            return bad(" ".join(["Some rows have errors.", *self.faults]))
+        mixed = 0 < self.simulated < self.rows
+        if mixed and channel is Channel.SMS and key_type is not KeyType.TEST:
+            return MIXED
+        return None
+
+    def unreadable(self, found: Unreadable, *, header: bool) -> Answer:
+        """Say in which row the file cannot be read on."""
+        row = "header row" if header else f"Row {self.rows + self.blank}"
+        return bad(f"Error converting to CSV: {row} (line {found.line}) - {found.reason}")
 
 
 class Intake:
