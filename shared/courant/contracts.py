@@ -232,7 +232,7 @@ class Chunk(Contract, frozen=True, kw_only=True, tag="chunk", tag_field="kind"):
     number: Annotated[int, Meta(ge=0, lt=2**31)]
     first: Number  # of its rows in the file; the first one below the header is 1
     rows: Number
-    sealed: bytes  # courant.chunks packs and opens it
+    sealed: bytes  # courant.bulk packs and opens it
 
 
 class Seal(Contract, frozen=True, kw_only=True, tag="seal", tag_field="kind"):
@@ -245,7 +245,7 @@ class Seal(Contract, frozen=True, kw_only=True, tag="seal", tag_field="kind"):
     upload_id: UUID
     chunks: Annotated[int, Meta(ge=0, lt=2**31)]
     rows: Annotated[int, Meta(ge=0, lt=2**31)]
-    digest: bytes  # courant.chunks.digest over them, in their order
+    digest: bytes  # courant.bulk.digest over them, in their order
     service_id: UUID
     key_id: UUID
     key_type: KeyType

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from courant import chunks, ids
+from courant import bulk as chunks
+from courant import ids
 from courant.contracts import Chunk, Contract, JobRow, KeyType, Seal, Wanted
 from courant.crypto import Ring
 from courant.records import Outgoing

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import pytest
 
-from courant import chunks, ids
+from courant import bulk, ids
 from courant.contracts import Content, JobRow, KeyType, Wanted, Wish, decode_job
 from courant.lifecycle import State
 from courant.topics import Channel
@@ -161,7 +161,7 @@ def stored(given: Job, number: int, to: str = "a@example.com", **more: Any) -> S
 
 
 def chunk(given: Job, number: int, first: int, *rows: JobRow) -> StoredChunk:
-    packed = chunks.pack(RING, given.upload_id, number, first, rows)
+    packed = bulk.pack(RING, given.upload_id, number, first, rows)
     return StoredChunk(number, first, packed.sealed)
 
 

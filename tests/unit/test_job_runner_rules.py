@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from courant import chunks, ids
+from courant import bulk, ids
 from courant.contracts import Content, KeyType, Malformed, Notification, Wanted, Wish
 from courant.postgres.jobs import Stored
 from courant.records import Dead, Keep, Record
@@ -164,24 +164,24 @@ def test_a_job_without_rows_takes_no_turn(room: int | None) -> None:
 
 def test_an_upload_is_whole_when_each_chunk_is_the_one_that_was_sealed() -> None:
     made = upload(7)
-    prints = [chunks.fingerprint(each.sealed) for each in made.chunks]
+    prints = [bulk.fingerprint(each.sealed) for each in made.chunks]
     digest = made.seal.digest
     assert rules.is_whole(prints, 3, digest)
     assert not rules.is_whole(prints[:2], 3, digest)
     assert not rules.is_whole([*prints, prints[0]], 3, digest)
     assert not rules.is_whole([prints[1], prints[0], prints[2]], 3, digest)
-    assert rules.is_whole([], 0, chunks.digest([]))
+    assert rules.is_whole([], 0, bulk.digest([]))
 
 
 def test_a_chunk_of_another_upload_opens_nowhere_else() -> None:
     one, other = upload(3), upload(3)
     [chunk] = one.chunks
-    assert chunks.unpack(RING, chunk.upload_id, 0, chunk.sealed) == [row(n) for n in (1, 2, 3)]
+    assert bulk.unpack(RING, chunk.upload_id, 0, chunk.sealed) == [row(n) for n in (1, 2, 3)]
     with pytest.raises(ValueError, match="does not open"):
-        chunks.unpack(RING, other.seal.upload_id, 0, chunk.sealed)
+        bulk.unpack(RING, other.seal.upload_id, 0, chunk.sealed)
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    sealed = RING.seal(zlib.compress(b"0" * (chunks.PACKED_MAX + 1)), UUID(int=1).bytes + bytes(4))
+    sealed = RING.seal(zlib.compress(b"0" * (bulk.PACKED_MAX + 1)), UUID(int=1).bytes + bytes(4))
     with pytest.raises(Malformed, match="more than a chunk has"):
-        chunks.unpack(RING, UUID(int=1), 0, sealed)
+        bulk.unpack(RING, UUID(int=1), 0, sealed)

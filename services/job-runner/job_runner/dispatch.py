@@ -14,10 +14,9 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from courant import metrics
+from courant import bulk, metrics
 from courant.consume import Producer
 from courant.errors import Refused, Unavailable
-from courant.postgres import jobs
 from courant.postgres.jobs import Place, Stored
 from courant.topics import Channel
 from job_runner import rules
@@ -194,7 +193,7 @@ class Issuer:
     def _order(self, turn: Round, job: Waiting, limit: int) -> int:
         places = turn.unissued(job.id, limit) if limit else []
         for place in places:
-            self._producer.produce(jobs.order(job.id, place.number))
+            self._producer.produce(bulk.chunk_order(job.id, place.number))
         if places:
             self._producer.flush()
             turn.issued(places)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from courant import chunks, clock
+from courant import bulk, clock
 from courant.consume import Stage, Steps
 from courant.contracts import ChunkOrder, JobRecord, Malformed
 from courant.crypto import Ring, Unsealable
@@ -107,7 +107,7 @@ def spread(store: Store, ring: Ring, batch: Batch[ChunkOrder]) -> Steps:
         if held is None:
             continue
         try:
-            rows = chunks.unpack(ring, held.upload_id, order.value.number, held.sealed)
+            rows = bulk.unpack(ring, held.upload_id, order.value.number, held.sealed)
         except (Malformed, Unsealable) as error:
             # It did open when it was kept. Once it does again, a sweep's order will find it.
             told = {"job_id": held.job.id, "chunk": order.value.number, "reason": str(error)}

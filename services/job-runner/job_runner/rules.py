@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from courant import chunks, ids
+from courant import bulk, ids
 from courant.contracts import (
     ENCODE,
     Chunk,
@@ -59,7 +59,7 @@ def read_job(ring: Ring, record: Record) -> Verdict[JobRecord]:
     try:
         found = decode_job(record.value)
         if isinstance(found, Chunk):
-            rows = chunks.unpack(ring, found.upload_id, found.number, found.sealed)
+            rows = bulk.unpack(ring, found.upload_id, found.number, found.sealed)
             if len(rows) != found.rows:
                 return Dead(record, "rows: not as many as the chunk says")
     except (Malformed, Unsealable) as error:
@@ -154,4 +154,4 @@ def turns(due: Sequence[Due], out: Mapping[UUID, int], room: int | None) -> Coun
 def is_whole(fingerprints: Iterable[bytes], expected: int, digest: bytes) -> bool:
     """Tell whether these are the chunks that the seal was set on."""
     found = list(fingerprints)
-    return len(found) == expected and chunks.digest(found) == digest
+    return len(found) == expected and bulk.digest(found) == digest

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from courant import chunks
+from courant import bulk
 from courant.contracts import Chunk, JobRecord, KeyType, Seal, Wanted, Wish
 from courant.postgres import folding, jobs
 from courant.postgres.database import told_apart
@@ -102,7 +102,7 @@ class PostgresFold:
             for each in records:
                 match each:
                     case Chunk():
-                        print_ = chunks.fingerprint(each.sealed)
+                        print_ = bulk.fingerprint(each.sealed)
                         place = [each.upload_id, each.number, each.first, each.rows]
                         self._cursor.execute(KEEP_CHUNK, [*place, print_, each.sealed])
                     case Seal():

@@ -14,12 +14,11 @@ from itertools import product
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
-from courant import clock, metrics
+from courant import bulk, clock, metrics
 from courant.consume import Producer
 from courant.contracts import Wish
 from courant.directory.entries import Directory
 from courant.lifecycle import Move
-from courant.postgres import jobs
 from courant.postgres.jobs import Place
 from courant.records import Outgoing
 from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
@@ -206,11 +205,11 @@ def order(row: Row, _: Directory) -> Outgoing:
 
 
 def spread(chunk: Place, _: Directory) -> Outgoing:
-    return jobs.order(chunk.job_id, chunk.number)
+    return bulk.chunk_order(chunk.job_id, chunk.number)
 
 
 def cancel(job_id: UUID, _: Directory) -> Outgoing:
-    return jobs.wanted(job_id, Wish.CANCELLED, clock.now())
+    return bulk.job_command(job_id, Wish.CANCELLED, clock.now())
 
 
 def resolve(row: Row, directory: Directory) -> Outgoing:

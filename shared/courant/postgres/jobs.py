@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from psycopg2 import extensions
 
 from courant import ids
-from courant.contracts import ChunkOrder, Wanted, Wish
+from courant.contracts import Wish
 from courant.lifecycle import State
-from courant.records import Outgoing
-from courant.topics import CHUNKS, JOBS
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
@@ -93,16 +90,3 @@ def runs(job: str) -> str:
 def unless(job: str, wish: Wish) -> str:
     """Say in SQL that this is not what is wanted of the job of this id."""
     return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish = '{wish}')"
-
-
-def order(job_id: UUID, number: int) -> Outgoing:
-    """Order a chunk to be turned into notifications. A second order is harmless."""
-    record = ChunkOrder(job_id=job_id, number=number)
-    # By chunk, so that all runners share a job.
-    return Outgoing(CHUNKS.name, job_id.bytes + number.to_bytes(4), record.encode())
-
-
-def wanted(job_id: UUID, wish: Wish, at: datetime) -> Outgoing:
-    """Say what is wanted of a job. Said twice it is harmless."""
-    record = Wanted(job_id=job_id, wish=wish, at=at)
-    return Outgoing(JOBS.name, job_id.bytes, record.encode())

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg2
 
-from courant import chunks, ids
+from courant import bulk, ids
 from courant.contracts import ENCODE, Content, JobRow
 from courant.postgres.database import copy_lines
 from support.ingest.world import EMAIL_TEMPLATE, RING, SERVICE, key
@@ -53,7 +53,7 @@ class Hand:
     def chunk(self, job: UUID, first: int, to: Sequence[str], settled: bool = True) -> None:
         """Put a chunk of a job, whose upload has the same id."""
         rows = [JobRow(to=each, recipient_hash=b"h") for each in to]
-        packed = chunks.pack(RING, job, first, first, rows)
+        packed = bulk.pack(RING, job, first, first, rows)
         self.do(
             "INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed, settled_at) "
             "VALUES (%s, %s, %s, %s, %s, %s, CASE WHEN %s THEN now() END)",

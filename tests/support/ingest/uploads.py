@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import httpx
 
-from courant.chunks import unpack
+from courant.bulk import unpack
 from courant.contracts import Chunk, JobRow, Seal
 from courant.topics import Channel
 from support.ingest.world import EMAIL_TEMPLATE, RING, SMS_TEMPLATE, World, api_key, messages

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from courant import chunks
+from courant import bulk as chunks
 from courant.contracts import ENCODE, JobRow, Seal
 from courant.crypto import Ring
 from courant.kafka.async_producer import Log

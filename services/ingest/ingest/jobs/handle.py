@@ -8,12 +8,12 @@ from typing import Protocol
 from uuid import UUID
 
 from courant import clock
+from courant.bulk import job_command
 from courant.contracts import Wish
 from courant.crypto import Ring, Unsealable
 from courant.directory.entries import Directory
 from courant.errors import Unavailable
 from courant.kafka.async_producer import Log
-from courant.postgres.jobs import wanted
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.admission import Places
@@ -107,7 +107,7 @@ class JobDesk:
                 return refusal
             now = clock.now()
             try:
-                await self._log.put(wanted(job.id, wish, now))
+                await self._log.put(job_command(job.id, wish, now))
             except Unavailable:
                 return NOT_ACKNOWLEDGED
             # Counting may take seconds, or fail: what is wanted is written down by then.

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from courant import chunks
+from courant import bulk
 from courant.contracts import JobRow, Malformed
 from courant.crypto import Ring, Unsealable
 from ingest.jobs.rules import Job, unstored
@@ -74,7 +74,7 @@ def unpacked(job: Job, ring: Ring, given: Stretch) -> dict[int, JobRow]:
     found: dict[int, JobRow] = {}
     for each in given.chunks:
         try:
-            rows = chunks.unpack(ring, job.upload_id, each.number, each.sealed)
+            rows = bulk.unpack(ring, job.upload_id, each.number, each.sealed)
         except (Unsealable, Malformed):
             continue  # its rows are shown without what is personal
         found.update(enumerate(rows, each.first))

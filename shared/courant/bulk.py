@@ -1,12 +1,27 @@
-"""Chunks of an upload: rows packed small and sealed, and the digest that a seal is checked by."""
+"""Chunks of an upload: rows packed small and sealed, the digest that a seal is checked by, and
+the records that order a chunk or say what is wanted of a job.
+"""
 
 import zlib
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
 
-from courant.contracts import ENCODE, Chunk, JobRow, Malformed, decoder, read
+from courant.contracts import (
+    ENCODE,
+    Chunk,
+    ChunkOrder,
+    JobRow,
+    Malformed,
+    Wanted,
+    Wish,
+    decoder,
+    read,
+)
 from courant.crypto import Ring
+from courant.records import Outgoing
+from courant.topics import CHUNKS, JOBS
 
 ROWS_MAX = 500
 BYTES_MAX = 512 * 1024  # of rows as JSON, before they are packed; a single row may have more
@@ -42,6 +57,19 @@ def fingerprint(sealed: bytes) -> bytes:
 def digest(fingerprints: Iterable[bytes]) -> bytes:
     """Give an upload's digest, from its chunks' fingerprints in their order."""
     return sha256(b"".join(fingerprints)).digest()
+
+
+def chunk_order(job_id: UUID, number: int) -> Outgoing:
+    """Order a chunk to be turned into notifications. A second order is harmless."""
+    record = ChunkOrder(job_id=job_id, number=number)
+    # By chunk, so that all runners share a job.
+    return Outgoing(CHUNKS.name, job_id.bytes + number.to_bytes(4), record.encode())
+
+
+def job_command(job_id: UUID, wish: Wish, at: datetime) -> Outgoing:
+    """Say what is wanted of a job. Said twice it is harmless."""
+    record = Wanted(job_id=job_id, wish=wish, at=at)
+    return Outgoing(JOBS.name, job_id.bytes, record.encode())
 
 
 def _owner(upload_id: UUID, number: int) -> bytes:
