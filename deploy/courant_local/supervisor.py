@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from courant import logs
-from courant_local import aot, home, jars, leftovers, ports, postgres, processes
+from courant_local import aot_cache, home, jars, leftovers, ports, postgres, processes
 from courant_local.child import Child, NotReady, tail
 from courant_local.plan import Plan
 from courant_local.processes import Part, Stage
@@ -172,7 +172,7 @@ class Supervisor:
 
     def _train(self) -> None:
         """Make the JVM's cache for the next start, beside the work and below it in rank."""
-        if any(part.kind == "kafka" for part in self._parts) and not aot.made():
+        if any(part.kind == "kafka" for part in self._parts) and not aot_cache.made():
             command = (sys.executable, "-m", "courant_local.aot")
             self._training = Child("aot", command, self._plan.log("aot"))
             self._training.start()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from courant_local import aot, jars
+from courant_local import aot_cache, jars
 from courant_local.jars import Jar, JarsMissing, class_path
 
 RIGHT = b"what the list means"
@@ -72,13 +72,13 @@ def test_without_a_network_the_error_names_jar_and_reason() -> None:
 
 
 def test_the_jvms_cache_is_used_only_whole(cache: Path) -> None:
-    place = aot.file([cache / "a.jar"])
-    assert aot.options([cache / "a.jar"]) == []
+    place = aot_cache.file([cache / "a.jar"])
+    assert aot_cache.options([cache / "a.jar"]) == []
     place.parent.mkdir(parents=True)
     place.write_bytes(b"classes")
-    assert aot.options([cache / "a.jar"]) == []
+    assert aot_cache.options([cache / "a.jar"]) == []
     place.with_suffix(".sha256").write_text(hashlib.sha256(b"classes").hexdigest())
-    assert f"-XX:AOTCache={place}" in aot.options([cache / "a.jar"])
+    assert f"-XX:AOTCache={place}" in aot_cache.options([cache / "a.jar"])
     place.write_bytes(b"cLasses")
-    assert aot.options([cache / "a.jar"]) == []
-    assert aot.file([cache / "b.jar"]) != place
+    assert aot_cache.options([cache / "a.jar"]) == []
+    assert aot_cache.file([cache / "b.jar"]) != place
