@@ -1,5 +1,6 @@
-"""Chunks of an upload: rows packed small and sealed, the digest that a seal is checked by, and
-the records that order a chunk or say what is wanted of a job.
+"""Records of bulk uploads: packed chunks of rows, their digest, orders and commands.
+
+Rows are packed small and encrypted. A seal is checked by the digest over all chunks of its upload.
 """
 
 import zlib

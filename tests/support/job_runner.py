@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from courant import bulk as chunks
-from courant import ids
+from courant import bulk, ids
 from courant.contracts import Chunk, Contract, JobRow, KeyType, Seal, Wanted
 from courant.crypto import Ring
 from courant.records import Outgoing
@@ -36,7 +35,7 @@ def upload(rows: int, each: int = 3, ring: Ring = RING, **other: Any) -> Upload:
     """Make an upload of so many rows, `each` to a chunk; `other` is the seal's."""
     upload_id = uuid4()
     made = [
-        chunks.pack(ring, upload_id, number, first, [row(n) for n in range(first, last + 1)])
+        bulk.pack(ring, upload_id, number, first, [row(n) for n in range(first, last + 1)])
         for number, first in enumerate(range(1, rows + 1, each))
         for last in [min(first + each - 1, rows)]
     ]
@@ -46,7 +45,7 @@ def upload(rows: int, each: int = 3, ring: Ring = RING, **other: Any) -> Upload:
         "upload_id": upload_id,
         "chunks": len(made),
         "rows": rows,
-        "digest": chunks.digest(chunks.fingerprint(chunk.sealed) for chunk in made),
+        "digest": bulk.digest(bulk.fingerprint(chunk.sealed) for chunk in made),
         "service_id": UUID(int=7),
         "key_id": UUID(int=8),
         "key_type": KeyType.NORMAL,

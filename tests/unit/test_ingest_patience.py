@@ -9,7 +9,7 @@ import pytest
 
 from ingest.http.admission import Places
 from ingest.http.answers import BUSY
-from ingest.http.asgi import Refused
+from ingest.http.asgi import AnsweredEarly
 from ingest.http.slow_clients import Patience
 
 KIB = 1024
@@ -62,11 +62,11 @@ def test_a_service_has_half_of_the_places_and_leaves_the_others(most: int, own: 
     with ExitStack() as held:
         for _ in range(own):
             held.enter_context(places.one(SLOW))
-        with pytest.raises(Refused), places.one(SLOW):
+        with pytest.raises(AnsweredEarly), places.one(SLOW):
             pass
         for _ in range(most - own):
             held.enter_context(places.one(OTHER))
-        with pytest.raises(Refused), places.one(UUID(int=3)):
+        with pytest.raises(AnsweredEarly), places.one(UUID(int=3)):
             pass
         assert places.taken == most
     assert (places.taken, places.held) == (0, {})

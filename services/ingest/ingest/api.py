@@ -25,7 +25,7 @@ from ingest.http.answers import (
     invalid,
     unavailable,
 )
-from ingest.http.asgi import Call, Handler, Route
+from ingest.http.asgi import HttpRequest, Handler, Route
 from ingest.jobs.handle import JobDesk
 from ingest.read import listing
 from ingest.read.store import Chosen, Missing
@@ -38,7 +38,7 @@ NOT_READABLE = unavailable("Notifications cannot be read now, try again")
 NO_LETTERS = bad("Service is not allowed to send letters")
 LIST = "/v2/notifications"
 
-ForCaller = Callable[[Call, Caller], Awaitable[Answer]]
+ForCaller = Callable[[HttpRequest, Caller], Awaitable[Answer]]
 Ready = Callable[[], Awaitable[str | None]]
 
 
@@ -115,14 +115,14 @@ class Api:
         ]  # fmt: skip
 
     def _known(self, handler: ForCaller) -> Handler:
-        async def handle(call: Call) -> Answer:
+        async def handle(call: HttpRequest) -> Answer:
             caller = self._gate.caller(call.header(b"authorization"), clock.now())
             return caller if isinstance(caller, Answer) else await handler(call, caller)
 
         return handle
 
     def _sending(self, channel: Channel) -> Handler:
-        async def send(call: Call, caller: Caller) -> Answer:
+        async def send(call: HttpRequest, caller: Caller) -> Answer:
             key = call.headers.get(b"idempotency-key")
             request = Request(
                 body=await call.body(),
@@ -136,13 +136,13 @@ class Api:
 
         return self._known(send)
 
-    async def _send_other(self, call: Call, _: Caller) -> Answer:
+    async def _send_other(self, call: HttpRequest, _: Caller) -> Answer:
         body = fields.decoded(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
         return NO_LETTERS if call.places == ("letter",) else NO_ADDRESS
 
-    async def _read(self, call: Call, caller: Caller) -> Answer:
+    async def _read(self, call: HttpRequest, caller: Caller) -> Answer:
         [id] = call.places or ("",)
         if not fields.UUID_FORM.fullmatch(id):
             return invalid("notification_id is not a valid UUID")
@@ -154,7 +154,7 @@ class Api:
             return NO_NOTIFICATION if found.certain else NOT_YET
         return given(self._window.notification(found, call.base()))
 
-    async def _list(self, call: Call, caller: Caller) -> Answer:
+    async def _list(self, call: HttpRequest, caller: Caller) -> Answer:
         parameters = listing.parameters(call.scope["query_string"])
         if refusal := listing.checked(parameters):
             return refusal
@@ -167,13 +167,13 @@ class Api:
         last = rows[-1].id if rows else None
         return given({"notifications": shown, "links": listing.links(base, parameters, last)})
 
-    async def _receipt(self, call: Call) -> Answer:
+    async def _receipt(self, call: HttpRequest) -> Answer:
         return await self._desk.sns(await call.body(), clock.now())
 
-    async def _heartbeat(self, call: Call) -> Answer:
+    async def _heartbeat(self, call: HttpRequest) -> Answer:
         return await self._desk.heartbeat(await call.body(), call.header(b"x-courant-signature"))
 
-    async def _status(self, call: Call) -> Answer:
+    async def _status(self, call: HttpRequest) -> Answer:
         if b"simple=" in call.scope["query_string"]:
             return given({"status": "ok"})
         return given(
@@ -186,18 +186,18 @@ class Api:
             }
         )
 
-    async def _readiness(self, _: Call) -> Answer:
+    async def _readiness(self, _: HttpRequest) -> Answer:
         reason = await self._ready()
         return given({"reason": reason}, 503) if reason else given({"status": "ok"})
 
-    async def _metrics(self, _: Call) -> Answer:
+    async def _metrics(self, _: HttpRequest) -> Answer:
         return Answer(200, generate_latest(), kind=CONTENT_TYPE_LATEST.encode())
 
 
 def fixed(answer: Answer) -> Handler:
     """Give the same answer to everybody."""
 
-    async def handle(_: Call) -> Answer:
+    async def handle(_: HttpRequest) -> Answer:
         return answer
 
     return handle

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from courant import bulk as chunks
+from courant import bulk
 from courant.contracts import ENCODE, JobRow, Seal
 from courant.crypto import Ring
 from courant.kafka.async_producer import Log
@@ -43,11 +43,11 @@ class Writing:
     def take(self, row: JobRow) -> bool:
         """Take the next row; tells whether a chunk is full, which has to be written then."""
         size = len(ENCODE(row)) + 1
-        if self._rows and self._size + size > chunks.BYTES_MAX:
+        if self._rows and self._size + size > bulk.BYTES_MAX:
             self._full = self._cut()
         self._rows.append(row)
         self._size += size
-        if len(self._rows) == chunks.ROWS_MAX:
+        if len(self._rows) == bulk.ROWS_MAX:
             self._full = self._full or self._cut()
         return bool(self._full)
 
@@ -58,10 +58,8 @@ class Writing:
         self._count += 1
         self._first += len(rows)
         # Packing takes a millisecond or more, most of it without Python's lock.
-        chunk = await asyncio.to_thread(
-            chunks.pack, self._ring, self._upload_id, number, first, rows
-        )
-        self._fingerprints.append(chunks.fingerprint(chunk.sealed))
+        chunk = await asyncio.to_thread(bulk.pack, self._ring, self._upload_id, number, first, rows)
+        self._fingerprints.append(bulk.fingerprint(chunk.sealed))
         while len(self._underway) >= UNDERWAY_MAX:
             await self._underway.popleft()
         record = Outgoing(JOBS.name, self._upload_id.bytes, chunk.encode())
@@ -74,7 +72,7 @@ class Writing:
             await self.write()
         while self._underway:
             await self._underway.popleft()
-        return Written(self._upload_id, self._count, chunks.digest(self._fingerprints))
+        return Written(self._upload_id, self._count, bulk.digest(self._fingerprints))
 
     async def seal(self, seal: Seal) -> None:
         """Say that the upload is whole, which makes it a job; raises Unavailable."""

@@ -14,7 +14,7 @@ from ingest.bulk.columns import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
 from ingest.bulk.csv_stream import ROW_MAX, Lines, Unreadable
 from ingest.http import fields as schema
 from ingest.http.answers import NOT_JSON, Answer, bad, invalid
-from ingest.http.asgi import Refused
+from ingest.http.asgi import AnsweredEarly
 from ingest.http.fields import PRINTED_MAX, Field, Object, Unfit, printed
 
 NAME_MAX = 1_000  # characters
@@ -103,9 +103,9 @@ def _texts(number: int, raw: msgspec.Raw) -> list[str]:
     try:
         return texts(_row(number, raw))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refused(NOT_JSON) from None
+        raise AnsweredEarly(NOT_JSON) from None
     except ValueError as error:
-        raise Refused(bad(f"Error converting to CSV: {error}")) from None
+        raise AnsweredEarly(bad(f"Error converting to CSV: {error}")) from None
 
 
 def _row(number: int, raw: msgspec.Raw) -> Any:
@@ -115,7 +115,7 @@ def _row(number: int, raw: msgspec.Raw) -> Any:
     if type(row) is not list or len(row) <= COLUMNS_MAX:
         return row
     if number == 1:
-        raise Refused(TOO_MANY_COLUMNS)
+        raise AnsweredEarly(TOO_MANY_COLUMNS)
     raise Unreadable(number, f"a row has more than {COLUMNS_MAX} cells")
 
 
@@ -161,7 +161,7 @@ def shown(raws: Raws) -> str:
     first = raws[:PRINTED_MAX]
     values = ["…" if size(raw) > PRINTED_MAX else _value(raw) for raw in first]
     if schema.deep(values):
-        raise Refused(NOT_JSON)
+        raise AnsweredEarly(NOT_JSON)
     return printed(values)
 
 

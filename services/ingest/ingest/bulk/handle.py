@@ -25,7 +25,7 @@ from ingest.bulk.rows import Intake, Tally
 from ingest.callers.auth import Caller
 from ingest.http.admission import Pace, Places
 from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
-from ingest.http.asgi import Call, Refused
+from ingest.http.asgi import HttpRequest, AnsweredEarly
 
 DISCARD_SECONDS = 10.0
 BEFORE_FILE = bad("template_id has to come before the file")
@@ -51,7 +51,7 @@ class Bulk:
         self._planner = Planner(parts)
         self._fields = forms.bulk_fields(bounds.bulk_rows)
 
-    async def bulk(self, call: Call, caller: Caller) -> Answer:
+    async def bulk(self, call: HttpRequest, caller: Caller) -> Answer:
         """Accept the rows in a JSON body, or say why not."""
         with self._places.one(caller.service.id) as pace:
             key, body = self._key(call, caller), await call.body()
@@ -98,7 +98,7 @@ class Bulk:
                     await pace.rest()
             return await self._sealed(plan, intake.tally, writing, key, body_hash)
 
-    async def job(self, call: Call, caller: Caller) -> Answer:
+    async def job(self, call: HttpRequest, caller: Caller) -> Answer:
         """Accept the rows in a file, or say why not."""
         with self._places.one(caller.service.id) as pace:
             key = self._key(call, caller)
@@ -159,12 +159,12 @@ class Bulk:
         await writing.seal(seal)
         return self._planner.accepted(plan, seal)
 
-    def _key(self, call: Call, caller: Caller) -> Key | None:
+    def _key(self, call: HttpRequest, caller: Caller) -> Key | None:
         text = call.headers.get(b"idempotency-key")
         if text is None:
             return None
         if not 1 <= len(text) <= IDEMPOTENCY_KEY_MAX:
-            raise Refused(UNFIT_KEY)
+            raise AnsweredEarly(UNFIT_KEY)
         return self._planner.key(text.decode("latin-1"), caller)
 
     @asynccontextmanager
@@ -173,7 +173,7 @@ class Bulk:
         try:
             yield writing
         except Unavailable:
-            raise Refused(NOT_ACKNOWLEDGED) from None
+            raise AnsweredEarly(NOT_ACKNOWLEDGED) from None
         finally:
             await writing.leave()
 

@@ -9,7 +9,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ingest.bulk.forms import JOB_FIELDS
 from ingest.http.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
-from ingest.http.asgi import Refused
+from ingest.http.asgi import AnsweredEarly
 from ingest.http.fields import surplus
 from ingest.http.slow_clients import Patience
 
@@ -47,7 +47,7 @@ class Upload:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
-            raise Refused(NOT_CALLED_FORM)
+            raise AnsweredEarly(NOT_CALLED_FORM)
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self._body = body
@@ -77,13 +77,13 @@ class Upload:
                 },
             )
         except FormParserError:
-            raise Refused(NOT_CALLED_FORM) from None
+            raise AnsweredEarly(NOT_CALLED_FORM) from None
 
     async def begin(self) -> None:
         """Read all fields, up to the file."""
         while not self._file_seen:
             if self._body.read or self._whole:
-                raise Refused(NO_FILE if self._whole else NOT_WHOLE)
+                raise AnsweredEarly(NO_FILE if self._whole else NOT_WHOLE)
             await self._advance()
 
     async def block(self) -> bytes:
@@ -94,7 +94,7 @@ class Upload:
             await self._advance()
             gathered += sum(map(len, self._data[before:]))
         if self._body.read and not self._whole:
-            raise Refused(NOT_WHOLE)
+            raise AnsweredEarly(NOT_WHOLE)
         data, self._data = self._data, []
         return b"".join(data)
 
@@ -105,7 +105,7 @@ class Upload:
         try:
             while not (self._body.read or self._lost or loop.time() > until):
                 await self._body.part()
-        except Refused:
+        except AnsweredEarly:
             return
 
     async def _advance(self) -> None:
@@ -113,15 +113,15 @@ class Upload:
         self._lost, began = True, now()
         part = await self._body.part()
         if self._patience.ends(now() - began, len(part)):
-            raise Refused(TOO_SLOW)
+            raise AnsweredEarly(TOO_SLOW)
         self._lost = False
         self._size += len(part)
         if self._size > BODY_BYTES_MAX:
-            raise Refused(TOO_LARGE)
+            raise AnsweredEarly(TOO_LARGE)
         try:
             self._parser.write(part)
         except FormParserError:
-            raise Refused(NOT_FORM) from None
+            raise AnsweredEarly(NOT_FORM) from None
 
     def _begin(self) -> None:
         self._name, self._filename, self._in_file = "", None, False
@@ -145,16 +145,16 @@ class Upload:
     def _on_headers(self) -> None:
         if self._name == FILE:
             if self._file_seen:
-                raise Refused(ONE_FILE)
+                raise AnsweredEarly(ONE_FILE)
             self._in_file = self._file_seen = True
             if self._filename:
                 self.filename = self._filename.decode(errors="replace")
         elif self._file_seen:
-            raise Refused(bad(f"{self._name} has to come before the file"))
+            raise AnsweredEarly(bad(f"{self._name} has to come before the file"))
         elif self._name not in FIELDS:
-            raise Refused(invalid(*surplus([self._name])))
+            raise AnsweredEarly(invalid(*surplus([self._name])))
         elif self._name in self.fields:
-            raise Refused(bad(f"{self._name} is there more than once"))
+            raise AnsweredEarly(bad(f"{self._name} is there more than once"))
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
@@ -162,7 +162,7 @@ class Upload:
             return
         self._value += data[start:end]
         if len(self._value) > FIELD_BYTES_MAX:
-            raise Refused(TOO_LARGE)
+            raise AnsweredEarly(TOO_LARGE)
 
     def _on_end(self) -> None:
         if self._in_file:
@@ -171,7 +171,7 @@ class Upload:
         try:
             self.fields[self._name] = self._value.decode()
         except UnicodeDecodeError:
-            raise Refused(bad(f"{self._name} is not UTF-8")) from None
+            raise AnsweredEarly(bad(f"{self._name} is not UTF-8")) from None
 
     def _on_whole(self) -> None:
         self._whole = True

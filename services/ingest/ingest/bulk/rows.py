@@ -15,7 +15,7 @@ from ingest.bulk.columns import Faults, Sheet
 from ingest.bulk.csv_stream import Unreadable
 from ingest.callers.limits import Left
 from ingest.http.answers import Answer, bad
-from ingest.http.asgi import Refused
+from ingest.http.asgi import AnsweredEarly
 
 BAD_ROWS_TOLD = 20
 CALLED = {Channel.EMAIL: "messages", Channel.SMS: "sms messages"}
@@ -147,5 +147,5 @@ class Intake:
     def _begun(self, header: Sequence[str]) -> Sheet:
         sheet = self._sheet_for(header)
         if isinstance(sheet, Answer):
-            raise Refused(sheet)
+            raise AnsweredEarly(sheet)
         return sheet

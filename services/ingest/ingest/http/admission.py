@@ -12,7 +12,7 @@ from time import monotonic
 from uuid import UUID
 
 from ingest.http.answers import Answer
-from ingest.http.asgi import Refused
+from ingest.http.asgi import AnsweredEarly
 
 SLICE_SECONDS = 0.002
 """How long an upload works before others have their turn."""
@@ -43,7 +43,7 @@ class Places:
         """
         half = (self.most + 1) // 2
         if self.taken >= self.most or self.held[service] >= half:
-            raise Refused(self.full)
+            raise AnsweredEarly(self.full)
         self.held[service] += 1
         try:
             yield Pace(self)

@@ -46,7 +46,7 @@ CROSS_ORIGIN = [
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
 
-class Refused(Exception):
+class AnsweredEarly(Exception):
     """The request is answered before it was read."""
 
     def __init__(self, answer: Answer) -> None:
@@ -55,7 +55,7 @@ class Refused(Exception):
 
 
 @dataclass(slots=True)
-class Call:
+class HttpRequest:
     """A request: its headers at once, its body when it is asked for."""
 
     method: str
@@ -88,7 +88,7 @@ class Call:
         """Read the body; raises Refused when it is too large, too slow, or breaks off."""
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 18 or (length.isdigit() and int(length) > self.body_bytes_max):
-            raise Refused(TOO_LARGE)
+            raise AnsweredEarly(TOO_LARGE)
         parts: list[bytes] = []
         size = 0
         until = asyncio.get_running_loop().time() + BODY_SECONDS
@@ -96,7 +96,7 @@ class Call:
             parts.append(await self.part(until))
             size += len(parts[-1])
             if size > self.body_bytes_max:
-                raise Refused(TOO_LARGE)
+                raise AnsweredEarly(TOO_LARGE)
         return b"".join(parts)
 
     async def part(self, until: float = math.inf) -> bytes:
@@ -109,15 +109,15 @@ class Call:
             async with asyncio.timeout_at(min(until, late)):
                 message = await self.receive()
         except TimeoutError:
-            raise Refused(TOO_SLOW) from None
+            raise AnsweredEarly(TOO_SLOW) from None
         if message["type"] == "http.disconnect":
             # Its sender has left, or what came is no body; only the latter reads this.
-            raise Refused(NOT_WHOLE)
+            raise AnsweredEarly(NOT_WHOLE)
         self.read = not message.get("more_body")
         return bytes(message.get("body", b""))
 
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[HttpRequest], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +171,12 @@ class App:
         if not REQUEST_ID.fullmatch(id):
             id = os.urandom(8).hex().encode()
         request_id.set(id.decode())
-        call = Call(scope["method"], scope, headers, receive, self._body_bytes_max)
+        call = HttpRequest(scope["method"], scope, headers, receive, self._body_bytes_max)
         self._in_flight += 1
         route = "none"
         try:
             route, answer = await self._answer(call)
-        except Refused as early:
+        except AnsweredEarly as early:
             answer = early.answer
         except Exception as error:  # noqa: BLE001  # the boundary with the outside
             tell(error)
@@ -190,7 +190,7 @@ class App:
             if answer.done:
                 answer.done()
 
-    async def _send(self, answer: Answer, call: Call, id: bytes, send: Send) -> None:
+    async def _send(self, answer: Answer, call: HttpRequest, id: bytes, send: Send) -> None:
         headers = call.headers
         await send(
             {
@@ -228,7 +228,7 @@ class App:
         finally:
             self._in_flight -= 1
 
-    async def _answer(self, call: Call) -> tuple[str, Answer]:
+    async def _answer(self, call: HttpRequest) -> tuple[str, Answer]:
         path = call.scope["path"]
         route = self._exact.get(path)
         if route is None:

@@ -18,7 +18,7 @@ from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.admission import Places
 from ingest.http.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
-from ingest.http.asgi import Call
+from ingest.http.asgi import HttpRequest
 from ingest.jobs import report, rules
 from ingest.jobs.rules import Job, Tally
 from ingest.jobs.store import Stretch
@@ -65,7 +65,7 @@ class JobDesk:
         self._ring = ring
         self._reports = Places(REPORTS_MAX, TOO_MANY)
 
-    async def newest(self, call: Call, caller: Caller) -> Answer:
+    async def newest(self, call: HttpRequest, caller: Caller) -> Answer:
         asked = listing.parameters(call.scope["query_string"])
         older_than = listing.first(asked, "older_than", None)
         if refusal := listing.checked_older_than(asked):
@@ -83,7 +83,7 @@ class JobDesk:
         shown = [self._shown(job, standing, caller) for job, standing in pairs]
         return given({"jobs": shown, "links": links})
 
-    async def one(self, call: Call, caller: Caller) -> Answer:
+    async def one(self, call: HttpRequest, caller: Caller) -> Answer:
         job = await self._found(call, caller)
         if isinstance(job, Answer):
             return job
@@ -92,10 +92,10 @@ class JobDesk:
         except Unavailable:
             return NOT_READABLE
 
-    def steer(self, wish: Wish) -> Callable[[Call, Caller], Awaitable[Answer]]:
+    def steer(self, wish: Wish) -> Callable[[HttpRequest, Caller], Awaitable[Answer]]:
         """Give what takes a wish for a job."""
 
-        async def take(call: Call, caller: Caller) -> Answer:
+        async def take(call: HttpRequest, caller: Caller) -> Answer:
             job = await self._found(call, caller)
             if isinstance(job, Answer):
                 return job
@@ -120,7 +120,7 @@ class JobDesk:
 
         return take
 
-    async def report(self, call: Call, caller: Caller) -> Answer:
+    async def report(self, call: HttpRequest, caller: Caller) -> Answer:
         with ExitStack() as held:
             held.enter_context(self._reports.one(caller.service.id))
             job = await self._found(call, caller)
@@ -137,7 +137,7 @@ class JobDesk:
             done=place.close,
         )
 
-    async def _found(self, call: Call, caller: Caller) -> Job | Answer:
+    async def _found(self, call: HttpRequest, caller: Caller) -> Job | Answer:
         [id] = call.places
         if not fields.UUID_FORM.fullmatch(id):
             return invalid("job_id is not a valid UUID")

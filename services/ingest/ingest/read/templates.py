@@ -11,7 +11,7 @@ from ingest.accept.content import Library, storable
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.answers import NO_RESULT, Answer, bad, given, invalid
-from ingest.http.asgi import Call
+from ingest.http.asgi import HttpRequest
 from ingest.read import listing
 from ingest.read.views import time
 
@@ -23,14 +23,14 @@ class Stationery:
         self._directory = directory
         self._library = library
 
-    async def newest(self, call: Call, caller: Caller) -> Answer:
+    async def newest(self, call: HttpRequest, caller: Caller) -> Answer:
         return self._one(call.places[0], None, caller)
 
-    async def version(self, call: Call, caller: Caller) -> Answer:
+    async def version(self, call: HttpRequest, caller: Caller) -> Answer:
         # Version 0 is the newest.
         return self._one(call.places[0], int(call.places[1]) or None, caller)
 
-    async def all(self, call: Call, caller: Caller) -> Answer:
+    async def all(self, call: HttpRequest, caller: Caller) -> Answer:
         given_ = listing.parameters(call.scope["query_string"])
         kinds = given_.get("type", [])[:1]
         faults = listing.not_one_of("type", kinds, listing.TYPES)
@@ -45,7 +45,7 @@ class Stationery:
         found.sort(key=lambda each: (each.name, each.channel))
         return given({"templates": [self._shown(each) for each in found]})
 
-    async def preview(self, call: Call, caller: Caller) -> Answer:
+    async def preview(self, call: HttpRequest, caller: Caller) -> Answer:
         body = fields.decoded(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
@@ -59,7 +59,7 @@ class Stationery:
             return refusal
         return self._previewed(template, values)
 
-    async def received(self, call: Call, _: Caller) -> Answer:
+    async def received(self, call: HttpRequest, _: Caller) -> Answer:
         parameters = listing.parameters(call.scope["query_string"])
         if refusal := listing.checked_older_than(parameters):
             return refusal
