@@ -22,12 +22,12 @@ from bench.accept import PATH, Side
 from bench.ceilings.raw_asgi import Receive, Send, accepted, answer, body_of, raw, serve
 from bench.ground import ground
 from bench.parts import console, interleaved, middle
-from courant.kafka.async_producer import KafkaLog
+from courant.kafka.async_producer import AsyncProducer
 
 MODULE = "bench.http_stack"
 
 
-def hello(_: KafkaLog) -> Any:
+def hello(_: AsyncProducer) -> Any:
     async def app(_: Any, receive: Receive, send: Send) -> None:
         await body_of(receive)
         await answer(send, 201, b"{}")
@@ -35,7 +35,7 @@ def hello(_: KafkaLog) -> Any:
     return app
 
 
-def starlette(log: KafkaLog) -> Any:
+def starlette(log: AsyncProducer) -> Any:
     async def post(request: Request) -> Response:
         outgoing, told = accepted(await request.body())
         await log.put(outgoing)
@@ -44,7 +44,7 @@ def starlette(log: KafkaLog) -> Any:
     return Starlette(routes=[Route(PATH, post, methods=["POST"])])
 
 
-def rsgi(log: KafkaLog) -> Any:
+def rsgi(log: AsyncProducer) -> Any:
     async def app(_: Any, protocol: Any) -> None:
         outgoing, told = accepted(await protocol())
         await log.put(outgoing)
@@ -53,7 +53,7 @@ def rsgi(log: KafkaLog) -> Any:
     return app
 
 
-APPS: dict[str, tuple[Callable[[KafkaLog], Any], Interfaces]] = {
+APPS: dict[str, tuple[Callable[[AsyncProducer], Any], Interfaces]] = {
     "hello": (hello, Interfaces.ASGINL),
     "RSGI": (rsgi, Interfaces.RSGI),
     "raw": (raw, Interfaces.ASGINL),

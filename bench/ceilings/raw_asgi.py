@@ -19,7 +19,7 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from courant import ids
-from courant.kafka.async_producer import KafkaLog
+from courant.kafka.async_producer import AsyncProducer
 from courant.records import Outgoing
 from courant.topics import INBOX, Channel, Lane
 
@@ -31,7 +31,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-def raw(log: KafkaLog) -> Any:
+def raw(log: AsyncProducer) -> Any:
     """Give the application."""
 
     async def app(_: Any, receive: Receive, send: Send) -> None:
@@ -68,10 +68,10 @@ async def answer(send: Send, status: int, body: bytes) -> None:
 
 
 async def serve(
-    make: Callable[[KafkaLog], Any], port: int, interface: Interfaces = Interfaces.ASGINL
+    make: Callable[[AsyncProducer], Any], port: int, interface: Interfaces = Interfaces.ASGINL
 ) -> None:
     """Serve an application as ingest's is served, until TERM."""
-    log = KafkaLog(os.environ["KAFKA_BOOTSTRAP_SERVERS"], "bench")
+    log = AsyncProducer(os.environ["KAFKA_BOOTSTRAP_SERVERS"], "bench")
     log.start()
     server = Server(
         make(log), "127.0.0.1", port, interface=interface, websockets=False, log_enabled=False

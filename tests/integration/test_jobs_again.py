@@ -97,7 +97,7 @@ def read_all(stack: Stack, client: AdminClient, stage: Stage[Any]) -> None:
     """Read its topics from the beginning to the end."""
     with (
         closing(KafkaConsumer(stack.plan.bootstrap, stage.group, stage.topics)) as consumer,
-        closing(offsets.Commits(stack.plan.bootstrap, "test", stage.group)) as commits,
+        closing(offsets.CommittedOffsets(stack.plan.bootstrap, "test", stage.group)) as commits,
     ):
         producer = KafkaProducer(stack.plan.bootstrap, stage.group)
 

@@ -41,7 +41,7 @@ from courant_local import ports
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
 from recovery import figures, rules
-from recovery.offsets import KafkaLog
+from recovery.offsets import GroupOffsets
 from support.recovery import make_day
 
 HASH_KEY = hashlib.sha256(b"a test's").hexdigest()
@@ -56,7 +56,7 @@ class Stack:
     bootstrap: str
     url: str
     engine: Engine
-    log: KafkaLog
+    log: GroupOffsets
     beats: list[tuple[str, bytes, str]] = field(default_factory=list)
     receipts: str = ""
 
@@ -87,7 +87,7 @@ def stack() -> Iterator[Stack]:
     with (
         Broker() as broker,
         Server() as server,
-        closing(KafkaLog(broker.bootstrap, "test")) as log,
+        closing(GroupOffsets(broker.bootstrap, "test")) as log,
     ):
         with admin(broker.bootstrap, "test") as client:
             apply(client, replication=1)
@@ -102,7 +102,7 @@ def stack() -> Iterator[Stack]:
         engine.dispose()
 
 
-def tells_all(log: KafkaLog) -> bool:
+def tells_all(log: GroupOffsets) -> bool:
     try:
         return bool(log.ends(rules.MARKED) and log.committed(rules.ORDERS))
     except Unavailable:
@@ -296,7 +296,7 @@ def test_places_are_told_again_after_the_broker_was_away(stack: Stack) -> None:
 
 
 def test_no_client_is_kept_of_a_broker_that_is_away(stack: Stack) -> None:
-    with closing(KafkaLog(stack.bootstrap, "test")) as log:
+    with closing(GroupOffsets(stack.bootstrap, "test")) as log:
         before = psutil.Process().num_threads()
         log.committed(rules.ORDERS)
         assert psutil.Process().num_threads() > before

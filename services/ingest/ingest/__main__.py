@@ -10,7 +10,7 @@ from granian.server.embed import Server
 from courant import logs, serve, settings
 from courant.directory.entries import Directory
 from courant.directory.follow import follow
-from courant.kafka.async_producer import KafkaLog
+from courant.kafka.async_producer import AsyncProducer
 from courant.serve import Stop
 from ingest import app as build
 from ingest.http.asgi import App, WithRequestId
@@ -32,7 +32,7 @@ async def listen(given: IngestSettings, stop: Stop) -> None:
     directory = Directory()
     bootstrap = given.kafka_bootstrap_servers
     serve.start("directory", lambda: follow(directory, bootstrap, "courant.ingest", stop), stop)
-    producer = KafkaLog(bootstrap, "courant.ingest")
+    producer = AsyncProducer(bootstrap, "courant.ingest")
     producer.start()
     url = given.database_url.get_secret_value()
     reader = Reader(url, given.ingest_readers)

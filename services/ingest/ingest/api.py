@@ -25,7 +25,7 @@ from ingest.http.answers import (
     invalid,
     unavailable,
 )
-from ingest.http.asgi import HttpRequest, Handler, Route
+from ingest.http.asgi import Handler, HttpRequest, Route
 from ingest.jobs.handle import JobDesk
 from ingest.read import listing
 from ingest.read.store import Chosen, Missing

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from courant import crypto, recipients
 from courant.directory.entries import Directory
-from courant.kafka.async_producer import Log
+from courant.kafka.async_producer import Inbox
 from ingest.accept.content import Library
 from ingest.accept.handle import Accept, Parts
 from ingest.accept.idempotency import Memory
@@ -35,7 +35,7 @@ Fetch = Callable[[str], Awaitable[bytes]]
 def app(
     settings: IngestSettings,
     directory: Directory,
-    log: Log,
+    log: Inbox,
     reader: Reads,
     jobs: Jobs,
     ready: Ready,

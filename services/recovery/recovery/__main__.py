@@ -8,7 +8,7 @@ from courant.kafka.producer import KafkaProducer
 from recovery import figures, heartbeat, timers
 from recovery.directory import Published
 from recovery.leader import Lead, connect
-from recovery.offsets import KafkaLog
+from recovery.offsets import GroupOffsets
 from recovery.rounds import Parts, Rounds
 from recovery.settings import RecoverySettings
 
@@ -25,7 +25,7 @@ def main() -> int:
     rounds = Rounds(
         Parts(
             lead=Lead(connect(chosen.database_url.get_secret_value())),
-            log=KafkaLog(bootstrap, NAME),
+            log=GroupOffsets(bootstrap, NAME),
             producer=KafkaProducer(bootstrap, NAME),
             directory=published,
             lease=timedelta(seconds=chosen.courant_lease_seconds),

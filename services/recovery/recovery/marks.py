@@ -29,7 +29,7 @@ class Store(Protocol):
         """Tell for each topic how many seconds ago that was before which all is handled."""
 
 
-class Log(Protocol):
+class Offsets(Protocol):
     """What recovery needs of Kafka."""
 
     def ends(self, topics: Iterable[str]) -> Positions:
@@ -42,7 +42,7 @@ class Log(Protocol):
         """Let go of the broker until it is asked again."""
 
 
-def take(store: Store, log: Log) -> None:
+def take(store: Store, log: Offsets) -> None:
     """Take a mark of all topics."""
     store.take_mark(lambda: log.ends(rules.MARKED))
 

@@ -10,14 +10,14 @@ from courant.kafka import clients, offsets
 from courant.topics import Partition, Positions
 
 
-class KafkaLog:
+class GroupOffsets:
     """`marks.Log` on a broker."""
 
     def __init__(self, bootstrap: str, name: str) -> None:
         self._bootstrap, self._name = bootstrap, name
         self._open = ExitStack()
         self._admin: AdminClient | None = None
-        self._groups: dict[str, offsets.Commits] = {}
+        self._groups: dict[str, offsets.CommittedOffsets] = {}
 
     def ends(self, topics: Iterable[str]) -> Positions:
         with self._asking() as admin:
@@ -51,8 +51,8 @@ class KafkaLog:
             self.close()
             raise
 
-    def _commits(self, group: str) -> offsets.Commits:
+    def _commits(self, group: str) -> offsets.CommittedOffsets:
         if group not in self._groups:
-            made = offsets.Commits(self._bootstrap, self._name, group)
+            made = offsets.CommittedOffsets(self._bootstrap, self._name, group)
             self._groups[group] = self._open.enter_context(closing(made))
         return self._groups[group]

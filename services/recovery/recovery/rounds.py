@@ -37,7 +37,7 @@ class Parts:
     """What the leader works with."""
 
     lead: Lead
-    log: marks.Log
+    log: marks.Offsets
     producer: Producer
     directory: Published
     lease: timedelta

@@ -32,14 +32,14 @@ QUIET_SECONDS = 1.0  # after which an older acknowledgement proves nothing about
 LEAVE_SECONDS = 5.0
 
 
-class Log(Protocol):
+class Inbox(Protocol):
     """Where accepted things are written."""
 
     async def put(self, *outgoing: Outgoing) -> None:
         """Return once all of these are in every in-sync replica; raises Unavailable."""
 
 
-class KafkaLog:
+class AsyncProducer:
     """The log on a broker."""
 
     def __init__(

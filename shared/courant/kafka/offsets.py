@@ -21,7 +21,7 @@ def topic_ids(client: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
         return {name: _uuid(future.result().topic_id) for name, future in found.items()}
 
 
-class Commits:
+class CommittedOffsets:
     """Tells how far a group has committed, without joining it.
 
     Not asked of an admin client: when the broker answers that it does not coordinate the group, as

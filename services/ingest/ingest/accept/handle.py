@@ -13,7 +13,7 @@ from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.crypto import Ring, keyed_hash
 from courant.directory.entries import Directory, Sender, Service
 from courant.errors import Unavailable
-from courant.kafka.async_producer import Log
+from courant.kafka.async_producer import Inbox
 from courant.recipients import Email, Phone
 from courant.records import Outgoing
 from courant.render import templates
@@ -57,7 +57,7 @@ class Parts:
 
     directory: Directory
     library: Library
-    log: Log
+    log: Inbox
     memory: Memory
     limits: Limits
     shares: Shares

@@ -25,7 +25,7 @@ from ingest.bulk.rows import Intake, Tally
 from ingest.callers.auth import Caller
 from ingest.http.admission import Pace, Places
 from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
-from ingest.http.asgi import HttpRequest, AnsweredEarly
+from ingest.http.asgi import AnsweredEarly, HttpRequest
 
 DISCARD_SECONDS = 10.0
 BEFORE_FILE = bad("template_id has to come before the file")

@@ -13,7 +13,7 @@ from courant.contracts import Wish
 from courant.crypto import Ring, Unsealable
 from courant.directory.entries import Directory
 from courant.errors import Unavailable
-from courant.kafka.async_producer import Log
+from courant.kafka.async_producer import Inbox
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.admission import Places
@@ -58,7 +58,7 @@ class Jobs(Protocol):
 class JobDesk:
     """Answers about jobs, and writes down what their owners want."""
 
-    def __init__(self, store: Jobs, log: Log, directory: Directory, ring: Ring) -> None:
+    def __init__(self, store: Jobs, log: Inbox, directory: Directory, ring: Ring) -> None:
         self._store = store
         self._log = log
         self._directory = directory

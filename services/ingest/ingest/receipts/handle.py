@@ -13,7 +13,7 @@ import msgspec
 from courant.contracts import Heartbeat, Malformed, Receipt
 from courant.crypto import Ring, keyed_hash
 from courant.errors import Unavailable
-from courant.kafka.async_producer import Log
+from courant.kafka.async_producer import Inbox
 from courant.records import Outgoing
 from courant.topics import RECEIPTS
 from ingest.http.answers import Answer, given, refused, unavailable
@@ -31,7 +31,7 @@ UNREADABLE = refused(400, "BadRequestError", "The heartbeat cannot be read")
 class Desk:
     """Takes receipts and heartbeats."""
 
-    def __init__(self, to: Log, verifier: Verifier, ring: Ring, hash_key: bytes) -> None:
+    def __init__(self, to: Inbox, verifier: Verifier, ring: Ring, hash_key: bytes) -> None:
         self._log = to
         self._verifier = verifier
         self._ring = ring
