@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from courant.crypto import Ring
+from courant.crypto import KeyRing
 from courant.directory.entries import Directory
 from courant.topics import Channel
 from deliverer import rules
@@ -14,7 +14,7 @@ from deliverer.providers.aws import client
 from deliverer.providers.ses import TEMPLATE, bulk_entry
 
 
-def calls(rows: Sequence[Claimed], directory: Directory, ring: Ring) -> list[dict[str, Any]]:
+def calls(rows: Sequence[Claimed], directory: Directory, ring: KeyRing) -> list[dict[str, Any]]:
     """Give the values of each call: those that the deliverer would send for these rows."""
     writer = Writer(directory, ring, Defaults("notification.example", ""))
     entries = [writer.write(row, Channel.EMAIL) for row in rows]

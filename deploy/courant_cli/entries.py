@@ -87,7 +87,9 @@ def new_service(
 ) -> Service:
     """Make the entry of a service; raises Unsuitable for a guest that is no recipient."""
     id = uuid.uuid4()
-    sealed = places.ring.seal(json.dumps([recipient(each) for each in guests]).encode(), id.bytes)
+    sealed = places.ring.encrypt(
+        json.dumps([recipient(each) for each in guests]).encode(), id.bytes
+    )
     permissions = frozenset({"email", "sms", "international_sms"})
     return Service(
         id=id,
@@ -147,7 +149,7 @@ def new_key(places: Places, service_id: UUID, name: str, type: KeyType) -> tuple
         service_id=service_id,
         name=name,
         type=type,
-        secret=places.ring.seal(secret.encode(), id.bytes),
+        secret=places.ring.encrypt(secret.encode(), id.bytes),
         secret_hash=crypto.keyed_hash(places.hash_key, b"secret", secret.encode()),
     )
     put(places, entry)

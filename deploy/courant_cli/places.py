@@ -51,8 +51,8 @@ class Places:
         return KafkaProducer(self.bootstrap, NAME)
 
     @cached_property
-    def ring(self) -> crypto.Ring:
-        return crypto.ring(self.variable("COURANT_SEAL_KEYS"))
+    def ring(self) -> crypto.KeyRing:
+        return crypto.key_ring(self.variable("COURANT_SEAL_KEYS"))
 
     @cached_property
     def hash_key(self) -> bytes:

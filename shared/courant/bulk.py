@@ -20,7 +20,7 @@ from courant.contracts import (
     decoder,
     read,
 )
-from courant.crypto import Ring
+from courant.crypto import KeyRing
 from courant.records import Outgoing
 from courant.topics import CHUNKS, JOBS
 
@@ -31,18 +31,18 @@ PACKED_MAX = 64 * 1024 * 1024
 LEVEL = 1  # the fastest; the sealed text cannot be packed later
 
 
-def pack(ring: Ring, upload_id: UUID, number: int, first: int, rows: Sequence[JobRow]) -> Chunk:
+def pack(ring: KeyRing, upload_id: UUID, number: int, first: int, rows: Sequence[JobRow]) -> Chunk:
     """Pack rows and seal them: they open only as this chunk of this upload."""
     packed = zlib.compress(ENCODE(rows), LEVEL)
-    sealed = ring.seal(packed, owner=_owner(upload_id, number))
+    sealed = ring.encrypt(packed, owner=_owner(upload_id, number))
     return Chunk(upload_id=upload_id, number=number, first=first, rows=len(rows), sealed=sealed)
 
 
-def unpack(ring: Ring, upload_id: UUID, number: int, sealed: bytes) -> list[JobRow]:
+def unpack(ring: KeyRing, upload_id: UUID, number: int, sealed: bytes) -> list[JobRow]:
     """Open a chunk's rows; raises Unsealable, Malformed."""
     unpacking = zlib.decompressobj()
     try:
-        plain = unpacking.decompress(ring.open(sealed, _owner(upload_id, number)), PACKED_MAX)
+        plain = unpacking.decompress(ring.decrypt(sealed, _owner(upload_id, number)), PACKED_MAX)
     except zlib.error:
         raise Malformed("rows: cannot be unpacked") from None
     if not unpacking.eof:

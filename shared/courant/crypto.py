@@ -18,11 +18,11 @@ KEY_BYTES = 32
 HASH_BYTES = 16
 
 
-class Unsealable(ValueError):
+class Undecryptable(ValueError):
     """A value that none of our keys opens here; says why, never what."""
 
 
-class Ring:
+class KeyRing:
     """The keys, by their name; the first one seals."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
@@ -30,25 +30,25 @@ class Ring:
         self._name = next(iter(self._open))
         self._front = bytes([len(self._name)]) + self._name
 
-    def seal(self, plain: bytes, owner: bytes) -> bytes:
+    def encrypt(self, plain: bytes, owner: bytes) -> bytes:
         """Seal for an owner: [length of the key's name][name][nonce][ciphertext and tag]."""
         nonce = os.urandom(NONCE_BYTES)
         return self._front + nonce + self._open[self._name].encrypt(nonce, plain, owner)
 
-    def open(self, sealed: bytes, owner: bytes) -> bytes:
+    def decrypt(self, sealed: bytes, owner: bytes) -> bytes:
         """Open what was sealed for this owner; raises Unsealable."""
         start = 1 + (sealed[0] if sealed else 0)
         key = self._open.get(sealed[1:start])
         nonce, text = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
         if not key:
-            raise Unsealable("sealed: by a key that is not in the ring")
+            raise Undecryptable("sealed: by a key that is not in the ring")
         try:
             return key.decrypt(nonce, text, owner)
         except (InvalidTag, ValueError):
-            raise Unsealable("sealed: does not open") from None
+            raise Undecryptable("sealed: does not open") from None
 
 
-def ring(text: str) -> Ring:
+def key_ring(text: str) -> KeyRing:
     """Read a key ring: `name:base64,name:base64`, 32 bytes each; raises ValueError."""
     keys = {}
     for part in filter(None, text.split(",")):
@@ -61,7 +61,7 @@ def ring(text: str) -> Ring:
             raise ValueError("wants a name and 32 bytes in base64 for each key")
     if not keys:
         raise ValueError("wants at least one key, name:base64")
-    return Ring(keys)
+    return KeyRing(keys)
 
 
 def keyed_hash(key: bytes, *parts: bytes) -> bytes:

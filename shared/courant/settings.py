@@ -20,7 +20,7 @@ S = TypeVar("S", bound="Settings")
 
 
 def _ring(value: SecretStr) -> SecretStr:
-    crypto.ring(value.get_secret_value())
+    crypto.key_ring(value.get_secret_value())
     return value
 
 

@@ -101,7 +101,7 @@ class Stack:
         to: str | None = None,
     ) -> list[UUID]:
         """Put notifications into the inbox, as ingest does."""
-        ring, now = crypto.ring(KEYS), datetime.now(UTC)
+        ring, now = crypto.key_ring(KEYS), datetime.now(UTC)
         made = []
         for number in range(count):
             id = ids.new(now)
@@ -117,7 +117,7 @@ class Stack:
                 channel=channel,
                 lane=lane,
                 recipient_hash=b"hash",
-                sealed=ring.seal(content, id.bytes),
+                sealed=ring.encrypt(content, id.bytes),
                 accepted_at=now,
             )
             value = notification.encode()

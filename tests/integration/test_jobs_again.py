@@ -83,7 +83,7 @@ def stages(stack: Stack) -> Iterator[list[Stage[Any]]]:
         role: create_engine(engine_url(stack.plan.database_url_of(role)))
         for role in (SAVER, JOB_RUNNER)
     }
-    ring = crypto.ring(stack.plan.secrets["seal_keys"])
+    ring = crypto.key_ring(stack.plan.secrets["seal_keys"])
     found = [
         *runner.stages(RunnerStore(engines[JOB_RUNNER]), ring),
         *saver.stages(SaverStore(engines[SAVER], timedelta(seconds=6))),

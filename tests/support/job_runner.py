@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 from courant import bulk, ids
 from courant.contracts import Chunk, Contract, JobRow, KeyType, Seal, Wanted
-from courant.crypto import Ring
+from courant.crypto import KeyRing
 from courant.records import Outgoing
 from courant.topics import JOBS, Channel
 
-RING = Ring({"1": b"k" * 32})
+RING = KeyRing({"1": b"k" * 32})
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Upload:
         return [written(each) for each in (*self.chunks, self.seal)]
 
 
-def upload(rows: int, each: int = 3, ring: Ring = RING, **other: Any) -> Upload:
+def upload(rows: int, each: int = 3, ring: KeyRing = RING, **other: Any) -> Upload:
     """Make an upload of so many rows, `each` to a chunk; `other` is the seal's."""
     upload_id = uuid4()
     made = [

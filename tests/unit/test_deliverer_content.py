@@ -19,7 +19,7 @@ from courant.topics import Channel
 from deliverer.calls import Claimed, Deferred, Entry, Mail, Rejected, Text
 from deliverer.content import Defaults, Writer, bulk_data, mailbox
 
-RING = crypto.Ring({"a": bytes(32)})
+RING = crypto.KeyRing({"a": bytes(32)})
 SERVICE, TEMPLATE, TEXTS, EMPTY, SENDER = (UUID(int=n) for n in range(20, 25))
 
 
@@ -50,7 +50,7 @@ def row(to: str = "Ana@Example.org", template: UUID = TEMPLATE, **changed: Any) 
     content = ENCODE(Content(to=to, personalisation={"name": "Ana <b>", "gone": "no"}))
     made = Claimed(
         id_of(1), 3, 0, SERVICE, KeyType.NORMAL, template, 2, None,
-        RING.seal(content, id_of(1).bytes), NOW,
+        RING.encrypt(content, id_of(1).bytes), NOW,
     )  # fmt: skip
     return replace(made, **changed)
 
@@ -97,8 +97,12 @@ def test_a_text_has_its_prefix_and_its_origin(writer: Writer) -> None:
         (Channel.EMAIL, {"sealed": b"\x01a" + bytes(40)}, "sealed: does not open"),
         (Channel.EMAIL, {"sealed": b"\x01b" + bytes(40)}, "sealed: by a key"),
         (Channel.EMAIL, {"sealed": b""}, "sealed: by a key"),
-        (Channel.EMAIL, {"sealed": RING.seal(b"{}", id_of(1).bytes)}, "Object missing"),
-        (Channel.EMAIL, {"sealed": RING.seal(b'{"to":"a@b.ca"}', id_of(2).bytes)}, "sealed: does"),
+        (Channel.EMAIL, {"sealed": RING.encrypt(b"{}", id_of(1).bytes)}, "Object missing"),
+        (
+            Channel.EMAIL,
+            {"sealed": RING.encrypt(b'{"to":"a@b.ca"}', id_of(2).bytes)},
+            "sealed: does",
+        ),
     ],
 )
 def test_what_cannot_be_sent_says_why_and_not_to_whom(

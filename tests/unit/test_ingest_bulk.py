@@ -79,7 +79,7 @@ def test_a_job_is_chunks_and_a_seal_and_its_answer_tells_it(way: str) -> None:
     assert (data["notification_count"], data["original_file_name"]) == (2, name)
     assert (data["job_status"], data["template_type"]) == ("pending", "sms")
     assert re.fullmatch(TIME, data["created_at"])
-    assert RING.open(seal.name, owner=seal.job_id.bytes).decode() == name
+    assert RING.decrypt(seal.name, owner=seal.job_id.bytes).decode() == name
     assert (seal.channel, seal.sender_id, seal.key_type) == (SMS, sender, KeyType.NORMAL)
     assert (seal.service_id, seal.template_version) == (SERVICE, 1)
     assert ids.time_of(seal.job_id)

@@ -149,7 +149,7 @@ def stored(given: Job, number: int, to: str = "a@example.com", **more: Any) -> S
     told = Stored(
         job_row=number,
         id=id,
-        sealed=RING.seal(content, owner=id.bytes),
+        sealed=RING.encrypt(content, owner=id.bytes),
         reference=None,
         state=State.CREATED,
         state_at=NOW,

@@ -99,7 +99,7 @@ def test_a_receipt_that_amazon_signed_becomes_a_record(version: str) -> None:
     assert isinstance(receipt, Receipt)
     assert (record.topic, record.key, receipt.id, receipt.attempt) == ("receipts", ID.bytes, ID, 3)
     assert (receipt.says, receipt.message_id) == (Says.DELIVERED, "ses-1")
-    assert RING.open(receipt.sealed, owner=ID.bytes).decode() == told["Message"]
+    assert RING.decrypt(receipt.sealed, owner=ID.bytes).decode() == told["Message"]
 
 
 def test_the_certificate_is_fetched_once() -> None:

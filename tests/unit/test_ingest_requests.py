@@ -202,7 +202,7 @@ def test_what_is_accepted_stands_in_the_record_sealed_and_findable() -> None:
     assert (stored.id.version, stored.template_version, stored.reference) == (7, 4, "r")
     assert stored.scheduled_for == soon - timedelta(hours=1)
     assert b"omeone" not in record.value
-    content = msgspec.json.decode(RING.open(stored.sealed, owner=stored.id.bytes), type=Content)
+    content = msgspec.json.decode(RING.decrypt(stored.sealed, owner=stored.id.bytes), type=Content)
     assert content.to == " Someone@Example.com"
     assert content.personalisation == {"n_ame": [1, None, "['x']"], "n": str(2**70)}
     world.post(EMAIL, email(email_address="someone@example.COM"))

@@ -76,7 +76,7 @@ def test_a_row_becomes_the_same_notification_however_often() -> None:
     assert (made.lane, made.channel, made.key_type) == (Lane.BULK, Channel.SMS, KeyType.NORMAL)
     assert (made.reference, made.sender_id) == ("ref-5", JOB.sender_id)
     assert (made.accepted_at, made.scheduled_for) == (NOW, None)
-    content = msgspec.json.decode(RING.open(made.sealed, made.id.bytes), type=Content)
+    content = msgspec.json.decode(RING.decrypt(made.sealed, made.id.bytes), type=Content)
     assert content == Content(to="row-5@example.com", personalisation={"name": "Row 5"})
 
 
@@ -182,6 +182,6 @@ def test_a_chunk_of_another_upload_opens_nowhere_else() -> None:
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    sealed = RING.seal(zlib.compress(b"0" * (bulk.PACKED_MAX + 1)), UUID(int=1).bytes + bytes(4))
+    sealed = RING.encrypt(zlib.compress(b"0" * (bulk.PACKED_MAX + 1)), UUID(int=1).bytes + bytes(4))
     with pytest.raises(Malformed, match="more than a chunk has"):
         bulk.unpack(RING, UUID(int=1), 0, sealed)

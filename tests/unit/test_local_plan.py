@@ -73,7 +73,7 @@ def test_secrets_are_made_once_usable_and_for_their_owner_alone(tmp_path: Path) 
     made = home.own_secrets(tmp_path)
     assert home.own_secrets(tmp_path) == made
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
-    crypto.ring(made["seal_keys"])
+    crypto.key_ring(made["seal_keys"])
     assert len(made["hash_key"]) >= 32
     assert len(made["cluster_id"]) == 22
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from courant import contracts, recipients
 from courant.contracts import ENCODE, Content, Malformed, Outcome, decoder
-from courant.crypto import Ring, Unsealable
+from courant.crypto import KeyRing, Undecryptable
 from courant.directory.entries import Directory, Service, Template
 from courant.recipients import Unusable
 from courant.render import email, sms, templates
@@ -48,7 +48,7 @@ class Defaults:
 class Writer:
     """Writes messages; keeps each template version ready. Safe to use from any thread."""
 
-    def __init__(self, directory: Directory, ring: Ring, defaults: Defaults) -> None:
+    def __init__(self, directory: Directory, ring: KeyRing, defaults: Defaults) -> None:
         self._directory, self._ring, self._defaults = directory, ring, defaults
         self._emails: dict[tuple[UUID, int], email.Prepared] = {}
         self._texts: dict[tuple[UUID, int], Parsed] = {}
@@ -56,7 +56,7 @@ class Writer:
     def write(self, row: Claimed, channel: Channel) -> Entry | Deferred | Rejected:
         """Write what is sent for a row, or say why it cannot be sent."""
         try:
-            content = contracts.read(open_content, self._ring.open(row.sealed, row.id.bytes))
+            content = contracts.read(open_content, self._ring.decrypt(row.sealed, row.id.bytes))
             service, template = self._look_up(row)
             sender = self._sender(row, channel)
             if not service.active:
@@ -70,7 +70,7 @@ class Writer:
             return Deferred(reason, blames=True, tries_max=LAG_TRIES, last=last)
         except Unusable as error:
             return Rejected(f"recipient: {error}", Outcome.UNSENDABLE)
-        except (Unsealable, Malformed) as error:
+        except (Undecryptable, Malformed) as error:
             return Rejected(str(error), Outcome.UNSENDABLE)
         except Exception as error:  # noqa: BLE001  # what breaks the renderer must not stop its lane
             reason = f"content: cannot be rendered, {type(error).__name__}"

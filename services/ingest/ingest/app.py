@@ -42,7 +42,7 @@ def app(
     fetch: Fetch = sns.fetched,
 ) -> App:
     """Give the application."""
-    ring = crypto.ring(settings.courant_seal_keys.get_secret_value())
+    ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
     hash_key = settings.courant_hash_key.get_secret_value().encode()
     library = Library(directory)
     simulated = recipients.listed("email", parted(settings.ingest_simulated_emails))

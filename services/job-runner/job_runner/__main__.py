@@ -19,7 +19,7 @@ def main() -> int:
     stop.listen()
     url, bootstrap = wanted.database_url.get_secret_value(), wanted.kafka_bootstrap_servers
     engine = database.engine(url, "job-runner", CONNECTIONS)
-    ring = crypto.ring(wanted.courant_seal_keys.get_secret_value())
+    ring = crypto.key_ring(wanted.courant_seal_keys.get_secret_value())
     serve.health(
         wanted.job_runner_health_host,
         wanted.job_runner_health_port,

@@ -11,7 +11,7 @@ from uuid import UUID
 from courant import bulk, clock
 from courant.consume import Stage, Steps
 from courant.contracts import ChunkOrder, JobRecord, Malformed
-from courant.crypto import Ring, Unsealable
+from courant.crypto import KeyRing, Undecryptable
 from courant.records import Batch, Dead, Keep, Span, isolate
 from courant.topics import CHUNKS, JOBS, Positions, group
 from job_runner import rules
@@ -65,7 +65,7 @@ class Store(Protocol):
         """Give a chunk; None where nothing is left to do for it."""
 
 
-def stages(store: Store, ring: Ring) -> list[Stage[Any]]:
+def stages(store: Store, ring: KeyRing) -> list[Stage[Any]]:
     """Give all that job-runner consumes."""
     return [
         Stage(
@@ -100,7 +100,7 @@ def keep(store: Store, batch: Batch[JobRecord]) -> Steps:
         ]
 
 
-def spread(store: Store, ring: Ring, batch: Batch[ChunkOrder]) -> Steps:
+def spread(store: Store, ring: KeyRing, batch: Batch[ChunkOrder]) -> Steps:
     """Turn chunks into notifications, and mark nothing: done is what Postgres counts."""
     for order in batch.kept:
         held = store.chunk(order.value.job_id, order.value.number)
@@ -108,7 +108,7 @@ def spread(store: Store, ring: Ring, batch: Batch[ChunkOrder]) -> Steps:
             continue
         try:
             rows = bulk.unpack(ring, held.upload_id, order.value.number, held.sealed)
-        except (Malformed, Unsealable) as error:
+        except (Malformed, Undecryptable) as error:
             # It did open when it was kept. Once it does again, a sweep's order will find it.
             told = {"job_id": held.job.id, "chunk": order.value.number, "reason": str(error)}
             log.error("chunk cannot be opened", extra=told)

@@ -22,7 +22,7 @@ from courant.contracts import (
     Wanted,
     decode_job,
 )
-from courant.crypto import Ring, Unsealable
+from courant.crypto import KeyRing, Undecryptable
 from courant.postgres.jobs import Stored
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
 from courant.topics import INBOX, Channel, Lane
@@ -54,7 +54,7 @@ class Due:
     left: int  # chunks without an order
 
 
-def read_job(ring: Ring, record: Record) -> Verdict[JobRecord]:
+def read_job(ring: KeyRing, record: Record) -> Verdict[JobRecord]:
     """Keep what belongs to a job; a chunk only if it opens: else its job would stand still."""
     try:
         found = decode_job(record.value)
@@ -62,7 +62,7 @@ def read_job(ring: Ring, record: Record) -> Verdict[JobRecord]:
             rows = bulk.unpack(ring, found.upload_id, found.number, found.sealed)
             if len(rows) != found.rows:
                 return Dead(record, "rows: not as many as the chunk says")
-    except (Malformed, Unsealable) as error:
+    except (Malformed, Undecryptable) as error:
         return Dead(record, str(error))
     if isinstance(found, Wanted):
         # Of several ingests' clocks none decides which wish is the later one, but the broker's.
@@ -78,7 +78,7 @@ def read_order(record: Record) -> Verdict[ChunkOrder]:
         return Dead(record, str(error))
 
 
-def notification(job: Job, row: JobRow, number: int, ring: Ring, now: datetime) -> Outgoing:
+def notification(job: Job, row: JobRow, number: int, ring: KeyRing, now: datetime) -> Outgoing:
     """Turn a row into what is put into the inbox: the same id, however often it is done."""
     id = ids.of_row(job.id, number)
     content = ENCODE(Content(to=row.to, personalisation=row.personalisation))
@@ -97,7 +97,7 @@ def notification(job: Job, row: JobRow, number: int, ring: Ring, now: datetime) 
         reference=row.reference,
         sender_id=job.sender_id,
         recipient_hash=row.recipient_hash,
-        sealed=ring.seal(content, owner=id.bytes),
+        sealed=ring.encrypt(content, owner=id.bytes),
         # Not the upload's time: what waits for its turn longer than notifications may is not late.
         accepted_at=now,
     )

@@ -23,7 +23,7 @@ TEMPLATE = UUID("7e000000-0000-4000-8000-000000000001")
 KEY = UUID(int=(0x6E << 64) + 1)
 
 
-def job(ring: crypto.Ring, **more: Any) -> Job:
+def job(ring: crypto.KeyRing, **more: Any) -> Job:
     """Give a job of two rows in one chunk, sealed a second ago, not begun."""
     id = more.pop("id", None) or ids.new(NOW)
     given: dict[str, Any] = {
@@ -37,7 +37,7 @@ def job(ring: crypto.Ring, **more: Any) -> Job:
         "template_version": 1,
         "channel": Channel.EMAIL,
         "sender_id": None,
-        "name": ring.seal(b"list.csv", owner=id.bytes),
+        "name": ring.encrypt(b"list.csv", owner=id.bytes),
         "accepted_at": NOW - timedelta(seconds=1),
         "scheduled_for": None,
         "at": NOW - timedelta(seconds=1),

@@ -41,7 +41,7 @@ class Hand:
             "template_id": EMAIL_TEMPLATE,
             "template_version": 1,
             "channel": "email",
-            "name": RING.seal(b"list.csv", owner=id.bytes),
+            "name": RING.encrypt(b"list.csv", owner=id.bytes),
             "accepted_at": now,
             **more,
         }
@@ -68,7 +68,7 @@ class Hand:
         def row(number: int) -> tuple[object, ...]:
             id = ids.of_row(job, number)
             content = ENCODE(Content(to=f"person-{number}@example.com"))
-            sealed = RING.seal(content, owner=id.bytes)
+            sealed = RING.encrypt(content, owner=id.bytes)
             return (
                 id, SERVICE, key(1).id, "normal", EMAIL_TEMPLATE, 1, "email", "bulk", job, number,
                 b"h" * 16, sealed, now, state(number),

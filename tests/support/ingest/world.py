@@ -35,7 +35,7 @@ MADE_AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 SERVICE = UUID("5e000000-0000-4000-8000-000000000001")
 EMAIL_TEMPLATE = UUID("7e000000-0000-4000-8000-000000000001")
 SMS_TEMPLATE = UUID("7e000000-0000-4000-8000-000000000002")
-RING = crypto.ring(SEAL_KEYS)
+RING = crypto.key_ring(SEAL_KEYS)
 
 
 def settings(**more: object) -> IngestSettings:
@@ -63,7 +63,7 @@ def key(number: int, type: KeyType = KeyType.NORMAL, service: UUID = SERVICE) ->
         service_id=service,
         name=f"a key-{number}",
         type=type,
-        secret=RING.seal(secret, owner=id.bytes),
+        secret=RING.encrypt(secret, owner=id.bytes),
         secret_hash=crypto.keyed_hash(HASH_KEY.encode(), b"secret", secret),
     )
 
@@ -78,7 +78,7 @@ NUMBERS = {KeyType.NORMAL: 1, KeyType.TEAM: 2, KeyType.TEST: 3}
 
 def service(**more: object) -> Service:
     guests = [recipients.comparable("email", "Friend@example.com"), "+16135550100"]
-    sealed = RING.seal(msgspec.json.encode(guests), owner=SERVICE.bytes)
+    sealed = RING.encrypt(msgspec.json.encode(guests), owner=SERVICE.bytes)
     given = Service(id=SERVICE, name="Conf", email_from="conf", guests=sealed, number=1)
     return msgspec.structs.replace(given, **more)
 

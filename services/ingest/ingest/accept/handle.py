@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from courant import ids
 from courant.contracts import ENCODE, Content, KeyType, Notification
-from courant.crypto import Ring, keyed_hash
+from courant.crypto import KeyRing, keyed_hash
 from courant.directory.entries import Directory, Sender, Service
 from courant.errors import Unavailable
 from courant.kafka.async_producer import Inbox
@@ -61,7 +61,7 @@ class Parts:
     memory: Memory
     limits: Limits
     shares: Shares
-    ring: Ring
+    ring: KeyRing
     hash_key: bytes
     lists: Lists
     sending_domain: str
@@ -194,7 +194,7 @@ class Accept:
             reference=asked.reference,
             sender_id=asked.sender_id,
             recipient_hash=keyed_hash(self._parts.hash_key, asked.channel.encode(), who.encode()),
-            sealed=self._parts.ring.seal(content, owner=id.bytes),
+            sealed=self._parts.ring.encrypt(content, owner=id.bytes),
             accepted_at=request.now,
             scheduled_for=asked.scheduled_for,
             idempotency_key=key_hash,

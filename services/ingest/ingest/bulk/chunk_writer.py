@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from courant import bulk
 from courant.contracts import ENCODE, JobRow, Seal
-from courant.crypto import Ring
+from courant.crypto import KeyRing
 from courant.kafka.async_producer import Inbox
 from courant.records import Outgoing
 from courant.topics import JOBS
@@ -28,7 +28,7 @@ class Written:
 class Writing:
     """Writes one upload. Chunks that no seal follows expire."""
 
-    def __init__(self, log: Inbox, ring: Ring) -> None:
+    def __init__(self, log: Inbox, ring: KeyRing) -> None:
         self._upload_id = uuid4()
         self._count = 0  # chunks
         self._log = log

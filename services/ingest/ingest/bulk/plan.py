@@ -8,7 +8,7 @@ from uuid import UUID
 
 from courant import ids
 from courant.contracts import KeyType, Seal
-from courant.crypto import Unsealable, keyed_hash
+from courant.crypto import Undecryptable, keyed_hash
 from courant.directory.entries import Service
 from courant.recipients import Email, Phone
 from courant.topics import Channel
@@ -151,8 +151,8 @@ class Planner:
         if first.body_hash != body_hash:
             return REUSED
         try:
-            name = self._parts.ring.open(first.name, owner=first.id.bytes).decode()
-        except Unsealable:
+            name = self._parts.ring.decrypt(first.name, owner=first.id.bytes).decode()
+        except Undecryptable:
             return REUSED
         return replace(self._told(caller.service, first, first.id, name), headers=REPLAYED)
 
@@ -179,7 +179,7 @@ class Planner:
             template_version=template.version,
             channel=plan.channel,
             sender_id=plan.sender_id,
-            name=self._parts.ring.seal(plan.form.name.encode(), owner=id.bytes),
+            name=self._parts.ring.encrypt(plan.form.name.encode(), owner=id.bytes),
             accepted_at=plan.now,
             scheduled_for=plan.form.scheduled_for,
             idempotency_key=key.hash if key else None,

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from courant.crypto import Ring, Unsealable, keyed_hash
+from courant.crypto import KeyRing, Undecryptable, keyed_hash
 from courant.directory.entries import Directory, Key, Service
 from ingest.http.answers import Answer, refused, unavailable
 from ingest.http.fields import UUID_FORM
@@ -67,7 +67,7 @@ class Caller:
 class Gate:
     """Knows callers by the directory; keeps the secrets that it has opened in memory."""
 
-    def __init__(self, directory: Directory, ring: Ring, hash_key: bytes) -> None:
+    def __init__(self, directory: Directory, ring: KeyRing, hash_key: bytes) -> None:
         self._directory = directory
         self._ring = ring
         self._hash_key = hash_key
@@ -135,8 +135,8 @@ class Gate:
             if len(self._secrets) >= SECRETS_KEPT:
                 self._secrets.clear()
             try:
-                self._secrets[known] = self._ring.open(key.secret, owner=key.id.bytes)
-            except Unsealable:
+                self._secrets[known] = self._ring.decrypt(key.secret, owner=key.id.bytes)
+            except Undecryptable:
                 self._secrets[known] = None  # by a key ring that we no longer have: signs nothing
         return self._secrets[known]
 

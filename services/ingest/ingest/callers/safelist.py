@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from courant.crypto import Ring, Unsealable
+from courant.crypto import KeyRing, Undecryptable
 from courant.directory.entries import Service
 
 log = logging.getLogger(__name__)
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 class Guests:
     """Teams and safelists, opened once a version of their service."""
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
         self._opened: dict[UUID, tuple[int, frozenset[str]]] = {}
 
@@ -28,9 +28,9 @@ class Guests:
 
     def _read(self, service: Service) -> list[str]:
         try:
-            opened = self._ring.open(service.guests, owner=service.id.bytes)
+            opened = self._ring.decrypt(service.guests, owner=service.id.bytes)
             return msgspec.json.decode(opened, type=list[str])
-        except (Unsealable, msgspec.DecodeError) as error:
+        except (Undecryptable, msgspec.DecodeError) as error:
             told = {"service_id": service.id, "reason": str(error)}
             log.error("guest list cannot be read", extra=told)
             return []

@@ -10,7 +10,7 @@ from uuid import UUID
 from courant import clock
 from courant.bulk import job_command
 from courant.contracts import Wish
-from courant.crypto import Ring, Unsealable
+from courant.crypto import KeyRing, Undecryptable
 from courant.directory.entries import Directory
 from courant.errors import Unavailable
 from courant.kafka.async_producer import Inbox
@@ -58,7 +58,7 @@ class Jobs(Protocol):
 class JobDesk:
     """Answers about jobs, and writes down what their owners want."""
 
-    def __init__(self, store: Jobs, log: Inbox, directory: Directory, ring: Ring) -> None:
+    def __init__(self, store: Jobs, log: Inbox, directory: Directory, ring: KeyRing) -> None:
         self._store = store
         self._log = log
         self._directory = directory
@@ -191,6 +191,6 @@ class JobDesk:
 
     def _name(self, job: Job) -> str | None:
         try:
-            return self._ring.open(job.name, owner=job.id.bytes).decode()
-        except (Unsealable, UnicodeDecodeError):
+            return self._ring.decrypt(job.name, owner=job.id.bytes).decode()
+        except (Undecryptable, UnicodeDecodeError):
             return None

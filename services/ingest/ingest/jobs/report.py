@@ -10,7 +10,7 @@ import msgspec
 
 from courant import bulk
 from courant.contracts import JobRow, Malformed
-from courant.crypto import Ring, Unsealable
+from courant.crypto import KeyRing, Undecryptable
 from ingest.jobs.rules import Job, unstored
 from ingest.jobs.store import Stored, Stretch
 from ingest.read import views
@@ -47,7 +47,7 @@ class Recipient(msgspec.Struct, frozen=True):
 TO = msgspec.json.Decoder(Recipient).decode
 
 
-async def parts(rows: Rows, job: Job, ring: Ring) -> AsyncGenerator[bytes, None]:
+async def parts(rows: Rows, job: Job, ring: KeyRing) -> AsyncGenerator[bytes, None]:
     """Write a report, part by part; raises Unavailable where the rest cannot be read."""
     yield written([COLUMNS])
     for first in range(1, job.rows + 1, ROWS):
@@ -55,7 +55,7 @@ async def parts(rows: Rows, job: Job, ring: Ring) -> AsyncGenerator[bytes, None]
         yield await rows.stretch(job, first, last, partial(stretch, job, ring))
 
 
-def stretch(job: Job, ring: Ring, given: Stretch) -> bytes:
+def stretch(job: Job, ring: KeyRing, given: Stretch) -> bytes:
     """Write a stretch of a report: each of its rows once, whatever is known of it."""
     stored = {row.job_row: row for row in given.rows}
     waiting = {} if len(stored) > given.last - given.first else unpacked(job, ring, given)
@@ -69,23 +69,23 @@ def stretch(job: Job, ring: Ring, given: Stretch) -> bytes:
     )
 
 
-def unpacked(job: Job, ring: Ring, given: Stretch) -> dict[int, JobRow]:
+def unpacked(job: Job, ring: KeyRing, given: Stretch) -> dict[int, JobRow]:
     """Open the rows of a stretch's chunks, by their number in the file."""
     found: dict[int, JobRow] = {}
     for each in given.chunks:
         try:
             rows = bulk.unpack(ring, job.upload_id, each.number, each.sealed)
-        except (Unsealable, Malformed):
+        except (Undecryptable, Malformed):
             continue  # its rows are shown without what is personal
         found.update(enumerate(rows, each.first))
     return found
 
 
-def of_stored(job: Job, ring: Ring, row: Stored) -> tuple[object, ...]:
+def of_stored(job: Job, ring: KeyRing, row: Stored) -> tuple[object, ...]:
     """Give the cells of a row that is a notification."""
     try:
-        to = TO(ring.open(row.sealed, owner=row.id.bytes)).to
-    except (Unsealable, msgspec.DecodeError):
+        to = TO(ring.decrypt(row.sealed, owner=row.id.bytes)).to
+    except (Undecryptable, msgspec.DecodeError):
         to = ""  # gone by retention
     named = views.status(job.channel, row.state)
     return (

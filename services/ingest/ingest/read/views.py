@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from courant.contracts import Content
-from courant.crypto import Ring, Unsealable
+from courant.crypto import KeyRing, Undecryptable
 from courant.directory.entries import Directory
 from courant.lifecycle import State
 from courant.render import templates
@@ -108,7 +108,7 @@ def time(at: datetime | None) -> str | None:
 class Window:
     """Opens rows for those they belong to."""
 
-    def __init__(self, directory: Directory, library: Library, ring: Ring) -> None:
+    def __init__(self, directory: Directory, library: Library, ring: KeyRing) -> None:
         self._directory = directory
         self._library = library
         self._ring = ring
@@ -148,9 +148,9 @@ class Window:
 
     def _content(self, row: Row) -> tuple[str | None, str | None, str | None]:
         try:
-            opened = self._ring.open(row.sealed, owner=row.id.bytes)
+            opened = self._ring.decrypt(row.sealed, owner=row.id.bytes)
             content = msgspec.json.decode(opened, type=Content)
-        except (Unsealable, msgspec.DecodeError):
+        except (Undecryptable, msgspec.DecodeError):
             return None, None, None
         template = self._directory.template(row.template_id, row.template_version)
         if template is None:

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from courant.contracts import Heartbeat, Malformed, Receipt
-from courant.crypto import Ring, keyed_hash
+from courant.crypto import KeyRing, keyed_hash
 from courant.errors import Unavailable
 from courant.kafka.async_producer import Inbox
 from courant.records import Outgoing
@@ -31,7 +31,7 @@ UNREADABLE = refused(400, "BadRequestError", "The heartbeat cannot be read")
 class Desk:
     """Takes receipts and heartbeats."""
 
-    def __init__(self, to: Inbox, verifier: Verifier, ring: Ring, hash_key: bytes) -> None:
+    def __init__(self, to: Inbox, verifier: Verifier, ring: KeyRing, hash_key: bytes) -> None:
         self._log = to
         self._verifier = verifier
         self._ring = ring
@@ -68,7 +68,7 @@ class Desk:
             message_id=meant.message_id,
             reason=meant.reason,
             response=meant.response,
-            sealed=self._ring.seal(envelope.message.encode(), owner=meant.id.bytes),
+            sealed=self._ring.encrypt(envelope.message.encode(), owner=meant.id.bytes),
         )
         return await self._put(Outgoing(RECEIPTS.name, meant.id.bytes, receipt.encode()))
 
