@@ -13,10 +13,10 @@ from courant.contracts import (
     ENCODE,
     Chunk,
     ChunkOrder,
+    Command,
+    JobCommand,
     JobRow,
     Malformed,
-    Wanted,
-    Wish,
     decoder,
     read,
 )
@@ -67,9 +67,9 @@ def chunk_order(job_id: UUID, number: int) -> Outgoing:
     return Outgoing(CHUNKS.name, job_id.bytes + number.to_bytes(4), record.encode())
 
 
-def job_command(job_id: UUID, wish: Wish, at: datetime) -> Outgoing:
+def job_command(job_id: UUID, wish: Command, at: datetime) -> Outgoing:
     """Say what is wanted of a job. Said twice it is harmless."""
-    record = Wanted(job_id=job_id, wish=wish, at=at)
+    record = JobCommand(job_id=job_id, wish=wish, at=at)
     return Outgoing(JOBS.name, job_id.bytes, record.encode())
 
 

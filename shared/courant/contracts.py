@@ -260,7 +260,7 @@ class Seal(Contract, frozen=True, kw_only=True, tag="seal", tag_field="kind"):
     body_hash: bytes | None = None  # the request's, where it came with such a key
 
 
-class Wish(StrEnum):
+class Command(StrEnum):
     """What is to become of a job. Cancelled is for good; of the others the latest counts."""
 
     CANCELLED = "cancelled"
@@ -268,15 +268,15 @@ class Wish(StrEnum):
     RESUMED = "resumed"
 
 
-class Wanted(Contract, frozen=True, kw_only=True, tag="wanted", tag_field="kind"):
+class JobCommand(Contract, frozen=True, kw_only=True, tag="wanted", tag_field="kind"):
     """`jobs`, key `job_id`: what its owner wants of a job; ingest → job-runner."""
 
     job_id: UUID
-    wish: Wish
+    wish: Command
     at: Time
 
 
-JobRecord: TypeAlias = Chunk | Seal | Wanted
+JobRecord: TypeAlias = Chunk | Seal | JobCommand
 decode_job: Callable[[bytes], JobRecord] = partial(read, msgspec.json.Decoder(JobRecord).decode)
 """Read a record of `jobs`; raises Malformed."""
 

@@ -21,7 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from sqlalchemy import create_engine
 
 from courant import ids
-from courant.contracts import Wanted, decode_job
+from courant.contracts import JobCommand, decode_job
 from courant.kafka import clients, offsets
 from courant.postgres import migrate
 from courant.topics import JOBS
@@ -123,7 +123,7 @@ def wishes(running: Stack, job: UUID) -> list[str]:
             continue
         record = decode_job(message.value() or b"")
         if message.key() == job.bytes:
-            assert isinstance(record, Wanted)
+            assert isinstance(record, JobCommand)
             assert record.job_id == job
             found.append(str(record.wish))
     reader.close()

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import Engine, text
 
 from courant import clock, consume, ids
-from courant.contracts import ChunkOrder, Contract, Notification, Wanted, Wish
+from courant.contracts import ChunkOrder, Command, Contract, JobCommand, Notification
 from courant.postgres.database import RECOGNISE
 from courant.postgres.days import DAILY, MAKE_DAY
 from courant.records import Outgoing
@@ -251,23 +251,23 @@ def test_a_row_that_was_put_aside_ends_no_job_and_stops_none(runner: Runner) -> 
     assert runner.ask("SELECT finished_at IS NULL FROM jobs") == [(True,)]
 
 
-def wish(made: Upload, wish: Wish, seconds: float = 0) -> Wanted:
-    return Wanted(job_id=made.job_id, wish=wish, at=clock.now() + timedelta(seconds=seconds))
+def wish(made: Upload, wish: Command, seconds: float = 0) -> JobCommand:
+    return JobCommand(job_id=made.job_id, wish=wish, at=clock.now() + timedelta(seconds=seconds))
 
 
 @pytest.mark.parametrize(
     ("wishes", "left"),
     [
-        ([(Wish.PAUSED, 0)], "paused"),
-        ([(Wish.PAUSED, 0), (Wish.RESUMED, 1)], "resumed"),
+        ([(Command.PAUSED, 0)], "paused"),
+        ([(Command.PAUSED, 0), (Command.RESUMED, 1)], "resumed"),
         # By the broker's time, not by the clocks of those who wrote them.
-        ([(Wish.RESUMED, 1), (Wish.PAUSED, 0)], "paused"),
-        ([(Wish.CANCELLED, 0), (Wish.RESUMED, 1)], "cancelled"),  # for good
-        ([(Wish.RESUMED, 1), (Wish.CANCELLED, 0)], "cancelled"),
+        ([(Command.RESUMED, 1), (Command.PAUSED, 0)], "paused"),
+        ([(Command.CANCELLED, 0), (Command.RESUMED, 1)], "cancelled"),  # for good
+        ([(Command.RESUMED, 1), (Command.CANCELLED, 0)], "cancelled"),
     ],
 )
 def test_of_wishes_the_latest_holds_and_cancelled_for_good(
-    runner: Runner, wishes: list[tuple[Wish, float]], left: str
+    runner: Runner, wishes: list[tuple[Command, float]], left: str
 ) -> None:
     made = upload(3)
     runner.give(*(wish(made, *each) for each in wishes))
@@ -280,7 +280,7 @@ def test_a_cancelled_job_gives_no_more_rows(runner: Runner) -> None:
     made = upload(9)
     runner.give(*made.outgoing())
     runner.issuer.go()
-    runner.give(wish(made, Wish.CANCELLED))
+    runner.give(wish(made, Command.CANCELLED))
     assert runner.spread() == []
     runner.issuer.go()
     assert runner.ask("SELECT finished_at IS NOT NULL FROM jobs") == [(True,)]
@@ -291,7 +291,7 @@ def test_what_is_paused_keeps_nobody_back(runner: Runner) -> None:
     runner.give(*first.outgoing())
     assert runner.issuer.go() == 4
     assert runner.issuer.go() == 0  # so many are out, and none was handled
-    runner.give(wish(first, Wish.PAUSED))
+    runner.give(wish(first, Command.PAUSED))
     runner.give(*second.outgoing())
     assert runner.issuer.go() == 4
 

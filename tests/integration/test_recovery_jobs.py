@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from courant import ids
-from courant.contracts import ChunkOrder, Wanted, Wish, decode_job
+from courant.contracts import ChunkOrder, Command, JobCommand, decode_job
 from courant.directory.entries import Directory
 from courant.postgres import jobs
 from courant.testing import builders
@@ -161,8 +161,8 @@ def test_a_job_ends_before_its_rows_would_be_refused(hand: Hand) -> None:
     kafka = hand.world.kafka
     [record] = [each for at in kafka.partitions(JOBS.name) for each in kafka.log[at]]
     told = decode_job(record.value)
-    assert isinstance(told, Wanted)
-    assert (record.key, told.job_id, told.wish) == (old.bytes, old, Wish.CANCELLED)
+    assert isinstance(told, JobCommand)
+    assert (record.key, told.job_id, told.wish) == (old.bytes, old, Command.CANCELLED)
 
 
 def cancelled(hand: Hand) -> list[str]:

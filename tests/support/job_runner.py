@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from courant import bulk, ids
-from courant.contracts import Chunk, Contract, JobRow, KeyType, Seal, Wanted
+from courant.contracts import Chunk, Contract, JobCommand, JobRow, KeyType, Seal
 from courant.crypto import KeyRing
 from courant.records import Outgoing
 from courant.topics import JOBS, Channel
@@ -71,7 +71,7 @@ def row(number: int) -> JobRow:
 
 def written(record: Contract) -> Outgoing:
     """Give a record as ingest writes it."""
-    if isinstance(record, Wanted):
+    if isinstance(record, JobCommand):
         return Outgoing(JOBS.name, record.job_id.bytes, record.encode())
     assert isinstance(record, Chunk | Seal)
     return Outgoing(JOBS.name, record.upload_id.bytes, record.encode())

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from courant import bulk, ids
-from courant.contracts import Content, KeyType, Malformed, Notification, Wanted, Wish
+from courant.contracts import Command, Content, JobCommand, KeyType, Malformed, Notification
 from courant.postgres.jobs import Stored
 from courant.records import Dead, Keep, Record
 from courant.testing.builders import NOW, partition
@@ -37,14 +37,18 @@ def read(value: bytes, key: bytes = b"") -> rules.Verdict[rules.JobRecord]:
 
 def test_what_an_upload_is_made_of_is_kept() -> None:
     made = upload(7)
-    for each in (*made.chunks, made.seal, Wanted(job_id=made.job_id, wish=Wish.PAUSED, at=NOW)):
+    for each in (
+        *made.chunks,
+        made.seal,
+        JobCommand(job_id=made.job_id, wish=Command.PAUSED, at=NOW),
+    ):
         verdict = read(written(each).value)
         assert isinstance(verdict, Keep)
         assert verdict.value == each
 
 
 def test_a_wish_has_the_brokers_time() -> None:
-    early = Wanted(job_id=JOB.id, wish=Wish.PAUSED, at=NOW - timedelta(hours=1))
+    early = JobCommand(job_id=JOB.id, wish=Command.PAUSED, at=NOW - timedelta(hours=1))
     verdict = read(early.encode())
     assert isinstance(verdict, Keep)
     assert verdict.value == msgspec.structs.replace(early, at=NOW)

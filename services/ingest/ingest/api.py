@@ -8,7 +8,7 @@ from uuid import UUID
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from courant import clock
-from courant.contracts import Wish
+from courant.contracts import Command
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest import openapi
@@ -97,9 +97,9 @@ class Api:
             Route("/v2/received-text-messages", {"GET": known(stationery.received)}),
             Route("/v2/jobs", {"POST": known(self._bulk.job), "GET": known(jobs.newest)}),
             Route("/v2/jobs/{}", {"GET": known(jobs.one)}),
-            Route("/v2/jobs/{}/cancel", {"POST": known(jobs.steer(Wish.CANCELLED))}),
-            Route("/v2/jobs/{}/pause", {"POST": known(jobs.steer(Wish.PAUSED))}),
-            Route("/v2/jobs/{}/resume", {"POST": known(jobs.steer(Wish.RESUMED))}),
+            Route("/v2/jobs/{}/cancel", {"POST": known(jobs.steer(Command.CANCELLED))}),
+            Route("/v2/jobs/{}/pause", {"POST": known(jobs.steer(Command.PAUSED))}),
+            Route("/v2/jobs/{}/resume", {"POST": known(jobs.steer(Command.RESUMED))}),
             Route("/v2/jobs/{}/report", {"GET": known(jobs.report)}),
             Route("/receipts", {"POST": self._receipt}),
             Route("/receipts/heartbeat", {"POST": self._heartbeat}),

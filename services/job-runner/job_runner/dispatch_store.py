@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
 
-from courant.contracts import Wish
+from courant.contracts import Command
 from courant.postgres import jobs
 from courant.postgres.database import recognise
 from courant.postgres.folding import Cursor, Folding
@@ -63,7 +63,7 @@ UNISSUED = """
     WHERE j.id = %s AND c.issued_at IS NULL ORDER BY c.number LIMIT %s"""
 FINISH = f"""
     UPDATE jobs j SET finished_at = clock_timestamp() WHERE finished_at IS NULL
-        AND (EXISTS (SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Wish.CANCELLED}')
+        AND (EXISTS (SELECT FROM wishes w WHERE w.job_id = j.id AND w.wish = '{Command.CANCELLED}')
             OR (started_at IS NOT NULL
                 AND NOT EXISTS (SELECT FROM chunks c
                     WHERE c.upload_id = j.upload_id AND c.issued_at IS NULL)

@@ -14,12 +14,12 @@ from courant.contracts import (
     Chunk,
     ChunkOrder,
     Content,
+    JobCommand,
     JobRecord,
     JobRow,
     KeyType,
     Malformed,
     Notification,
-    Wanted,
     decode_job,
 )
 from courant.crypto import KeyRing, Undecryptable
@@ -64,7 +64,7 @@ def read_job(ring: KeyRing, record: Record) -> Verdict[JobRecord]:
                 return Dead(record, "rows: not as many as the chunk says")
     except (Malformed, Undecryptable) as error:
         return Dead(record, str(error))
-    if isinstance(found, Wanted):
+    if isinstance(found, JobCommand):
         # Of several ingests' clocks none decides which wish is the later one, but the broker's.
         found = msgspec.structs.replace(found, at=record.timestamp)
     return Keep(record, found)

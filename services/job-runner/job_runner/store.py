@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from courant import bulk
-from courant.contracts import Chunk, JobRecord, KeyType, Seal, Wanted, Wish
+from courant.contracts import Chunk, Command, JobCommand, JobRecord, KeyType, Seal
 from courant.postgres import folding, jobs
 from courant.postgres.database import told_apart
 from courant.postgres.folding import Cursor, Folding
@@ -44,14 +44,14 @@ KEEP_WISH = f"""
     INSERT INTO wishes AS w (job_id, wish, wished_at) VALUES (%s, %s, %s)
     ON CONFLICT (job_id) DO UPDATE
     SET wish = excluded.wish, wished_at = excluded.wished_at, at = now()
-    WHERE w.wish <> '{Wish.CANCELLED}'
-        AND (excluded.wish = '{Wish.CANCELLED}' OR excluded.wished_at >= w.wished_at)"""
+    WHERE w.wish <> '{Command.CANCELLED}'
+        AND (excluded.wish = '{Command.CANCELLED}' OR excluded.wished_at >= w.wished_at)"""
 CHUNK = f"""
     SELECT c.upload_id, c.first, c.rows, c.sealed, j.service_id, j.key_id, j.key_type,
         j.template_id, j.template_version, j.channel, j.sender_id
     FROM jobs j JOIN chunks c USING (upload_id)
     WHERE j.id = %s AND c.number = %s AND c.saved_at IS NULL
-        AND {jobs.unless("j.id", Wish.CANCELLED)}"""
+        AND {jobs.unless("j.id", Command.CANCELLED)}"""
 
 
 class PostgresStore(Folding):
@@ -108,7 +108,7 @@ class PostgresFold:
                     case Seal():
                         if not self._seal(each):
                             refused.append(each)
-                    case Wanted():
+                    case JobCommand():
                         self._cursor.execute(KEEP_WISH, [each.job_id, each.wish, each.at])
         return refused
 

@@ -14,7 +14,7 @@ from psycopg2 import extensions
 from sqlalchemy import Connection
 
 from courant import ids, topics
-from courant.contracts import Wish
+from courant.contracts import Command
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.postgres import jobs
@@ -83,7 +83,7 @@ UNCLAIMED = f"""
 # is still there after four days has expired.
 CANCELLED = f"""
     SELECT {COLUMNS} FROM notifications n JOIN wishes w ON w.job_id = n.job_id
-    WHERE w.wish = '{Wish.CANCELLED}' AND w.at > now() - interval '4 days'
+    WHERE w.wish = '{Command.CANCELLED}' AND w.at > now() - interval '4 days'
         AND n.state = '{State.CREATED}' AND n.channel = ANY(%(channels)s) AND n.lane = '{Lane.BULK}'
         AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(delivery)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
@@ -91,13 +91,13 @@ UNSAVED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows FROM chunks c JOIN jobs j USING (upload_id)
     WHERE {UNDER_WAY} AND c.saved_at IS NULL
         AND c.issued_at < %(before)s - least(2 ^ (c.orders - 1) - 1, 60) * interval '1 minute'
-        AND {jobs.unless("j.id", Wish.CANCELLED)}
+        AND {jobs.unless("j.id", Command.CANCELLED)}
     ORDER BY c.issued_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED"""
 # A row's id bears its job's day, and rows of days long ago are refused.
 OUTLIVED = f"""
     SELECT j.id FROM jobs j
     WHERE j.finished_at IS NULL AND j.accepted_at < now() - %(age)s
-        AND {jobs.unless("j.id", Wish.CANCELLED)}
+        AND {jobs.unless("j.id", Command.CANCELLED)}
     ORDER BY j.accepted_at LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED"""
 # With its id and its attempt: calls of earlier attempts say nothing.
 IN_CALL = """
@@ -123,10 +123,10 @@ EXPIRED = f"""
     CROSS JOIN LATERAL (
         SELECT now() - coalesce(make_interval(hours => s.hours), %(usual)s)) AS over(before)
     WHERE n.state = '{State.CREATED}' AND n.issued_at < %(delivery)s
-        AND {jobs.unless("n.job_id", Wish.PAUSED)}
+        AND {jobs.unless("n.job_id", Command.PAUSED)}
         AND {SINCE} < over.before
         AND NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = n.job_id
-            AND w.wish = '{Wish.RESUMED}' AND w.wished_at >= over.before)
+            AND w.wish = '{Command.RESUMED}' AND w.wished_at >= over.before)
         AND n.id < %(youngest)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
 ISSUED = """

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from courant import bulk, clock, metrics
 from courant.consume import Producer
-from courant.contracts import Wish
+from courant.contracts import Command
 from courant.directory.entries import Directory
 from courant.lifecycle import Move
 from courant.postgres.jobs import Place
@@ -209,7 +209,7 @@ def spread(chunk: Place, _: Directory) -> Outgoing:
 
 
 def cancel(job_id: UUID, _: Directory) -> Outgoing:
-    return bulk.job_command(job_id, Wish.CANCELLED, clock.now())
+    return bulk.job_command(job_id, Command.CANCELLED, clock.now())
 
 
 def resolve(row: Row, directory: Directory) -> Outgoing:

@@ -7,7 +7,7 @@ from uuid import UUID
 from psycopg2 import extensions
 
 from courant import ids
-from courant.contracts import Wish
+from courant.contracts import Command
 from courant.lifecycle import State
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
@@ -82,11 +82,9 @@ def _note(cursor: extensions.cursor, sql: str, places: Sequence[Place]) -> None:
 
 def runs(job: str) -> str:
     """Say in SQL that the job of this id is neither paused nor cancelled."""
-    return (
-        f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish <> '{Wish.RESUMED}')"
-    )
+    return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish <> '{Command.RESUMED}')"
 
 
-def unless(job: str, wish: Wish) -> str:
+def unless(job: str, wish: Command) -> str:
     """Say in SQL that this is not what is wanted of the job of this id."""
     return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish = '{wish}')"

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from courant import clock
 from courant.bulk import job_command
-from courant.contracts import Wish
+from courant.contracts import Command
 from courant.crypto import KeyRing, Undecryptable
 from courant.directory.entries import Directory
 from courant.errors import Unavailable
@@ -92,7 +92,7 @@ class JobDesk:
         except Unavailable:
             return NOT_READABLE
 
-    def steer(self, wish: Wish) -> Callable[[HttpRequest, Caller], Awaitable[Answer]]:
+    def steer(self, wish: Command) -> Callable[[HttpRequest, Caller], Awaitable[Answer]]:
         """Give what takes a wish for a job."""
 
         async def take(call: HttpRequest, caller: Caller) -> Answer:

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from courant import ids
-from courant.contracts import KeyType, Wish
+from courant.contracts import Command, KeyType
 from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
 from ingest.callers.auth import Caller
@@ -227,7 +227,7 @@ def _as_job(found: Any) -> Job:
             "key_type": KeyType(values["key_type"]),
             "channel": Channel(values["channel"]),
             "name": bytes(values["name"]),
-            "wish": Wish(values["wish"]) if values["wish"] else None,
+            "wish": Command(values["wish"]) if values["wish"] else None,
         }
     )
 
