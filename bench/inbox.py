@@ -11,7 +11,7 @@ from courant.directory.entries import Template
 from courant.records import Outgoing
 from courant.topics import Channel
 from ingest.accept.content import Library
-from ingest.accept.handle import Accept, Parts, Request
+from ingest.accept.handle import Accept, AcceptParts, Request
 from ingest.accept.rules import Lists
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import Shares
@@ -32,7 +32,7 @@ class Kept:
 def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
     """Give the records of so many accepted emails, made now."""
     log, reader = Kept(), Reader(site.plan.database_url, 1)
-    parts = Parts(
+    parts = AcceptParts(
         directory=site.directory,
         library=Library(site.directory),
         log=log,

@@ -8,7 +8,7 @@ from courant.crypto import KeyRing
 from courant.directory.entries import Directory
 from courant.topics import Channel
 from deliverer import rules
-from deliverer.calls import Claimed, Entry
+from deliverer.calls import CallEntry, Claimed
 from deliverer.content import Defaults, Writer
 from deliverer.providers.aws import client
 from deliverer.providers.ses import TEMPLATE, bulk_entry
@@ -18,7 +18,7 @@ def calls(rows: Sequence[Claimed], directory: Directory, ring: KeyRing) -> list[
     """Give the values of each call: those that the deliverer would send for these rows."""
     writer = Writer(directory, ring, Defaults("notification.example", ""))
     entries = [writer.write(row, Channel.EMAIL) for row in rows]
-    made = [each for each in entries if isinstance(each, Entry)]
+    made = [each for each in entries if isinstance(each, CallEntry)]
     assert len(made) == len(rows), "a row could not be written"
     return [
         {

@@ -30,11 +30,11 @@ class Malformed(ValueError):
     """Bytes that keep no contract. Names the field and the fault, never the value."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class Nested(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a record."""
 
 
-class Contract(Part, frozen=True, kw_only=True):
+class Contract(Nested, frozen=True, kw_only=True):
     """A whole record."""
 
     reads: ClassVar[int] = 1  # what this reader understands
@@ -109,7 +109,7 @@ class Notification(Contract, frozen=True, kw_only=True):
 Scalar: TypeAlias = str | int | float | bool | None
 
 
-class Content(Part, frozen=True, kw_only=True):
+class Content(Nested, frozen=True, kw_only=True):
     """What is personal about a notification; travels and rests sealed, bound to its id."""
 
     to: str  # as the client gave it
@@ -122,7 +122,7 @@ class Persisted(Contract, frozen=True, kw_only=True):
     id: UUID
 
 
-class Attempt(Part, frozen=True, kw_only=True):
+class Attempt(Nested, frozen=True, kw_only=True):
     """One notification's place in a call."""
 
     id: UUID
@@ -141,7 +141,7 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Answer(Attempt, frozen=True, kw_only=True):
+class AttemptOutcome(Attempt, frozen=True, kw_only=True):
     """What came of it."""
 
     outcome: Outcome
@@ -163,7 +163,7 @@ class Outcomes(Contract, frozen=True, kw_only=True, tag="outcomes", tag_field="k
     """`delivery`, key `call`: what became of them; deliverer → saver."""
 
     call: UUID
-    answers: tuple[Answer, ...]
+    answers: tuple[AttemptOutcome, ...]
 
 
 class Decided(Contract, frozen=True, kw_only=True, tag="decided", tag_field="kind"):
@@ -178,7 +178,7 @@ class Decided(Contract, frozen=True, kw_only=True, tag="decided", tag_field="kin
 Delivery: TypeAlias = Started | Outcomes | Decided
 
 
-class Says(StrEnum):
+class ReceiptKind(StrEnum):
     """What a receipt means for its row."""
 
     SENT = "sent"
@@ -194,7 +194,7 @@ class Receipt(Contract, frozen=True, kw_only=True, tag="receipt", tag_field="kin
 
     id: UUID
     attempt: Number
-    says: Says
+    says: ReceiptKind
     message_id: Text | None = None
     reason: Text | None = None  # the kind of event, in our words: `hard-bounce/no-email`
     response: Text | None = None  # what the API shows as the provider's response
@@ -215,7 +215,7 @@ decode_receipt: Callable[[bytes], Receipt | Heartbeat] = partial(
 """Read a record of `receipts`; raises Malformed."""
 
 
-class JobRow(Part, frozen=True, kw_only=True):
+class JobRow(Nested, frozen=True, kw_only=True):
     """One row of a file, checked; travels and rests in a chunk, packed and sealed."""
 
     to: str  # as the client gave it

@@ -10,15 +10,15 @@ import msgspec
 from courant import crypto, ids
 from courant.contracts import (
     ENCODE,
-    Answer,
     Attempt,
+    AttemptOutcome,
     Content,
     KeyType,
     Notification,
     Outcome,
     Outcomes,
     Receipt,
-    Says,
+    ReceiptKind,
     Started,
 )
 from courant.records import Outgoing
@@ -93,10 +93,10 @@ def made(hand: Hand, stranger: UUID, lost: Notification, stored: UUID) -> dict[s
     unsealable, unknown = hand.notification(sealed=b"\x011" + bytes(60)), hand.notification()
     unknown = msgspec.structs.replace(unknown, template_id=stranger)
     call, attempt = uuid4(), Attempt(id=lost.id, attempt=1)
-    accepted = Answer(id=lost.id, attempt=1, outcome=Outcome.ACCEPTED, message_id="m-1")
+    accepted = AttemptOutcome(id=lost.id, attempt=1, outcome=Outcome.ACCEPTED, message_id="m-1")
     began = Started(call=call, attempts=(attempt,))
     ended = Outcomes(call=uuid4(), answers=(accepted,))
-    receipt = Receipt(id=lost.id, attempt=1, says=Says.DELIVERED, message_id="m-1")
+    receipt = Receipt(id=lost.id, attempt=1, says=ReceiptKind.DELIVERED, message_id="m-1")
     refused = hand.notification(reference=RULED_OUT)
     unstored = "id: no row has it, nor will one"
     return {

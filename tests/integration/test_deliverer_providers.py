@@ -17,8 +17,8 @@ from deliverer.calls import (
     Accepted,
     Apart,
     Call,
+    CallEntry,
     Claimed,
-    Entry,
     Mail,
     Rejected,
     Said,
@@ -69,24 +69,24 @@ def clients() -> Iterator[Any]:
         each.close()
 
 
-def entry(to: str) -> Entry:
+def entry(to: str) -> CallEntry:
     row = Claimed(
         ids.new(NOW), 4, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW
     )  # fmt: skip
     if to.startswith("+"):
-        return Entry(row, "+15005550006", None, to, Text("hello"), 100)
+        return CallEntry(row, "+15005550006", None, to, Text("hello"), 100)
     rendered = Rendered('A “subject” & <more> \\ "', "text é\n" * 9, "<p>text é &amp; {more}</p>")
     data, size_bytes = bulk_data(rendered)
     mail = Mail(rendered.subject, rendered.text, rendered.html, data)
-    return Entry(row, SOURCE, "reply@example.ca", to, mail, size_bytes)
+    return CallEntry(row, SOURCE, "reply@example.ca", to, mail, size_bytes)
 
 
-def send(provider: Provider, *to: str) -> tuple[list[Said], list[Entry]]:
+def send(provider: Provider, *to: str) -> tuple[list[Said], list[CallEntry]]:
     entries = tuple(entry(each) for each in to)
     return list(provider.send(Call(ids.new(NOW), entries))), list(entries)
 
 
-def booked(sandbox: Sandbox, entry: Entry) -> list[dict[str, Any]]:
+def booked(sandbox: Sandbox, entry: CallEntry) -> list[dict[str, Any]]:
     return [line for line in sandbox.ledger() if line["notification_id"] == str(entry.row.id)]
 
 

@@ -14,7 +14,7 @@ from courant.topics import Positions
 from recovery import rounds, rules, sweeps
 from recovery.directory import Published
 from recovery.leader import Lead, connect
-from recovery.rounds import Parts, Rounds
+from recovery.rounds import RoundParts, Rounds
 from support.recovery import Hand
 
 
@@ -50,12 +50,12 @@ def own(hand: Hand) -> Engine:
 
 
 @pytest.fixture
-def parts(hand: Hand) -> Iterator[Parts]:
+def parts(hand: Hand) -> Iterator[RoundParts]:
     lead = Lead(own(hand))
     second = timedelta(seconds=1)
     published = Published()
     published.is_read = True
-    yield Parts(
+    yield RoundParts(
         lead=lead,
         log=FakeLog(hand.world),
         producer=hand.producer,
@@ -69,7 +69,7 @@ def parts(hand: Hand) -> Iterator[Parts]:
     lead.resign()
 
 
-def test_a_round_marks_every_topic_and_does_what_is_due(hand: Hand, parts: Parts) -> None:
+def test_a_round_marks_every_topic_and_does_what_is_due(hand: Hand, parts: RoundParts) -> None:
     hand.row(1, issued_at="ago(60)", not_before="ago(1)")
     leader = Rounds(parts)
     leader.go()
@@ -80,7 +80,7 @@ def test_a_round_marks_every_topic_and_does_what_is_due(hand: Hand, parts: Parts
     assert hand.written() == [(PERSISTED, 1, "")]
 
 
-def test_under_a_hold_marks_are_taken_and_nothing_is_swept(hand: Hand, parts: Parts) -> None:
+def test_under_a_hold_marks_are_taken_and_nothing_is_swept(hand: Hand, parts: RoundParts) -> None:
     hand.row(1, issued_at="ago(60)", not_before="ago(1)")
     hand.hold(seconds=0.5)
     leader = Rounds(parts)
@@ -93,7 +93,7 @@ def test_under_a_hold_marks_are_taken_and_nothing_is_swept(hand: Hand, parts: Pa
     assert hand.written() == [(PERSISTED, 1, "")]
 
 
-def test_who_does_not_lead_does_nothing(hand: Hand, parts: Parts) -> None:
+def test_who_does_not_lead_does_nothing(hand: Hand, parts: RoundParts) -> None:
     hand.row(1, issued_at="ago(60)", not_before="ago(1)")
     other = Lead(own(hand))
     assert other.take()
@@ -105,7 +105,7 @@ def test_who_does_not_lead_does_nothing(hand: Hand, parts: Parts) -> None:
 
 @pytest.mark.parametrize("error", [Refused("42P01"), Unavailable("55P03")])
 def test_a_task_that_fails_keeps_no_other_from_its_own(
-    hand: Hand, parts: Parts, error: Exception, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, parts: RoundParts, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
         raise error
@@ -117,7 +117,7 @@ def test_a_task_that_fails_keeps_no_other_from_its_own(
     assert hand.written() == [(PERSISTED, 1, "")]
 
 
-def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(hand: Hand, parts: Parts) -> None:
+def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(hand: Hand, parts: RoundParts) -> None:
     assert isinstance(parts.log, FakeLog)
     parts.log.away = True
     leader = Rounds(parts)
@@ -130,7 +130,7 @@ def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(hand: Hand, parts: 
     assert hand.ask("SELECT FROM marks")
 
 
-def test_who_resigns_lets_go_of_the_lock_and_of_kafka(hand: Hand, parts: Parts) -> None:
+def test_who_resigns_lets_go_of_the_lock_and_of_kafka(hand: Hand, parts: RoundParts) -> None:
     leader = Rounds(parts)
     leader.go()
     leader.resign()
@@ -142,7 +142,7 @@ def test_who_resigns_lets_go_of_the_lock_and_of_kafka(hand: Hand, parts: Parts) 
 
 
 def test_what_could_not_be_written_is_not_queued_anew_in_each_round(
-    hand: Hand, parts: Parts
+    hand: Hand, parts: RoundParts
 ) -> None:
     hand.row(1, issued_at="ago(60)", not_before="ago(1)")
     hand.world.kafka.refusals = 3

@@ -20,7 +20,7 @@ from courant.testing.kafka import FakeProducer
 from courant.topics import Channel, Lane, Positions
 from recovery import rules, store, sweeps
 from recovery.directory import Published
-from recovery.rows import Row
+from recovery.rows import OverdueRow
 from recovery.sweeps import SWEEPS, Tools
 from saver.store import PostgresStore as SaverStore
 from support.recovery import Hand, id_of, make_mistake
@@ -93,8 +93,8 @@ def test_what_waited_for_its_time_is_ordered_once_it_has_come(hand: Hand) -> Non
     assert sweep(hand, "due") == [order(1)]
 
 
-def as_row(number: int) -> Row:
-    return Row(id_of(number), 2, Channel.EMAIL, Lane.NORMAL, UUID(int=9), 3)
+def as_row(number: int) -> OverdueRow:
+    return OverdueRow(id_of(number), 2, Channel.EMAIL, Lane.NORMAL, UUID(int=9), 3)
 
 
 def test_what_is_freed_while_its_decision_is_noted_is_due_at_once(hand: Hand) -> None:

@@ -9,14 +9,14 @@ from courant.contracts import KeyType, Outcome, Outcomes, Persisted, Started, St
 from courant.records import Outgoing
 from courant.testing.builders import NOW, PERSISTED, id_of, notification, number_of
 from courant.testing.kafka import FakeConsumer, FakeProducer
-from courant.testing.store import Row
+from courant.testing.store import FakeRow
 from courant.testing.world import World
 from courant.topics import Channel, Lane
 from deliverer.breaker import Breaker
-from deliverer.calls import Accepted, Call, Claimed, Deferred, Entry, Mail, Rejected, Said
+from deliverer.calls import Accepted, Call, CallEntry, Claimed, Deferred, Mail, Rejected, Said
 from deliverer.content import INACTIVE
 from deliverer.flight import Route
-from deliverer.handle import Parts, stages
+from deliverer.handle import LaneParts, stages
 from deliverer.pool import Limits
 from deliverer.providers.simulated import Simulated
 from deliverer.rate import Rate
@@ -44,13 +44,13 @@ class Claims:
 
 
 class Writing:
-    def write(self, row: Claimed, _: Channel) -> Entry | Deferred | Rejected:
+    def write(self, row: Claimed, _: Channel) -> CallEntry | Deferred | Rejected:
         number = number_of(row.id)
         if number in {UNSENDABLE, SWITCHED_OFF}:
             reason = INACTIVE if number == SWITCHED_OFF else "sealed: does not open"
             return Rejected(reason, Outcome.UNSENDABLE)
         mail = Mail("subject", "text", "html", "{}")
-        return Entry(row, "us@example.ca", None, f"{number}@example.org", mail, 1000)
+        return CallEntry(row, "us@example.ca", None, f"{number}@example.org", mail, 1000)
 
 
 class FakeProvider:
@@ -117,7 +117,7 @@ class Stand:
         self.ready: str | None = None
         simulated = Route(Simulated(), Rate(1e6), Breaker("simulated"))
         route = Route(self.provider, Rate(1e6), self.breaker)
-        parts = Parts(
+        parts = LaneParts(
             self.claims,
             Writing(),
             {Channel.EMAIL: route},
@@ -132,7 +132,7 @@ class Stand:
 
     def order(self, *numbers: int) -> None:
         for number in numbers:
-            row = Row(notification(number))
+            row = FakeRow(notification(number))
             self.world.store.tables.rows.setdefault(id_of(number), row)
             order = Persisted(id=id_of(number)).encode()
             self.world.kafka.append(Outgoing(PERSISTED, id_of(number).bytes, order))

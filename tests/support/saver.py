@@ -11,7 +11,7 @@ from courant.postgres.database import RECOGNISE
 from courant.records import Batch, sift
 from courant.testing import builders
 from courant.testing.builders import NOW, id_of, notification
-from courant.testing.store import Row
+from courant.testing.store import FakeRow
 from courant.testing.world import World
 from courant.topics import family
 from saver import handle, rules
@@ -36,7 +36,7 @@ class FakeTwin:
         self.store = World().store
 
     def put(self, number: int, state: State, attempt: int) -> None:
-        self.store.tables.rows[id_of(number)] = Row(notification(number), state, attempt)
+        self.store.tables.rows[id_of(number)] = FakeRow(notification(number), state, attempt)
 
     def mark(self, end: int) -> None:
         marks = self.store.tables.marks

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from courant.contracts import KeyType, Outcomes, Persisted, Receipt, Says, Started
+from courant.contracts import KeyType, Outcomes, Persisted, Receipt, ReceiptKind, Started
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.testing.builders import NOW, id_of
@@ -18,8 +18,8 @@ from deliverer.calls import (
     Accepted,
     Apart,
     Call,
+    CallEntry,
     Claimed,
-    Entry,
     Mail,
     Rejected,
     Said,
@@ -208,7 +208,11 @@ def test_test_keys_are_answered_with_a_receipt_and_no_provider_hears_of_them(sta
     assert stand.provider.calls == [[1]]
     assert stand.answers() == {1: ["accepted"], TEST_KEY: ["accepted"]}
     [receipt] = [Receipt.decode(value) for value in stand.records("receipts")]
-    assert (receipt.id, receipt.attempt, receipt.says) == (id_of(TEST_KEY), 1, Says.DELIVERED)
+    assert (receipt.id, receipt.attempt, receipt.says) == (
+        id_of(TEST_KEY),
+        1,
+        ReceiptKind.DELIVERED,
+    )
 
 
 def test_a_broker_that_blinks_costs_no_outcome(stand: Stand) -> None:
@@ -246,11 +250,11 @@ def test_whatever_strikes_nobody_hears_of_a_message_twice_and_none_is_passed_ove
         assert heard[number] == 1 or (left and heard[number] == 0)
 
 
-def entries(*numbers: int) -> tuple[Entry, ...]:
+def entries(*numbers: int) -> tuple[CallEntry, ...]:
     rows = [Claimed(id_of(n), 1, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW)
             for n in numbers]  # fmt: skip
     mail = Mail("subject", "text", "html", "{}")
-    return tuple(Entry(row, "us@example.ca", None, "a@example.org", mail, 1000) for row in rows)
+    return tuple(CallEntry(row, "us@example.ca", None, "a@example.org", mail, 1000) for row in rows)
 
 
 class Short:

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from courant.contracts import Answer, KeyType, Outcome, Outcomes, Persisted, Started
+from courant.contracts import AttemptOutcome, KeyType, Outcome, Outcomes, Persisted, Started
 from courant.records import Dead, Keep, Record
 from courant.testing.builders import NOW, PERSISTED, id_of, partition
 from deliverer import rules
 from deliverer.calls import (
     Accepted,
     Call,
+    CallEntry,
     Claimed,
     Deferred,
-    Entry,
     Final,
     Mail,
     Rejected,
@@ -37,8 +37,10 @@ def row(number: int = 1, tries: int = 0) -> Claimed:
     )  # fmt: skip
 
 
-def entry(number: int, source: str = "a", reply_to: str | None = None, size: int = 1000) -> Entry:
-    return Entry(row(number), source, reply_to, "b@example.org", MAIL, size)
+def entry(
+    number: int, source: str = "a", reply_to: str | None = None, size: int = 1000
+) -> CallEntry:
+    return CallEntry(row(number), source, reply_to, "b@example.org", MAIL, size)
 
 
 def test_a_good_order_is_kept() -> None:
@@ -162,7 +164,7 @@ def test_a_call_is_announced_and_told_under_its_id() -> None:
     assert (announced.topic, announced.key) == ("delivery", UUID(int=5).bytes)
     started = Started.decode(announced.value)
     assert [(each.id, each.attempt) for each in started.attempts] == [(id_of(1), 7), (id_of(2), 7)]
-    answer = Answer(id=id_of(1), attempt=7, outcome=Outcome.ACCEPTED)
+    answer = AttemptOutcome(id=id_of(1), attempt=7, outcome=Outcome.ACCEPTED)
     told = rules.told(call.id, [answer])
     assert (told.topic, told.key) == ("delivery", UUID(int=5).bytes)
     assert Outcomes.decode(told.value) == Outcomes(call=UUID(int=5), answers=(answer,))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.bulk.csv_stream import CELL_MAX, ROW_MAX, Lines, Unreadable
+from ingest.bulk.csv_stream import CELL_MAX, ROW_MAX, CsvStream, UnreadableRow
 
 # A row of one empty cell is written as "" or as a blank line; the latter has no cells.
 CELL = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
@@ -17,7 +17,7 @@ ROWS = st.lists(st.lists(CELL | AWKWARD, min_size=1, max_size=4).filter(lambda r
 
 
 def read(data: bytes, *cuts: int) -> list[list[str]]:
-    lines, found = Lines(), list[list[str]]()
+    lines, found = CsvStream(), list[list[str]]()
     for start, stop in zip((0, *cuts), (*cuts, len(data)), strict=True):
         lines.feed(data[start:stop])
         found.extend(lines.rows())
@@ -67,7 +67,7 @@ def test_any_bytes_are_rows_or_unreadable_and_it_matters_not_where_they_are_spli
     def told(*cuts: int) -> object:
         try:
             return read(data, *cuts)
-        except Unreadable as found:
+        except UnreadableRow as found:
             return found.line, found.reason
 
     assert told() == told(min(cut, len(data)))
@@ -95,7 +95,7 @@ def test_what_is_no_csv_is_told_with_the_line_that_its_row_begins_on(
     data: bytes, line: int, reason: str
 ) -> None:
     for cuts in ((), tuple(range(0, len(data), 1 + len(data) // 50))):
-        with pytest.raises(Unreadable) as caught:
+        with pytest.raises(UnreadableRow) as caught:
             read(data, *cuts)
         assert caught.value.line == line
         assert reason in caught.value.reason
@@ -107,10 +107,10 @@ def test_a_row_may_have_a_thousand_lines() -> None:
 
 
 def test_a_line_without_end_is_given_up_before_it_fills_the_memory() -> None:
-    lines = Lines()
+    lines = CsvStream()
     for _ in range(ROW_MAX // 65_536):
         lines.feed(b"x" * 65_536)
         assert list(lines.rows()) == []
     lines.feed(b"x")
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableRow):
         list(lines.rows())

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from courant import contracts
-from courant.contracts import Heartbeat, Receipt, Says
+from courant.contracts import Heartbeat, Receipt, ReceiptKind
 from courant.crypto import keyed_hash
 from ingest.receipts import events
 from ingest.receipts.events import Meaning, Nothing
@@ -98,7 +98,7 @@ def test_a_receipt_that_amazon_signed_becomes_a_record(version: str) -> None:
     receipt = contracts.decode_receipt(record.value)
     assert isinstance(receipt, Receipt)
     assert (record.topic, record.key, receipt.id, receipt.attempt) == ("receipts", ID.bytes, ID, 3)
-    assert (receipt.says, receipt.message_id) == (Says.DELIVERED, "ses-1")
+    assert (receipt.says, receipt.message_id) == (ReceiptKind.DELIVERED, "ses-1")
     assert RING.decrypt(receipt.sealed, owner=ID.bytes).decode() == told["Message"]
 
 
@@ -240,28 +240,28 @@ def test_a_sandbox_is_trusted_only_where_it_is_set_and_never_in_production() -> 
 
 
 BOUNCES = [
-    ("Permanent", "General", Says.BOUNCED, "hard-bounce/general", None),
-    ("Permanent", "NoEmail", Says.BOUNCED, "hard-bounce/no-email", None),
-    ("Permanent", "Suppressed", Says.BOUNCED, "hard-bounce/suppressed",
+    ("Permanent", "General", ReceiptKind.BOUNCED, "hard-bounce/general", None),
+    ("Permanent", "NoEmail", ReceiptKind.BOUNCED, "hard-bounce/no-email", None),
+    ("Permanent", "Suppressed", ReceiptKind.BOUNCED, "hard-bounce/suppressed",
      "The email address is on our email provider suppression list"),
-    ("Permanent", "OnAccountSuppressionList", Says.BOUNCED,
+    ("Permanent", "OnAccountSuppressionList", ReceiptKind.BOUNCED,
      "hard-bounce/on-account-suppression-list",
      "The email address is on the GC Notify suppression list"),
-    ("Permanent", "New", Says.BOUNCED, "hard-bounce/unknown-bounce-subtype", None),
-    ("Transient", "MailboxFull", Says.DELAYED, "soft-bounce/mailbox-full", None),
-    ("Transient", "MessageTooLarge", Says.DELAYED, "soft-bounce/message-too-large", None),
-    ("Transient", "AttachmentRejected", Says.DELAYED, "soft-bounce/attachment-rejected",
+    ("Permanent", "New", ReceiptKind.BOUNCED, "hard-bounce/unknown-bounce-subtype", None),
+    ("Transient", "MailboxFull", ReceiptKind.DELAYED, "soft-bounce/mailbox-full", None),
+    ("Transient", "MessageTooLarge", ReceiptKind.DELAYED, "soft-bounce/message-too-large", None),
+    ("Transient", "AttachmentRejected", ReceiptKind.DELAYED, "soft-bounce/attachment-rejected",
      "The email was rejected because of its attachments"),
-    ("Transient", "CustomTimeoutExceeded", Says.DELAYED, "soft-bounce/unknown-bounce-subtype",
+    ("Transient", "CustomTimeoutExceeded", ReceiptKind.DELAYED, "soft-bounce/unknown-bounce-subtype",
      None),
-    ("Undetermined", "Undetermined", Says.DELAYED, "soft-bounce/general", None),
-    ("Newer", "x", Says.DELAYED, "unknown-bounce/unknown-bounce-subtype", None),
+    ("Undetermined", "Undetermined", ReceiptKind.DELAYED, "soft-bounce/general", None),
+    ("Newer", "x", ReceiptKind.DELAYED, "unknown-bounce/unknown-bounce-subtype", None),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("type_", "subtype", "says", "reason", "response"), BOUNCES)
 def test_a_bounce_means_what_its_type_says(
-    type_: str, subtype: str, says: Says, reason: str, response: str | None
+    type_: str, subtype: str, says: ReceiptKind, reason: str, response: str | None
 ) -> None:
     bounce = {"bounceType": type_, "bounceSubType": subtype, "bouncedRecipients": []}
     assert events.meaning(event("Bounce", bounce=bounce)) == Meaning(
@@ -272,11 +272,11 @@ def test_a_bounce_means_what_its_type_says(
 def test_the_other_events_of_ses() -> None:
     listed = {"complaintSubType": "OnAccountSuppressionList"}
     for kind, parts, says in [
-        ("Send", {"send": {}}, Says.SENT),
-        ("Complaint", {"complaint": {"complaintSubType": None}}, Says.COMPLAINED),
-        ("Complaint", {"complaint": listed}, Says.BOUNCED),
-        ("Reject", {"reject": {"reason": "Bad content"}}, Says.BOUNCED),
-        ("Rendering Failure", {"failure": {"errorMessage": "x"}}, Says.BOUNCED),
+        ("Send", {"send": {}}, ReceiptKind.SENT),
+        ("Complaint", {"complaint": {"complaintSubType": None}}, ReceiptKind.COMPLAINED),
+        ("Complaint", {"complaint": listed}, ReceiptKind.BOUNCED),
+        ("Reject", {"reject": {"reason": "Bad content"}}, ReceiptKind.BOUNCED),
+        ("Rendering Failure", {"failure": {"errorMessage": "x"}}, ReceiptKind.BOUNCED),
     ]:
         meant = events.meaning(event(kind, **parts))  # type: ignore[arg-type]
         assert isinstance(meant, Meaning)
@@ -326,33 +326,33 @@ def text_event(status: str, words: str = "", final: bool = True) -> str:
 @pytest.mark.parametrize(
     ("status", "words", "final", "says"),
     [
-        ("QUEUED", "Message is queued", False, Says.SENT),
-        ("SENT", "", False, Says.SENT),
-        ("PENDING", "", False, Says.SENT),
-        ("SUCCESSFUL", "Message has been accepted by phone carrier", False, Says.SENT),
-        ("SUCCESSFUL", "Message has been accepted by phone carrier", True, Says.DELIVERED),
-        ("DELIVERED", "Message has been accepted by phone", True, Says.DELIVERED),
-        ("SPAM", "Blocked as spam by phone carrier", True, Says.BOUNCED),
-        ("PROTECT_BLOCKED", "Destination is on a blocked list", True, Says.BOUNCED),
-        ("CARRIER_BLOCKED", "Phone carrier has blocked this message", True, Says.DELAYED),
-        ("BLOCKED", "Phone has blocked SMS", True, Says.DELAYED),
-        ("INVALID", "Invalid phone number", True, Says.BOUNCED),
-        ("BLOCKED", "Phone number is opted out", True, Says.OPTED_OUT),
-        ("UNKNOWN", "Unknown error attempting to reach phone", True, Says.BOUNCED),
-        ("BLOCKED", "This delivery would exceed max price", True, Says.DELAYED),
+        ("QUEUED", "Message is queued", False, ReceiptKind.SENT),
+        ("SENT", "", False, ReceiptKind.SENT),
+        ("PENDING", "", False, ReceiptKind.SENT),
+        ("SUCCESSFUL", "Message has been accepted by phone carrier", False, ReceiptKind.SENT),
+        ("SUCCESSFUL", "Message has been accepted by phone carrier", True, ReceiptKind.DELIVERED),
+        ("DELIVERED", "Message has been accepted by phone", True, ReceiptKind.DELIVERED),
+        ("SPAM", "Blocked as spam by phone carrier", True, ReceiptKind.BOUNCED),
+        ("PROTECT_BLOCKED", "Destination is on a blocked list", True, ReceiptKind.BOUNCED),
+        ("CARRIER_BLOCKED", "Phone carrier has blocked this message", True, ReceiptKind.DELAYED),
+        ("BLOCKED", "Phone has blocked SMS", True, ReceiptKind.DELAYED),
+        ("INVALID", "Invalid phone number", True, ReceiptKind.BOUNCED),
+        ("BLOCKED", "Phone number is opted out", True, ReceiptKind.OPTED_OUT),
+        ("UNKNOWN", "Unknown error attempting to reach phone", True, ReceiptKind.BOUNCED),
+        ("BLOCKED", "This delivery would exceed max price", True, ReceiptKind.DELAYED),
         ("CARRIER_UNREACHABLE", "Phone carrier is currently unreachable/unavailable", True,
-         Says.DELAYED),
-        ("UNREACHABLE", "Phone is currently unreachable/unavailable", True, Says.BOUNCED),
-        ("TTL_EXPIRED", "something new", True, Says.BOUNCED),
+         ReceiptKind.DELAYED),
+        ("UNREACHABLE", "Phone is currently unreachable/unavailable", True, ReceiptKind.BOUNCED),
+        ("TTL_EXPIRED", "something new", True, ReceiptKind.BOUNCED),
     ],
 )  # fmt: skip
 def test_a_text_means_what_its_status_or_its_words_say(
-    status: str, words: str, final: bool, says: Says
+    status: str, words: str, final: bool, says: ReceiptKind
 ) -> None:
     meant = events.meaning(text_event(status, words, final))
     assert isinstance(meant, Meaning)
     assert (meant.says, meant.message_id) == (says, "t-1")
-    assert meant.response == (None if says is Says.SENT else words)
+    assert meant.response == (None if says is ReceiptKind.SENT else words)
 
 
 def test_a_heartbeat_is_taken_from_who_has_the_key() -> None:

@@ -20,9 +20,9 @@ from deliverer.calls import (
     Accepted,
     Apart,
     Call,
+    CallEntry,
     Claimed,
     Deferred,
-    Entry,
     Mail,
     Rejected,
     Said,
@@ -51,12 +51,12 @@ def account(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def entry(number: int, message: Mail | Text) -> Entry:
+def entry(number: int, message: Mail | Text) -> CallEntry:
     row = Claimed(
         id_of(number), 3, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW
     )  # fmt: skip
     to = UNLUCKY if isinstance(message, Mail) else "+16132532222"
-    return Entry(row, "Us <us@example.ca>", None, to, message, 1000)
+    return CallEntry(row, "Us <us@example.ca>", None, to, message, 1000)
 
 
 def mails(count: int) -> Call:

@@ -11,10 +11,10 @@ from courant.contracts import Decided, decode_delivery
 from courant.testing.builders import NOW, id_of
 from courant.topics import Channel, Lane
 from recovery import rules
-from recovery.rows import Row, Shelf
+from recovery.rows import OverdueGroup, OverdueRow
 
 SECOND = timedelta(seconds=1)
-ROW = Row(id_of(1), 4, Channel.SMS, Lane.BULK, id_of(9), 3)
+ROW = OverdueRow(id_of(1), 4, Channel.SMS, Lane.BULK, id_of(9), 3)
 
 
 def growth(*marks: tuple[int, int]) -> list[tuple[object, int]]:
@@ -92,7 +92,9 @@ def test_an_order_names_the_row_in_its_lane() -> None:
 
 
 def test_only_templates_with_a_shorter_time_are_named() -> None:
-    found = [Shelf(id_of(9), version, hours) for version, hours in ((1, 72), (2, 2), (3, 100))]
+    found = [
+        OverdueGroup(id_of(9), version, hours) for version, hours in ((1, 72), (2, 2), (3, 100))
+    ]
     assert rules.shelves(found) == [found[1]]
 
 

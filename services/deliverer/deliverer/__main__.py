@@ -9,7 +9,7 @@ from courant.postgres import database
 from courant.settings import load
 from courant.topics import Channel, Lane
 from deliverer.content import Defaults, Writer
-from deliverer.handle import Parts, stages
+from deliverer.handle import LaneParts, stages
 from deliverer.pool import Limits
 from deliverer.routes import keep_rate, routes
 from deliverer.settings import DelivererSettings
@@ -30,7 +30,7 @@ def main() -> int:
     engine = database.engine(url, "deliverer", connections=len(Channel) * len(Lane) + 1)
     ways = routes(settings)
     call_seconds = settings.deliverer_connect_timeout_seconds + settings.read_seconds
-    parts = Parts(
+    parts = LaneParts(
         PostgresStore(engine, lease),
         Writer(directory, ring, defaults),
         ways.by_channel,

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
-from courant.contracts import KeyType, Outcome, Says
+from courant.contracts import KeyType, Outcome, ReceiptKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CallEntry:
     """One notification, ready to go into a call."""
 
     row: Claimed
@@ -58,7 +58,7 @@ class Call:
     """One request to a provider: entries that share their source and reply-to."""
 
     id: UUID
-    entries: tuple[Entry, ...]
+    entries: tuple[CallEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Accepted:
 
     message_id: str
     outcome: Outcome = Outcome.ACCEPTED
-    says: Says | None = None
+    says: ReceiptKind | None = None
     reason: str | None = None
 
 

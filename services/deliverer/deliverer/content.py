@@ -19,7 +19,7 @@ from courant.render.markdown import escape
 from courant.render.page import PREVIEW_MAX
 from courant.render.templates import Lists, Parsed, TemplateVersion
 from courant.topics import Channel
-from deliverer.calls import Claimed, Deferred, Entry, Mail, Rejected, Text
+from deliverer.calls import CallEntry, Claimed, Deferred, Mail, Rejected, Text
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Writer:
         self._emails: dict[tuple[UUID, int], email.Prepared] = {}
         self._texts: dict[tuple[UUID, int], Parsed] = {}
 
-    def write(self, row: Claimed, channel: Channel) -> Entry | Deferred | Rejected:
+    def write(self, row: Claimed, channel: Channel) -> CallEntry | Deferred | Rejected:
         """Write what is sent for a row, or say why it cannot be sent."""
         try:
             content = contracts.read(open_content, self._ring.decrypt(row.sealed, row.id.bytes))
@@ -103,7 +103,7 @@ class Writer:
         service: Service,
         template: Template,
         sender: str | None,
-    ) -> Entry | Rejected:
+    ) -> CallEntry | Rejected:
         recipient = recipients.email(to)
         if not recipient.sendable:
             raise Unusable(recipients.BAD_EMAIL)
@@ -114,7 +114,7 @@ class Writer:
         source = mailbox(service.name, f"{service.email_from}@{domain}")
         data, size_bytes = bulk_data(rendered)
         mail = Mail(rendered.subject, rendered.text, rendered.html, data)
-        return Entry(row, source, sender, recipient.wire, mail, size_bytes)
+        return CallEntry(row, source, sender, recipient.wire, mail, size_bytes)
 
     def _text(
         self,
@@ -124,14 +124,14 @@ class Writer:
         service: Service,
         template: Template,
         sender: str | None,
-    ) -> Entry | Rejected:
+    ) -> CallEntry | Rejected:
         recipient = recipients.phone(to)
         filled = templates.fill(self._parsed(template), values, Lists.WORDS)
         if not sms.content(filled):
             return Rejected("content: is empty", Outcome.UNSENDABLE)
         body = sms.sent(filled, service.name if service.prefix_sms else None)
         source = sender or self._defaults.sms_origin
-        return Entry(row, source, None, recipient.number, Text(body), len(body))
+        return CallEntry(row, source, None, recipient.number, Text(body), len(body))
 
     def _prepared(self, template: Template) -> email.Prepared:
         key = template.id, template.version

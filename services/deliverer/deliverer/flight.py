@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from courant import clock, ids, metrics
 from courant.consume import Steps
-from courant.contracts import Answer
+from courant.contracts import AttemptOutcome
 from courant.records import Outgoing
 from courant.topics import Lane
 from deliverer import rules
@@ -24,8 +24,8 @@ from deliverer.calls import (
     Accepted,
     Apart,
     Call,
+    CallEntry,
     Deferred,
-    Entry,
     Rejected,
     Said,
     Throttled,
@@ -68,14 +68,14 @@ class Flight:
     ) -> None:
         self._route, self._lane, self._pool = route, lane, pool
         self._lease, self._limits, self._stopping = lease, limits, stopping
-        self._ready: deque[tuple[Entry, ...]] = deque()
+        self._ready: deque[tuple[CallEntry, ...]] = deque()
         self._flying: dict[Future[Sequence[Said]], Call] = {}
         self._news: list[Outgoing] = []
-        self._landed: list[tuple[Entry, Said]] = []  # whose news are not durable yet
+        self._landed: list[tuple[CallEntry, Said]] = []  # whose news are not durable yet
         self._sent = 0
         self.landed = self.given_back = 0  # entries
 
-    def steps(self, entries: Iterable[Entry]) -> Steps:
+    def steps(self, entries: Iterable[CallEntry]) -> Steps:
         """Make the calls; what a call came to goes out together with what begins next."""
         most = rules.entries_max(self._route.rate.per_second, self._route.entries_max)
         self._ready.extend(rules.grouped(entries, most))
@@ -133,8 +133,8 @@ class Flight:
             return
         self._hear(said)
         self.landed += len(said)
-        answers: list[Answer] = []
-        throttled: list[Entry] = []
+        answers: list[AttemptOutcome] = []
+        throttled: list[CallEntry] = []
         for entry, each in zip(call.entries, said, strict=True):
             if isinstance(each, Throttled):
                 throttled.append(entry)
@@ -165,8 +165,8 @@ class Flight:
             rate.went_well()
 
     def _answer(
-        self, entry: Entry, said: Accepted | Deferred | Rejected | Unknown | Trouble
-    ) -> Answer:
+        self, entry: CallEntry, said: Accepted | Deferred | Rejected | Unknown | Trouble
+    ) -> AttemptOutcome:
         if isinstance(said, Trouble):
             said = Deferred(said.reason, retry_after=self._route.breaker.pause)
         return rules.answer(entry.row, said, jitter())
@@ -186,7 +186,7 @@ class Flight:
         self._landed += [(each, said) for each in entries]
         log.info("claimed rows given back", extra={"reason": reason, "entries": len(entries)})
 
-    def _count(self, landed: Sequence[tuple[Entry, Said]]) -> None:
+    def _count(self, landed: Sequence[tuple[CallEntry, Said]]) -> None:
         """Count what is durable now."""
         name, now = self._route.provider.name, clock.now()
         sent = metrics.STAGE_SECONDS.labels("sent", self._lane)

@@ -14,7 +14,7 @@ from courant.errors import Unavailable
 from courant.records import Batch, Dead, Effect, Record
 from courant.topics import PERSISTED, Channel, Lane, group
 from deliverer import rules
-from deliverer.calls import Claimed, Deferred, Entry, Rejected
+from deliverer.calls import CallEntry, Claimed, Deferred, Rejected
 from deliverer.content import INACTIVE
 from deliverer.flight import Flight, Route, jitter
 from deliverer.pool import Lease, Limits
@@ -39,12 +39,12 @@ class Store(Protocol):
 class Writer(Protocol):
     """What turns a row into a message."""
 
-    def write(self, row: Claimed, channel: Channel) -> Entry | Deferred | Rejected:
+    def write(self, row: Claimed, channel: Channel) -> CallEntry | Deferred | Rejected:
         """Write what is sent for a row, or say why it cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class LaneParts:
     """What all lanes share."""
 
     store: Store
@@ -56,14 +56,14 @@ class Parts:
     stopping: Callable[[], bool]
 
 
-def stages(parts: Parts) -> list[Stage[Any]]:
+def stages(parts: LaneParts) -> list[Stage[Any]]:
     """Give everything the deliverer consumes: each channel and lane by itself."""
     return [
         Stage(
             group("deliverer", PERSISTED, channel, lane),
             (PERSISTED.topic(channel, lane),),
             rules.read_order,
-            Line(parts, channel, lane).deliver,
+            LaneSender(parts, channel, lane).deliver,
             limit=ORDERS_MAX[lane],
         )
         for channel in parts.routes
@@ -71,10 +71,10 @@ def stages(parts: Parts) -> list[Stage[Any]]:
     ]
 
 
-class Line:
+class LaneSender:
     """One channel's lane, and its threads."""
 
-    def __init__(self, parts: Parts, channel: Channel, lane: Lane) -> None:
+    def __init__(self, parts: LaneParts, channel: Channel, lane: Lane) -> None:
         self._parts, self._channel, self._lane = parts, channel, lane
         self._route = parts.routes[channel]
         self._pool = parts.limits.pool(channel, lane, parts.limits.threads)
@@ -120,10 +120,10 @@ class Line:
     ) -> Generator[Sequence[Effect], None, int]:
         """Send what is claimed; gives how many of them were given back."""
         written = [(row, self._parts.writer.write(row, self._channel)) for row in rows]
-        failed = [(row, made) for row, made in written if not isinstance(made, Entry)]
+        failed = [(row, made) for row, made in written if not isinstance(made, CallEntry)]
         yield unsendable(failed, orders)
-        tests = [made for row, made in written if isinstance(made, Entry) and is_test(row)]
-        others = [made for row, made in written if isinstance(made, Entry) and not is_test(row)]
+        tests = [made for row, made in written if isinstance(made, CallEntry) and is_test(row)]
+        others = [made for row, made in written if isinstance(made, CallEntry) and not is_test(row)]
         given_back = 0
         for route, entries in ((self._parts.simulated, tests), (self._route, others)):
             flight = Flight(

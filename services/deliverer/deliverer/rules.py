@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from courant.contracts import (
-    Answer,
     Attempt,
+    AttemptOutcome,
     Malformed,
     Outcome,
     Outcomes,
@@ -20,9 +20,9 @@ from courant.topics import DELIVERY, RECEIPTS, STATS, Lane
 from deliverer.calls import (
     Accepted,
     Call,
+    CallEntry,
     Claimed,
     Deferred,
-    Entry,
     Final,
     Rejected,
     Said,
@@ -66,10 +66,10 @@ def entries_max(rate: float, most: int) -> int:
     return max(1, int(min(rate * TICK.total_seconds(), most)))
 
 
-def grouped(entries: Iterable[Entry], most: int) -> list[tuple[Entry, ...]]:
+def grouped(entries: Iterable[CallEntry], most: int) -> list[tuple[CallEntry, ...]]:
     """Give the entries of each call: those of one source and reply-to, up to a count and a size."""
-    calls: list[tuple[Entry, ...]] = []
-    filling: dict[tuple[str, str | None], tuple[list[Entry], int]] = {}
+    calls: list[tuple[CallEntry, ...]] = []
+    filling: dict[tuple[str, str | None], tuple[list[CallEntry], int]] = {}
     for each in entries:
         key = each.source, each.reply_to
         taken, size_bytes = filling.get(key, ([], 0))
@@ -81,23 +81,25 @@ def grouped(entries: Iterable[Entry], most: int) -> list[tuple[Entry, ...]]:
     return calls + [tuple(taken) for taken, _ in filling.values()]
 
 
-def answer(row: Claimed, said: Final, jitter: float) -> Answer:
+def answer(row: Claimed, said: Final, jitter: float) -> AttemptOutcome:
     """Say what an attempt came to; `jitter` is from 0 to 1."""
     id, attempt = row.id, row.attempt
     match said:
         case Accepted(message_id, outcome):
-            return Answer(id=id, attempt=attempt, outcome=outcome, message_id=message_id)
+            return AttemptOutcome(id=id, attempt=attempt, outcome=outcome, message_id=message_id)
         case Unknown(reason):
-            return Answer(id=id, attempt=attempt, outcome=Outcome.UNKNOWN, reason=reason)
+            return AttemptOutcome(id=id, attempt=attempt, outcome=Outcome.UNKNOWN, reason=reason)
         case Rejected(reason, outcome, response):
-            return Answer(id=id, attempt=attempt, outcome=outcome, reason=reason, response=response)
+            return AttemptOutcome(
+                id=id, attempt=attempt, outcome=outcome, reason=reason, response=response
+            )
         case Deferred(reason, blames=True, tries_max=tries_max, last=last) if (
             row.tries + 1 >= tries_max
         ):
-            return Answer(id=id, attempt=attempt, outcome=last, reason=reason, blames=True)
+            return AttemptOutcome(id=id, attempt=attempt, outcome=last, reason=reason, blames=True)
         case Deferred(reason, retry_after, blames):
             after = max(retry_after, backoff(row.tries)) if blames else retry_after
-            return Answer(
+            return AttemptOutcome(
                 id=id,
                 attempt=attempt,
                 outcome=Outcome.DEFERRED,
@@ -118,13 +120,13 @@ def started(call: Call) -> Outgoing:
     return Outgoing(DELIVERY.name, call.id.bytes, Started(call=call.id, attempts=tried).encode())
 
 
-def told(call: UUID, answers: Iterable[Answer]) -> Outgoing:
+def told(call: UUID, answers: Iterable[AttemptOutcome]) -> Outgoing:
     """Say what became of them: one record a call."""
     record = Outcomes(call=call, answers=tuple(answers))
     return Outgoing(DELIVERY.name, call.bytes, record.encode())
 
 
-def receipts(entries: Iterable[Entry], said: Iterable[Said]) -> list[Outgoing]:
+def receipts(entries: Iterable[CallEntry], said: Iterable[Said]) -> list[Outgoing]:
     """Write the receipts that are known at once: a provider that sends nothing gives them."""
     found = []
     for entry, each in zip(entries, said, strict=True):

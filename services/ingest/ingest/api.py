@@ -30,7 +30,7 @@ from ingest.jobs.handle import JobDesk
 from ingest.read import listing
 from ingest.read.store import Chosen, Missing
 from ingest.read.templates import Stationery
-from ingest.read.views import Row, Window
+from ingest.read.views import NotificationRow, Window
 from ingest.receipts.handle import Desk
 
 NOT_YET = unavailable("The notification may be on its way, try again")
@@ -45,10 +45,10 @@ Ready = Callable[[], Awaitable[str | None]]
 class Rows(Protocol):
     """What is stored, for those who ask; each question raises Unavailable."""
 
-    async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
+    async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
         """Give a service's notification."""
 
-    async def page(self, chosen: Chosen) -> Sequence[Row]:
+    async def page(self, chosen: Chosen) -> Sequence[NotificationRow]:
         """Give a page of a list."""
 
     async def version(self) -> str | None:

@@ -7,7 +7,7 @@ from courant import crypto, recipients
 from courant.directory.entries import Directory
 from courant.kafka.async_producer import Inbox
 from ingest.accept.content import Library
-from ingest.accept.handle import Accept, Parts
+from ingest.accept.handle import Accept, AcceptParts
 from ingest.accept.idempotency import Memory
 from ingest.accept.rules import Lists
 from ingest.api import Api, Ready, Rows
@@ -47,7 +47,7 @@ def app(
     library = Library(directory)
     simulated = recipients.listed("email", parted(settings.ingest_simulated_emails))
     simulated |= recipients.listed("sms", parted(settings.ingest_simulated_numbers))
-    parts = Parts(
+    parts = AcceptParts(
         directory=directory,
         library=library,
         log=log,

@@ -9,7 +9,7 @@ from recovery import figures, heartbeat, timers
 from recovery.directory import Published
 from recovery.leader import Lead, connect
 from recovery.offsets import GroupOffsets
-from recovery.rounds import Parts, Rounds
+from recovery.rounds import RoundParts, Rounds
 from recovery.settings import RecoverySettings
 
 NAME = "courant.recovery"
@@ -23,7 +23,7 @@ def main() -> int:
     bootstrap = chosen.kafka_bootstrap_servers
     published = Published()
     rounds = Rounds(
-        Parts(
+        RoundParts(
             lead=Lead(connect(chosen.database_url.get_secret_value())),
             log=GroupOffsets(bootstrap, NAME),
             producer=KafkaProducer(bootstrap, NAME),

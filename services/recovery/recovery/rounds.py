@@ -33,7 +33,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class RoundParts:
     """What the leader works with."""
 
     lead: Lead
@@ -51,7 +51,7 @@ class Parts:
 class Rounds:
     """The rounds, and when each task was last begun, by the monotonic clock."""
 
-    parts: Parts
+    parts: RoundParts
     begun: dict[str, float] = field(default_factory=dict)
 
     def go(self) -> None:
@@ -86,7 +86,7 @@ class Rounds:
         return due
 
 
-def tasks(parts: Parts, tools: Tools) -> list[Task]:
+def tasks(parts: RoundParts, tools: Tools) -> list[Task]:
     """Give all that is done, the sweeps first."""
     reconcile = partial(
         published.reconcile,

@@ -7,7 +7,7 @@ from courant.topics import Channel, Lane
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class OverdueRow:
     """A row of notifications."""
 
     id: UUID
@@ -19,7 +19,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class OverdueGroup:
     """How long what a version of a template makes may wait to be sent."""
 
     template_id: UUID

@@ -17,7 +17,7 @@ from courant.topics import (
     Lane,
     group,
 )
-from recovery.rows import Row, Shelf
+from recovery.rows import OverdueGroup, OverdueRow
 
 FOLDED = (*INBOX.names(), DELIVERY.name, RECEIPTS.name)
 """The topics that the saver reads: its place in them is Postgres's own."""
@@ -39,26 +39,26 @@ GAP = timedelta(seconds=15)
 """Of so long a silence in `receipts`, heartbeats included, it is said that none could come."""
 
 
-def order(row: Row) -> Outgoing:
+def order(row: OverdueRow) -> Outgoing:
     """Order a row to be sent. A second order is harmless: a claim takes only what waits."""
     topic = PERSISTED.topic(row.channel, row.lane)
     return Outgoing(topic, row.id.bytes, Persisted(id=row.id).encode())
 
 
-def decide(row: Row, move: Move, reason: str) -> Outgoing:
+def decide(row: OverdueRow, move: Move, reason: str) -> Outgoing:
     """Decide a row's move; the saver makes it, if the row is still as it was seen."""
     decided = Decided(id=row.id, attempt=row.attempt, move=move, reason=reason)
     return Outgoing(DELIVERY.name, row.id.bytes, decided.encode())
 
 
-def resolve(row: Row, resends: bool) -> Outgoing:
+def resolve(row: OverdueRow, resends: bool) -> Outgoing:
     """Send again what may or may not have been sent, or give it up, as its template has it."""
     if resends:
         return decide(row, Move.RESENT, "its call's outcome is unknown, and no receipt came")
     return decide(row, Move.ABANDONED, "its call's outcome is unknown; its template is not resent")
 
 
-def shelves(found: Iterable[Shelf]) -> list[Shelf]:
+def shelves(found: Iterable[OverdueGroup]) -> list[OverdueGroup]:
     """Give those that may wait for less than is usual."""
     return [each for each in found if timedelta(hours=each.hours) < GIVEN_UP]
 

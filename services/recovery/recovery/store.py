@@ -22,7 +22,7 @@ from courant.postgres.database import HOLD, array, recognise, told_apart
 from courant.postgres.jobs import Place
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
-from recovery.rows import Row, Shelf
+from recovery.rows import OverdueGroup, OverdueRow
 
 Cursor: TypeAlias = extensions.cursor
 
@@ -225,24 +225,26 @@ class PostgresRows:
         self._cursor.execute(GROWTH, [RECEIPTS.name, since])
         return self._cursor.fetchall()
 
-    def due(self, limit: int) -> list[Row]:
+    def due(self, limit: int) -> list[OverdueRow]:
         return self._rows(DUE, limit=limit)
 
-    def unclaimed(self, channel: Channel, lane: Lane, before: datetime, limit: int) -> list[Row]:
+    def unclaimed(
+        self, channel: Channel, lane: Lane, before: datetime, limit: int
+    ) -> list[OverdueRow]:
         return self._rows(UNCLAIMED, channel=channel, lane=lane, before=before, limit=limit)
 
-    def unstarted(self, delivery: datetime, limit: int) -> list[Row]:
+    def unstarted(self, delivery: datetime, limit: int) -> list[OverdueRow]:
         return self._rows(UNSTARTED, before=delivery, delivery=delivery, limit=limit)
 
-    def unresolved(self, before: datetime, delivery: datetime, limit: int) -> list[Row]:
+    def unresolved(self, before: datetime, delivery: datetime, limit: int) -> list[OverdueRow]:
         return self._rows(UNRESOLVED, before=before, delivery=delivery, limit=limit)
 
-    def unanswered(self, before: datetime, delivery: datetime, limit: int) -> list[Row]:
+    def unanswered(self, before: datetime, delivery: datetime, limit: int) -> list[OverdueRow]:
         return self._rows(UNANSWERED, before=before, delivery=delivery, limit=limit)
 
     def expired(
-        self, usual: timedelta, shelves: Sequence[Shelf], delivery: datetime, limit: int
-    ) -> list[Row]:
+        self, usual: timedelta, shelves: Sequence[OverdueGroup], delivery: datetime, limit: int
+    ) -> list[OverdueRow]:
         least = min([usual, *(timedelta(hours=each.hours) for each in shelves)])
         return self._rows(
             EXPIRED,
@@ -255,10 +257,10 @@ class PostgresRows:
             limit=limit,
         )
 
-    def cancelled(self, delivery: datetime, limit: int) -> list[Row]:
+    def cancelled(self, delivery: datetime, limit: int) -> list[OverdueRow]:
         return self._rows(CANCELLED, channels=[*Channel], delivery=delivery, limit=limit)
 
-    def issued(self, rows: Sequence[Row]) -> None:
+    def issued(self, rows: Sequence[OverdueRow]) -> None:
         self._cursor.execute(ISSUED, [array(each.id for each in rows)])
 
     def incomplete(self, before: datetime, limit: int) -> list[Place]:
@@ -286,10 +288,10 @@ class PostgresRows:
         self._cursor.execute(sql, values)
         return self._cursor.fetchall()
 
-    def _rows(self, sql: str, **values: Any) -> list[Row]:
+    def _rows(self, sql: str, **values: Any) -> list[OverdueRow]:
         self._cursor.execute(sql, values)
         return [
-            Row(id, attempt, Channel(channel), Lane(lane), *template)
+            OverdueRow(id, attempt, Channel(channel), Lane(lane), *template)
             for id, attempt, channel, lane, *template in self._cursor
         ]
 

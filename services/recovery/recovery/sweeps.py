@@ -23,7 +23,7 @@ from courant.postgres.jobs import Place
 from courant.records import Outgoing
 from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
 from recovery import rules
-from recovery.rows import Row, Shelf
+from recovery.rows import OverdueGroup, OverdueRow
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -51,30 +51,32 @@ class Rows(Protocol):
     def growth(self, since: datetime) -> Sequence[tuple[datetime, int]]:
         """Give the times of the marks from there on, and how far `receipts` had grown by each."""
 
-    def due(self, limit: int) -> list[Row]:
+    def due(self, limit: int) -> list[OverdueRow]:
         """Give what waits, whose time has come since its last order."""
 
-    def unclaimed(self, channel: Channel, lane: Lane, before: datetime, limit: int) -> list[Row]:
+    def unclaimed(
+        self, channel: Channel, lane: Lane, before: datetime, limit: int
+    ) -> list[OverdueRow]:
         """Give what waits for no time, of one lane, whose last order is older than `before`."""
 
-    def unstarted(self, delivery: datetime, limit: int) -> list[Row]:
+    def unstarted(self, delivery: datetime, limit: int) -> list[OverdueRow]:
         """Give what is claimed by a lease that ended before, and is in no open call."""
 
-    def unresolved(self, before: datetime, delivery: datetime, limit: int) -> list[Row]:
+    def unresolved(self, before: datetime, delivery: datetime, limit: int) -> list[OverdueRow]:
         """Give what is claimed by a lease that ended before `before`, and is in an open call."""
 
-    def unanswered(self, before: datetime, delivery: datetime, limit: int) -> list[Row]:
+    def unanswered(self, before: datetime, delivery: datetime, limit: int) -> list[OverdueRow]:
         """Give what was taken by its provider before, and had no receipt."""
 
     def expired(
-        self, usual: timedelta, shelves: Sequence[Shelf], delivery: datetime, limit: int
-    ) -> list[Row]:
+        self, usual: timedelta, shelves: Sequence[OverdueGroup], delivery: datetime, limit: int
+    ) -> list[OverdueRow]:
         """Give what waits for longer than usual, or than its template lets it."""
 
-    def cancelled(self, delivery: datetime, limit: int) -> list[Row]:
+    def cancelled(self, delivery: datetime, limit: int) -> list[OverdueRow]:
         """Give what waits for its turn, and whose job was cancelled."""
 
-    def issued(self, rows: Sequence[Row]) -> None:
+    def issued(self, rows: Sequence[OverdueRow]) -> None:
         """Note that these rows have their next step now."""
 
     def incomplete(self, before: datetime, limit: int) -> list[Place]:
@@ -107,7 +109,7 @@ class Tools:
     grace: timedelta
 
 
-def issued(rows: Rows, found: Sequence[Row]) -> None:
+def issued(rows: Rows, found: Sequence[OverdueRow]) -> None:
     rows.issued(found)
 
 
@@ -123,15 +125,15 @@ class Sweep(Generic[T]):
     note: Callable[[Rows, Sequence[Any]], None] = issued
 
 
-def due(rows: Rows, _: Tools, limit: int) -> list[Row]:
+def due(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
     """Deferred, freed, resent, scheduled. No proof is needed: their last order was used."""
     return rows.due(limit)
 
 
-def lost_orders(rows: Rows, tools: Tools, limit: int) -> list[Row]:
+def lost_orders(rows: Rows, tools: Tools, limit: int) -> list[OverdueRow]:
     """The deliverer has passed all that was written a minute after the last order."""
     passed = rows.passed(tuple(rules.ORDERS), tools.places)
-    found: list[Row] = []
+    found: list[OverdueRow] = []
     for channel, lane in product(Channel, Lane):
         until = passed.get(PERSISTED.topic(channel, lane))
         if until and len(found) < limit:
@@ -139,13 +141,13 @@ def lost_orders(rows: Rows, tools: Tools, limit: int) -> list[Row]:
     return found
 
 
-def never_started(rows: Rows, _: Tools, limit: int) -> list[Row]:
+def never_started(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
     """The saver has passed the lease's end in `delivery`: a `started` would be known."""
     delivery, _receipts = folded(rows)
     return rows.unstarted(delivery, limit) if delivery else []
 
 
-def unknown(rows: Rows, tools: Tools, limit: int) -> list[Row]:
+def unknown(rows: Rows, tools: Tools, limit: int) -> list[OverdueRow]:
     """The saver has passed the lease's end, and a grace without a gap in which receipts came."""
     delivery, receipts = folded(rows)
     # A template that is only not read yet must not look as if it had no policy.
@@ -156,7 +158,7 @@ def unknown(rows: Rows, tools: Tools, limit: int) -> list[Row]:
     return rows.unresolved(min(delivery, silent), delivery, limit) if silent else []
 
 
-def unanswered(rows: Rows, _: Tools, limit: int) -> list[Row]:
+def unanswered(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
     """For three days, all of whose receipts are folded."""
     delivery, receipts = folded(rows)
     if not delivery or not receipts:
@@ -164,17 +166,19 @@ def unanswered(rows: Rows, _: Tools, limit: int) -> list[Row]:
     return rows.unanswered(receipts - rules.GIVEN_UP, delivery, limit)
 
 
-def expired(rows: Rows, tools: Tools, limit: int) -> list[Row]:
+def expired(rows: Rows, tools: Tools, limit: int) -> list[OverdueRow]:
     """For three days, or as many hours as its template says."""
     delivery, _ = folded(rows)
     versions = (
         each for found in list(tools.directory.templates.values()) for each in found.values()
     )
-    shelves = rules.shelves(Shelf(each.id, each.version, each.valid_for_hours) for each in versions)
+    shelves = rules.shelves(
+        OverdueGroup(each.id, each.version, each.valid_for_hours) for each in versions
+    )
     return rows.expired(rules.GIVEN_UP, shelves, delivery, limit) if delivery else []
 
 
-def cancelled(rows: Rows, _: Tools, limit: int) -> list[Row]:
+def cancelled(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
     """Of jobs that were cancelled. No claim takes them meanwhile."""
     delivery, _receipts = folded(rows)
     return rows.cancelled(delivery, limit) if delivery else []
@@ -200,7 +204,7 @@ def folded(rows: Rows) -> tuple[datetime | None, datetime | None]:
     return passed.get(DELIVERY.name), passed.get(RECEIPTS.name)
 
 
-def order(row: Row, _: Directory) -> Outgoing:
+def order(row: OverdueRow, _: Directory) -> Outgoing:
     return rules.order(row)
 
 
@@ -212,13 +216,13 @@ def cancel(job_id: UUID, _: Directory) -> Outgoing:
     return bulk.job_command(job_id, Command.CANCELLED, clock.now())
 
 
-def resolve(row: Row, directory: Directory) -> Outgoing:
+def resolve(row: OverdueRow, directory: Directory) -> Outgoing:
     template = directory.template(row.template_id, row.template_version)
     # Templates are kept for good: of one that is not there nobody said not to send again.
     return rules.resolve(row, resends=template is None or template.resend_unknown)
 
 
-def decide(move: Move, reason: str) -> Callable[[Row, Directory], Outgoing]:
+def decide(move: Move, reason: str) -> Callable[[OverdueRow, Directory], Outgoing]:
     """Make what decides one move for every row of a sweep."""
     return lambda row, _: rules.decide(row, move, reason)
 

@@ -16,7 +16,7 @@ from courant.contracts import (
     Outcomes,
     Persisted,
     Receipt,
-    Says,
+    ReceiptKind,
     Started,
     decode_delivery,
     decode_receipt,
@@ -40,13 +40,13 @@ MOVES = {
 }
 
 
-SAYS: dict[Says, Move | Note] = {
-    Says.SENT: Move.SENT,
-    Says.DELIVERED: Move.DELIVERED,
-    Says.DELAYED: Move.DELAYED,
-    Says.BOUNCED: Move.BOUNCED,
-    Says.OPTED_OUT: Move.OPTED_OUT,
-    Says.COMPLAINED: Note.COMPLAINED,
+SAYS: dict[ReceiptKind, Move | Note] = {
+    ReceiptKind.SENT: Move.SENT,
+    ReceiptKind.DELIVERED: Move.DELIVERED,
+    ReceiptKind.DELAYED: Move.DELAYED,
+    ReceiptKind.BOUNCED: Move.BOUNCED,
+    ReceiptKind.OPTED_OUT: Move.OPTED_OUT,
+    ReceiptKind.COMPLAINED: Note.COMPLAINED,
 }
 
 

@@ -130,12 +130,12 @@ BLOCKS: dict[str, Callable[[Token], Both]] = {
 
 def inline(tokens: Sequence[Token]) -> Both:
     """Render the inside of one block."""
-    line = Line()
+    line = InlineText()
     line.put(tokens)
     return Both("".join(line.html), "".join(line.text))
 
 
-class Line:
+class InlineText:
     """One block's inside as it is written, so that typography sees what stands before."""
 
     def __init__(self) -> None:

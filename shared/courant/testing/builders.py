@@ -6,8 +6,8 @@ from zlib import crc32
 
 from courant import ids, topics
 from courant.contracts import (
-    Answer,
     Attempt,
+    AttemptOutcome,
     Contract,
     Decided,
     KeyType,
@@ -15,7 +15,7 @@ from courant.contracts import (
     Outcome,
     Outcomes,
     Receipt,
-    Says,
+    ReceiptKind,
     Started,
 )
 from courant.lifecycle import Move
@@ -66,7 +66,7 @@ def started(call: int, attempts: dict[int, int]) -> Started:
 def outcomes(call: int, answers: dict[int, tuple[int, str]]) -> Outcomes:
     """Build the record of what came of a call, from numbers, their attempts and outcomes."""
     told = tuple(
-        Answer(id=id_of(number), attempt=attempt, outcome=Outcome(outcome))
+        AttemptOutcome(id=id_of(number), attempt=attempt, outcome=Outcome(outcome))
         for number, (attempt, outcome) in answers.items()
     )
     return Outcomes(call=UUID(int=call), answers=told)
@@ -79,7 +79,7 @@ def decided(number: int, move: Move, attempt: int = 1, reason: str | None = None
 
 def receipt(number: int, says: str, attempt: int = 1) -> Receipt:
     """Build a provider's receipt."""
-    return Receipt(id=id_of(number), attempt=attempt, says=Says(says))
+    return Receipt(id=id_of(number), attempt=attempt, says=ReceiptKind(says))
 
 
 def partition(topic: str, number: int = 0) -> Partition:

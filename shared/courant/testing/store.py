@@ -26,7 +26,7 @@ LEASE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
-class Row:
+class FakeRow:
     """A row of notifications."""
 
     notification: Notification
@@ -42,7 +42,7 @@ class Row:
 class Tables:
     """All that is in Postgres."""
 
-    rows: dict[UUID, Row] = field(default_factory=dict)
+    rows: dict[UUID, FakeRow] = field(default_factory=dict)
     events: list[tuple[str, UUID, int, bool]] = field(default_factory=list)
     calls: dict[UUID, Started] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class FakeStore:
                 tables.positions[each] = max(places.get(each, 0), offsets.stop)
             yield FakeFold(tables, places, self.world.now())
 
-    def claim(self, ids: Iterable[UUID]) -> list[Row]:
+    def claim(self, ids: Iterable[UUID]) -> list[FakeRow]:
         """Claim those of the rows that wait and are due, each for an attempt never used before.
 
         Raises Unavailable under a hold.
@@ -185,7 +185,7 @@ class FakeFold:
         for each in notifications:
             if each.id not in self._tables.rows:
                 due = each.scheduled_for
-                self._tables.rows[each.id] = Row(each, not_before=due, issued_at=self._now)
+                self._tables.rows[each.id] = FakeRow(each, not_before=due, issued_at=self._now)
                 self._tables.events.append((Move.SAVED, each.id, 0, True))
         rows = self._tables.rows
         return [

@@ -22,7 +22,7 @@ from ingest import app
 from ingest.accept.idempotency import First, FirstJob
 from ingest.http.asgi import App
 from ingest.read.store import Chosen, Missing
-from ingest.read.views import Row
+from ingest.read.views import NotificationRow
 from ingest.settings import IngestSettings
 from support.ingest.jobs import FakeJobs
 
@@ -151,7 +151,7 @@ class FakeRows:
     log: FakeLog
     works: bool = True
     saved: int = 0  # so many of the log's records are rows
-    rows: dict[UUID, tuple[Notification, Row]] = field(default_factory=dict)
+    rows: dict[UUID, tuple[Notification, NotificationRow]] = field(default_factory=dict)
 
     def save(self) -> None:
         for each in self.log.notifications()[self.saved :]:
@@ -183,7 +183,7 @@ class FakeRows:
             None,
         )
 
-    async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
+    async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
         if id.version not in (7, 8):
             return Missing(certain=True)
         self._ask()
@@ -192,7 +192,7 @@ class FakeRows:
             return found[1]
         return Missing(certain=self.saved == len(self.log.notifications()))
 
-    async def page(self, chosen: Chosen) -> Sequence[Row]:
+    async def page(self, chosen: Chosen) -> Sequence[NotificationRow]:
         self._ask()
         if chosen.older_than and chosen.older_than not in self.rows:
             return []
@@ -236,8 +236,8 @@ def first_job(each: Seal) -> FirstJob:
     )
 
 
-def row(each: Notification) -> Row:
-    return Row(
+def row(each: Notification) -> NotificationRow:
+    return NotificationRow(
         id=each.id,
         template_id=each.template_id,
         template_version=each.template_version,

@@ -82,7 +82,7 @@ def unknown(reason: str) -> Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ErrorRule:
     """Codes of one API, and what they mean; the first row that fits counts.
 
     `having` is a part of the message (SES, SNS) or the whole Reason (End User Messaging).
@@ -107,23 +107,23 @@ CLOSED = "LimitExceededException AccountSuspendedException SendingPausedExceptio
 REFUSED = "ServiceQuotaExceededException AccessDeniedException ResourceNotFoundException"
 # fmt: off
 ERRORS = (
-    Row(Api.SES, TOO_FAST, "Daily message quota", account),
-    Row(Api.SES, TOO_FAST, ANY, throttled),
-    Row(Api.SES, CLOSED, ANY, account),
-    Row(Api.SES, "MailFromDomainNotVerifiedException", ANY, sender),
-    Row(Api.SES, "NotFoundException", ANY, account),
-    Row(Api.SES, "MessageRejected", "is not verified", sender),
-    Row(Api.SES, "MessageRejected BadRequestException", ANY, permanent),
-    Row(Api.SMS, "ThrottlingException", ANY, throttled),
-    Row(Api.SMS, REFUSED, ANY, account),
-    Row(Api.SMS, "ConflictException", "DESTINATION_PHONE_NUMBER_OPTED_OUT", opted_out),
-    Row(Api.SMS, "ConflictException ValidationException", ANY, unsupported),
-    Row(Api.SNS, "Throttling ThrottlingException", ANY, throttled),
-    Row(Api.SNS, INVALID, ANY, permanent),
-    Row(Api.SNS, "AuthorizationError InvalidSecurity OptInRequired", ANY, account),
-    Row(Api.SNS, KMS, ANY, account),
-    Row(None, CREDENTIALS, ANY, account),
-    Row(None, "429", ANY, throttled),
+    ErrorRule(Api.SES, TOO_FAST, "Daily message quota", account),
+    ErrorRule(Api.SES, TOO_FAST, ANY, throttled),
+    ErrorRule(Api.SES, CLOSED, ANY, account),
+    ErrorRule(Api.SES, "MailFromDomainNotVerifiedException", ANY, sender),
+    ErrorRule(Api.SES, "NotFoundException", ANY, account),
+    ErrorRule(Api.SES, "MessageRejected", "is not verified", sender),
+    ErrorRule(Api.SES, "MessageRejected BadRequestException", ANY, permanent),
+    ErrorRule(Api.SMS, "ThrottlingException", ANY, throttled),
+    ErrorRule(Api.SMS, REFUSED, ANY, account),
+    ErrorRule(Api.SMS, "ConflictException", "DESTINATION_PHONE_NUMBER_OPTED_OUT", opted_out),
+    ErrorRule(Api.SMS, "ConflictException ValidationException", ANY, unsupported),
+    ErrorRule(Api.SNS, "Throttling ThrottlingException", ANY, throttled),
+    ErrorRule(Api.SNS, INVALID, ANY, permanent),
+    ErrorRule(Api.SNS, "AuthorizationError InvalidSecurity OptInRequired", ANY, account),
+    ErrorRule(Api.SNS, KMS, ANY, account),
+    ErrorRule(None, CREDENTIALS, ANY, account),
+    ErrorRule(None, "429", ANY, throttled),
 )
 # fmt: on
 # A bulk call's own statuses, inside an HTTP 200.

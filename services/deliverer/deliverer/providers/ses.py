@@ -6,7 +6,7 @@ from typing import Any
 
 from courant.contracts import ENCODE
 from courant.render.page import page
-from deliverer.calls import Accepted, Call, Entry, Mail, Said, Unknown
+from deliverer.calls import Accepted, Call, CallEntry, Mail, Said, Unknown
 from deliverer.providers.aws import ask
 from deliverer.providers.errors import Api, said_of_status
 
@@ -43,7 +43,7 @@ class Ses:
         rate = float(self.client.get_account()["SendQuota"]["MaxSendRate"])
         return rate if rate >= 0 else UNLIMITED
 
-    def _single(self, entry: Entry) -> Said:
+    def _single(self, entry: CallEntry) -> Said:
         mail = mail_of(entry)
         html = page(mail.fragment, mail.subject, mail.text)
         answer = ask(
@@ -87,7 +87,7 @@ class Ses:
             for each in results
         ]
 
-    def _common(self, entry: Entry) -> dict[str, Any]:
+    def _common(self, entry: CallEntry) -> dict[str, Any]:
         values: dict[str, Any] = {"FromEmailAddress": entry.source}
         if entry.reply_to:
             values["ReplyToAddresses"] = [entry.reply_to]
@@ -96,7 +96,7 @@ class Ses:
         return values
 
 
-def bulk_entry(entry: Entry) -> dict[str, Any]:
+def bulk_entry(entry: CallEntry) -> dict[str, Any]:
     """Write one entry of a bulk call."""
     data = {"ReplacementTemplateData": mail_of(entry).data}
     return {
@@ -106,7 +106,7 @@ def bulk_entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def tags(entry: Entry) -> list[dict[str, str]]:
+def tags(entry: CallEntry) -> list[dict[str, str]]:
     """Give what comes back in every event of this attempt."""
     return [
         {"Name": "courant_id", "Value": str(entry.row.id)},
@@ -120,7 +120,7 @@ def accepted(answer: Mapping[str, Any]) -> Said:
     return Accepted(id) if id else Unknown("an answer without a message id")
 
 
-def mail_of(entry: Entry) -> Mail:
+def mail_of(entry: CallEntry) -> Mail:
     """Give the entry's email."""
     assert isinstance(entry.message, Mail)
     return entry.message

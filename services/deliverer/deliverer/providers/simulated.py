@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from courant.contracts import Says
-from deliverer.calls import Accepted, Call, Entry, Said
+from courant.contracts import ReceiptKind
+from deliverer.calls import Accepted, Call, CallEntry, Said
 
 # By the recipient, as the API promises; all others are delivered.
-ENDS: dict[str, tuple[Says, str | None]] = {
-    "perm-fail@simulator.notify": (Says.BOUNCED, "hard-bounce/general"),
-    "temp-fail@simulator.notify": (Says.DELAYED, "soft-bounce/general"),
-    "+15149301632": (Says.BOUNCED, "simulated"),
-    "+15149301633": (Says.DELAYED, "simulated"),
+ENDS: dict[str, tuple[ReceiptKind, str | None]] = {
+    "perm-fail@simulator.notify": (ReceiptKind.BOUNCED, "hard-bounce/general"),
+    "temp-fail@simulator.notify": (ReceiptKind.DELAYED, "soft-bounce/general"),
+    "+15149301632": (ReceiptKind.BOUNCED, "simulated"),
+    "+15149301633": (ReceiptKind.DELAYED, "simulated"),
 }
 
 
@@ -25,6 +25,6 @@ class Simulated:
         """Accept all, each with its receipt."""
         return [self._accept(each) for each in call.entries]
 
-    def _accept(self, entry: Entry) -> Said:
-        says, reason = ENDS.get(entry.to, (Says.DELIVERED, None))
+    def _accept(self, entry: CallEntry) -> Said:
+        says, reason = ENDS.get(entry.to, (ReceiptKind.DELIVERED, None))
         return Accepted(f"simulated-{entry.row.id}-{entry.row.attempt}", says=says, reason=reason)

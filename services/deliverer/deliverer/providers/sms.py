@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from courant.contracts import Outcome
-from deliverer.calls import Accepted, Call, Entry, Said, Text, Unknown
+from deliverer.calls import Accepted, Call, CallEntry, Said, Text, Unknown
 from deliverer.providers.aws import ask
 from deliverer.providers.errors import Api
 
@@ -77,7 +77,7 @@ def accepted(answer: Mapping[str, Any] | Said, outcome: Outcome) -> Said:
     return Accepted(id, outcome) if id else Unknown("an answer without a message id")
 
 
-def body_of(entry: Entry) -> str:
+def body_of(entry: CallEntry) -> str:
     """Give the entry's text."""
     assert isinstance(entry.message, Text)
     return entry.message.body

@@ -52,7 +52,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AcceptParts:
     """What accepting stands on."""
 
     directory: Directory
@@ -82,7 +82,7 @@ class Fit:
 class Accept:
     """Takes requests to send one notification."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AcceptParts) -> None:
         self._parts = parts
         self._guests = Guests(parts.ring)
 

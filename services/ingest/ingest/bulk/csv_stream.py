@@ -25,7 +25,7 @@ REASONS = {
 }
 
 
-class Unreadable(Exception):
+class UnreadableRow(Exception):
     """What came is no CSV. Tells why, and on which line of the file its row begins, from 1."""
 
     def __init__(self, line: int, reason: str) -> None:
@@ -38,7 +38,7 @@ class More(Exception):
     """There is no further whole line yet."""
 
 
-class Lines:
+class CsvStream:
     """A file that comes in pieces, of any size, split anywhere."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Lines:
             except csv.Error as error:
                 told = str(error)
                 known = (text for part, text in REASONS.items() if part in told)
-                raise Unreadable(self._line, next(known, told)) from None
+                raise UnreadableRow(self._line, next(known, told)) from None
             self._line += len(self._taken)
             self._taken.clear()
             self._taken_characters = 0
@@ -111,20 +111,20 @@ class Lines:
         """Give the csv module its next line."""
         if not self._waiting:
             if self._fault:
-                raise Unreadable(self._line, self._fault)
+                raise UnreadableRow(self._line, self._fault)
             if self._ended:
                 raise StopIteration
             if self._taken_characters + self._rest_characters > ROW_MAX:
-                raise Unreadable(self._line, f"a row has more than {ROW_MAX} characters")
+                raise UnreadableRow(self._line, f"a row has more than {ROW_MAX} characters")
             raise More
         line = self._waiting.popleft()
         self._taken.append(line)
         self._taken_characters += len(line)
         if self._taken_characters > ROW_MAX:
-            raise Unreadable(self._line, f"a row has more than {ROW_MAX} characters")
+            raise UnreadableRow(self._line, f"a row has more than {ROW_MAX} characters")
         if len(self._taken) > LINES_MAX:
             told = f"a row has more than {LINES_MAX} lines, or a quote is not closed"
-            raise Unreadable(self._line, told)
+            raise UnreadableRow(self._line, told)
         return line
 
     def _decode(self, data: bytes, *, last: bool) -> None:

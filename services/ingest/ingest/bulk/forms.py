@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from ingest.bulk.columns import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
-from ingest.bulk.csv_stream import ROW_MAX, Lines, Unreadable
+from ingest.bulk.csv_stream import ROW_MAX, CsvStream, UnreadableRow
 from ingest.http import fields as schema
 from ingest.http.answers import NOT_JSON, Answer, bad, invalid
 from ingest.http.asgi import AnsweredEarly
@@ -110,13 +110,13 @@ def _texts(number: int, raw: msgspec.Raw) -> list[str]:
 
 def _row(number: int, raw: msgspec.Raw) -> Any:
     if size(raw) > ROW_MAX:
-        raise Unreadable(number, f"a row has more than {ROW_MAX} bytes")
+        raise UnreadableRow(number, f"a row has more than {ROW_MAX} bytes")
     row = _value(raw)
     if type(row) is not list or len(row) <= COLUMNS_MAX:
         return row
     if number == 1:
         raise AnsweredEarly(TOO_MANY_COLUMNS)
-    raise Unreadable(number, f"a row has more than {COLUMNS_MAX} cells")
+    raise UnreadableRow(number, f"a row has more than {COLUMNS_MAX} cells")
 
 
 def size(raw: msgspec.Raw) -> int:
@@ -125,7 +125,7 @@ def size(raw: msgspec.Raw) -> int:
 
 
 def _cells_of_text(text: str) -> Iterator[list[str]]:
-    lines = Lines()
+    lines = CsvStream()
     for start in range(0, len(text), TEXT_BLOCK):
         lines.write(text[start : start + TEXT_BLOCK])
         yield from lines.rows()

@@ -15,10 +15,10 @@ from courant.contracts import ENCODE, JobRow
 from courant.crypto import keyed_digest, keyed_hash
 from courant.errors import Unavailable
 from ingest.accept import rules
-from ingest.accept.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, Parts
+from ingest.accept.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, AcceptParts
 from ingest.bulk import forms
 from ingest.bulk.chunk_writer import Writing
-from ingest.bulk.csv_stream import Lines, Unreadable
+from ingest.bulk.csv_stream import CsvStream, UnreadableRow
 from ingest.bulk.multipart import Upload
 from ingest.bulk.plan import Key, Plan, Planner
 from ingest.bulk.rows import Intake, Tally
@@ -44,7 +44,7 @@ class Bounds:
 class Bulk:
     """Takes requests to send many notifications."""
 
-    def __init__(self, parts: Parts, bounds: Bounds) -> None:
+    def __init__(self, parts: AcceptParts, bounds: Bounds) -> None:
         self._parts = parts
         self._bounds = bounds
         self._places = Places(bounds.uploads, TOO_MANY)
@@ -85,7 +85,7 @@ class Bulk:
                     rows.append(row)
                 if pace.due:
                     await pace.rest()
-        except Unreadable as found:
+        except UnreadableRow as found:
             return intake.unreadable(found)
         intake.end()
         if refusal := self._planner.refusal(plan, intake.tally):
@@ -137,7 +137,7 @@ class Bulk:
                         break
                 else:
                     intake.end()
-            except Unreadable as found:
+            except UnreadableRow as found:
                 return intake.unreadable(found)
             if refusal := self._planner.refusal(plan, intake.tally):
                 return refusal
@@ -180,7 +180,7 @@ class Bulk:
 
 async def blocks(upload: Upload, digest: blake2b | None) -> AsyncIterator[Iterator[list[str]]]:
     """Give the file's rows as they come, block by block; raises Refused, and Unreadable inside."""
-    lines = Lines()
+    lines = CsvStream()
     while block := await upload.block():
         if digest:
             digest.update(block)

@@ -14,7 +14,7 @@ from courant.recipients import Email, Phone
 from courant.topics import Channel
 from ingest.accept import rules
 from ingest.accept.content import Compiled
-from ingest.accept.handle import REPLAYED, REUSED, Parts, normalised
+from ingest.accept.handle import REPLAYED, REUSED, AcceptParts, normalised
 from ingest.accept.idempotency import FirstJob
 from ingest.bulk import columns
 from ingest.bulk.chunk_writer import Written
@@ -58,7 +58,7 @@ class Plan:
 class Planner:
     """Plans jobs, with the parts it is given."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AcceptParts) -> None:
         self._parts = parts
         self._guests = Guests(parts.ring)
 

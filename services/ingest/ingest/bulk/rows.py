@@ -12,7 +12,7 @@ from courant.recipients import cleaned
 from courant.render import sms
 from courant.topics import Channel
 from ingest.bulk.columns import Faults, Sheet
-from ingest.bulk.csv_stream import Unreadable
+from ingest.bulk.csv_stream import UnreadableRow
 from ingest.callers.limits import Left
 from ingest.http.answers import Answer, bad
 from ingest.http.asgi import AnsweredEarly
@@ -103,7 +103,7 @@ class Tally:
             return MIXED
         return None
 
-    def unreadable(self, found: Unreadable, *, header: bool) -> Answer:
+    def unreadable(self, found: UnreadableRow, *, header: bool) -> Answer:
         """Say in which row the file cannot be read on."""
         row = "header row" if header else f"Row {self.rows + self.blank}"
         return bad(f"Error converting to CSV: {row} (line {found.line}) - {found.reason}")
@@ -140,7 +140,7 @@ class Intake:
         if self._sheet is None:
             self._begun(())
 
-    def unreadable(self, found: Unreadable) -> Answer:
+    def unreadable(self, found: UnreadableRow) -> Answer:
         """Say in which row the file cannot be read on."""
         return self.tally.unreadable(found, header=self._sheet is None)
 

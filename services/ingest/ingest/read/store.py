@@ -24,7 +24,7 @@ from courant.lifecycle import State
 from courant.postgres import database
 from courant.topics import INBOX, Channel, Family
 from ingest.accept.idempotency import First, FirstJob
-from ingest.read.views import Row
+from ingest.read.views import NotificationRow
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class Reader:
         except (Unavailable, TimeoutError):
             return None  # who folds the log will tell them apart
 
-    async def notification(self, service_id: UUID, id: UUID) -> Row | Missing:
+    async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
         """Give a row; for one that may be on its way, wait a moment. Raises Unavailable."""
         return await self.sought(service_id, id, INBOX, lambda c: _row(c, service_id, id))
 
@@ -192,7 +192,7 @@ class Reader:
                 return found
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def page(self, chosen: Chosen) -> list[Row]:
+    async def page(self, chosen: Chosen) -> list[NotificationRow]:
         """Give a page of rows, newest first; raises Unavailable."""
         where, values = conditions(chosen)
         sql = text(PAGE_SQL.format(where=where))
@@ -261,11 +261,11 @@ def conditions(chosen: Chosen) -> tuple[str, dict[str, Any]]:
     return " AND ".join(parts), values
 
 
-def _row(connection: Connection, service_id: UUID, id: UUID) -> Row | None:
+def _row(connection: Connection, service_id: UUID, id: UUID) -> NotificationRow | None:
     found = connection.execute(ROW, {"service_id": service_id, "id": id}).first()
     return _as_row(found) if found else None
 
 
-def _as_row(found: Any) -> Row:
+def _as_row(found: Any) -> NotificationRow:
     values = found._asdict()
-    return Row(**{**values, "sealed": bytes(values["sealed"] or b"")})
+    return NotificationRow(**{**values, "sealed": bytes(values["sealed"] or b"")})

@@ -51,7 +51,7 @@ NOT_ABROAD = ("NO_ORIGINATION_IDENTITIES_FOUND", "DESTINATION_COUNTRY_BLOCKED")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class NotificationRow:
     """A notification as it is stored."""
 
     id: UUID
@@ -113,7 +113,7 @@ class Window:
         self._library = library
         self._ring = ring
 
-    def notification(self, row: Row, base: str) -> dict[str, object]:
+    def notification(self, row: NotificationRow, base: str) -> dict[str, object]:
         """Give a row as the API shows it; content that is gone by retention is null."""
         channel = Channel(row.channel)
         to, body, subject = self._content(row)
@@ -146,7 +146,7 @@ class Window:
             "postage": None,
         }
 
-    def _content(self, row: Row) -> tuple[str | None, str | None, str | None]:
+    def _content(self, row: NotificationRow) -> tuple[str | None, str | None, str | None]:
         try:
             opened = self._ring.decrypt(row.sealed, owner=row.id.bytes)
             content = msgspec.json.decode(opened, type=Content)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from courant.contracts import Says
+from courant.contracts import ReceiptKind
 
 TEXT_MAX = 1000
 SUPPRESSED = "The email address is on our email provider suppression list"
@@ -13,14 +13,14 @@ ON_OUR_LIST = "The email address is on the GC Notify suppression list"
 BAD_FILES = "The email was rejected because of its attachments"
 ON_ACCOUNT = "OnAccountSuppressionList"
 # The bounces by type: what the row is told, the kind's name, subtypes with the API's words.
-BOUNCES: dict[str, tuple[Says, str, dict[str, str | None]]] = {
+BOUNCES: dict[str, tuple[ReceiptKind, str, dict[str, str | None]]] = {
     "Permanent": (
-        Says.BOUNCED,
+        ReceiptKind.BOUNCED,
         "hard-bounce",
         {"General": None, "NoEmail": None, "Suppressed": SUPPRESSED, ON_ACCOUNT: ON_OUR_LIST},
     ),
     "Transient": (
-        Says.DELAYED,
+        ReceiptKind.DELAYED,
         "soft-bounce",
         {
             "General": None, "MailboxFull": None, "MessageTooLarge": None,
@@ -33,46 +33,46 @@ UNKNOWN_SUBTYPE = "unknown-bounce-subtype"
 QUIET = frozenset({"DeliveryDelay", "Open", "Click", "Subscription"})
 # In this order: the first whose words a description contains decides.
 TEXT_FAILURES = (
-    ("blocked as spam", Says.BOUNCED),
-    ("destination is on a blocked list", Says.BOUNCED),
-    ("blocked", Says.DELAYED),
-    ("invalid", Says.BOUNCED),
-    ("is opted out", Says.OPTED_OUT),
-    ("unknown error", Says.BOUNCED),
-    ("exceed max price", Says.DELAYED),
-    ("phone carrier is currently unreachable/unavailable", Says.DELAYED),
+    ("blocked as spam", ReceiptKind.BOUNCED),
+    ("destination is on a blocked list", ReceiptKind.BOUNCED),
+    ("blocked", ReceiptKind.DELAYED),
+    ("invalid", ReceiptKind.BOUNCED),
+    ("is opted out", ReceiptKind.OPTED_OUT),
+    ("unknown error", ReceiptKind.BOUNCED),
+    ("exceed max price", ReceiptKind.DELAYED),
+    ("phone carrier is currently unreachable/unavailable", ReceiptKind.DELAYED),
 )
 ON_THE_WAY = frozenset({"QUEUED", "SENT", "PENDING"})
 
 
-class Part(msgspec.Struct, frozen=True, rename="camel"):
+class CamelCase(msgspec.Struct, frozen=True, rename="camel"):
     """A part of an event; what is not named here is passed over."""
 
 
-class Mail(Part, frozen=True):
+class Mail(CamelCase, frozen=True):
     message_id: str
     tags: dict[str, list[str]] = {}
 
 
-class Bounce(Part, frozen=True):
+class Bounce(CamelCase, frozen=True):
     bounce_type: str = ""
     bounce_sub_type: str = ""
 
 
-class Complaint(Part, frozen=True):
+class Complaint(CamelCase, frozen=True):
     complaint_sub_type: str | None = None
     complaint_feedback_type: str | None = None
 
 
-class Reject(Part, frozen=True):
+class Reject(CamelCase, frozen=True):
     reason: str = ""
 
 
-class Failure(Part, frozen=True):
+class Failure(CamelCase, frozen=True):
     error_message: str = ""
 
 
-class Event(Part, frozen=True):
+class Event(CamelCase, frozen=True):
     """An event of SES, which has `mail`, or of End User Messaging, which has `messageStatus`."""
 
     event_type: str | None = None
@@ -95,7 +95,7 @@ class Meaning:
 
     id: UUID
     attempt: int
-    says: Says
+    says: ReceiptKind
     message_id: str
     reason: str | None
     response: str | None
@@ -135,30 +135,30 @@ def meaning(message: str) -> Meaning | Nothing:
     return Meaning(id, attempt, says, cut[0] or "", cut[1], cut[2])
 
 
-Told = tuple[Says, str | None, str | None]
+Told = tuple[ReceiptKind, str | None, str | None]
 
 
 def of_mail(event: Event) -> Told | Nothing:
     """Say what an event of SES means: what the row is told, the kind, the API's words."""
     match event.event_type or event.notification_type:
         case "Send":
-            return Says.SENT, None, None
+            return ReceiptKind.SENT, None, None
         case "Delivery":
-            return Says.DELIVERED, None, None
+            return ReceiptKind.DELIVERED, None, None
         case "Bounce":
             return of_bounce(event.bounce)
         case "Complaint" if event.complaint.complaint_sub_type == ON_ACCOUNT:
-            return Says.BOUNCED, f"hard-bounce/{kebab(ON_ACCOUNT)}", ON_OUR_LIST
+            return ReceiptKind.BOUNCED, f"hard-bounce/{kebab(ON_ACCOUNT)}", ON_OUR_LIST
         case "Complaint":
             return (
-                Says.COMPLAINED,
+                ReceiptKind.COMPLAINED,
                 kebab(event.complaint.complaint_feedback_type or "complaint"),
                 None,
             )
         case "Reject":
-            return Says.BOUNCED, "rejected/bad-content", None
+            return ReceiptKind.BOUNCED, "rejected/bad-content", None
         case "Rendering Failure":
-            return Says.BOUNCED, "rejected/rendering-failure", None
+            return ReceiptKind.BOUNCED, "rejected/rendering-failure", None
         case kind if kind in QUIET:
             return Nothing("of a kind that changes nothing")
     return Nothing("of no kind that is known")
@@ -167,9 +167,9 @@ def of_mail(event: Event) -> Told | Nothing:
 def of_bounce(bounce: Bounce) -> Told:
     """Decide a bounce by its type; the list of subtypes grows."""
     if bounce.bounce_type == "Undetermined":
-        return Says.DELAYED, "soft-bounce/general", None
+        return ReceiptKind.DELAYED, "soft-bounce/general", None
     if bounce.bounce_type not in BOUNCES:
-        return Says.DELAYED, f"unknown-bounce/{UNKNOWN_SUBTYPE}", None
+        return ReceiptKind.DELAYED, f"unknown-bounce/{UNKNOWN_SUBTYPE}", None
     says, kind, subtypes = BOUNCES[bounce.bounce_type]
     known = bounce.bounce_sub_type in subtypes
     subtype = kebab(bounce.bounce_sub_type) if known else UNKNOWN_SUBTYPE
@@ -181,11 +181,11 @@ def of_text(event: Event) -> Told | Nothing:
     status, words = event.message_status or "", event.message_status_description
     kind = status.lower().replace("_", "-")
     if status in ON_THE_WAY or (status == "SUCCESSFUL" and not event.is_final):
-        return Says.SENT, kind, None
+        return ReceiptKind.SENT, kind, None
     if status in ("DELIVERED", "SUCCESSFUL"):
-        return Says.DELIVERED, kind, words
+        return ReceiptKind.DELIVERED, kind, words
     lower = words.lower()
-    says = next((says for part, says in TEXT_FAILURES if part in lower), Says.BOUNCED)
+    says = next((says for part, says in TEXT_FAILURES if part in lower), ReceiptKind.BOUNCED)
     return says, kind, words
 
 
