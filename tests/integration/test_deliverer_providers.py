@@ -15,16 +15,16 @@ from courant.contracts import KeyType, Outcome
 from courant.render.email import Rendered
 from deliverer.calls import (
     Accepted,
-    Apart,
+    AccountTrouble,
     Call,
     CallEntry,
     Claimed,
     Mail,
+    ProviderOutcome,
     Rejected,
-    Said,
+    RetryAlone,
     Text,
     Throttled,
-    Trouble,
     Unknown,
 )
 from deliverer.content import bulk_data
@@ -81,7 +81,7 @@ def entry(to: str) -> CallEntry:
     return CallEntry(row, SOURCE, "reply@example.ca", to, mail, size_bytes)
 
 
-def send(provider: Provider, *to: str) -> tuple[list[Said], list[CallEntry]]:
+def send(provider: Provider, *to: str) -> tuple[list[ProviderOutcome], list[CallEntry]]:
     entries = tuple(entry(each) for each in to)
     return list(provider.send(Call(ids.new(NOW), entries))), list(entries)
 
@@ -119,7 +119,7 @@ def test_an_email_alone(
     [
         ("throttle@example.org", [Accepted, Throttled, Accepted]),
         ("reject@example.org", [Accepted, Rejected, Accepted]),
-        ("two@@example.org", [Apart, Apart, Apart]),
+        ("two@@example.org", [RetryAlone, RetryAlone, RetryAlone]),
         ("error@example.org", [Unknown, Unknown, Unknown]),
         ("lost@example.org", [Unknown, Unknown, Unknown]),
         ("hang@example.org", [Unknown, Unknown, Unknown]),
@@ -188,7 +188,7 @@ def test_an_address_where_nobody_listens_is_trouble_and_blames_no_message(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     said, _ = send(Ses(clients("sesv2"), None), "a@example.org", "b@example.org")
-    assert [type(each) for each in said] == [Trouble, Trouble]
+    assert [type(each) for each in said] == [AccountTrouble, AccountTrouble]
 
 
 def test_the_accounts_own_rate_is_read(clients: Any) -> None:

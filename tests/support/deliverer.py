@@ -13,7 +13,16 @@ from courant.testing.store import FakeRow
 from courant.testing.world import World
 from courant.topics import Channel, Lane
 from deliverer.breaker import Breaker
-from deliverer.calls import Accepted, Call, CallEntry, Claimed, Deferred, Mail, Rejected, Said
+from deliverer.calls import (
+    Accepted,
+    Call,
+    CallEntry,
+    Claimed,
+    Deferred,
+    Mail,
+    ProviderOutcome,
+    Rejected,
+)
 from deliverer.content import INACTIVE
 from deliverer.flight import Route
 from deliverer.handle import LaneParts, stages
@@ -61,17 +70,17 @@ class FakeProvider:
     def __init__(self, world: World) -> None:
         self.world = world
         self.calls: list[list[int]] = []
-        self.script: dict[int, list[Said]] = {}
+        self.script: dict[int, list[ProviderOutcome]] = {}
         self.meanwhile: Callable[[Call], None] = lambda _: None
 
-    def send(self, call: Call) -> Sequence[Said]:
+    def send(self, call: Call) -> Sequence[ProviderOutcome]:
         announced = {each.call for each in told(self.world) if isinstance(each, Started)}
         assert call.id in announced, "the provider heard of it before it was durable"
         self.calls.append([number_of(each.row.id) for each in call.entries])
         self.meanwhile(call)
         return [self._said(number_of(each.row.id)) for each in call.entries]
 
-    def _said(self, number: int) -> Said:
+    def _said(self, number: int) -> ProviderOutcome:
         scripted = self.script.get(number, [])
         if not scripted:
             return Accepted(f"m-{number}")

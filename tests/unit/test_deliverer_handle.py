@@ -16,15 +16,15 @@ from courant.testing.builders import NOW, id_of
 from courant.testing.world import Crash, Fault
 from deliverer.calls import (
     Accepted,
-    Apart,
+    AccountTrouble,
     Call,
     CallEntry,
     Claimed,
     Mail,
+    ProviderOutcome,
     Rejected,
-    Said,
+    RetryAlone,
     Throttled,
-    Trouble,
     Unknown,
 )
 from deliverer.pool import Lease, attempt
@@ -114,8 +114,8 @@ def test_what_is_throttled_to_the_leases_end_is_put_back_without_blame() -> None
 def test_a_call_refused_for_one_of_its_entries_is_tried_one_by_one(stand: Stand) -> None:
     stand.order(1, 2, 3)
     for number in (1, 3):
-        stand.provider.script[number] = [Apart("bad"), Accepted("m")]
-    stand.provider.script[2] = [Apart("bad"), Rejected("bad")]
+        stand.provider.script[number] = [RetryAlone("bad"), Accepted("m")]
+    stand.provider.script[2] = [RetryAlone("bad"), Rejected("bad")]
     stand.step()
     assert sorted(map(sorted, stand.provider.calls)) == [[1], [1, 2, 3], [2], [3]]
     assert stand.answers() == {1: ["accepted"], 2: ["rejected"], 3: ["accepted"]}
@@ -125,7 +125,7 @@ def test_trouble_puts_all_back_and_one_probe_comes_before_the_rest() -> None:
     stand = Stand(threads=1)
     stand.warm_up()
     stand.order(*range(120))
-    stand.provider.script = {number: [Trouble("suspended")] for number in range(120)}
+    stand.provider.script = {number: [AccountTrouble("suspended")] for number in range(120)}
     with pytest.raises(Unavailable, match="given back"):
         stand.step()
     assert len(stand.provider.calls) == 1
@@ -135,7 +135,7 @@ def test_trouble_puts_all_back_and_one_probe_comes_before_the_rest() -> None:
     with pytest.raises(Unavailable, match="suspended"):
         stand.step()
     stand.now += 60
-    stand.provider.script = {number: [Trouble("suspended")] for number in range(200, 210)}
+    stand.provider.script = {number: [AccountTrouble("suspended")] for number in range(200, 210)}
     with pytest.raises(Unavailable, match="suspended"):
         stand.step()
     assert [len(call) for call in stand.provider.calls] == [50, 1]
@@ -263,7 +263,7 @@ class Short:
     name = "short"
     calls = 0
 
-    def send(self, call: Call) -> Sequence[Said]:
+    def send(self, call: Call) -> Sequence[ProviderOutcome]:
         self.calls += 1
         return [Accepted("m")] * (len(call.entries) - 1)
 

@@ -18,7 +18,7 @@ from deliverer.calls import (
     CallEntry,
     Claimed,
     Deferred,
-    Final,
+    FinalOutcome,
     Mail,
     Rejected,
     Unknown,
@@ -142,16 +142,16 @@ def test_every_entry_is_in_one_call_within_every_limit(
     ],
 )
 def test_what_was_said_becomes_an_answer(
-    said: Final, tries: int, outcome: str, wait_seconds: int, blames: bool
+    said: FinalOutcome, tries: int, outcome: str, wait_seconds: int, blames: bool
 ) -> None:
-    answer = rules.answer(row(tries=tries), said, jitter=0)
+    answer = rules.attempt_outcome(row(tries=tries), said, jitter=0)
     assert (answer.id, answer.attempt, answer.outcome) == (id_of(1), 7, outcome)
     assert (answer.retry_after, answer.blames) == (wait_seconds * SECOND, blames)
 
 
 def test_jitter_only_adds() -> None:
     said = Deferred("bad", blames=True)
-    assert rules.answer(row(), said, jitter=1.0).retry_after == 15 * SECOND
+    assert rules.attempt_outcome(row(), said, jitter=1.0).retry_after == 15 * SECOND
 
 
 def test_no_message_waits_longer_than_ten_minutes_for_its_next_try() -> None:
@@ -165,6 +165,6 @@ def test_a_call_is_announced_and_told_under_its_id() -> None:
     started = Started.decode(announced.value)
     assert [(each.id, each.attempt) for each in started.attempts] == [(id_of(1), 7), (id_of(2), 7)]
     answer = AttemptOutcome(id=id_of(1), attempt=7, outcome=Outcome.ACCEPTED)
-    told = rules.told(call.id, [answer])
+    told = rules.finished(call.id, [answer])
     assert (told.topic, told.key) == ("delivery", UUID(int=5).bytes)
     assert Outcomes.decode(told.value) == Outcomes(call=UUID(int=5), answers=(answer,))

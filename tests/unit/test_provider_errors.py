@@ -18,22 +18,22 @@ from courant.contracts import KeyType, Outcome
 from courant.testing.builders import NOW, id_of
 from deliverer.calls import (
     Accepted,
-    Apart,
+    AccountTrouble,
     Call,
     CallEntry,
     Claimed,
     Deferred,
     Mail,
+    ProviderOutcome,
     Rejected,
-    Said,
+    RetryAlone,
     Text,
     Throttled,
-    Trouble,
     Unknown,
 )
 from deliverer.pool import Provider
 from deliverer.providers import aws
-from deliverer.providers.errors import Api, said_of
+from deliverer.providers.errors import Api, outcome_of_error
 from deliverer.providers.ses import Ses
 from deliverer.providers.sms import EndUserMessaging, Sns
 
@@ -75,10 +75,10 @@ def stubbed(service: str) -> Iterator[tuple[Any, Stubber]]:
     client.close()
 
 
-def gone(operation: str) -> Callable[..., Said]:
+def gone(operation: str) -> Callable[..., ProviderOutcome]:
     """Give how a provider takes an error answer to one message."""
 
-    def ask(code: str, http: int, message: str, reason: str | None) -> Said:
+    def ask(code: str, http: int, message: str, reason: str | None) -> ProviderOutcome:
         made: dict[str, tuple[str, Callable[[Any], Provider]]] = {
             "send_email": ("sesv2", lambda client: Ses(client, None)),
             "send_text_message": (
@@ -97,7 +97,7 @@ def gone(operation: str) -> Callable[..., Said]:
                 modeled_fields={"Reason": reason} if reason else None,
             )
             [said] = provider(client).send(mails(1) if operation == "send_email" else TEXT)
-            assert isinstance(said, Said)
+            assert isinstance(said, ProviderOutcome)
             return said
 
     return ask
@@ -112,38 +112,38 @@ FIVE_MINUTES = timedelta(minutes=5)
 
 
 @pytest.mark.parametrize(("operation", "code", "http", "message", "reason", "expected"), [
-    (SES, "TooManyRequestsException", 429, DAILY, None, Trouble),
+    (SES, "TooManyRequestsException", 429, DAILY, None, AccountTrouble),
     (SES, "TooManyRequestsException", 429, FAST, None, Throttled),
     (SES, "TooManyRequestsException", 429, "something new", None, Throttled),
     (SES, "ThrottlingException", 400, FAST, None, Throttled),
     (SES, "Throttling", 400, FAST, None, Throttled),
     (SES, "429", 429, "", None, Throttled),
-    (SES, "LimitExceededException", 400, DAILY, None, Trouble),
-    (SES, "AccountSuspendedException", 400, "", None, Trouble),
-    (SES, "SendingPausedException", 400, "", None, Trouble),
+    (SES, "LimitExceededException", 400, DAILY, None, AccountTrouble),
+    (SES, "AccountSuspendedException", 400, "", None, AccountTrouble),
+    (SES, "SendingPausedException", 400, "", None, AccountTrouble),
     (SES, "MailFromDomainNotVerifiedException", 400, "", None, Deferred("MailFromDomainNotVerifiedException", FIVE_MINUTES)),
-    (SES, "NotFoundException", 404, "Configuration set <x> does not exist.", None, Trouble),
+    (SES, "NotFoundException", 404, "Configuration set <x> does not exist.", None, AccountTrouble),
     (SES, "MessageRejected", 400, "Email address is not verified. The following: us@example.ca", None, Deferred("MessageRejected", FIVE_MINUTES)),
     (SES, "MessageRejected", 400, f"Email address is not verified. The following: {UNLUCKY}", None, Rejected("MessageRejected")),
     (SES, "MessageRejected", 400, "Illegal content", None, Rejected("MessageRejected")),
     (SES, "BadRequestException", 400, "Missing final '@domain'", None, Rejected("BadRequestException")),
-    (SES, "AccessDeniedException", 403, "", None, Trouble),
-    (SES, "AccessDenied", 403, "", None, Trouble),
-    (SES, "UnrecognizedClientException", 403, "", None, Trouble),
-    (SES, "ExpiredToken", 400, "", None, Trouble),
-    (SES, "ExpiredTokenException", 403, "", None, Trouble),
-    (SES, "InvalidSignatureException", 403, "", None, Trouble),
-    (SES, "SignatureDoesNotMatch", 403, "", None, Trouble),
-    (SES, "MissingAuthenticationToken", 403, "", None, Trouble),
+    (SES, "AccessDeniedException", 403, "", None, AccountTrouble),
+    (SES, "AccessDenied", 403, "", None, AccountTrouble),
+    (SES, "UnrecognizedClientException", 403, "", None, AccountTrouble),
+    (SES, "ExpiredToken", 400, "", None, AccountTrouble),
+    (SES, "ExpiredTokenException", 403, "", None, AccountTrouble),
+    (SES, "InvalidSignatureException", 403, "", None, AccountTrouble),
+    (SES, "SignatureDoesNotMatch", 403, "", None, AccountTrouble),
+    (SES, "MissingAuthenticationToken", 403, "", None, AccountTrouble),
     (SES, "ConflictException", 409, "", None, Deferred("ConflictException", blames=True)),
     (SES, "418", 418, "", None, Deferred("418", blames=True)),
     (SES, "InternalFailure", 500, "", None, Unknown("HTTP 500")),
     (SES, "TooManyRequestsException", 503, FAST, None, Unknown("HTTP 503")),
     (SMS, "ThrottlingException", 400, "", None, Throttled),
-    (SMS, "ServiceQuotaExceededException", 400, "", "MONTHLY_SPEND_LIMIT_REACHED_FOR_TEXT", Trouble),
-    (SMS, "ServiceQuotaExceededException", 400, "", "MESSAGES_PER_DAY", Trouble),
-    (SMS, "AccessDeniedException", 400, "", "ACCOUNT_DISABLED", Trouble),
-    (SMS, "AccessDeniedException", 400, "", None, Trouble),
+    (SMS, "ServiceQuotaExceededException", 400, "", "MONTHLY_SPEND_LIMIT_REACHED_FOR_TEXT", AccountTrouble),
+    (SMS, "ServiceQuotaExceededException", 400, "", "MESSAGES_PER_DAY", AccountTrouble),
+    (SMS, "AccessDeniedException", 400, "", "ACCOUNT_DISABLED", AccountTrouble),
+    (SMS, "AccessDeniedException", 400, "", None, AccountTrouble),
     (SMS, "ConflictException", 400, "", "DESTINATION_PHONE_NUMBER_OPTED_OUT",
      Rejected("DESTINATION_PHONE_NUMBER_OPTED_OUT", Outcome.UNSENDABLE, OPTED)),
     (SMS, "ConflictException", 400, "", "NO_ORIGINATION_IDENTITIES_FOUND", Rejected("NO_ORIGINATION_IDENTITIES_FOUND", UNSUPPORTED)),
@@ -152,7 +152,7 @@ FIVE_MINUTES = timedelta(minutes=5)
      Rejected("DESTINATION_COUNTRY_BLOCKED_BY_PROTECT_CONFIGURATION", UNSUPPORTED)),
     (SMS, "ValidationException", 400, "", "PRICE_OVER_THRESHOLD", Rejected("PRICE_OVER_THRESHOLD", UNSUPPORTED)),
     (SMS, "ValidationException", 400, "", "DESTINATION_COUNTRY_BLOCKED", Rejected("DESTINATION_COUNTRY_BLOCKED", UNSUPPORTED)),
-    (SMS, "ResourceNotFoundException", 400, "", None, Trouble),
+    (SMS, "ResourceNotFoundException", 400, "", None, AccountTrouble),
     (SMS, "InternalServerException", 500, "", None, Unknown("HTTP 500")),
     (SNS, "InvalidParameter", 400, "x is not valid to publish to", None, Rejected("InvalidParameter")),
     (SNS, "ParameterValueInvalid", 400, "", None, Rejected("ParameterValueInvalid")),
@@ -160,16 +160,21 @@ FIVE_MINUTES = timedelta(minutes=5)
     (SNS, "ValidationError", 400, "", None, Rejected("ValidationError")),
     (SNS, "Throttling", 400, "", None, Throttled),
     (SNS, "ThrottlingException", 400, "", None, Throttled),
-    (SNS, "AuthorizationError", 403, "", None, Trouble),
-    (SNS, "InvalidSecurity", 403, "", None, Trouble),
-    (SNS, "InvalidClientTokenId", 403, "", None, Trouble),
-    (SNS, "SignatureDoesNotMatch", 403, "", None, Trouble),
-    (SNS, "OptInRequired", 403, "", None, Trouble),
-    (SNS, "KMSDisabled", 400, "", None, Trouble),
+    (SNS, "AuthorizationError", 403, "", None, AccountTrouble),
+    (SNS, "InvalidSecurity", 403, "", None, AccountTrouble),
+    (SNS, "InvalidClientTokenId", 403, "", None, AccountTrouble),
+    (SNS, "SignatureDoesNotMatch", 403, "", None, AccountTrouble),
+    (SNS, "OptInRequired", 403, "", None, AccountTrouble),
+    (SNS, "KMSDisabled", 400, "", None, AccountTrouble),
     (SNS, "InternalError", 500, "", None, Unknown("HTTP 500")),
 ])  # fmt: skip
 def test_an_error_answer_is_what_the_table_says(
-    operation: str, code: str, http: int, message: str, reason: str | None, expected: Said | type
+    operation: str,
+    code: str,
+    http: int,
+    message: str,
+    reason: str | None,
+    expected: ProviderOutcome | type,
 ) -> None:
     said = gone(operation)(code, http, message, reason)
     assert said == expected if not isinstance(expected, type) else type(said) is expected
@@ -184,12 +189,18 @@ URL = {"endpoint_url": "http://127.0.0.1:1"}
     ("error", "expected"),
     [
         (exceptions.ParamValidationError(report="x"), Rejected),
-        (exceptions.NoCredentialsError(), Trouble),
-        (exceptions.EndpointConnectionError(error="refused", **URL), Trouble),
-        (exceptions.ConnectTimeoutError(error="late", **URL), Trouble),
-        (exceptions.ProxyConnectionError(proxy_url="http://127.0.0.1:1", error="refused"), Trouble),
-        (exceptions.SSLError(error=Urllib3SSLError("certificate verify failed"), **URL), Trouble),
-        (exceptions.SSLError(error=Urllib3SSLError("bad handshake"), **URL), Trouble),
+        (exceptions.NoCredentialsError(), AccountTrouble),
+        (exceptions.EndpointConnectionError(error="refused", **URL), AccountTrouble),
+        (exceptions.ConnectTimeoutError(error="late", **URL), AccountTrouble),
+        (
+            exceptions.ProxyConnectionError(proxy_url="http://127.0.0.1:1", error="refused"),
+            AccountTrouble,
+        ),
+        (
+            exceptions.SSLError(error=Urllib3SSLError("certificate verify failed"), **URL),
+            AccountTrouble,
+        ),
+        (exceptions.SSLError(error=Urllib3SSLError("bad handshake"), **URL), AccountTrouble),
         (exceptions.SSLError(error=Urllib3SSLError("record layer failure"), **URL), Unknown),
         (exceptions.ReadTimeoutError(error="late", **URL), Unknown),
         (exceptions.ConnectionClosedError(error="cut", **URL), Unknown),
@@ -204,7 +215,7 @@ def test_what_raised_is_unknown_unless_it_certainly_never_left(
     error: Exception, expected: type
 ) -> None:
     for api in Api:
-        assert type(said_of(api, error, [UNLUCKY])) is expected
+        assert type(outcome_of_error(api, error, [UNLUCKY])) is expected
 
 
 def bulk(stub: Stubber, *results: dict[str, str]) -> None:
@@ -225,14 +236,14 @@ def test_each_entry_of_a_bulk_call_has_its_own_outcome_in_order() -> None:
         ("INVALID_PARAMETER", Rejected),
         ("TRANSIENT_FAILURE", Deferred),
         ("ACCOUNT_THROTTLED", Throttled),
-        ("ACCOUNT_SUSPENDED", Trouble),
-        ("ACCOUNT_SENDING_PAUSED", Trouble),
-        ("ACCOUNT_DAILY_QUOTA_EXCEEDED", Trouble),
-        ("CONFIGURATION_SET_SENDING_PAUSED", Trouble),
-        ("CONFIGURATION_SET_NOT_FOUND", Trouble),
-        ("TEMPLATE_NOT_FOUND", Trouble),
+        ("ACCOUNT_SUSPENDED", AccountTrouble),
+        ("ACCOUNT_SENDING_PAUSED", AccountTrouble),
+        ("ACCOUNT_DAILY_QUOTA_EXCEEDED", AccountTrouble),
+        ("CONFIGURATION_SET_SENDING_PAUSED", AccountTrouble),
+        ("CONFIGURATION_SET_NOT_FOUND", AccountTrouble),
+        ("TEMPLATE_NOT_FOUND", AccountTrouble),
         ("MAIL_FROM_DOMAIN_NOT_VERIFIED", Deferred),
-        ("INVALID_SENDING_POOL_NAME", Trouble),
+        ("INVALID_SENDING_POOL_NAME", AccountTrouble),
         ("FAILED", Deferred),
         ("SOMETHING_NEW", Unknown),
     ],
@@ -269,7 +280,7 @@ def test_a_bulk_call_refused_for_its_content_is_tried_one_by_one(code: str) -> N
     with stubbed("sesv2") as (client, stub):
         stub.add_client_error("send_bulk_email", code, "one of them", 400)
         said = Ses(client, None).send(mails(3))
-    assert said == [Apart(code)] * 3
+    assert said == [RetryAlone(code)] * 3
 
 
 def test_a_bulk_call_refused_for_its_account_is_not_taken_apart() -> None:
@@ -277,7 +288,7 @@ def test_a_bulk_call_refused_for_its_account_is_not_taken_apart() -> None:
         stub.add_client_error("send_bulk_email", "AccountSuspendedException", "", 400)
         stub.add_client_error("send_bulk_email", "TooManyRequestsException", FAST, 429)
         ses = Ses(client, None)
-        assert [type(each) for each in ses.send(mails(2))] == [Trouble, Trouble]
+        assert [type(each) for each in ses.send(mails(2))] == [AccountTrouble, AccountTrouble]
         assert [type(each) for each in ses.send(mails(2))] == [Throttled, Throttled]
 
 

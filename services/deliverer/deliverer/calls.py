@@ -106,18 +106,18 @@ class Throttled:
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class RetryAlone:
     """Known not to be sent: one of the call's entries is refused, and nobody says which one."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class AccountTrouble:
     """Known not to be sent, for a reason that concerns all others too: nothing more is tried."""
 
     reason: str
 
 
-Final: TypeAlias = Accepted | Deferred | Rejected | Unknown
-Said: TypeAlias = Final | Throttled | Apart | Trouble
+FinalOutcome: TypeAlias = Accepted | Deferred | Rejected | Unknown
+ProviderOutcome: TypeAlias = FinalOutcome | Throttled | RetryAlone | AccountTrouble

@@ -22,14 +22,14 @@ from deliverer import rules
 from deliverer.breaker import Breaker
 from deliverer.calls import (
     Accepted,
-    Apart,
+    AccountTrouble,
     Call,
     CallEntry,
     Deferred,
+    ProviderOutcome,
     Rejected,
-    Said,
+    RetryAlone,
     Throttled,
-    Trouble,
     Unknown,
 )
 from deliverer.pool import Lease, Limits, Provider, attempt, outcome_of
@@ -69,9 +69,9 @@ class Flight:
         self._route, self._lane, self._pool = route, lane, pool
         self._lease, self._limits, self._stopping = lease, limits, stopping
         self._ready: deque[tuple[CallEntry, ...]] = deque()
-        self._flying: dict[Future[Sequence[Said]], Call] = {}
+        self._flying: dict[Future[Sequence[ProviderOutcome]], Call] = {}
         self._news: list[Outgoing] = []
-        self._landed: list[tuple[CallEntry, Said]] = []  # whose news are not durable yet
+        self._landed: list[tuple[CallEntry, ProviderOutcome]] = []  # whose news are not durable yet
         self._sent = 0
         self.landed = self.given_back = 0  # entries
 
@@ -113,7 +113,7 @@ class Flight:
             calls.append(Call(ids.new(clock.now()), self._ready.popleft()))
         return calls, SLICE_SECONDS
 
-    def _attempt(self, call: Call) -> Sequence[Said]:
+    def _attempt(self, call: Call) -> Sequence[ProviderOutcome]:
         return attempt(self._route.provider, call, self._lease, self._limits.call)
 
     def _land(self, seconds: float) -> None:
@@ -127,7 +127,7 @@ class Flight:
         for future in done:
             self._settle(self._flying.pop(future), future.result())
 
-    def _settle(self, call: Call, said: Sequence[Said]) -> None:
+    def _settle(self, call: Call, said: Sequence[ProviderOutcome]) -> None:
         if not said:
             log.warning("lease was over before a call", extra={"entries": len(call.entries)})
             return
@@ -138,7 +138,7 @@ class Flight:
         for entry, each in zip(call.entries, said, strict=True):
             if isinstance(each, Throttled):
                 throttled.append(entry)
-            elif isinstance(each, Apart):
+            elif isinstance(each, RetryAlone):
                 self._ready.appendleft((entry,))
             else:
                 answers.append(self._answer(entry, each))
@@ -147,13 +147,13 @@ class Flight:
         if throttled:
             self._ready.appendleft(tuple(throttled))
         # Also without a single answer: it closes the call. Of the others the next call tells.
-        self._news.append(rules.told(call.id, answers))
+        self._news.append(rules.finished(call.id, answers))
         self._news += rules.receipts(call.entries, said)
 
-    def _hear(self, said: Sequence[Said]) -> None:
+    def _hear(self, said: Sequence[ProviderOutcome]) -> None:
         """Tell the provider's rate and breaker what a call came to."""
         breaker, rate = self._route.breaker, self._route.rate
-        if trouble := [each for each in said if isinstance(each, Trouble)]:
+        if trouble := [each for each in said if isinstance(each, AccountTrouble)]:
             breaker.open(trouble[0].reason)
         elif len(lost := [each for each in said if isinstance(each, Unknown)]) == len(said):
             breaker.failed(lost[0].reason)
@@ -165,11 +165,11 @@ class Flight:
             rate.went_well()
 
     def _answer(
-        self, entry: CallEntry, said: Accepted | Deferred | Rejected | Unknown | Trouble
+        self, entry: CallEntry, said: Accepted | Deferred | Rejected | Unknown | AccountTrouble
     ) -> AttemptOutcome:
-        if isinstance(said, Trouble):
+        if isinstance(said, AccountTrouble):
             said = Deferred(said.reason, retry_after=self._route.breaker.pause)
-        return rules.answer(entry.row, said, jitter())
+        return rules.attempt_outcome(entry.row, said, jitter())
 
     def _give_back(self, reason: str) -> None:
         """Put back what no call was begun for, while that is still ours to say."""
@@ -181,12 +181,12 @@ class Flight:
             return
         pause = self._route.breaker.pause if self._route.breaker.is_open else timedelta()
         said = Deferred(reason, retry_after=pause)
-        answers = [rules.answer(each.row, said, jitter()) for each in entries]
-        self._news.append(rules.told(ids.new(clock.now()), answers))
+        answers = [rules.attempt_outcome(each.row, said, jitter()) for each in entries]
+        self._news.append(rules.finished(ids.new(clock.now()), answers))
         self._landed += [(each, said) for each in entries]
         log.info("claimed rows given back", extra={"reason": reason, "entries": len(entries)})
 
-    def _count(self, landed: Sequence[tuple[CallEntry, Said]]) -> None:
+    def _count(self, landed: Sequence[tuple[CallEntry, ProviderOutcome]]) -> None:
         """Count what is durable now."""
         name, now = self._route.provider.name, clock.now()
         sent = metrics.STAGE_SECONDS.labels("sent", self._lane)

@@ -148,11 +148,11 @@ def unsendable(
     """Tell of rows that no provider will hear of, and put the orders of those aside for repair."""
     if not failed:
         return []
-    answers = [rules.answer(row, said, jitter()) for row, said in failed]
+    answers = [rules.attempt_outcome(row, said, jitter()) for row, said in failed]
     dead = [
         Dead(orders[each.id], each.reason or "")
         for each in answers
         # Of a service that was switched off there may be a million, and nothing to repair.
         if each.outcome is Outcome.UNSENDABLE and each.reason != INACTIVE
     ]
-    return [*dead, rules.told(ids.new(clock.now()), answers)]
+    return [*dead, rules.finished(ids.new(clock.now()), answers)]

@@ -11,7 +11,7 @@ from courant import metrics
 from courant.clock import Age
 from courant.contracts import Outcome
 from courant.topics import Channel, Lane
-from deliverer.calls import Accepted, Call, Deferred, Rejected, Said, Unknown
+from deliverer.calls import Accepted, Call, Deferred, ProviderOutcome, Rejected, Unknown
 
 
 class Provider(Protocol):
@@ -20,7 +20,7 @@ class Provider(Protocol):
     @property
     def name(self) -> str: ...
 
-    def send(self, call: Call) -> Sequence[Said]:
+    def send(self, call: Call) -> Sequence[ProviderOutcome]:
         """Send the call's messages and give one outcome for each, in order; never raises."""
 
 
@@ -65,7 +65,9 @@ class Limits:
         return Lease(length, self.age())
 
 
-def attempt(provider: Provider, call: Call, lease: Lease, call_time: timedelta) -> Sequence[Said]:
+def attempt(
+    provider: Provider, call: Call, lease: Lease, call_time: timedelta
+) -> Sequence[ProviderOutcome]:
     """Make a call and give one outcome for each entry; none where the lease no longer covers it.
 
     Then somebody else may hold these rows soon: nothing is sent, and nothing may be said.
@@ -86,7 +88,7 @@ def attempt(provider: Provider, call: Call, lease: Lease, call_time: timedelta) 
     return said
 
 
-def outcome_of(said: Said) -> str:
+def outcome_of(said: ProviderOutcome) -> str:
     """Name an outcome for the metrics."""
     match said:
         case Accepted(_, outcome) | Rejected(_, outcome):

@@ -23,9 +23,9 @@ from deliverer.calls import (
     CallEntry,
     Claimed,
     Deferred,
-    Final,
+    FinalOutcome,
+    ProviderOutcome,
     Rejected,
-    Said,
     Unknown,
 )
 
@@ -81,7 +81,7 @@ def grouped(entries: Iterable[CallEntry], most: int) -> list[tuple[CallEntry, ..
     return calls + [tuple(taken) for taken, _ in filling.values()]
 
 
-def answer(row: Claimed, said: Final, jitter: float) -> AttemptOutcome:
+def attempt_outcome(row: Claimed, said: FinalOutcome, jitter: float) -> AttemptOutcome:
     """Say what an attempt came to; `jitter` is from 0 to 1."""
     id, attempt = row.id, row.attempt
     match said:
@@ -120,13 +120,13 @@ def started(call: Call) -> Outgoing:
     return Outgoing(DELIVERY.name, call.id.bytes, Started(call=call.id, attempts=tried).encode())
 
 
-def told(call: UUID, answers: Iterable[AttemptOutcome]) -> Outgoing:
+def finished(call: UUID, answers: Iterable[AttemptOutcome]) -> Outgoing:
     """Say what became of them: one record a call."""
     record = Outcomes(call=call, answers=tuple(answers))
     return Outgoing(DELIVERY.name, call.bytes, record.encode())
 
 
-def receipts(entries: Iterable[CallEntry], said: Iterable[Said]) -> list[Outgoing]:
+def receipts(entries: Iterable[CallEntry], said: Iterable[ProviderOutcome]) -> list[Outgoing]:
     """Write the receipts that are known at once: a provider that sends nothing gives them."""
     found = []
     for entry, each in zip(entries, said, strict=True):

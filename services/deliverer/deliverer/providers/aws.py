@@ -6,8 +6,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from deliverer.calls import Said
-from deliverer.providers.errors import Api, said_of
+from deliverer.calls import ProviderOutcome
+from deliverer.providers.errors import Api, outcome_of_error
 
 
 def client(service: str, connections: int, connect_seconds: float, read_seconds: float) -> Any:
@@ -31,9 +31,9 @@ def client(service: str, connections: int, connect_seconds: float, read_seconds:
 
 def ask(
     api: Api, to: Sequence[str], method: Callable[..., Mapping[str, Any]], **values: Any
-) -> Mapping[str, Any] | Said:
+) -> Mapping[str, Any] | ProviderOutcome:
     """Make one call; what it raises is told as what became of the send."""
     try:
         return method(**values)
     except Exception as error:  # noqa: BLE001  # whatever a client raises, the call may have arrived
-        return said_of(api, error, to)
+        return outcome_of_error(api, error, to)

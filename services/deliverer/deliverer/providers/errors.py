@@ -13,12 +13,12 @@ from botocore import exceptions as botocore
 
 from courant.contracts import Outcome
 from deliverer.calls import (
-    Apart,
+    AccountTrouble,
     Deferred,
+    ProviderOutcome,
     Rejected,
-    Said,
+    RetryAlone,
     Throttled,
-    Trouble,
     Unknown,
 )
 
@@ -31,53 +31,53 @@ class Api(Enum):
     SNS = "sns"
 
 
-Maker: TypeAlias = Callable[[str], Said]
+Maker: TypeAlias = Callable[[str], ProviderOutcome]
 SENDER_PAUSE = timedelta(minutes=5)
 OPTED_OUT = "Phone number is opted out"  # the API's words for it
 
 
-def throttled(reason: str) -> Said:
+def throttled(reason: str) -> ProviderOutcome:
     return Throttled(reason)
 
 
-def account(reason: str) -> Said:
-    return Trouble(reason)
+def account(reason: str) -> ProviderOutcome:
+    return AccountTrouble(reason)
 
 
-def sender(reason: str) -> Said:
+def sender(reason: str) -> ProviderOutcome:
     # One service's own domain is at fault: the others' mail goes on, and this waits for a person.
     return Deferred(reason, retry_after=SENDER_PAUSE)
 
 
-def permanent(reason: str) -> Said:
+def permanent(reason: str) -> ProviderOutcome:
     return Rejected(reason)
 
 
-def apart(reason: str) -> Said:
-    return Apart(reason)
+def retry_alone(reason: str) -> ProviderOutcome:
+    return RetryAlone(reason)
 
 
-def unsupported(reason: str) -> Said:
+def unsupported(reason: str) -> ProviderOutcome:
     return Rejected(reason, Outcome.UNSUPPORTED)
 
 
-def opted_out(reason: str) -> Said:
+def opted_out(reason: str) -> ProviderOutcome:
     return Rejected(reason, Outcome.UNSENDABLE, OPTED_OUT)
 
 
-def again(reason: str) -> Said:
+def retry_blaming(reason: str) -> ProviderOutcome:
     return Deferred(reason, blames=True)
 
 
-def once_more(reason: str) -> Said:
+def retry_once(reason: str) -> ProviderOutcome:
     return Deferred(reason, blames=True, tries_max=2, last=Outcome.REJECTED)
 
 
-def soon(reason: str) -> Said:
+def retry_unblamed(reason: str) -> ProviderOutcome:
     return Deferred(reason, retry_after=timedelta(seconds=10))
 
 
-def unknown(reason: str) -> Said:
+def unknown(reason: str) -> ProviderOutcome:
     return Unknown(reason)
 
 
@@ -130,7 +130,7 @@ ERRORS = (
 STATUSES: Mapping[str, Maker] = {
     "MESSAGE_REJECTED": permanent,
     "INVALID_PARAMETER": permanent,
-    "TRANSIENT_FAILURE": soon,
+    "TRANSIENT_FAILURE": retry_unblamed,
     "ACCOUNT_THROTTLED": throttled,
     "ACCOUNT_SUSPENDED": account,
     "ACCOUNT_SENDING_PAUSED": account,
@@ -140,7 +140,7 @@ STATUSES: Mapping[str, Maker] = {
     "TEMPLATE_NOT_FOUND": account,
     "MAIL_FROM_DOMAIN_NOT_VERIFIED": sender,
     "INVALID_SENDING_POOL_NAME": account,
-    "FAILED": once_more,
+    "FAILED": retry_once,
 }
 # Raised before anything left this machine; the others of botocore's are unknown.
 NOT_SENT: Sequence[tuple[type[Exception], Maker]] = (
@@ -155,10 +155,10 @@ NOT_SENT: Sequence[tuple[type[Exception], Maker]] = (
 HANDSHAKE = ("certificate", "handshake")
 
 
-def said_of(api: Api, error: Exception, to: Sequence[str]) -> Said:
+def outcome_of_error(api: Api, error: Exception, to: Sequence[str]) -> ProviderOutcome:
     """Say what became of a call to these recipients that raised."""
     if isinstance(error, botocore.ClientError):
-        return said_of_answer(api, error.response, to)
+        return outcome_of_answer(api, error.response, to)
     for kind, says in NOT_SENT:
         if isinstance(error, kind):
             return blaming(says, to)(kind.__name__)
@@ -169,7 +169,7 @@ def said_of(api: Api, error: Exception, to: Sequence[str]) -> Said:
     return Unknown(type(error).__name__)
 
 
-def said_of_answer(api: Api, response: Mapping[str, Any], to: Sequence[str]) -> Said:
+def outcome_of_answer(api: Api, response: Mapping[str, Any], to: Sequence[str]) -> ProviderOutcome:
     """Say what an error answer means: 5xx is unknown whatever its code, 4xx goes by the table."""
     code = str(response.get("Error", {}).get("Code", ""))
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -189,14 +189,14 @@ def maker(api: Api, code: str, response: Mapping[str, Any], to: Sequence[str]) -
             # In a sandbox account it may be a recipient's address that is not verified.
             named = row.says is sender and any(each in message for each in to)
             return permanent if named else row.says
-    return again
+    return retry_blaming
 
 
 def blaming(says: Maker, to: Sequence[str]) -> Maker:
     """Blame none of several: one bad entry fails a whole bulk call, so each is tried alone."""
-    return apart if len(to) > 1 and says in {permanent, again} else says
+    return retry_alone if len(to) > 1 and says in {permanent, retry_blaming} else says
 
 
-def said_of_status(status: str) -> Said:
+def outcome_of_status(status: str) -> ProviderOutcome:
     """Say what a bulk entry's status means."""
     return STATUSES.get(status, unknown)(status)

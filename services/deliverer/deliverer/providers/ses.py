@@ -6,9 +6,9 @@ from typing import Any
 
 from courant.contracts import ENCODE
 from courant.render.page import page
-from deliverer.calls import Accepted, Call, CallEntry, Mail, Said, Unknown
+from deliverer.calls import Accepted, Call, CallEntry, Mail, ProviderOutcome, Unknown
 from deliverer.providers.aws import ask
-from deliverer.providers.errors import Api, said_of_status
+from deliverer.providers.errors import Api, outcome_of_status
 
 # Plain places only: SES puts what stands in them in as it is, and the renderer has escaped it. The
 # page stands once in the call: fifty times its 2 KB cost a fifth of the time.
@@ -32,7 +32,7 @@ class Ses:
     configuration_set: str | None
     name: str = "ses"
 
-    def send(self, call: Call) -> Sequence[Said]:
+    def send(self, call: Call) -> Sequence[ProviderOutcome]:
         """Send the call's emails; one outcome for each, in order."""
         if len(call.entries) == 1:
             return [self._single(call.entries[0])]
@@ -43,7 +43,7 @@ class Ses:
         rate = float(self.client.get_account()["SendQuota"]["MaxSendRate"])
         return rate if rate >= 0 else UNLIMITED
 
-    def _single(self, entry: CallEntry) -> Said:
+    def _single(self, entry: CallEntry) -> ProviderOutcome:
         mail = mail_of(entry)
         html = page(mail.fragment, mail.subject, mail.text)
         answer = ask(
@@ -65,7 +65,7 @@ class Ses:
         )
         return accepted(answer) if isinstance(answer, Mapping) else answer
 
-    def _bulk(self, call: Call) -> Sequence[Said]:
+    def _bulk(self, call: Call) -> Sequence[ProviderOutcome]:
         answer = ask(
             Api.SES,
             [each.to for each in call.entries],
@@ -83,7 +83,7 @@ class Ses:
         return [
             accepted(each)
             if each.get("Status") == "SUCCESS"
-            else said_of_status(str(each.get("Status")))
+            else outcome_of_status(str(each.get("Status")))
             for each in results
         ]
 
@@ -114,7 +114,7 @@ def tags(entry: CallEntry) -> list[dict[str, str]]:
     ]
 
 
-def accepted(answer: Mapping[str, Any]) -> Said:
+def accepted(answer: Mapping[str, Any]) -> ProviderOutcome:
     """Believe an answer only with a message id: of one cut short boto3 makes an empty one."""
     id = answer.get("MessageId")
     return Accepted(id) if id else Unknown("an answer without a message id")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from courant.contracts import ReceiptKind
-from deliverer.calls import Accepted, Call, CallEntry, Said
+from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome
 
 # By the recipient, as the API promises; all others are delivered.
 ENDS: dict[str, tuple[ReceiptKind, str | None]] = {
@@ -21,10 +21,10 @@ class Simulated:
 
     name: str = "simulated"
 
-    def send(self, call: Call) -> Sequence[Said]:
+    def send(self, call: Call) -> Sequence[ProviderOutcome]:
         """Accept all, each with its receipt."""
         return [self._accept(each) for each in call.entries]
 
-    def _accept(self, entry: CallEntry) -> Said:
+    def _accept(self, entry: CallEntry) -> ProviderOutcome:
         says, reason = ENDS.get(entry.to, (ReceiptKind.DELIVERED, None))
         return Accepted(f"simulated-{entry.row.id}-{entry.row.attempt}", says=says, reason=reason)

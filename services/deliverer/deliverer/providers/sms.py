@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from courant.contracts import Outcome
-from deliverer.calls import Accepted, Call, CallEntry, Said, Text, Unknown
+from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome, Text, Unknown
 from deliverer.providers.aws import ask
 from deliverer.providers.errors import Api
 
@@ -20,7 +20,7 @@ class EndUserMessaging:
     configuration_set: str | None
     name: str = "end-user-messaging"
 
-    def send(self, call: Call) -> Sequence[Said]:
+    def send(self, call: Call) -> Sequence[ProviderOutcome]:
         """Send the call's texts; there is one."""
         [entry] = call.entries
         values: dict[str, Any] = {"OriginationIdentity": entry.source} if entry.source else {}
@@ -49,7 +49,7 @@ class Sns:
     client: Any
     name: str = "sns"
 
-    def send(self, call: Call) -> Sequence[Said]:
+    def send(self, call: Call) -> Sequence[ProviderOutcome]:
         """Send the call's texts; there is one."""
         [entry] = call.entries
         attributes = {"AWS.SNS.SMS.SMSType": "Transactional"}
@@ -69,7 +69,7 @@ class Sns:
         return [accepted(answer, Outcome.HANDED_OVER)]
 
 
-def accepted(answer: Mapping[str, Any] | Said, outcome: Outcome) -> Said:
+def accepted(answer: Mapping[str, Any] | ProviderOutcome, outcome: Outcome) -> ProviderOutcome:
     """Believe an answer only with a message id."""
     if not isinstance(answer, Mapping):
         return answer
