@@ -110,7 +110,7 @@ def run(
             delays = backoff.delays()
         except Unavailable as weather:
             log.warning("bad weather", extra={"group": stage.group, "reason": str(weather)})
-            metrics.WEATHER.labels(stage.group).inc()
+            metrics.UNAVAILABLE.labels(stage.group).inc()
             consumer.rest(next(delays))
 
 

@@ -12,7 +12,7 @@ SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800)
 # fmt: off
 RECORDS = Counter("courant_records", "Records taken from a topic, dead ones included. If it stands still: courant_backlog_seconds, then the service's log.", ["topic"])
 DEAD_LETTERS = Counter("courant_dead_letters", "Records of a topic put aside. Look at them with `courant dead list`.", ["topic"])
-WEATHER = Counter("courant_weather", "Batches put off because Kafka or Postgres could not take them. The reason is in the log line `bad weather`.", ["group"])
+UNAVAILABLE = Counter("courant_weather", "Batches put off because Kafka or Postgres could not take them. The reason is in the log line `bad weather`.", ["group"])
 FOLD_SECONDS = Histogram("courant_fold_seconds", "Time for one batch to be durable in Postgres. If it grows: locks and checkpoints of Postgres.", buckets=FAST)
 MOVES = Counter("courant_moves", "Moves asked of rows, by move. What came too late is an event with made = false.", ["move"])
 STAGE_SECONDS = Histogram("courant_stage_seconds", "Time since acceptance at which a stage was reached. Compare the stages to find the slow one.", ["stage", "lane"], buckets=SLOW)

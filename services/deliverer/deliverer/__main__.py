@@ -46,7 +46,7 @@ def main() -> int:
     serve.health(
         settings.deliverer_health_host,
         settings.deliverer_health_port,
-        lambda: parts.ready() or database.answers(engine),
+        lambda: parts.ready() or database.why_unreachable(engine),
     )
     serve.start("directory", lambda: follow(directory, bootstrap, "deliverer", stop), stop)
     serve.start("quota", lambda: keep_rate(settings, ways, stop), stop)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import Move
-from courant.postgres.database import FINGERPRINT, array, recognise, told_apart
+from courant.postgres.database import FINGERPRINT, array, classified_errors, hold_after_restart
 from courant.postgres.jobs import runs
 from courant.topics import Channel, Lane
 from deliverer.calls import Claimed
@@ -69,7 +69,7 @@ class PostgresStore:
         In the order of the ids. Raises Unavailable under a hold of all, the channel or the lane,
         and, once it has raised that hold itself, on a server that was not seen before.
         """
-        with told_apart(), self._engine.begin() as connection:
+        with classified_errors(), self._engine.begin() as connection:
             cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
             values = {
                 "ids": array(ids),
@@ -89,9 +89,9 @@ class PostgresStore:
         return sorted(found, key=lambda row: place[row.id])
 
     def _hold(self) -> None:
-        with told_apart(), self._engine.begin() as connection:
+        with classified_errors(), self._engine.begin() as connection:
             cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
-            recognise(cursor)
+            hold_after_restart(cursor)
 
 
 def claimed_of(row: Sequence[Any]) -> Claimed:

@@ -23,7 +23,7 @@ def main() -> int:
     serve.health(
         wanted.job_runner_health_host,
         wanted.job_runner_health_port,
-        lambda: database.answers(engine),
+        lambda: database.why_unreachable(engine),
     )
     issuer = Issuer(
         PostgresRounds(engine),

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from courant.contracts import Command
 from courant.postgres import jobs
-from courant.postgres.database import recognise
+from courant.postgres.database import hold_after_restart
 from courant.postgres.folding import Cursor, Folding
 from courant.postgres.jobs import Place, Stored
 from courant.postgres.tables import UNDER_WAY
@@ -80,7 +80,7 @@ class PostgresRounds(Folding):
             cursor.execute(TURN)
             [(ours,)] = cursor.fetchall()
             if ours:
-                recognise(cursor)
+                hold_after_restart(cursor)
                 cursor.execute(STOPPED)
                 ours = not cursor.rowcount
             yield PostgresRound(cursor) if ours else None

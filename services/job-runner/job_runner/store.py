@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from courant import bulk
 from courant.contracts import Chunk, Command, JobCommand, JobRecord, KeyType, Seal
 from courant.postgres import folding, jobs
-from courant.postgres.database import told_apart
+from courant.postgres.database import classified_errors
 from courant.postgres.folding import Cursor, Folding
 from courant.postgres.jobs import Place
 from courant.postgres.tables import jobs as table
@@ -98,7 +98,7 @@ class PostgresFold:
 
     def keep(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
         refused: list[JobRecord] = []
-        with told_apart(), self._connection.begin_nested():
+        with classified_errors(), self._connection.begin_nested():
             for each in records:
                 match each:
                     case Chunk():

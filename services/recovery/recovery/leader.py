@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine
 
 from courant import metrics
 from courant.errors import Unavailable
-from courant.postgres.database import told_apart
+from courant.postgres.database import classified_errors
 from courant.postgres.migrate import engine_url
 from recovery.store import PostgresStore
 
@@ -58,7 +58,7 @@ class Lead:
     def take(self) -> PostgresStore | None:
         """Give the store to work on if no other process leads; raises Unavailable."""
         try:
-            with told_apart():
+            with classified_errors():
                 if self._connection is None:
                     return self._begin()
                 store = PostgresStore(self._connection)

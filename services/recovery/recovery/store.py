@@ -18,7 +18,7 @@ from courant.contracts import Command
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.postgres import jobs
-from courant.postgres.database import HOLD, array, recognise, told_apart
+from courant.postgres.database import HOLD, array, classified_errors, hold_after_restart
 from courant.postgres.jobs import Place
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
@@ -148,7 +148,7 @@ class PostgresStore:
             cursor.execute(TIME)
             [(at,)] = cursor.fetchall()
             found = ends()
-            recognise(cursor)
+            hold_after_restart(cursor)
             cursor.execute(WENT_BACK, {"at": at})
             if cursor.rowcount:
                 cursor.execute(HOLD, ["Postgres's clock went back"])
@@ -160,7 +160,7 @@ class PostgresStore:
     def lift(self, patience: timedelta) -> bool:
         """Lift the hold that was raised after a rebuild if it is over; tell whether it stands."""
         with self.transaction() as cursor:
-            recognise(cursor)
+            hold_after_restart(cursor)
             passed = PostgresRows(cursor).passed((topics.DELIVERY.name, topics.JOBS.name))
             if delivery := passed.get(topics.DELIVERY.name):
                 cursor.execute(LIFT, [patience, delivery])
@@ -181,7 +181,7 @@ class PostgresStore:
     @contextmanager
     def sweeping(self) -> Iterator["PostgresRows"]:
         with self.transaction() as cursor:
-            recognise(cursor)
+            hold_after_restart(cursor)
             cursor.execute(STOPPED)
             stopped = bool(cursor.rowcount)
             if not stopped:
@@ -196,7 +196,7 @@ class PostgresStore:
         if self._connection.invalidated:
             raise Unavailable("the leader's connection is gone")
         with (
-            told_apart(),
+            classified_errors(),
             self._connection.begin(),
             closing(self._connection.connection.cursor()) as cursor,
         ):

@@ -19,7 +19,7 @@ def main() -> int:
     engine = database.engine(wanted.database_url.get_secret_value(), "saver", CONNECTIONS)
     store = PostgresStore(engine, timedelta(seconds=wanted.courant_lease_seconds))
     serve.health(
-        wanted.saver_health_host, wanted.saver_health_port, lambda: database.answers(engine)
+        wanted.saver_health_host, wanted.saver_health_port, lambda: database.why_unreachable(engine)
     )
     return serve.run(
         serve.run_stages(handle.stages(store), wanted.kafka_bootstrap_servers, stop), stop

@@ -15,7 +15,7 @@ from courant.contracts import ENCODE, Notification, Started
 from courant.errors import Unavailable
 from courant.lifecycle import Move, Note, Report, State
 from courant.postgres import folding
-from courant.postgres.database import array, copy_lines, told_apart
+from courant.postgres.database import array, classified_errors, copy_lines
 from courant.postgres.days import DAILY, MAKE_DAY
 from courant.postgres.folding import Cursor, Folding
 from courant.postgres.tables import notifications
@@ -179,7 +179,7 @@ class PostgresFold:
 
     def save(self, notifications: Sequence[Notification]) -> Sequence[Notification]:
         self._store.make_days({ids.day_of(each.id) for each in notifications})
-        with told_apart(), self._connection.begin_nested():
+        with classified_errors(), self._connection.begin_nested():
             self._cursor.execute(INCOMING)
             self._cursor.copy_expert(COPY, copy_lines(map(VALUES, notifications)))
             if any(each.idempotency_key for each in notifications):
@@ -195,7 +195,7 @@ class PostgresFold:
     def settle(
         self, rounds: Sequence[Sequence[Report]], opened: Sequence[Started], closed: Sequence[UUID]
     ) -> None:
-        with told_apart(), self._connection.begin_nested():
+        with classified_errors(), self._connection.begin_nested():
             for call in opened:
                 attempts = [each.attempt for each in call.attempts]
                 self._cursor.execute(OPEN, [call.call, [a.id for a in call.attempts], attempts])

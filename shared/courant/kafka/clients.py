@@ -48,7 +48,7 @@ def headers_of(message: Message) -> Iterator[tuple[str, bytes]]:
 
 
 @contextmanager
-def weather() -> Iterator[None]:
+def raises_unavailable() -> Iterator[None]:
     """Raise Unavailable in place of the client's own exception."""
     try:
         yield

@@ -195,7 +195,7 @@ class KafkaConsumer:
     def _is_ours(self, message: Message) -> bool:
         """Tell whether it is a record of a partition that this member still holds."""
         if error := message.error():
-            self._weather(error)
+            self._raise_unless_transient(error)
             return False
         return (message.topic(), message.partition()) in self._held
 
@@ -258,10 +258,10 @@ class KafkaConsumer:
             return method(*args, **options)
         except KafkaException as raised:
             error: KafkaError = raised.args[0]
-            self._weather(error)
+            self._raise_unless_transient(error)
             raise Unavailable(f"Kafka: {error.name()}") from None
 
-    def _weather(self, error: KafkaError) -> None:
+    def _raise_unless_transient(self, error: KafkaError) -> None:
         if error.fatal():
             raise KafkaException(error)
         if error.code() == KafkaError._PARTITION_EOF:

@@ -9,14 +9,14 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from courant.errors import Unavailable
-from courant.kafka.clients import ANSWER_SECONDS, common, weather
+from courant.kafka.clients import ANSWER_SECONDS, common, raises_unavailable
 from courant.topics import Partition, Positions
 
 
 def topic_ids(client: AdminClient, names: Sequence[str]) -> dict[str, UUID]:
     """Ask for the ids of topics; raises Unavailable."""
     asked = confluent_kafka.TopicCollection(list(names))
-    with weather():
+    with raises_unavailable():
         found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
         return {name: _uuid(future.result().topic_id) for name, future in found.items()}
 
@@ -36,7 +36,7 @@ class CommittedOffsets:
 
     def of(self, partitions: Sequence[Partition]) -> Positions:
         """Ask for those of these partitions that have a commit; raises Unavailable."""
-        with weather():
+        with raises_unavailable():
             return committed(self._consumer, partitions)
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ def starts(client: AdminClient, partitions: Sequence[Partition]) -> Positions:
 def partitions(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
     """Ask which partitions these topics have now; raises Unavailable."""
     asked = confluent_kafka.TopicCollection(list(topics))
-    with weather():
+    with raises_unavailable():
         found = client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
         described = {name: future.result() for name, future in found.items()}
     return [
@@ -87,7 +87,7 @@ def _offsets(
         return {}
     wanted = {TopicPartition(*name): spec for name in by_name}
     found = {}
-    with weather():
+    with raises_unavailable():
         futures = client.list_offsets(wanted, request_timeout=ANSWER_SECONDS)
         for spot, future in futures.items():
             found[by_name[spot.topic, spot.partition]] = future.result().offset

@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 
 from courant.errors import Refused, Unavailable
 
-WEATHER = ("08", "25006", "40", "42501", "53", "55000", "55P03", "57")
+UNAVAILABLE = ("08", "25006", "40", "42501", "53", "55000", "55P03", "57")
 """SQLSTATEs, or their beginnings, that are no record's fault; 55000 is a standby that was asked.
 
 42501 is a right that our role lacks: records wait for the grant, and are not put aside.
@@ -70,17 +70,17 @@ def engine(
     )
 
 
-def answers(engine: Engine) -> str | None:
+def why_unreachable(engine: Engine) -> str | None:
     """Ask whether Postgres answers: None, or why not."""
     try:
-        with told_apart(), engine.connect() as connection:
+        with classified_errors(), engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")
     except (Unavailable, Refused) as error:
         return f"Postgres: {error}"
     return None
 
 
-def recognise(cursor: psycopg2.extensions.cursor) -> None:
+def hold_after_restart(cursor: psycopg2.extensions.cursor) -> None:
     """Raise the hold if this start of a server was not seen before; it may lack what was folded.
 
     Belongs into each transaction that folds or claims: poolers hide that a connection is another.
@@ -93,7 +93,7 @@ def recognise(cursor: psycopg2.extensions.cursor) -> None:
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
+def classified_errors() -> Iterator[None]:
     """Raise Unavailable for the errors that are weather, Refused for all others."""
     try:
         yield
@@ -103,10 +103,10 @@ def told_apart() -> Iterator[None]:
         error = raised.orig if isinstance(raised, DBAPIError) else raised
         assert isinstance(error, psycopg2.Error)
         reason = f"{error.pgcode}: {type(error).__name__}"
-        raise (Unavailable if is_weather(error) else Refused)(reason) from raised
+        raise (Unavailable if is_unavailable(error) else Refused)(reason) from raised
 
 
-def is_weather(error: psycopg2.Error) -> bool:
+def is_unavailable(error: psycopg2.Error) -> bool:
     """Tell whether the same statement may succeed later.
 
     By SQLSTATE, not by class: psycopg2 calls a value too long for its index an OperationalError,
@@ -115,7 +115,7 @@ def is_weather(error: psycopg2.Error) -> bool:
     code = error.pgcode or "08"  # no code: the connection is gone
     # A check violation that names no constraint means that the day's partition is not there yet.
     no_partition = code == "23514" and not error.diag.constraint_name
-    return no_partition or code.startswith(WEATHER)
+    return no_partition or code.startswith(UNAVAILABLE)
 
 
 def array(ids: Iterable[UUID]) -> str:

@@ -12,7 +12,7 @@ from psycopg2 import extensions
 from sqlalchemy import Connection, Engine
 
 from courant.errors import Behind, require
-from courant.postgres.database import HOLD, recognise, told_apart
+from courant.postgres.database import HOLD, classified_errors, hold_after_restart
 from courant.records import Keep, Span
 from courant.topics import Partition, Positions
 
@@ -42,7 +42,7 @@ class Folding:
     def compare(self, positions: Positions) -> None:
         """Raise Behind, and the hold that goes with it, where Postgres has not read so far."""
         with self.transaction() as (_, cursor):
-            recognise(cursor)
+            hold_after_restart(cursor)
             cursor.execute(PLACES, [[each.topic_id for each in positions]])
             require(positions, places_of(positions, cursor))
 
@@ -60,7 +60,7 @@ class Folding:
         Raises Behind, and the hold, where Postgres lacks what lies before.
         """
         with self.transaction() as (connection, cursor):
-            recognise(cursor)
+            hold_after_restart(cursor)
             columns = {
                 "topics": [each.topic_id for each in span],
                 "numbers": [each.number for each in span],
@@ -75,11 +75,11 @@ class Folding:
     def transaction(self) -> Iterator[tuple[Connection, Cursor]]:
         """Begin a transaction; raises Unavailable, Refused."""
         try:
-            with told_apart(), self._engine.begin() as connection:
+            with classified_errors(), self._engine.begin() as connection:
                 cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
                 yield connection, cursor
         except Behind:
-            with told_apart(), self._engine.begin() as connection:
+            with classified_errors(), self._engine.begin() as connection:
                 connection.exec_driver_sql(HOLD, ("Postgres is behind the log",))
             raise
 
