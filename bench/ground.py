@@ -15,7 +15,7 @@ from courant.directory import publish
 from courant.directory.entries import Template
 from courant.topics import Channel, Lane
 from courant_cli import demo, entries
-from courant_cli.places import Places, known
+from courant_cli.places import Installation, known
 from courant_local import home, plan, ports, processes
 from courant_local.child import Child, wait_ready
 from courant_local.plan import Plan
@@ -48,7 +48,7 @@ class Ground:
 
     def __init__(self, wanted: Plan, processes: dict[str, psutil.Process]) -> None:
         self.plan, self.processes = wanted, processes
-        self.places = Places()
+        self.places = Installation()
         seeded = demo.seed(self.places)
         self.key = seeded["COURANT_API_KEY"]
         [self.service] = publish.load(self.places.engine).services.values()

@@ -23,7 +23,7 @@ from courant.kafka import clients, offsets
 from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import DELIVERY, FAMILIES, PERSISTED
-from courant_cli.places import Places
+from courant_cli.places import Installation
 from courant_local.plan import Unsuitable
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)
@@ -82,7 +82,7 @@ def list_letters(
     as_json: Annotated[bool, typer.Option("--json", help="As a list for programs.")] = False,
 ) -> None:
     """List all dead letters that are kept, with their reasons."""
-    places = Places()
+    places = Installation()
     sent = redriven(places)
     lines = [
         Line(
@@ -110,7 +110,7 @@ def list_letters(
 @app.command()
 def show(number: str) -> None:
     """Show one: where it comes from, why it died, and its bytes."""
-    each = letter(Places(), number)
+    each = letter(Installation(), number)
     told = [
         *(f"{name}: {value.decode(errors='backslashreplace')}" for name, value in each.headers),
         f"key: {each.key.hex()}",
@@ -133,13 +133,13 @@ def redrive(
     again: Annotated[bool, typer.Option(help="Also one that was sent back before.")] = False,
 ) -> None:
     """Send a letter back to where it came from, once what made it die is repaired."""
-    places = Places()
+    places = Installation()
     chosen = list(letters(places, family)) if number == "all" else [letter(places, number)]
     for each in chosen:
         console.print(f"{each.number}: {send_back(places, each, again)}", markup=False)
 
 
-def send_back(places: Places, each: Letter, again: bool) -> str:
+def send_back(places: Installation, each: Letter, again: bool) -> str:
     """Send one back; says what was done. Who did it is kept."""
     if cut := each.header("cut"):
         return f"was {cut}, too large to be written: only its beginning is kept"
@@ -179,14 +179,14 @@ def order_again(connection: Any, each: Letter) -> Outgoing | None:
     return Outgoing(DELIVERY.name, id.bytes, decided.encode())
 
 
-def redriven(places: Places) -> dict[tuple[str, int, int], str]:
+def redriven(places: Installation) -> dict[tuple[str, int, int], str]:
     """Tell who sent which letters back."""
     with places.engine.begin() as connection:
         return {(topic, partition, offset): f"{by}, {at:%Y-%m-%d %H:%M}"
                 for topic, partition, offset, by, at in connection.execute(NOTED)}  # fmt: skip
 
 
-def letter(places: Places, number: str) -> Letter:
+def letter(places: Installation, number: str) -> Letter:
     """Read one letter; raises Unsuitable."""
     topic, _, rest = number.partition("/")
     for each in letters(places, topics.family(topic)):
@@ -195,7 +195,7 @@ def letter(places: Places, number: str) -> Letter:
     raise Unsuitable(f"no dead letter has the number {number}; `courant dead list` shows all")
 
 
-def letters(places: Places, family: str | None = None) -> Iterator[Letter]:
+def letters(places: Installation, family: str | None = None) -> Iterator[Letter]:
     """Read every dead letter that is kept, of one family or of all."""
     names = [topics.dead(each.name) for each in FAMILIES
              if each.consumed and family in (None, each.name)]  # fmt: skip

@@ -17,7 +17,7 @@ from courant.contracts import KeyType
 from courant.directory.entries import Sender
 from courant.topics import Channel
 from courant_cli import entries, trace
-from courant_cli.places import Places
+from courant_cli.places import Installation
 from courant_local import home
 from courant_local.plan import Plan
 
@@ -29,7 +29,7 @@ console = Console(highlight=False)
 
 def run(wanted: Plan) -> None:
     """Make the demo service if it is not there, send one of each, show each one's timeline."""
-    places = Places()
+    places = Installation()
     file = wanted.home / "demo.json"
     if not home.read(file):
         home.write(file, seed(places), mode=0o600)
@@ -55,7 +55,7 @@ def run(wanted: Plan) -> None:
         console.print(trace.timeline(places, answer["id"]))
 
 
-def seed(places: Places) -> dict[str, str]:
+def seed(places: Installation) -> dict[str, str]:
     """Make the demo service, with keys of each type, templates and senders."""
     service = entries.new_service(places, "Courant demo", "demo", False, [EMAIL, PHONE])
     # `courant load` is to meet the system's limits, not a client's.

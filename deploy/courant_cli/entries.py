@@ -19,7 +19,7 @@ from courant.directory import publish
 from courant.directory.entries import AnyEntry, Directory, Entry, Key, Sender, Service, Template
 from courant.recipients import Unusable, email, phone
 from courant.topics import Channel, Lane
-from courant_cli.places import Places
+from courant_cli.places import Installation
 from courant_local.plan import Unsuitable
 
 E = TypeVar("E", bound=Entry)
@@ -36,7 +36,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def put(places: Places, entry: AnyEntry) -> AnyEntry:
+def put(places: Installation, entry: AnyEntry) -> AnyEntry:
     """Store and publish an entry."""
     return publish.put(places.engine, places.producer, entry)
 
@@ -78,12 +78,12 @@ def create_service(
     guest: Annotated[list[str] | None, typer.Option(help="A recipient of the team.")] = None,
 ) -> None:
     """Make a service."""
-    places = Places()
+    places = Installation()
     tell(put(places, new_service(places, name, email_from, trial, guest or [])))
 
 
 def new_service(
-    places: Places, name: str, email_from: str, trial: bool, guests: list[str]
+    places: Installation, name: str, email_from: str, trial: bool, guests: list[str]
 ) -> Service:
     """Make the entry of a service; raises Unsuitable for a guest that is no recipient."""
     id = uuid.uuid4()
@@ -112,19 +112,19 @@ def recipient(text: str) -> str:
 @service.command("list")
 def list_services() -> None:
     """List all services."""
-    listed(of_kind(publish.load(Places().engine), Service), "id", "name", "active")
+    listed(of_kind(publish.load(Installation().engine), Service), "id", "name", "active")
 
 
 @service.command("show")
 def show_service(id: UUID) -> None:
     """Show one."""
-    tell(found(publish.load(Places().engine).services, id, "service"))
+    tell(found(publish.load(Installation().engine).services, id, "service"))
 
 
 @service.command("revoke")
 def revoke_service(id: UUID) -> None:
     """Suspend a service: its keys no longer accept anything."""
-    places = Places()
+    places = Installation()
     entry = found(publish.load(places.engine).services, id, "service")
     tell(put(places, msgspec.structs.replace(entry, active=False)))
 
@@ -135,13 +135,13 @@ def revoke_service(id: UUID) -> None:
 @key.command("create")
 def create_key(service_id: UUID, name: str, type: KeyType = KeyType.NORMAL) -> None:
     """Make a key and print it: the only time that it is shown."""
-    places = Places()
+    places = Installation()
     found(publish.load(places.engine).services, service_id, "service")
     _, text = new_key(places, service_id, name, type)
     print(text)
 
 
-def new_key(places: Places, service_id: UUID, name: str, type: KeyType) -> tuple[Key, str]:
+def new_key(places: Installation, service_id: UUID, name: str, type: KeyType) -> tuple[Key, str]:
     """Make and publish a key; gives it and the text that the client is given."""
     id, secret = uuid.uuid4(), str(UUID(bytes=random.token_bytes(16), version=4))
     entry = Key(
@@ -159,20 +159,20 @@ def new_key(places: Places, service_id: UUID, name: str, type: KeyType) -> tuple
 @key.command("list")
 def list_keys() -> None:
     """List all keys."""
-    found = of_kind(publish.load(Places().engine), Key)
+    found = of_kind(publish.load(Installation().engine), Key)
     listed(found, "id", "service_id", "name", "type", "expires_at")
 
 
 @key.command("show")
 def show_key(id: UUID) -> None:
     """Show one, without its secret."""
-    tell(key_of(publish.load(Places().engine), id))
+    tell(key_of(publish.load(Installation().engine), id))
 
 
 @key.command("revoke")
 def revoke_key(id: UUID) -> None:
     """Revoke a key: it stops within a second, everywhere."""
-    places = Places()
+    places = Installation()
     entry = key_of(publish.load(places.engine), id)
     tell(put(places, msgspec.structs.replace(entry, expires_at=now())))
 
@@ -197,7 +197,7 @@ def create_template(
     id: Annotated[UUID | None, typer.Option(help="Make a new version of this template.")] = None,
 ) -> None:
     """Make a template, or a new version of one. The body may be `@FILE`."""
-    places = Places()
+    places = Installation()
     known = publish.load(places.engine)
     found(known.services, service_id, "service")
     text = Path(body[1:]).read_text() if body.startswith("@") else body
@@ -238,14 +238,14 @@ def new_template(
 @template.command("list")
 def list_templates() -> None:
     """List every version of every template."""
-    found = of_kind(publish.load(Places().engine), Template)
+    found = of_kind(publish.load(Installation().engine), Template)
     listed(found, "id", "version", "service_id", "channel", "lane", "name", "archived")
 
 
 @template.command("show")
 def show_template(id: UUID, version: int | None = None) -> None:
     """Show one version, or the newest."""
-    entry = publish.load(Places().engine).template(id, version)
+    entry = publish.load(Installation().engine).template(id, version)
     if not entry:
         raise Unsuitable(f"no template has the id {id} and that version")
     tell(entry)
@@ -254,7 +254,7 @@ def show_template(id: UUID, version: int | None = None) -> None:
 @template.command("revoke")
 def revoke_template(id: UUID) -> None:
     """Archive a template: nothing new is accepted for it; what was accepted is sent."""
-    places = Places()
+    places = Installation()
     entry = publish.load(places.engine).template(id)
     if not entry:
         raise Unsuitable(f"no template has the id {id}")
@@ -272,7 +272,7 @@ def create_sender(
     default: Annotated[bool, typer.Option(help="Used where the client names none.")] = False,
 ) -> None:
     """Make a reply-to address (email) or a sender (sms)."""
-    places = Places()
+    places = Installation()
     found(publish.load(places.engine).services, service_id, "service")
     entry = Sender(
         id=uuid.uuid4(), service_id=service_id, channel=channel, value=value, default=default
@@ -283,20 +283,20 @@ def create_sender(
 @sender.command("list")
 def list_senders() -> None:
     """List all senders."""
-    found = of_kind(publish.load(Places().engine), Sender)
+    found = of_kind(publish.load(Installation().engine), Sender)
     listed(found, "id", "service_id", "channel", "value", "default", "archived")
 
 
 @sender.command("show")
 def show_sender(id: UUID) -> None:
     """Show one."""
-    tell(sender_of(publish.load(Places().engine), id))
+    tell(sender_of(publish.load(Installation().engine), id))
 
 
 @sender.command("revoke")
 def revoke_sender(id: UUID) -> None:
     """Archive a sender."""
-    places = Places()
+    places = Installation()
     entry = sender_of(publish.load(places.engine), id)
     tell(put(places, msgspec.structs.replace(entry, archived=True)))
 

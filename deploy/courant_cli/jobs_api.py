@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from courant.errors import Unavailable
-from courant_cli.places import Places
+from courant_cli.places import Installation
 
 console = Console(stderr=True, highlight=False)  # what is shown, beside what is piped on
 LOOK_SECONDS = 1.0
@@ -27,7 +27,7 @@ class Declined(Exception):
 
 def client() -> httpx.Client:
     """Give what calls the API."""
-    places = Places()
+    places = Installation()
     return httpx.Client(
         base_url=places.variable("COURANT_URL"),
         headers={"authorization": f"ApiKey-v1 {places.variable('COURANT_API_KEY')}"},

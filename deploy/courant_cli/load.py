@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from courant.topics import Channel
-from courant_cli.places import Places
+from courant_cli.places import Installation
 
 console = Console(highlight=False)
 COUNT_MAX, RATE_MAX, CONNECTIONS_MAX = 1_000_000, 20_000, 512
@@ -146,7 +146,7 @@ def load(
     ids: Annotated[Path | None, typer.Option(help="Write the accepted ids to this file.")] = None,
 ) -> None:
     """Send a bounded load through the HTTP API, and show how it was answered."""
-    places = Places()
+    places = Installation()
     asked = Load(
         url=places.variable("COURANT_URL"),
         key=places.variable("COURANT_API_KEY"),

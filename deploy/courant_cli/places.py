@@ -17,7 +17,7 @@ from courant_local.plan import Plan, Unsuitable
 NAME = "courant.cli"
 
 
-class Places:
+class Installation:
     """One installation's parts, each opened when it is first needed."""
 
     def __init__(self) -> None:

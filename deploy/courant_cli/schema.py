@@ -5,7 +5,7 @@ from rich.console import Console
 
 from courant.kafka import topics_admin
 from courant.postgres import migrate
-from courant_cli.places import Places
+from courant_cli.places import Installation
 
 topics = typer.Typer(help="The cluster's topics against what is declared.", no_args_is_help=True)
 db = typer.Typer(help="The database's schema.", no_args_is_help=True)
@@ -15,7 +15,7 @@ console = Console(highlight=False)
 @topics.command()
 def diff() -> None:
     """Show what the cluster lacks; the exit code is 1 if anything."""
-    places = Places()
+    places = Installation()
     with places.admin() as client:
         found = topics_admin.diff(client, places.replication)
     console.print("\n".join(map(str, found)) or "The cluster has all that is declared.")
@@ -25,7 +25,7 @@ def diff() -> None:
 @topics.command()
 def apply() -> None:
     """Make what is missing, and set what differs. Takes nothing away."""
-    places = Places()
+    places = Installation()
     with places.admin() as client:
         done = topics_admin.apply(client, places.replication)
     console.print("\n".join(map(str, done)) or "The cluster had all that is declared.")
@@ -34,7 +34,7 @@ def apply() -> None:
 @db.command()
 def upgrade() -> None:
     """Bring the schema to this version, and know the server if nothing was ever written."""
-    places = Places()
+    places = Installation()
     with places.admin() as client:
         migrate.prepare(places.variable("DATABASE_URL"), client)
     console.print("The schema is this version's.")

@@ -8,7 +8,7 @@ import typer
 from notifications_python_client.notifications import NotificationsAPIClient
 from rich.console import Console
 
-from courant_cli.places import Places
+from courant_cli.places import Installation
 
 send = typer.Typer(help="Send one notification.", no_args_is_help=True)
 console = Console(highlight=False)
@@ -22,7 +22,7 @@ Follow = Annotated[bool, typer.Option(help="Wait until it has its end.")]
 
 
 def client() -> NotificationsAPIClient:
-    places = Places()
+    places = Installation()
     return NotificationsAPIClient(
         places.variable("COURANT_API_KEY"), base_url=places.variable("COURANT_URL")
     )
@@ -31,14 +31,14 @@ def client() -> NotificationsAPIClient:
 @send.command()
 def email(to: str, template: Template = None, value: Values = None, follow: Follow = True) -> None:
     """Send an email."""
-    id = template or Places().variable("COURANT_EMAIL_TEMPLATE_ID")
+    id = template or Installation().variable("COURANT_EMAIL_TEMPLATE_ID")
     show(client().send_email_notification(to, id, personalisation=values(value)), follow)
 
 
 @send.command()
 def sms(to: str, template: Template = None, value: Values = None, follow: Follow = True) -> None:
     """Send an SMS."""
-    id = template or Places().variable("COURANT_SMS_TEMPLATE_ID")
+    id = template or Installation().variable("COURANT_SMS_TEMPLATE_ID")
     show(client().send_sms_notification(to, id, personalisation=values(value)), follow)
 
 

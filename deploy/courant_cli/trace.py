@@ -14,7 +14,7 @@ from sqlalchemy import text
 from courant import ids
 from courant.kafka import offsets
 from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, dead
-from courant_cli.places import Places
+from courant_cli.places import Installation
 from courant_local.plan import Unsuitable
 
 ROW = text("SELECT state, attempt, tries, channel, lane, key_type, issued_at, lease_until, reason "
@@ -29,7 +29,7 @@ console = Console(highlight=False)
 
 def trace(id: UUID, topics: bool = True) -> None:
     """Show what became of one notification: its row, its events, its records."""
-    places = Places()
+    places = Installation()
     with places.engine.begin() as connection:
         row = connection.execute(ROW, {"id": id}).mappings().one_or_none()
         winner = connection.execute(ALIAS, {"id": id}).scalar_one_or_none()
@@ -46,7 +46,7 @@ def trace(id: UUID, topics: bool = True) -> None:
         raise typer.Exit(1)
 
 
-def timeline(places: Places, id: str) -> Table:
+def timeline(places: Installation, id: str) -> Table:
     """Draw a notification's events."""
     drawn = Table("at", "move", "attempt", "", box=None)
     with places.engine.begin() as connection:
@@ -57,7 +57,7 @@ def timeline(places: Places, id: str) -> Table:
     return drawn
 
 
-def records(places: Places, id: UUID) -> Table:
+def records(places: Installation, id: UUID) -> Table:
     """Draw the records that name a notification: by key, or in a call's record."""
     drawn = Table("written", "topic", "offset", "bytes", box=None)
     since = ids.time_of(id)
@@ -72,7 +72,7 @@ def records(places: Places, id: UUID) -> Table:
 
 
 def search(
-    places: Places, id: UUID, since: datetime, topics: tuple[str, ...]
+    places: Installation, id: UUID, since: datetime, topics: tuple[str, ...]
 ) -> Iterator[tuple[datetime, str, str, int]]:
     """Read the topics from the id's time on, and give the records that name it."""
     with places.admin() as client:

@@ -17,7 +17,7 @@ from courant.contracts import KeyType
 from courant.directory.entries import Sender, Service, Template
 from courant.topics import Channel
 from courant_cli import entries
-from courant_cli.places import Places
+from courant_cli.places import Installation
 from support.stack import Stack, wait
 
 PLENTY = 10_000_000
@@ -90,7 +90,7 @@ class Place:
 class Maker:
     """Puts entries into a stack's directory."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Installation) -> None:
         self._places = places
 
     def client(self, name: str, keys: bool = True, **changed: Any) -> Client:

@@ -21,7 +21,7 @@ import psycopg2
 import pytest
 from notifications_python_client.notifications import NotificationsAPIClient
 
-from courant_cli.places import Places, variables
+from courant_cli.places import Installation, variables
 from courant_local import control, home, ports, processes
 from courant_local.plan import Plan
 
@@ -42,11 +42,11 @@ class Stack:
         self.url = self.plan.url
 
     @cached_property
-    def places(self) -> Places:
+    def places(self) -> Installation:
         """Give what the commands work with: Kafka, Postgres, the keys."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("COURANT_HOME", str(self.place))
-            return Places()
+            return Installation()
 
     def courant(self, *words: str) -> str:
         """Run a command; gives what it prints."""

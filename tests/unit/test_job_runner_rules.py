@@ -11,7 +11,7 @@ import pytest
 
 from courant import bulk, ids
 from courant.contracts import Command, Content, JobCommand, KeyType, Malformed, Notification
-from courant.postgres.jobs import Stored
+from courant.postgres.jobs import StoredRows
 from courant.records import Dead, Keep, Record
 from courant.testing.builders import NOW, partition
 from courant.topics import JOBS, Channel, Lane
@@ -118,7 +118,7 @@ def test_rows_ids_rise_with_their_numbers_and_keep_their_jobs_day() -> None:
 def test_a_chunk_is_settled_once_most_of_it_has_left(
     there: int, waiting: int, settled: bool
 ) -> None:
-    assert rules.is_settled(500, Stored(there, waiting)) is settled
+    assert rules.is_settled(500, StoredRows(there, waiting)) is settled
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import Move
 from courant.postgres.database import FINGERPRINT, array, classified_errors, hold_after_restart
-from courant.postgres.jobs import runs
+from courant.postgres.jobs import sql_job_runs
 from courant.topics import Channel, Lane
 from deliverer.calls import Claimed
 
@@ -44,7 +44,7 @@ CLAIM = f"""
             AND {Move.CLAIMED.condition()}
             AND NOT EXISTS (
                 SELECT FROM holds WHERE stands AND scope = 'service:' || n.service_id)
-            AND {runs("n.job_id")}
+            AND {sql_job_runs("n.job_id")}
         ORDER BY n.id FOR UPDATE OF n),
     claimed AS (
         UPDATE notifications n SET state = '{Move.CLAIMED.after}', state_at = now(),

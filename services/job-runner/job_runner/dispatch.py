@@ -17,7 +17,7 @@ from uuid import UUID
 from courant import bulk, metrics
 from courant.consume import Producer
 from courant.errors import Refused, Unavailable
-from courant.postgres.jobs import Place, Stored
+from courant.postgres.jobs import ChunkRef, StoredRows
 from courant.topics import Channel
 from job_runner import rules
 from job_runner.rules import Due
@@ -34,7 +34,7 @@ LOOKED_AT = 32
 class Out:
     """A chunk that has its order, and is not settled or lacks rows."""
 
-    place: Place
+    place: ChunkRef
     channel: Channel
     service_id: UUID
     issued_at: datetime
@@ -61,10 +61,10 @@ class Round(Protocol):
     def out(self) -> tuple[datetime, list[Out]]:
         """Give the time, and what is out and not stopped: what is in the lane first, by age."""
 
-    def count(self, places: Sequence[Place]) -> list[Stored]:
+    def count(self, places: Sequence[ChunkRef]) -> list[StoredRows]:
         """Count what is stored of each chunk."""
 
-    def settle(self, saved: Sequence[Place], settled: Sequence[Place]) -> None:
+    def settle(self, saved: Sequence[ChunkRef], settled: Sequence[ChunkRef]) -> None:
         """Note of which chunks all rows are there, and which have left their lane."""
 
     def settled(self, seconds: float) -> Mapping[Channel, int]:
@@ -85,10 +85,10 @@ class Round(Protocol):
     def start(self, job_id: UUID) -> None:
         """Note that a job begins."""
 
-    def unissued(self, job_id: UUID, limit: int) -> list[Place]:
+    def unissued(self, job_id: UUID, limit: int) -> list[ChunkRef]:
         """Give a job's next chunks without an order."""
 
-    def issued(self, places: Sequence[Place]) -> None:
+    def issued(self, places: Sequence[ChunkRef]) -> None:
         """Note that these have their order now."""
 
     def finish(self) -> int:

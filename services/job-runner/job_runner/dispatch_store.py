@@ -9,7 +9,7 @@ from courant.contracts import Command
 from courant.postgres import jobs
 from courant.postgres.database import hold_after_restart
 from courant.postgres.folding import Cursor, Folding
-from courant.postgres.jobs import Place, Stored
+from courant.postgres.jobs import ChunkRef, StoredRows
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import Channel
 from job_runner.dispatch import Out, Waiting
@@ -23,7 +23,7 @@ JOBS_LOOKED_AT, CHUNKS_LOOKED_AT = 5, 200
 
 # Of jobs and services that are stopped nothing moves: they must not hold back the others.
 MOVES = f"""
-    {jobs.runs("j.id")} AND NOT EXISTS (SELECT FROM holds h WHERE h.stands
+    {jobs.sql_job_runs("j.id")} AND NOT EXISTS (SELECT FROM holds h WHERE h.stands
         AND h.scope IN ('service:' || j.service_id, 'channel:' || j.channel))"""
 # What a sweep had to order again comes last, the latest first: it must hold back nobody.
 OUT = f"""
@@ -97,14 +97,14 @@ class PostgresRound:
         [(now,)] = self._cursor.fetchall()
         self._cursor.execute(OUT)
         return now, [
-            Out(Place(*place), Channel(channel), service_id, issued_at, in_lane)
+            Out(ChunkRef(*place), Channel(channel), service_id, issued_at, in_lane)
             for *place, channel, service_id, issued_at, in_lane in self._cursor
         ]
 
-    def count(self, places: Sequence[Place]) -> list[Stored]:
+    def count(self, places: Sequence[ChunkRef]) -> list[StoredRows]:
         return jobs.count(self._cursor, places)
 
-    def settle(self, saved: Sequence[Place], settled: Sequence[Place]) -> None:
+    def settle(self, saved: Sequence[ChunkRef], settled: Sequence[ChunkRef]) -> None:
         jobs.note_saved(self._cursor, saved)
         jobs.note_settled(self._cursor, settled)
 
@@ -130,11 +130,11 @@ class PostgresRound:
     def start(self, job_id: UUID) -> None:
         self._cursor.execute(START, [job_id])
 
-    def unissued(self, job_id: UUID, limit: int) -> list[Place]:
+    def unissued(self, job_id: UUID, limit: int) -> list[ChunkRef]:
         self._cursor.execute(UNISSUED, [job_id, limit])
-        return [Place(*place) for place in self._cursor]
+        return [ChunkRef(*place) for place in self._cursor]
 
-    def issued(self, places: Sequence[Place]) -> None:
+    def issued(self, places: Sequence[ChunkRef]) -> None:
         jobs.note_ordered(self._cursor, places)
 
     def finish(self) -> int:

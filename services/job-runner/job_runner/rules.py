@@ -23,7 +23,7 @@ from courant.contracts import (
     decode_job,
 )
 from courant.crypto import KeyRing, Undecryptable
-from courant.postgres.jobs import Stored
+from courant.postgres.jobs import StoredRows
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
 from courant.topics import INBOX, Channel, Lane
 
@@ -104,7 +104,7 @@ def notification(job: Job, row: JobRow, number: int, ring: KeyRing, now: datetim
     return Outgoing(INBOX.topic(job.channel, Lane.BULK), id.bytes, record.encode())
 
 
-def is_settled(rows: int, stored: Stored) -> bool:
+def is_settled(rows: int, stored: StoredRows) -> bool:
     """Tell whether a chunk has left its lane: nine of ten rows are there and wait no more.
 
     The tenth may be repeated, be a dead letter, or be healed by a sweep; nobody need wait for that.

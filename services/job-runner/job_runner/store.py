@@ -13,7 +13,7 @@ from courant.contracts import Chunk, Command, JobCommand, JobRecord, KeyType, Se
 from courant.postgres import folding, jobs
 from courant.postgres.database import classified_errors
 from courant.postgres.folding import Cursor, Folding
-from courant.postgres.jobs import Place
+from courant.postgres.jobs import ChunkRef
 from courant.postgres.tables import jobs as table
 from courant.records import Keep, Span
 from courant.topics import Channel, Positions
@@ -51,7 +51,7 @@ CHUNK = f"""
         j.template_id, j.template_version, j.channel, j.sender_id
     FROM jobs j JOIN chunks c USING (upload_id)
     WHERE j.id = %s AND c.number = %s AND c.saved_at IS NULL
-        AND {jobs.unless("j.id", Command.CANCELLED)}"""
+        AND {jobs.sql_unless_commanded("j.id", Command.CANCELLED)}"""
 
 
 class PostgresStore(Folding):
@@ -70,7 +70,7 @@ class PostgresStore(Folding):
                 return None
             upload_id, first, rows, sealed, *columns = found
             # An order that is read again must not flood the lane with what is there.
-            [stored] = jobs.count(cursor, [Place(job_id, upload_id, number, first, rows)])
+            [stored] = jobs.count(cursor, [ChunkRef(job_id, upload_id, number, first, rows)])
         if stored.there == rows:
             return None
         service_id, key_id, key_type, template_id, version, channel, sender_id = columns

@@ -19,7 +19,7 @@ from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.postgres import jobs
 from courant.postgres.database import HOLD, array, classified_errors, hold_after_restart
-from courant.postgres.jobs import Place
+from courant.postgres.jobs import ChunkRef
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
 from recovery.rows import OverdueGroup, OverdueRow
@@ -77,7 +77,7 @@ UNCLAIMED = f"""
     SELECT {COLUMNS} FROM notifications n
     WHERE n.state = '{State.CREATED}' AND n.channel = %(channel)s AND n.lane = %(lane)s
         AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(before)s
-        AND {jobs.runs("n.job_id")}
+        AND {jobs.sql_job_runs("n.job_id")}
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
 # What waits for a time is found once that has come, and its order was passed over by a claim. What
 # is still there after four days has expired.
@@ -91,13 +91,13 @@ UNSAVED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows FROM chunks c JOIN jobs j USING (upload_id)
     WHERE {UNDER_WAY} AND c.saved_at IS NULL
         AND c.issued_at < %(before)s - least(2 ^ (c.orders - 1) - 1, 60) * interval '1 minute'
-        AND {jobs.unless("j.id", Command.CANCELLED)}
+        AND {jobs.sql_unless_commanded("j.id", Command.CANCELLED)}
     ORDER BY c.issued_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED"""
 # A row's id bears its job's day, and rows of days long ago are refused.
 OUTLIVED = f"""
     SELECT j.id FROM jobs j
     WHERE j.finished_at IS NULL AND j.accepted_at < now() - %(age)s
-        AND {jobs.unless("j.id", Command.CANCELLED)}
+        AND {jobs.sql_unless_commanded("j.id", Command.CANCELLED)}
     ORDER BY j.accepted_at LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED"""
 # With its id and its attempt: calls of earlier attempts say nothing.
 IN_CALL = """
@@ -123,7 +123,7 @@ EXPIRED = f"""
     CROSS JOIN LATERAL (
         SELECT now() - coalesce(make_interval(hours => s.hours), %(usual)s)) AS over(before)
     WHERE n.state = '{State.CREATED}' AND n.issued_at < %(delivery)s
-        AND {jobs.unless("n.job_id", Command.PAUSED)}
+        AND {jobs.sql_unless_commanded("n.job_id", Command.PAUSED)}
         AND {SINCE} < over.before
         AND NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = n.job_id
             AND w.wish = '{Command.RESUMED}' AND w.wished_at >= over.before)
@@ -263,15 +263,15 @@ class PostgresRows:
     def issued(self, rows: Sequence[OverdueRow]) -> None:
         self._cursor.execute(ISSUED, [array(each.id for each in rows)])
 
-    def incomplete(self, before: datetime, limit: int) -> list[Place]:
+    def incomplete(self, before: datetime, limit: int) -> list[ChunkRef]:
         self._cursor.execute(UNSAVED, {"before": before, "limit": limit})
-        places = [Place(*row) for row in self._cursor]
+        places = [ChunkRef(*row) for row in self._cursor]
         counted = list(zip(places, jobs.count(self._cursor, places), strict=True))
         whole = [place for place, stored in counted if stored.there == place.rows]
         jobs.note_saved(self._cursor, whole)
         return [place for place, stored in counted if stored.there < place.rows]
 
-    def ordered(self, chunks: Sequence[Place]) -> None:
+    def ordered(self, chunks: Sequence[ChunkRef]) -> None:
         jobs.note_ordered(self._cursor, chunks)
 
     def outlived(self, age: timedelta, limit: int) -> list[UUID]:

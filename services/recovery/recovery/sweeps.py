@@ -19,7 +19,7 @@ from courant.consume import Producer
 from courant.contracts import Command
 from courant.directory.entries import Directory
 from courant.lifecycle import Move
-from courant.postgres.jobs import Place
+from courant.postgres.jobs import ChunkRef
 from courant.records import Outgoing
 from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
 from recovery import rules
@@ -79,13 +79,13 @@ class Rows(Protocol):
     def issued(self, rows: Sequence[OverdueRow]) -> None:
         """Note that these rows have their next step now."""
 
-    def incomplete(self, before: datetime, limit: int) -> list[Place]:
+    def incomplete(self, before: datetime, limit: int) -> list[ChunkRef]:
         """Give chunks of jobs whose last order is older than `before`, and of which rows lack.
 
         Looks at `limit` chunks, and notes of which nothing lacks: they are not looked at again.
         """
 
-    def ordered(self, chunks: Sequence[Place]) -> None:
+    def ordered(self, chunks: Sequence[ChunkRef]) -> None:
         """Note that these chunks have their order now."""
 
     def outlived(self, age: timedelta, limit: int) -> list[UUID]:
@@ -184,7 +184,7 @@ def cancelled(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
     return rows.cancelled(delivery, limit) if delivery else []
 
 
-def incomplete(rows: Rows, tools: Tools, limit: int) -> list[Place]:
+def incomplete(rows: Rows, tools: Tools, limit: int) -> list[ChunkRef]:
     """Job-runner and saver have passed all that was written a minute after the chunk's order."""
     inbox = rows.passed(INBOX.topics(Lane.BULK))
     passed = [*inbox.values(), *rows.passed((CHUNKS.name,), tools.places).values()]
@@ -208,7 +208,7 @@ def order(row: OverdueRow, _: Directory) -> Outgoing:
     return rules.order(row)
 
 
-def spread(chunk: Place, _: Directory) -> Outgoing:
+def spread(chunk: ChunkRef, _: Directory) -> Outgoing:
     return bulk.chunk_order(chunk.job_id, chunk.number)
 
 
@@ -231,7 +231,7 @@ def unnoted(_: Rows, __: Sequence[UUID]) -> None:
     """Note nothing: the same is written again until job-runner has read it."""
 
 
-def ordered(rows: Rows, found: Sequence[Place]) -> None:
+def ordered(rows: Rows, found: Sequence[ChunkRef]) -> None:
     rows.ordered(found)
 
 

@@ -26,7 +26,7 @@ MOVE_ON = """
     SELECT * FROM unnest(%(topics)s::uuid[], %(numbers)s::int[], %(ends)s::bigint[]) ORDER BY 1, 2
     ON CONFLICT (topic_id, partition) DO UPDATE SET next = greatest(p.next, excluded.next)
     RETURNING topic_id, partition, coalesce(old.next, 0)"""
-PLACES = "SELECT topic_id, partition, next FROM positions WHERE topic_id = ANY(%s)"
+POSITIONS = "SELECT topic_id, partition, next FROM positions WHERE topic_id = ANY(%s)"
 SKIP = """
     INSERT INTO positions AS p (topic_id, partition, next)
     VALUES (%(topic_id)s, %(number)s, %(next)s)
@@ -43,8 +43,8 @@ class Folding:
         """Raise Behind, and the hold that goes with it, where Postgres has not read so far."""
         with self.transaction() as (_, cursor):
             hold_after_restart(cursor)
-            cursor.execute(PLACES, [[each.topic_id for each in positions]])
-            require(positions, places_of(positions, cursor))
+            cursor.execute(POSITIONS, [[each.topic_id for each in positions]])
+            require(positions, positions_of(positions, cursor))
 
     def skip(self, starts: Positions) -> None:
         """Move the places on to where the log begins: what was before has left it."""
@@ -67,7 +67,7 @@ class Folding:
                 "ends": [offsets.stop for offsets in span.values()],
             }
             cursor.execute(MOVE_ON, columns)
-            places = places_of(span, cursor)
+            places = positions_of(span, cursor)
             require({each: offsets.start for each, offsets in span.items()}, places)
             yield connection, cursor, places
 
@@ -89,7 +89,7 @@ def fresh(kept: Sequence[Keep[T]], places: Positions) -> list[Keep[T]]:
     return [each for each in kept if each.record.offset >= places[each.record.partition]]
 
 
-def places_of(partitions: Iterable[Partition], cursor: Cursor) -> dict[Partition, int]:
+def positions_of(partitions: Iterable[Partition], cursor: Cursor) -> dict[Partition, int]:
     """Read how far each partition is folded from what was just selected."""
     found = {(topic_id, number): place for topic_id, number, place in cursor}
     return {each: found.get((each.topic_id, each.number), 0) for each in partitions}

@@ -30,7 +30,7 @@ ORDERED = f"UPDATE chunks SET issued_at = clock_timestamp(), orders = orders + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ChunkRef:
     """A chunk of a job, without what it holds."""
 
     job_id: UUID
@@ -41,14 +41,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredRows:
     """How many of a chunk's rows are there, and how many of these wait for a first attempt."""
 
     there: int
     waiting: int
 
 
-def count(cursor: extensions.cursor, places: Sequence[Place]) -> list[Stored]:
+def count(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> list[StoredRows]:
     """Count what is stored of each chunk."""
     if not places:
         return []
@@ -56,35 +56,35 @@ def count(cursor: extensions.cursor, places: Sequence[Place]) -> list[Stored]:
     jobs = [each.job_id for each in places]
     lows, highs = [low for low, _ in bounds], [high for _, high in bounds]
     cursor.execute(COUNT, {"jobs": jobs, "lows": lows, "highs": highs})
-    return [Stored(there, waiting) for _, there, waiting in cursor]
+    return [StoredRows(there, waiting) for _, there, waiting in cursor]
 
 
-def note_saved(cursor: extensions.cursor, places: Sequence[Place]) -> None:
+def note_saved(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
     """Note that all rows of these chunks are there."""
     _note(cursor, SAVED, places)
 
 
-def note_settled(cursor: extensions.cursor, places: Sequence[Place]) -> None:
+def note_settled(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
     """Note that most of these chunks' rows have left their lane."""
     _note(cursor, SETTLED, places)
 
 
-def note_ordered(cursor: extensions.cursor, places: Sequence[Place]) -> None:
+def note_ordered(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
     """Note that these chunks have their order now: after it is acknowledged, never before."""
     _note(cursor, ORDERED, places)
 
 
-def _note(cursor: extensions.cursor, sql: str, places: Sequence[Place]) -> None:
+def _note(cursor: extensions.cursor, sql: str, places: Sequence[ChunkRef]) -> None:
     if places:
         uploads, numbers = [each.upload_id for each in places], [each.number for each in places]
         cursor.execute(sql, {"uploads": uploads, "numbers": numbers})
 
 
-def runs(job: str) -> str:
+def sql_job_runs(job: str) -> str:
     """Say in SQL that the job of this id is neither paused nor cancelled."""
     return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish <> '{Command.RESUMED}')"
 
 
-def unless(job: str, wish: Command) -> str:
+def sql_unless_commanded(job: str, wish: Command) -> str:
     """Say in SQL that this is not what is wanted of the job of this id."""
     return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish = '{wish}')"

@@ -21,7 +21,7 @@ PARTITIONS = 3
 ID_BYTES = 16
 
 
-class Place(Protocol):
+class Surroundings(Protocol):
     """Where things happen: a world."""
 
     journal: list[tuple[str, str]]
@@ -34,7 +34,7 @@ class Place(Protocol):
 class FakeKafka:
     """Topics, and the groups that read them."""
 
-    def __init__(self, world: Place) -> None:
+    def __init__(self, world: Surroundings) -> None:
         self.world = world
         self.log: dict[Partition, list[Record]] = {}
         self.committed: dict[tuple[str, Partition], int] = defaultdict(int)

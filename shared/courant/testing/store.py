@@ -16,7 +16,7 @@ from courant.errors import Behind, Refused, Unavailable, require
 from courant.lifecycle import Move, Note, Report, State, shows
 from courant.records import Keep, Span
 from courant.testing.builders import NOW
-from courant.testing.kafka import Place
+from courant.testing.kafka import Surroundings
 from courant.topics import INBOX, Partition, Positions
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Tables:
 class FakeStore:
     """The saver's store, and the deliverer's claim."""
 
-    def __init__(self, world: Place) -> None:
+    def __init__(self, world: Surroundings) -> None:
         self.world = world
         self.tables = Tables()
         self._past: list[Tables] = []  # every commit's
