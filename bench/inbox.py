@@ -10,11 +10,11 @@ from courant.contracts import KeyType
 from courant.directory.entries import Template
 from courant.records import Outgoing
 from courant.topics import Channel
-from ingest.accept.content import Library
+from ingest.accept.content import TemplateCache
 from ingest.accept.handle import Accept, AcceptParts, Request
-from ingest.accept.rules import Lists
+from ingest.accept.rules import Simulated
 from ingest.callers.auth import Caller
-from ingest.callers.fair_share import Shares
+from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
 from ingest.read.store import Reader
 
@@ -34,14 +34,14 @@ def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
     log, reader = Kept(), Reader(site.plan.database_url, 1)
     parts = AcceptParts(
         directory=site.directory,
-        library=Library(site.directory),
+        library=TemplateCache(site.directory),
         log=log,
         memory=reader,  # asked only for an Idempotency-Key
         limits=Limits(),
-        shares=Shares(6_000),
+        shares=FairShares(6_000),
         ring=site.places.ring,
         hash_key=site.places.hash_key,
-        lists=Lists(frozenset(), ""),
+        lists=Simulated(frozenset(), ""),
         sending_domain="notification.example",
     )
     accept, body = Accept(parts), asked(template)

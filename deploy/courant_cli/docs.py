@@ -70,7 +70,7 @@ def topics_page() -> Iterator[str]:
         *(
             (
                 f"`{each.name}`",
-                each.says,
+                each.meaning,
                 ", ".join(f"`{name}`" for name in each.names()),
                 str(each.partitions),
                 "the last of each key" if each.compacted else f"{each.retention.days} days",

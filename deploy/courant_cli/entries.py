@@ -16,7 +16,7 @@ from rich.table import Table
 from courant import crypto
 from courant.contracts import KeyType
 from courant.directory import publish
-from courant.directory.entries import AnyEntry, Directory, Entry, Key, Sender, Service, Template
+from courant.directory.entries import AnyEntry, ApiKey, Directory, Entry, Sender, Service, Template
 from courant.recipients import Unusable, email, phone
 from courant.topics import Channel, Lane
 from courant_cli.places import Installation
@@ -141,10 +141,10 @@ def create_key(service_id: UUID, name: str, type: KeyType = KeyType.NORMAL) -> N
     print(text)
 
 
-def new_key(places: Installation, service_id: UUID, name: str, type: KeyType) -> tuple[Key, str]:
+def new_key(places: Installation, service_id: UUID, name: str, type: KeyType) -> tuple[ApiKey, str]:
     """Make and publish a key; gives it and the text that the client is given."""
     id, secret = uuid.uuid4(), str(UUID(bytes=random.token_bytes(16), version=4))
-    entry = Key(
+    entry = ApiKey(
         id=id,
         service_id=service_id,
         name=name,
@@ -159,7 +159,7 @@ def new_key(places: Installation, service_id: UUID, name: str, type: KeyType) ->
 @key.command("list")
 def list_keys() -> None:
     """List all keys."""
-    found = of_kind(publish.load(Installation().engine), Key)
+    found = of_kind(publish.load(Installation().engine), ApiKey)
     listed(found, "id", "service_id", "name", "type", "expires_at")
 
 
@@ -177,8 +177,8 @@ def revoke_key(id: UUID) -> None:
     tell(put(places, msgspec.structs.replace(entry, expires_at=now())))
 
 
-def key_of(known: Directory, id: UUID) -> Key:
-    return found({each.id: each for each in of_kind(known, Key)}, id, "key")
+def key_of(known: Directory, id: UUID) -> ApiKey:
+    return found({each.id: each for each in of_kind(known, ApiKey)}, id, "key")
 
 
 # -- templates --------------------------------------------------------------------------------

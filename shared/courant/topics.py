@@ -43,7 +43,7 @@ class Family:
     """Topics of one kind of record, with one dead-letter topic for all of them."""
 
     name: str
-    says: str  # what a record in it means, for the documentation
+    meaning: str  # what a record in it means, for the documentation
     retention: timedelta
     partitions: int = 6
     by_lane: bool = False  # one topic for each channel and lane, or a single one

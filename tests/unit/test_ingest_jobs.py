@@ -19,7 +19,7 @@ from courant.lifecycle import State
 from courant.topics import Channel
 from ingest.http import slow_clients, streaming
 from ingest.jobs import rules
-from ingest.jobs.rules import Job, Tally
+from ingest.jobs.rules import Job, JobCounts
 from ingest.jobs.store import Kept, Stored, StoredChunk
 from support.ingest.jobs import KEY, NOW, TEMPLATE, job
 from support.ingest.world import (
@@ -88,21 +88,21 @@ def test_only_what_is_over_refuses_a_wish(standing: str, refused: set[str]) -> N
 
 
 def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> None:
-    tally = Tally({State.CREATED: 3, State.CLAIMED: 2, State.DELIVERED: 4}, 0, 0, NOW)
+    tally = JobCounts({State.CREATED: 3, State.CLAIMED: 2, State.DELIVERED: 4}, 0, 0, NOW)
     given = job(RING, rows=20)
     told = rules.progress(given, tally, "in progress")
     assert told["counts"] == {"created": 3, "sending": 2, "delivered": 4, "pending": 11}
     assert told["saved"] == 9
-    tally = Tally({State.CANCELLED: 3}, 0, 0, NOW)
+    tally = JobCounts({State.CANCELLED: 3}, 0, 0, NOW)
     told = rules.progress(replace(given, wish=Command.CANCELLED), tally, "cancelled")
     assert told["counts"] == {"cancelled": 20}
 
 
 def test_rows_of_a_finished_job_that_have_gone_are_not_pending() -> None:
-    tally = Tally({State.DELIVERED: 4}, 0, 0, NOW)
+    tally = JobCounts({State.DELIVERED: 4}, 0, 0, NOW)
     told = rules.progress(job(RING, rows=20, **DONE), tally, "finished")
     assert (told["counts"], told["saved"]) == ({"delivered": 4}, 4)
-    told = rules.progress(job(RING, rows=20, **DONE), Tally({}, 0, 0, NOW), "finished")
+    told = rules.progress(job(RING, rows=20, **DONE), JobCounts({}, 0, 0, NOW), "finished")
     assert told["counts"] == {}
     cancelled = job(RING, rows=20, wish=Command.CANCELLED, **DONE)
     assert rules.progress(cancelled, tally, "cancelled")["counts"] == {
@@ -121,7 +121,7 @@ def test_a_report_says_of_rows_that_have_gone_that_they_have() -> None:
 
 
 def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
-    tally = Tally({State.SENDING: 3, State.SENT: 2, State.CLAIMED: 1}, 6, 6, NOW)
+    tally = JobCounts({State.SENDING: 3, State.SENT: 2, State.CLAIMED: 1}, 6, 6, NOW)
     told = rules.progress(job(RING, rows=6, channel=Channel.SMS), tally, "in progress")
     assert told["counts"] == {"sent": 5, "sending": 1}
 
@@ -139,7 +139,7 @@ def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
 def test_the_end_is_estimated_from_the_rate_of_the_last_half_minute(
     settled: int, recent: int, standing: str, rate: float, finish: str | None
 ) -> None:
-    told = rules.progress(job(RING, rows=1000), Tally({}, settled, recent, NOW), standing)
+    told = rules.progress(job(RING, rows=1000), JobCounts({}, settled, recent, NOW), standing)
     assert (told["rows_per_second"], told["estimated_finish"]) == (rate, finish)
 
 
@@ -541,11 +541,11 @@ def test_a_report_that_is_not_written_gives_its_place_back() -> None:
 def test_counts_are_kept_ten_times_as_long_as_they_took_and_asked_for_once() -> None:
     clock, asked = [0.0], []
 
-    async def count(given: Job) -> Tally:
+    async def count(given: Job) -> JobCounts:
         asked.append(given.id)
         await asyncio.sleep(0)
         clock[0] += 0.5
-        return Tally({}, len(asked), 0, NOW)
+        return JobCounts({}, len(asked), 0, NOW)
 
     async def ask() -> list[int]:
         kept, given = Kept(count, lambda: clock[0]), job(RING)
@@ -561,10 +561,10 @@ def test_counts_are_kept_ten_times_as_long_as_they_took_and_asked_for_once() -> 
 def test_a_count_that_failed_is_not_kept() -> None:
     fails = [True]
 
-    async def count(_: Job) -> Tally:
+    async def count(_: Job) -> JobCounts:
         if fails.pop() if fails else False:
             raise RuntimeError("away")
-        return Tally({}, 7, 0, NOW)
+        return JobCounts({}, 7, 0, NOW)
 
     async def ask() -> int:
         kept, given = Kept(count), job(RING)

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from ingest.http.admission import Places
+from ingest.http.admission import Slots
 from ingest.http.answers import BUSY
 from ingest.http.asgi import AnsweredEarly
-from ingest.http.slow_clients import Patience
+from ingest.http.slow_clients import MinimumSpeed
 
 KIB = 1024
 SLOW, OTHER = UUID(int=1), UUID(int=2)
@@ -18,7 +18,7 @@ SLOW, OTHER = UUID(int=1), UUID(int=2)
 
 def given_up(turns: Iterable[tuple[float, int]]) -> float | None:
     """Give after how many seconds of waiting patience ends, if it does."""
-    patience, waited = Patience(), 0.0
+    patience, waited = MinimumSpeed(), 0.0
     for seconds, size in turns:
         waited += seconds
         if patience.ends(seconds, size):
@@ -58,7 +58,7 @@ def test_who_is_slow_and_honest_is_not(turns: Iterable[tuple[float, int]]) -> No
 
 @pytest.mark.parametrize(("most", "own"), [(1, 1), (2, 1), (4, 2), (5, 3), (8, 4)])
 def test_a_service_has_half_of_the_places_and_leaves_the_others(most: int, own: int) -> None:
-    places = Places(most, BUSY)
+    places = Slots(most, BUSY)
     with ExitStack() as held:
         for _ in range(own):
             held.enter_context(places.one(SLOW))

@@ -6,7 +6,7 @@ import pytest
 
 from courant.contracts import Notification
 from courant.topics import Channel, Lane
-from ingest.callers.fair_share import DOWN, Shares
+from ingest.callers.fair_share import DOWN, FairShares
 from support.ingest.world import World, api_key, email, key, service, template
 
 BUSY, QUIET = UUID(int=1), UUID(int=2)
@@ -14,12 +14,12 @@ EMAIL, SMS = Channel.EMAIL, Channel.SMS
 SHARE = 60  # a minute: one a second
 
 
-def lanes(shares: Shares, *times: float, service: UUID = BUSY, lane: Lane = Lane.NORMAL) -> str:
+def lanes(shares: FairShares, *times: float, service: UUID = BUSY, lane: Lane = Lane.NORMAL) -> str:
     return "".join(shares.lane(service, EMAIL, lane, at)[0] for at in times)
 
 
 def test_beyond_its_share_a_service_goes_a_lane_down_while_others_send() -> None:
-    shares = Shares(SHARE)
+    shares = FairShares(SHARE)
     assert lanes(shares, 100.0, service=QUIET) == "n"
     assert lanes(shares, *[100.0] * 5) == "nnbbb"  # a second's at once, and the one that begins it
     assert lanes(shares, 101.0, 101.0, 101.5, 102.0) == "nbbn"
@@ -27,7 +27,7 @@ def test_beyond_its_share_a_service_goes_a_lane_down_while_others_send() -> None
 
 
 def test_who_sends_alone_keeps_its_lane() -> None:
-    shares = Shares(SHARE)
+    shares = FairShares(SHARE)
     assert lanes(shares, *[100.0] * 50) == "n" * 50
     lanes(shares, 100.0, service=QUIET)
     assert lanes(shares, *[101.0] * 4) == "nnbb"
@@ -35,14 +35,14 @@ def test_who_sends_alone_keeps_its_lane() -> None:
 
 
 def test_what_goes_down_uses_nothing_of_the_share() -> None:
-    shares = Shares(SHARE)
+    shares = FairShares(SHARE)
     for second in range(100, 160):
         lanes(shares, second, service=QUIET)
         assert lanes(shares, *[second] * 20).count("n") == (2 if second == 100 else 1)
 
 
 def test_channels_have_shares_of_their_own() -> None:
-    shares = Shares(SHARE)
+    shares = FairShares(SHARE)
     lanes(shares, 100.0, service=QUIET)
     assert lanes(shares, *[100.0] * 3) == "nnb"
     assert shares.lane(BUSY, SMS, Lane.NORMAL, 100.0) is Lane.NORMAL  # nobody else sends there
@@ -50,7 +50,7 @@ def test_channels_have_shares_of_their_own() -> None:
 
 @pytest.mark.parametrize("lane", Lane)
 def test_priority_becomes_normal_and_bulk_stays(lane: Lane) -> None:
-    shares = Shares(SHARE)
+    shares = FairShares(SHARE)
     lanes(shares, 100.0, service=QUIET)
     lanes(shares, *[100.0] * 2, lane=lane)
     assert shares.lane(BUSY, EMAIL, lane, 100.0) is DOWN[lane]

@@ -192,7 +192,7 @@ class Fields:
 
 def test_a_field_that_nobody_asked_for_is_refused_before_it_is_kept() -> None:
     body = Fields(parts=1_000)
-    upload = uploading.Upload(FORM["content-type"], body)
+    upload = uploading.MultipartUpload(FORM["content-type"], body)
     with pytest.raises(asgi.AnsweredEarly) as refused:
         asyncio.run(upload.begin())
     assert refused.value.answer.status == 400

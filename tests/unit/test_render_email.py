@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from courant.render import email, templates
 from courant.render.email import PLAIN, Rendered
-from courant.render.templates import Lists, TemplateVersion
+from courant.render.templates import ListStyle, TemplateVersion
 
 ID = UUID(int=1)
 
@@ -31,7 +31,7 @@ def prepared(body: str, subject: str = "Hi") -> email.Prepared:
 def test_recorded_answers_come_out_the_same(value: object, body: str) -> None:
     ready = prepared("Hello ((name))")
     values = templates.normalise({"name": value})
-    assert templates.fill(ready.body, values, Lists.LINES) == body
+    assert templates.fill(ready.body, values, ListStyle.LINES) == body
     assert templates.escaped(templates.subject(ready.subject, values)) == "Hi"
 
 

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from courant.render import templates
-from courant.render.templates import Lists
+from courant.render.templates import ListStyle
 from courant.render.typography import typography
 
 
-def filled(source: str, values: dict[str, object], lists: Lists = Lists.LINES) -> str:
+def filled(source: str, values: dict[str, object], lists: ListStyle = ListStyle.LINES) -> str:
     return templates.fill(templates.parse(source), templates.normalise(values), lists)
 
 
@@ -78,7 +78,7 @@ def test_a_list_is_lines_in_an_email_and_words_elsewhere(
     value: list[object], lines: str, words: str
 ) -> None:
     assert filled("Take ((these)).", {"these": value}) == f"Take {lines}."
-    assert filled("Take ((these)).", {"these": value}, Lists.WORDS) == f"Take {words}."
+    assert filled("Take ((these)).", {"these": value}, ListStyle.WORDS) == f"Take {words}."
 
 
 def test_what_is_missing_is_told_in_the_templates_order_and_spelling() -> None:

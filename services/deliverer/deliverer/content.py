@@ -17,7 +17,7 @@ from courant.recipients import Unusable
 from courant.render import email, sms, templates
 from courant.render.markdown import escape
 from courant.render.page import PREVIEW_MAX
-from courant.render.templates import Lists, Parsed, TemplateVersion
+from courant.render.templates import ListStyle, Parsed, TemplateVersion
 from courant.topics import Channel
 from deliverer.calls import CallEntry, Claimed, Deferred, Mail, Rejected, Text
 
@@ -126,7 +126,7 @@ class Writer:
         sender: str | None,
     ) -> CallEntry | Rejected:
         recipient = recipients.phone(to)
-        filled = templates.fill(self._parsed(template), values, Lists.WORDS)
+        filled = templates.fill(self._parsed(template), values, ListStyle.WORDS)
         if not sms.content(filled):
             return Rejected("content: is empty", Outcome.UNSENDABLE)
         body = sms.sent(filled, service.name if service.prefix_sms else None)

@@ -14,7 +14,7 @@ from courant.topics import Channel
 from ingest import openapi
 from ingest.accept.handle import Accept, Request
 from ingest.bulk.handle import Bulk
-from ingest.callers.auth import Caller, Gate
+from ingest.callers.auth import Authentication, Caller
 from ingest.http import fields
 from ingest.http.answers import (
     NO_ADDRESS,
@@ -26,12 +26,12 @@ from ingest.http.answers import (
     unavailable,
 )
 from ingest.http.asgi import Handler, HttpRequest, Route
-from ingest.jobs.handle import JobDesk
+from ingest.jobs.handle import JobEndpoints
 from ingest.read import listing
 from ingest.read.store import Chosen, Missing
-from ingest.read.templates import Stationery
-from ingest.read.views import NotificationRow, Window
-from ingest.receipts.handle import Desk
+from ingest.read.templates import TemplateEndpoints
+from ingest.read.views import NotificationRow, View
+from ingest.receipts.handle import ReceiptEndpoints
 
 NOT_YET = unavailable("The notification may be on its way, try again")
 NOT_READABLE = unavailable("Notifications cannot be read now, try again")
@@ -60,13 +60,13 @@ class Api:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: Authentication,
         accept: Accept,
         reader: Rows,
-        window: Window,
-        desk: Desk,
-        stationery: Stationery,
-        jobs: JobDesk,
+        window: View,
+        desk: ReceiptEndpoints,
+        stationery: TemplateEndpoints,
+        jobs: JobEndpoints,
         ready: Ready,
         bulk: Bulk,
     ) -> None:

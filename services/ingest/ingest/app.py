@@ -6,26 +6,26 @@ from typing import Protocol
 from courant import crypto, recipients
 from courant.directory.entries import Directory
 from courant.kafka.async_producer import Inbox
-from ingest.accept.content import Library
+from ingest.accept.content import TemplateCache
 from ingest.accept.handle import Accept, AcceptParts
-from ingest.accept.idempotency import Memory
-from ingest.accept.rules import Lists
+from ingest.accept.idempotency import IdempotencyStore
+from ingest.accept.rules import Simulated
 from ingest.api import Api, Ready, Rows
 from ingest.bulk.handle import Bounds, Bulk
-from ingest.callers.auth import Gate
-from ingest.callers.fair_share import Shares
+from ingest.callers.auth import Authentication
+from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
 from ingest.http.asgi import App
-from ingest.jobs.handle import JobDesk, Jobs
-from ingest.read.templates import Stationery
-from ingest.read.views import Window
+from ingest.jobs.handle import JobEndpoints, Jobs
+from ingest.read.templates import TemplateEndpoints
+from ingest.read.views import View
 from ingest.receipts import sns
-from ingest.receipts.handle import Desk
+from ingest.receipts.handle import ReceiptEndpoints
 from ingest.receipts.sns import Verifier
 from ingest.settings import IngestSettings, parted
 
 
-class Reads(Rows, Memory, Protocol):
+class Reads(Rows, IdempotencyStore, Protocol):
     """All that is read from Postgres."""
 
 
@@ -44,7 +44,7 @@ def app(
     """Give the application."""
     ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
     hash_key = settings.courant_hash_key.get_secret_value().encode()
-    library = Library(directory)
+    library = TemplateCache(directory)
     simulated = recipients.listed("email", parted(settings.ingest_simulated_emails))
     simulated |= recipients.listed("sms", parted(settings.ingest_simulated_numbers))
     parts = AcceptParts(
@@ -53,10 +53,10 @@ def app(
         log=log,
         memory=reader,
         limits=Limits(),
-        shares=Shares(settings.ingest_fair_share),
+        shares=FairShares(settings.ingest_fair_share),
         ring=ring,
         hash_key=hash_key,
-        lists=Lists(simulated, settings.ingest_docs_url.rstrip("/")),
+        lists=Simulated(simulated, settings.ingest_docs_url.rstrip("/")),
         sending_domain=settings.ingest_sending_domain,
     )
     trusted = settings.receipts_trusted_cert_prefix
@@ -66,13 +66,13 @@ def app(
         fetch,
     )
     api = Api(
-        gate=Gate(directory, ring, hash_key),
+        gate=Authentication(directory, ring, hash_key),
         accept=Accept(parts),
         reader=reader,
-        window=Window(directory, library, ring),
-        desk=Desk(log, verifier, ring, hash_key),
-        stationery=Stationery(directory, library),
-        jobs=JobDesk(jobs, log, directory, ring),
+        window=View(directory, library, ring),
+        desk=ReceiptEndpoints(log, verifier, ring, hash_key),
+        stationery=TemplateEndpoints(directory, library),
+        jobs=JobEndpoints(jobs, log, directory, ring),
         ready=ready,
         bulk=Bulk(
             parts,

@@ -55,7 +55,7 @@ class Service(Entry, frozen=True, kw_only=True, tag="service"):
         return f"service/{self.id}"
 
 
-class Key(Entry, frozen=True, kw_only=True, tag="key"):
+class ApiKey(Entry, frozen=True, kw_only=True, tag="key"):
     """An API key. Its secret is sealed, since HS256 needs it back, and found by a keyed hash."""
 
     id: UUID
@@ -110,9 +110,9 @@ class Sender(Entry, frozen=True, kw_only=True, tag="sender"):
         return f"sender/{self.id}"
 
 
-AnyEntry: TypeAlias = Service | Key | Template | Sender
+AnyEntry: TypeAlias = Service | ApiKey | Template | Sender
 _decode: Callable[[bytes], AnyEntry] = msgspec.json.Decoder(
-    Service | Key | Template | Sender
+    Service | ApiKey | Template | Sender
 ).decode
 
 
@@ -132,8 +132,8 @@ class Directory:
     def __init__(self) -> None:
         self._entries: dict[str, AnyEntry] = {}
         self.services: dict[UUID, Service] = {}
-        self.keys: dict[UUID, dict[UUID, Key]] = defaultdict(dict)  # by service
-        self.by_secret: dict[bytes, Key] = {}
+        self.keys: dict[UUID, dict[UUID, ApiKey]] = defaultdict(dict)  # by service
+        self.by_secret: dict[bytes, ApiKey] = {}
         self.templates: dict[UUID, dict[int, Template]] = {}
         self.senders: dict[UUID, dict[UUID, Sender]] = defaultdict(dict)  # by service
         self.is_read = False  # whether the topic's end was seen
@@ -152,7 +152,7 @@ class Directory:
         match entry:
             case Service():
                 self.services[entry.id] = entry
-            case Key():
+            case ApiKey():
                 self.keys[entry.service_id] = {**self.keys[entry.service_id], entry.id: entry}
                 self.by_secret[entry.secret_hash] = entry
             case Template():
@@ -169,7 +169,7 @@ class Directory:
             return None
         return versions.get(max(versions) if version is None else version)
 
-    def newest(self, service_id: UUID) -> list[Template]:
+    def latest_templates(self, service_id: UUID) -> list[Template]:
         """Give the newest version of each of a service's templates."""
         found = (versions[max(versions)] for versions in self.templates.copy().values())
         return [each for each in found if each.service_id == service_id]
@@ -182,7 +182,7 @@ class Directory:
         return None
 
 
-def take(directory: Directory, value: bytes) -> None:
+def apply(directory: Directory, value: bytes) -> None:
     """Take one record; what cannot be read is passed over and told: the last good one stays."""
     try:
         if value:

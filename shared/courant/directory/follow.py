@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from courant.directory.entries import Directory, take
+from courant.directory.entries import Directory, apply
 from courant.kafka.reader import TopicReader
 from courant.topics import DIRECTORY
 
@@ -15,7 +15,7 @@ def follow(directory: Directory, bootstrap: str, name: str, stopping: Callable[[
     try:
         while not stopping():
             for _, value in reader.read(READ_SECONDS):
-                take(directory, value)
+                apply(directory, value)
             if reader.at_end:
                 directory.is_read = True
     finally:

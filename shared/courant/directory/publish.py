@@ -43,5 +43,5 @@ def load(engine: Engine) -> entries.Directory:
     found = entries.Directory()
     with engine.begin() as connection:
         for (value,) in connection.execute(ALL):
-            entries.take(found, bytes(value))
+            entries.apply(found, bytes(value))
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from courant.render import markdown, templates
 from courant.render.dialect import SLOT, clean, with_language_lines
 from courant.render.markdown import Both
-from courant.render.templates import Lists, Parsed, TemplateVersion, Values
+from courant.render.templates import ListStyle, Parsed, TemplateVersion, Values
 from courant.render.typography import typography
 
 # Runs of letters and digits with one harmless thing between them. No mark of Markdown is among
@@ -81,7 +81,7 @@ def render(prepared: Prepared, values: Values) -> Rendered:
 
 def in_full(body: Parsed, values: Values) -> Both:
     """Put the values into the source and render that."""
-    return markdown.render(clean(templates.fill(body, values, Lists.LINES)))
+    return markdown.render(clean(templates.fill(body, values, ListStyle.LINES)))
 
 
 def joined(short: Short, values: Values) -> Both | None:

@@ -26,7 +26,7 @@ AMPERSAND = re.compile(r"&(?!#?\w{1,32};)")
 Values = NewType("Values", dict[str, object])
 
 
-class Lists(Enum):
+class ListStyle(Enum):
     """How a list among the values reads."""
 
     LINES = "a Markdown list after a blank line"
@@ -100,14 +100,14 @@ def missing(subject: Parsed | None, body: Parsed, values: Values) -> list[str]:
     return [name for name in names(subject, body) if key(name) not in values]
 
 
-def fill(parsed: Parsed, values: Values, lists: Lists) -> str:
+def fill(parsed: Parsed, values: Values, lists: ListStyle) -> str:
     """Put the values in. A placeholder without one keeps its source."""
     return "".join(
         [part if isinstance(part, str) else put(part, values, lists) for part in parsed.parts]
     )
 
 
-def put(place: Placeholder, values: Values, lists: Lists) -> str:
+def put(place: Placeholder, values: Values, lists: ListStyle) -> str:
     """Give what stands in a placeholder's place."""
     value = values.get(place.key)
     if value is None:
@@ -122,19 +122,19 @@ def shown(value: object) -> bool:
     return str(value).lower() in YES
 
 
-def listing(value: list[object] | tuple[object, ...], lists: Lists) -> str:
+def listing(value: list[object] | tuple[object, ...], lists: ListStyle) -> str:
     """Give a list as text; empty and null entries are dropped, a list of nothing is nothing."""
     items = [str(item) for item in value if item is not None and item != ""]
     if not items:
         return ""
-    if lists is Lists.LINES:
+    if lists is ListStyle.LINES:
         return "\n\n" + "\n".join(f"* {item}" for item in items)
     return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else items[0]
 
 
 def subject(parsed: Parsed, values: Values) -> str:
     """Give the subject as it is sent: values in, typography done, white space collapsed."""
-    filled = typography(fill(parsed, values, Lists.WORDS)).translate(UNSEEN)
+    filled = typography(fill(parsed, values, ListStyle.WORDS)).translate(UNSEEN)
     return " ".join(filled.split())
 
 

@@ -13,7 +13,7 @@ from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.topics import Channel
 from ingest.callers.auth import Caller
-from ingest.jobs.rules import Job, Tally
+from ingest.jobs.rules import Job, JobCounts
 from ingest.jobs.store import Stored, StoredChunk, Stretch
 from ingest.read.store import Missing
 
@@ -89,12 +89,12 @@ class FakeJobs:
             newest = newest[here[0] :] if here else []
         return newest[:50]
 
-    async def tally(self, job: Job) -> Tally:
+    async def tally(self, job: Job) -> JobCounts:
         self._ask()
         if not self.counts:
             raise Unavailable("Postgres: canceling statement due to statement timeout")
         states = [each.state for each in self.rows.get(job.id, [])]
-        return Tally({state: states.count(state) for state in states}, len(states), 1, NOW)
+        return JobCounts({state: states.count(state) for state in states}, len(states), 1, NOW)
 
     async def quiet(self, job: Job) -> bool:
         self._ask()

@@ -14,12 +14,12 @@ import msgspec
 
 from courant import crypto, recipients
 from courant.contracts import JobRecord, KeyType, Notification, Seal, decode_job
-from courant.directory.entries import Directory, Key, Sender, Service, Template
+from courant.directory.entries import ApiKey, Directory, Sender, Service, Template
 from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.topics import Channel
 from ingest import app
-from ingest.accept.idempotency import First, FirstJob
+from ingest.accept.idempotency import FirstJob, FirstNotification
 from ingest.http.asgi import App
 from ingest.read.store import Chosen, Missing
 from ingest.read.views import NotificationRow
@@ -56,9 +56,9 @@ def secret_of(number: int) -> str:
     return str(UUID(int=(0x5EC << 64) + number))
 
 
-def key(number: int, type: KeyType = KeyType.NORMAL, service: UUID = SERVICE) -> Key:
+def key(number: int, type: KeyType = KeyType.NORMAL, service: UUID = SERVICE) -> ApiKey:
     id, secret = UUID(int=(0x6E << 64) + number), secret_of(number).encode()
-    return Key(
+    return ApiKey(
         id=id,
         service_id=service,
         name=f"a key-{number}",
@@ -99,7 +99,7 @@ def template(channel: Channel, **more: object) -> Template:
     return msgspec.structs.replace(given, **more)
 
 
-def entries() -> list[Service | Key | Template | Sender]:
+def entries() -> list[Service | ApiKey | Template | Sender]:
     sender = UUID(int=(0x5E << 64) + 1)
     return [
         service(permissions=frozenset({"email", "sms", "international_sms"})),
@@ -162,13 +162,13 @@ class FakeRows:
         if not self.works:
             raise Unavailable("Postgres: away")
 
-    async def first(self, service_id: UUID, key_hash: bytes) -> First | None:
+    async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
         if not self.works:
             return None
         for each, _ in self.rows.values():
             if (each.service_id, each.idempotency_key) == (service_id, key_hash):
                 assert each.body_hash
-                return First(each.id, each.body_hash, each.template_version)
+                return FirstNotification(each.id, each.body_hash, each.template_version)
         return None
 
     async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
@@ -286,7 +286,7 @@ class World:
             raise Unavailable("fetching: HTTP 404")
         return self.fetched[url]
 
-    def change(self, entry: Service | Key | Template | Sender) -> None:
+    def change(self, entry: Service | ApiKey | Template | Sender) -> None:
         """Put a later version into the directory."""
         known = max((each.number for each in self.directory._entries.values()), default=0)
         self.directory.put(msgspec.structs.replace(entry, number=known + 1))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from courant.contracts import Scalar
 from courant.directory.entries import Directory, Template
 from courant.render import sms, templates
-from courant.render.templates import Lists, Parsed, Values
+from courant.render.templates import ListStyle, Parsed, Values
 from courant.topics import Channel
 
 INT64 = range(-(2**63), 2**63)
@@ -33,15 +33,15 @@ class Compiled:
     def text(self, values: Values) -> str:
         """Give the body: an email's source, or an SMS fit for telephones and without prefix."""
         if self.template.channel is Channel.EMAIL:
-            return templates.fill(self.body, values, Lists.LINES)
-        return sms.content(templates.fill(self.body, values, Lists.WORDS))
+            return templates.fill(self.body, values, ListStyle.LINES)
+        return sms.content(templates.fill(self.body, values, ListStyle.WORDS))
 
     def heading(self, values: Values) -> str | None:
         """Give the subject, fit for HTML."""
         return templates.escaped(templates.subject(self.subject, values)) if self.subject else None
 
 
-class Library:
+class TemplateCache:
     """The directory's templates, taken apart when they are first used."""
 
     def __init__(self, directory: Directory) -> None:

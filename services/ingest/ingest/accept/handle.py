@@ -19,13 +19,13 @@ from courant.records import Outgoing
 from courant.render import templates
 from courant.topics import INBOX, Channel
 from ingest.accept import rules
-from ingest.accept.content import Compiled, Library, storable
-from ingest.accept.idempotency import First, Memory
-from ingest.accept.rules import Lists
+from ingest.accept.content import Compiled, TemplateCache, storable
+from ingest.accept.idempotency import FirstNotification, IdempotencyStore
+from ingest.accept.rules import Simulated
 from ingest.callers.auth import Caller
-from ingest.callers.fair_share import Shares
+from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
-from ingest.callers.safelist import Guests
+from ingest.callers.safelist import Safelists
 from ingest.http import fields
 from ingest.http.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, bad, given, refused
 from ingest.http.fields import Asked
@@ -56,14 +56,14 @@ class AcceptParts:
     """What accepting stands on."""
 
     directory: Directory
-    library: Library
+    library: TemplateCache
     log: Inbox
-    memory: Memory
+    memory: IdempotencyStore
     limits: Limits
-    shares: Shares
+    shares: FairShares
     ring: KeyRing
     hash_key: bytes
-    lists: Lists
+    lists: Simulated
     sending_domain: str
 
 
@@ -84,7 +84,7 @@ class Accept:
 
     def __init__(self, parts: AcceptParts) -> None:
         self._parts = parts
-        self._guests = Guests(parts.ring)
+        self._guests = Safelists(parts.ring)
 
     async def notification(self, channel: Channel, caller: Caller, request: Request) -> Answer:
         """Accept a notification, or say why not."""
@@ -217,7 +217,7 @@ class Accept:
         caller: Caller,
         request: Request,
         body: fields.Object,
-        first: First,
+        first: FirstNotification,
         body_hash: bytes,
     ) -> Answer:
         """Give the first answer once more; made of the same body, it reads the same."""

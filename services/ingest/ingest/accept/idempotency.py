@@ -10,7 +10,7 @@ from courant.topics import Channel
 
 
 @dataclass(frozen=True, slots=True)
-class First:
+class FirstNotification:
     """What is stored under an Idempotency-Key: the notification that came first."""
 
     id: UUID
@@ -36,10 +36,10 @@ class FirstJob:
     scheduled_for: datetime | None
 
 
-class Memory(Protocol):
+class IdempotencyStore(Protocol):
     """Where earlier requests are remembered."""
 
-    async def first(self, service_id: UUID, key_hash: bytes) -> First | None:
+    async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
         """Give what came first under a key; None also where there is no answer in time."""
 
     async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:

@@ -34,7 +34,7 @@ NO_TEMPLATE = bad("Template not found")
 
 
 @dataclass(frozen=True, slots=True)
-class Lists:
+class Simulated:
     """Recipients that are known: to whom nothing is sent, and where readers are pointed to."""
 
     simulated: frozenset[str]
@@ -133,7 +133,7 @@ def reachable(
     service: Service,
     key_type: KeyType,
     guests: frozenset[str],
-    lists: Lists,
+    lists: Simulated,
 ) -> Answer | None:
     """Judge whether this key may send to this recipient."""
     trial = service.restricted and key_type is KeyType.NORMAL
@@ -174,6 +174,6 @@ def from_number(found: Sender | None) -> str | None:
         return found.value
 
 
-def simulated(recipient: Email | Phone, lists: Lists) -> bool:
+def simulated(recipient: Email | Phone, lists: Simulated) -> bool:
     """Tell whether nothing is to be stored and sent."""
     return recipients.simulated(recipient, lists.simulated)

@@ -25,7 +25,7 @@ class Written:
     digest: bytes
 
 
-class Writing:
+class ChunkWriter:
     """Writes one upload. Chunks that no seal follows expire."""
 
     def __init__(self, log: Inbox, ring: KeyRing) -> None:

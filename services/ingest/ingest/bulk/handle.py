@@ -17,13 +17,13 @@ from courant.errors import Unavailable
 from ingest.accept import rules
 from ingest.accept.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, AcceptParts
 from ingest.bulk import forms
-from ingest.bulk.chunk_writer import Writing
+from ingest.bulk.chunk_writer import ChunkWriter
 from ingest.bulk.csv_stream import CsvStream, UnreadableRow
-from ingest.bulk.multipart import Upload
+from ingest.bulk.multipart import MultipartUpload
 from ingest.bulk.plan import Key, Plan, Planner
-from ingest.bulk.rows import Intake, Tally
+from ingest.bulk.rows import RowCounts, RowReader
 from ingest.callers.auth import Caller
-from ingest.http.admission import Pace, Places
+from ingest.http.admission import Pace, Slots
 from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
 from ingest.http.asgi import AnsweredEarly, HttpRequest
 
@@ -47,7 +47,7 @@ class Bulk:
     def __init__(self, parts: AcceptParts, bounds: Bounds) -> None:
         self._parts = parts
         self._bounds = bounds
-        self._places = Places(bounds.uploads, TOO_MANY)
+        self._places = Slots(bounds.uploads, TOO_MANY)
         self._planner = Planner(parts)
         self._fields = forms.bulk_fields(bounds.bulk_rows)
 
@@ -102,14 +102,16 @@ class Bulk:
         """Accept the rows in a file, or say why not."""
         with self._places.one(caller.service.id) as pace:
             key = self._key(call, caller)
-            upload = Upload(call.header(b"content-type"), call)
+            upload = MultipartUpload(call.header(b"content-type"), call)
             try:
                 return await self._job(upload, caller, key, pace)
             finally:
                 # Who is still sending cannot hear an answer.
                 await upload.discard(DISCARD_SECONDS)
 
-    async def _job(self, upload: Upload, caller: Caller, key: Key | None, pace: Pace) -> Answer:
+    async def _job(
+        self, upload: MultipartUpload, caller: Caller, key: Key | None, pace: Pace
+    ) -> Answer:
         await upload.begin()
         now, given = clock.now(), upload.fields
         if upload.filename:
@@ -147,8 +149,8 @@ class Bulk:
     async def _sealed(
         self,
         plan: Plan,
-        tally: Tally,
-        writing: Writing,
+        tally: RowCounts,
+        writing: ChunkWriter,
         key: Key | None,
         body_hash: bytes | None,
     ) -> Answer:
@@ -168,8 +170,8 @@ class Bulk:
         return self._planner.key(text.decode("latin-1"), caller)
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[Writing]:
-        writing = Writing(self._parts.log, self._parts.ring)
+    async def _writing(self) -> AsyncIterator[ChunkWriter]:
+        writing = ChunkWriter(self._parts.log, self._parts.ring)
         try:
             yield writing
         except Unavailable:
@@ -178,7 +180,9 @@ class Bulk:
             await writing.leave()
 
 
-async def blocks(upload: Upload, digest: blake2b | None) -> AsyncIterator[Iterator[list[str]]]:
+async def blocks(
+    upload: MultipartUpload, digest: blake2b | None
+) -> AsyncIterator[Iterator[list[str]]]:
     """Give the file's rows as they come, block by block; raises Refused, and Unreadable inside."""
     lines = CsvStream()
     while block := await upload.block():
@@ -190,7 +194,9 @@ async def blocks(upload: Upload, digest: blake2b | None) -> AsyncIterator[Iterat
     yield lines.rows()
 
 
-async def take(rows: Iterator[list[str]], intake: Intake, writing: Writing, pace: Pace) -> None:
+async def take(
+    rows: Iterator[list[str]], intake: RowReader, writing: ChunkWriter, pace: Pace
+) -> None:
     """Read rows, and write them as long as there is nothing wrong with any; raises Unavailable."""
     tally = intake.tally
     for cells in rows:

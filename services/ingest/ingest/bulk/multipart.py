@@ -11,7 +11,7 @@ from ingest.bulk.forms import JOB_FIELDS
 from ingest.http.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
 from ingest.http.asgi import AnsweredEarly
 from ingest.http.fields import surplus
-from ingest.http.slow_clients import Patience
+from ingest.http.slow_clients import MinimumSpeed
 
 FILE = "file"
 FIELDS = frozenset(field.name for field in JOB_FIELDS)
@@ -40,7 +40,7 @@ class Body(Protocol):
         """Give the next part of it."""
 
 
-class Upload:
+class MultipartUpload:
     """A form that comes over the wire. All of its methods raise Refused."""
 
     def __init__(self, content_type: str, body: Body) -> None:
@@ -59,7 +59,7 @@ class Upload:
         self._file_seen = False
         self._whole = False
         self._lost = False  # whether its sender went away, or was too slow
-        self._patience = Patience()
+        self._patience = MinimumSpeed()
         self._data: list[bytes] = []
         self._size = 0  # bytes of the body
         try:

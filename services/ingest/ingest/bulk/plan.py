@@ -20,9 +20,9 @@ from ingest.bulk import columns
 from ingest.bulk.chunk_writer import Written
 from ingest.bulk.columns import Sheet
 from ingest.bulk.forms import Form
-from ingest.bulk.rows import Intake, Tally
+from ingest.bulk.rows import RowCounts, RowReader
 from ingest.callers.auth import Caller
-from ingest.callers.safelist import Guests
+from ingest.callers.safelist import Safelists
 from ingest.http.answers import Answer, given
 from ingest.jobs.rules import shown_job
 
@@ -49,7 +49,7 @@ class Plan:
     def channel(self) -> Channel:
         return self.compiled.template.channel
 
-    def limited(self, tally: Tally) -> bool:
+    def limited(self, tally: RowCounts) -> bool:
         """Tell whether the rows count for the day and the year."""
         unreal = self.channel is Channel.SMS and tally.rows == tally.simulated
         return self.caller.key.type is not KeyType.TEST and not unreal
@@ -60,7 +60,7 @@ class Planner:
 
     def __init__(self, parts: AcceptParts) -> None:
         self._parts = parts
-        self._guests = Guests(parts.ring)
+        self._guests = Safelists(parts.ring)
 
     def key(self, text: str, caller: Caller) -> Key:
         """Give a caller's key."""
@@ -92,10 +92,10 @@ class Planner:
             sender_id = default.id if default else None
         return Plan(caller, form, parts.library.compiled(template), sender_id, now)
 
-    def intake(self, plan: Plan, rows_max: int) -> Intake:
+    def intake(self, plan: Plan, rows_max: int) -> RowReader:
         """Give what takes the rows."""
         left = self._parts.limits.left(plan.caller.service, plan.channel, plan.now)
-        return Intake(Tally(rows_max, room=min(left)), self._sheets(plan))
+        return RowReader(RowCounts(rows_max, room=min(left)), self._sheets(plan))
 
     def _sheets(self, plan: Plan) -> Callable[[Sequence[str]], Sheet | Answer]:
         """Give what makes a sheet of a header."""
@@ -126,13 +126,13 @@ class Planner:
 
         return sheet_for
 
-    def refusal(self, plan: Plan, tally: Tally) -> Answer | None:
+    def refusal(self, plan: Plan, tally: RowCounts) -> Answer | None:
         """Judge all rows together."""
         caller, limits = plan.caller, self._parts.limits
         left = limits.left(caller.service, plan.channel, plan.now)
         return tally.refusal(caller.service, plan.channel, caller.key.type, left)
 
-    def count(self, plan: Plan, tally: Tally) -> Answer | None:
+    def count(self, plan: Plan, tally: RowCounts) -> Answer | None:
         """Count the rows as accepted, or refuse them where others took their room meanwhile."""
         if not plan.limited(tally):
             return None

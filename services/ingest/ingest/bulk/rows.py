@@ -30,7 +30,7 @@ NOT_LISTED = bad(
 
 
 @dataclass(slots=True)
-class Tally:
+class RowCounts:
     """The rows that were read so far."""
 
     rows_max: int
@@ -109,10 +109,10 @@ class Tally:
         return bad(f"Error converting to CSV: {row} (line {found.line}) - {found.reason}")
 
 
-class Intake:
+class RowReader:
     """Reads rows, and tells at the end whether they are accepted."""
 
-    def __init__(self, tally: Tally, sheet: Callable[[Sequence[str]], Sheet | Answer]) -> None:
+    def __init__(self, tally: RowCounts, sheet: Callable[[Sequence[str]], Sheet | Answer]) -> None:
         self.tally = tally
         self._sheet_for = sheet
         self._sheet: Sheet | None = None

@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from courant.crypto import KeyRing, Undecryptable, keyed_hash
-from courant.directory.entries import Directory, Key, Service
+from courant.directory.entries import ApiKey, Directory, Service
 from ingest.http.answers import Answer, refused, unavailable
 from ingest.http.fields import UUID_FORM
 
@@ -61,10 +61,10 @@ class Caller:
     """Whose request it is, and by which key."""
 
     service: Service
-    key: Key
+    key: ApiKey
 
 
-class Gate:
+class Authentication:
     """Knows callers by the directory; keeps the secrets that it has opened in memory."""
 
     def __init__(self, directory: Directory, ring: KeyRing, hash_key: bytes) -> None:
@@ -129,7 +129,7 @@ class Gate:
             return NOT_WHOLE
         return REVOKED if key.expires_at else Caller(service, key)
 
-    def _secret(self, key: Key) -> bytes | None:
+    def _secret(self, key: ApiKey) -> bytes | None:
         known = (key.id, key.number)
         if known not in self._secrets:
             if len(self._secrets) >= SECRETS_KEPT:

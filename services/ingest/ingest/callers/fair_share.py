@@ -17,7 +17,7 @@ the others where the provider takes no more than the share."""
 DOWN = {Lane.PRIORITY: Lane.NORMAL, Lane.NORMAL: Lane.BULK, Lane.BULK: Lane.BULK}
 
 
-class Shares:
+class FairShares:
     """Chooses lanes, by monotonic times in seconds; `share` is in notifications a minute."""
 
     def __init__(self, share: int) -> None:

@@ -11,7 +11,7 @@ from courant.directory.entries import Service
 log = logging.getLogger(__name__)
 
 
-class Guests:
+class Safelists:
     """Teams and safelists, opened once a version of their service."""
 
     def __init__(self, ring: KeyRing) -> None:

@@ -24,7 +24,7 @@ without a job, 65 ms with no rest.
 
 
 @dataclass(slots=True)
-class Places:
+class Slots:
     """Who is being served."""
 
     most: int
@@ -55,7 +55,7 @@ class Places:
 class Pace:
     """Tells one of them when to let others have their turn."""
 
-    places: Places
+    places: Slots
     began: float = field(default_factory=monotonic)
 
     @property

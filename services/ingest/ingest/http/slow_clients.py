@@ -8,7 +8,7 @@ WAIT_BYTES_MIN = 240 * 1024
 
 
 @dataclass(slots=True)
-class Patience:
+class MinimumSpeed:
     """With one client. Only the time counts in which it is waited for: not while it is held back,
     nor what it has sent already.
     """

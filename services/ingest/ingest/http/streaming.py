@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from courant.errors import Unavailable
-from ingest.http.slow_clients import Patience
+from ingest.http.slow_clients import MinimumSpeed
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ async def send_parts(parts: AsyncGenerator[bytes, None], receive: Receive, send:
     the client sees that it is not whole.
     """
     left = asyncio.ensure_future(leaves(receive))
-    patience, now = Patience(), asyncio.get_running_loop().time
+    patience, now = MinimumSpeed(), asyncio.get_running_loop().time
     try:
         async with aclosing(parts):
             async for part in parts:

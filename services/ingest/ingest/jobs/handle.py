@@ -16,11 +16,11 @@ from courant.errors import Unavailable
 from courant.kafka.async_producer import Inbox
 from ingest.callers.auth import Caller
 from ingest.http import fields
-from ingest.http.admission import Places
+from ingest.http.admission import Slots
 from ingest.http.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
 from ingest.http.asgi import HttpRequest
 from ingest.jobs import report, rules
-from ingest.jobs.rules import Job, Tally
+from ingest.jobs.rules import Job, JobCounts
 from ingest.jobs.store import Stretch
 from ingest.read import listing
 from ingest.read.store import Missing
@@ -43,7 +43,7 @@ class Jobs(Protocol):
     async def page(self, caller: Caller, older_than: UUID | None) -> Sequence[Job]:
         """Give a page of a caller's jobs, newest first."""
 
-    async def tally(self, job: Job) -> Tally:
+    async def tally(self, job: Job) -> JobCounts:
         """Count a job's rows."""
 
     async def quiet(self, job: Job) -> bool:
@@ -55,7 +55,7 @@ class Jobs(Protocol):
         """Read rows of a job, and give what `write` makes of them."""
 
 
-class JobDesk:
+class JobEndpoints:
     """Answers about jobs, and writes down what their owners want."""
 
     def __init__(self, store: Jobs, log: Inbox, directory: Directory, ring: KeyRing) -> None:
@@ -63,7 +63,7 @@ class JobDesk:
         self._log = log
         self._directory = directory
         self._ring = ring
-        self._reports = Places(REPORTS_MAX, TOO_MANY)
+        self._reports = Slots(REPORTS_MAX, TOO_MANY)
 
     async def newest(self, call: HttpRequest, caller: Caller) -> Answer:
         asked = listing.parameters(call.scope["query_string"])

@@ -52,7 +52,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class JobCounts:
     """How many rows of a job stand where."""
 
     states: Mapping[State, int]  # of those that are stored
@@ -90,7 +90,7 @@ def refusal(standing: str, wish: Command) -> Answer | None:
     return None
 
 
-def progress(job: Job, tally: Tally, standing: str) -> dict[str, object]:
+def progress(job: Job, tally: JobCounts, standing: str) -> dict[str, object]:
     """Say how far a job is: rows by the API's words, the rate, when it may be over."""
     counts = Counter[str]()
     for state, count in tally.states.items():

@@ -18,7 +18,7 @@ from courant.contracts import Command, KeyType
 from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
 from ingest.callers.auth import Caller
-from ingest.jobs.rules import OPEN, RECENT, Job, Tally
+from ingest.jobs.rules import OPEN, RECENT, Job, JobCounts
 from ingest.read.store import WINNER, Missing, Reader
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class JobStore:
         asked = {**_own(caller), "id": older_than}
         return await self._reader.ask(lambda c: [_as_job(row) for row in c.execute(sql, asked)])
 
-    async def tally(self, job: Job) -> Tally:
+    async def tally(self, job: Job) -> JobCounts:
         """Count a job's rows, or give what was counted a moment ago; raises Unavailable."""
         return await self._counts.of(job)
 
@@ -158,13 +158,13 @@ class JobStore:
 
         return await self._slow.ask(read)
 
-    async def _count(self, job: Job) -> Tally:
-        def ask(connection: Connection) -> Tally:
+    async def _count(self, job: Job) -> JobCounts:
+        def ask(connection: Connection) -> JobCounts:
             states = connection.execute(STATES, _range(job, 1, job.rows)).all()
             asked = {"upload_id": job.upload_id, "recent": RECENT}
             settled = connection.execute(SETTLED, asked).one()
             counts = {State(state): int(count) for state, count in states}
-            return Tally(counts, int(settled.settled), int(settled.recent), settled.at)
+            return JobCounts(counts, int(settled.settled), int(settled.recent), settled.at)
 
         return await self._slow.ask(ask)
 
@@ -174,14 +174,14 @@ class Kept:
 
     def __init__(
         self,
-        count: Callable[[Job], Awaitable[Tally]],
+        count: Callable[[Job], Awaitable[JobCounts]],
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._count = count
         self._seconds = seconds
-        self._found: dict[UUID, tuple[asyncio.Task[Tally], float]] = {}
+        self._found: dict[UUID, tuple[asyncio.Task[JobCounts], float]] = {}
 
-    async def of(self, job: Job) -> Tally:
+    async def of(self, job: Job) -> JobCounts:
         """Count a job's rows, at most as old as is said above; raises what counting does."""
         task, until = self._found.get(job.id, (None, 0.0))
         if task is None or self._seconds() >= until:
@@ -191,7 +191,7 @@ class Kept:
         # One who leaves does not end what others wait for.
         return await asyncio.shield(task)
 
-    async def _counted(self, job: Job) -> Tally:
+    async def _counted(self, job: Job) -> JobCounts:
         began, task = self._seconds(), asyncio.current_task()
         assert task
         try:
@@ -203,7 +203,7 @@ class Kept:
         self._keep(job.id, task, now + max(KEPT_SECONDS_MIN, KEPT_FACTOR * (now - began)))
         return found
 
-    def _keep(self, id: UUID, task: asyncio.Task[Tally], until: float) -> None:
+    def _keep(self, id: UUID, task: asyncio.Task[JobCounts], until: float) -> None:
         self._found.pop(id, None)
         if len(self._found) >= KEPT_MAX:
             del self._found[next(iter(self._found))]

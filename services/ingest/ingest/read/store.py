@@ -23,7 +23,7 @@ from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.postgres import database
 from courant.topics import INBOX, Channel, Family
-from ingest.accept.idempotency import First, FirstJob
+from ingest.accept.idempotency import FirstJob, FirstNotification
 from ingest.read.views import NotificationRow
 
 log = logging.getLogger(__name__)
@@ -111,13 +111,15 @@ class Reader:
         self._queued_max = readers * QUEUED_MAX
         self._waits: Counter[UUID] = Counter()
 
-    async def first(self, service_id: UUID, key_hash: bytes) -> First | None:
+    async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
         """Give what came first under an Idempotency-Key; None also without an answer in time."""
 
-        def ask(connection: Connection) -> First | None:
+        def ask(connection: Connection) -> FirstNotification | None:
             found = connection.execute(FIRST, asked).first()
             return (
-                First(found.id, bytes(found.body_hash), found.template_version) if found else None
+                FirstNotification(found.id, bytes(found.body_hash), found.template_version)
+                if found
+                else None
             )
 
         asked = {"service_id": service_id, "key_hash": key_hash}

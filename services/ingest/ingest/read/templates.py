@@ -7,7 +7,7 @@ from courant.directory.entries import Directory, Template
 from courant.render import email, templates
 from courant.topics import Channel
 from ingest.accept import rules
-from ingest.accept.content import Library, storable
+from ingest.accept.content import TemplateCache, storable
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.answers import NO_RESULT, Answer, bad, given, invalid
@@ -16,10 +16,10 @@ from ingest.read import listing
 from ingest.read.views import time
 
 
-class Stationery:
+class TemplateEndpoints:
     """Answers what is asked about templates."""
 
-    def __init__(self, directory: Directory, library: Library) -> None:
+    def __init__(self, directory: Directory, library: TemplateCache) -> None:
         self._directory = directory
         self._library = library
 
@@ -39,7 +39,7 @@ class Stationery:
             return invalid(*faults)
         found = [
             each
-            for each in self._directory.newest(caller.service.id)
+            for each in self._directory.latest_templates(caller.service.id)
             if not each.archived and not each.hidden and (not kinds or each.channel in kinds)
         ]
         found.sort(key=lambda each: (each.name, each.channel))

@@ -12,7 +12,7 @@ from courant.directory.entries import Directory
 from courant.lifecycle import State
 from courant.render import templates
 from courant.topics import Channel
-from ingest.accept.content import Library
+from ingest.accept.content import TemplateCache
 
 STATUSES = (
     "cancelled", "created", "sending", "sent", "delivered", "pending", "failed",
@@ -105,10 +105,10 @@ def time(at: datetime | None) -> str | None:
     return f"{at.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z" if at else None
 
 
-class Window:
+class View:
     """Opens rows for those they belong to."""
 
-    def __init__(self, directory: Directory, library: Library, ring: KeyRing) -> None:
+    def __init__(self, directory: Directory, library: TemplateCache, ring: KeyRing) -> None:
         self._directory = directory
         self._library = library
         self._ring = ring

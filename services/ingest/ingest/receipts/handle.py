@@ -28,7 +28,7 @@ NOT_NOW = unavailable("The receipt cannot be taken now")
 UNREADABLE = refused(400, "BadRequestError", "The heartbeat cannot be read")
 
 
-class Desk:
+class ReceiptEndpoints:
     """Takes receipts and heartbeats."""
 
     def __init__(self, to: Inbox, verifier: Verifier, ring: KeyRing, hash_key: bytes) -> None:
