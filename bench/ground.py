@@ -15,7 +15,7 @@ from courant.directory import publish
 from courant.directory.entries import Template
 from courant.topics import Channel, Lane
 from courant_cli import demo, entries
-from courant_cli.places import Installation, known
+from courant_cli.installation import Installation, known
 from courant_local import home, plan, ports, processes
 from courant_local.child import Child, wait_ready
 from courant_local.plan import Plan

@@ -23,7 +23,7 @@ from courant.kafka import clients, offsets
 from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import DELIVERY, FAMILIES, PERSISTED
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 from courant_local.plan import Unsuitable
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)

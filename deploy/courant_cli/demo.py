@@ -17,7 +17,7 @@ from courant.contracts import KeyType
 from courant.directory.entries import Sender
 from courant.topics import Channel
 from courant_cli import entries, trace
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 from courant_local import home
 from courant_local.plan import Plan
 

@@ -19,7 +19,7 @@ from courant.directory import publish
 from courant.directory.entries import AnyEntry, ApiKey, Directory, Entry, Sender, Service, Template
 from courant.recipients import Unusable, email, phone
 from courant.topics import Channel, Lane
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 from courant_local.plan import Unsuitable
 
 E = TypeVar("E", bound=Entry)

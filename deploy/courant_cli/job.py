@@ -92,19 +92,19 @@ def watch(id: uuid.UUID, as_json: AsJson = False) -> None:
 @job.command()
 def cancel(id: uuid.UUID, as_json: AsJson = False) -> None:
     """Cancel a job, for good: what waits will not be sent."""
-    steer(id, "cancel", as_json)
+    send_command(id, "cancel", as_json)
 
 
 @job.command()
 def pause(id: uuid.UUID, as_json: AsJson = False) -> None:
     """Pause a job."""
-    steer(id, "pause", as_json)
+    send_command(id, "pause", as_json)
 
 
 @job.command()
 def resume(id: uuid.UUID, as_json: AsJson = False) -> None:
     """Go on with a job that was paused."""
-    steer(id, "resume", as_json)
+    send_command(id, "resume", as_json)
 
 
 @job.command()
@@ -131,7 +131,7 @@ def report(
     jobs_api.console.print(f"{place}  {place.stat().st_size:,} bytes")
 
 
-def steer(id: uuid.UUID, verb: str, as_json: bool) -> None:
+def send_command(id: uuid.UUID, verb: str, as_json: bool) -> None:
     """Say what is wanted of a job."""
     with jobs_api.client() as api:
         tell(data(asked(api, "POST", f"/v2/jobs/{id}/{verb}")), as_json)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from courant.errors import Unavailable
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 
 console = Console(stderr=True, highlight=False)  # what is shown, beside what is piped on
 LOOK_SECONDS = 1.0

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from courant.topics import Channel
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 
 console = Console(highlight=False)
 COUNT_MAX, RATE_MAX, CONNECTIONS_MAX = 1_000_000, 20_000, 512

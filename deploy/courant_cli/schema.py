@@ -5,7 +5,7 @@ from rich.console import Console
 
 from courant.kafka import topics_admin
 from courant.postgres import migrate
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 
 topics = typer.Typer(help="The cluster's topics against what is declared.", no_args_is_help=True)
 db = typer.Typer(help="The database's schema.", no_args_is_help=True)

@@ -8,7 +8,7 @@ import typer
 from notifications_python_client.notifications import NotificationsAPIClient
 from rich.console import Console
 
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 
 send = typer.Typer(help="Send one notification.", no_args_is_help=True)
 console = Console(highlight=False)

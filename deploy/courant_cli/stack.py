@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from courant_cli import demo, figures, places
+from courant_cli import demo, figures, installation
 from courant_local import control, home, jars, plan, processes
 from courant_local.plan import Plan, Unsuitable
 
@@ -81,7 +81,9 @@ def status(
 def env() -> None:
     """Print what a client or a test needs, as lines for a shell: `eval "$(courant env)"`."""
     place = home.home()
-    for name, value in places.variables(Plan.of(home.read(place / "stack.json")["plan"])).items():
+    for name, value in installation.variables(
+        Plan.of(home.read(place / "stack.json")["plan"])
+    ).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
@@ -133,7 +135,7 @@ def show_links(wanted: Plan) -> None:
     console.print(f"\n  API      {wanted.url}")
     console.print(f"  sandbox  {wanted.sandbox_url}")
     console.print(f"  logs     {wanted.home / 'log'}")
-    known = places.variables(wanted)
+    known = installation.variables(wanted)
     body = {
         "template_id": known["COURANT_EMAIL_TEMPLATE_ID"],
         "email_address": demo.EMAIL,

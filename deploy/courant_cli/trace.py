@@ -14,7 +14,7 @@ from sqlalchemy import text
 from courant import ids
 from courant.kafka import offsets
 from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, dead
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 from courant_local.plan import Unsuitable
 
 ROW = text("SELECT state, attempt, tries, channel, lane, key_type, issued_at, lease_until, reason "

@@ -67,9 +67,9 @@ def chunk_order(job_id: UUID, number: int) -> Outgoing:
     return Outgoing(CHUNKS.name, job_id.bytes + number.to_bytes(4), record.encode())
 
 
-def job_command(job_id: UUID, wish: Command, at: datetime) -> Outgoing:
+def job_command(job_id: UUID, command: Command, at: datetime) -> Outgoing:
     """Say what is wanted of a job. Said twice it is harmless."""
-    record = JobCommand(job_id=job_id, wish=wish, at=at)
+    record = JobCommand(job_id=job_id, command=command, at=at)
     return Outgoing(JOBS.name, job_id.bytes, record.encode())
 
 

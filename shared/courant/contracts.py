@@ -272,7 +272,7 @@ class JobCommand(Contract, frozen=True, kw_only=True, tag="wanted", tag_field="k
     """`jobs`, key `job_id`: what its owner wants of a job; ingest → job-runner."""
 
     job_id: UUID
-    wish: Command
+    command: Command = msgspec.field(name="wish")
     at: Time
 
 

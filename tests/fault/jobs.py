@@ -47,8 +47,8 @@ class Job:
         sql = "SELECT state, count(*) FROM notifications WHERE job_id = %s GROUP BY state"
         return Counter(dict(self.site.stack.sql(sql, self.id)))
 
-    def wish(self, wish: str) -> None:
-        assert call(self.site, "POST", f"/v2/jobs/{self.id}/{wish}").status_code == 202
+    def command(self, verb: str) -> None:
+        assert call(self.site, "POST", f"/v2/jobs/{self.id}/{verb}").status_code == 202
 
 
 def call(site: Site, method: str, path: str, **options: Any) -> httpx.Response:

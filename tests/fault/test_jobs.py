@@ -66,7 +66,7 @@ def test_a_job_goes_on_within_15_s_of_its_runners_death(site: Site) -> None:
 def test_a_cancelled_job_stops_within_5_s_and_the_rest_is_cancelled(site: Site) -> None:
     job = submit(site, 50_000, "cancelled")
     under_way(job, 3_000)
-    job.wish("cancel")
+    job.command("cancel")
     time.sleep(5)
     booked = sum(job.booked().values())
     wait(lambda: not job.stored()["created"], "what waited is cancelled", 30)
@@ -81,13 +81,13 @@ def test_a_cancelled_job_stops_within_5_s_and_the_rest_is_cancelled(site: Site) 
 def test_a_paused_job_stands_and_goes_on_when_it_is_resumed(site: Site) -> None:
     job = submit(site, 20_000, "paused")
     under_way(job, 3_000)
-    job.wish("pause")
+    job.command("pause")
     time.sleep(5)
     booked = sum(job.booked().values())
     time.sleep(5)
     assert sum(job.booked().values()) == booked < job.rows
     assert job.shown()["job_status"] == "paused"
-    job.wish("resume")
+    job.command("resume")
     assert questions(job) == {}
     assert sum(job.booked().values()) == job.rows
 

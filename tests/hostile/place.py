@@ -17,7 +17,7 @@ from courant.contracts import KeyType
 from courant.directory.entries import Sender, Service, Template
 from courant.topics import Channel
 from courant_cli import entries
-from courant_cli.places import Installation
+from courant_cli.installation import Installation
 from support.stack import Stack, wait
 
 PLENTY = 10_000_000

@@ -125,7 +125,7 @@ def wishes(running: Stack, job: UUID) -> list[str]:
         if message.key() == job.bytes:
             assert isinstance(record, JobCommand)
             assert record.job_id == job
-            found.append(str(record.wish))
+            found.append(str(record.command))
     reader.close()
     return found
 

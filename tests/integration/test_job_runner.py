@@ -251,8 +251,8 @@ def test_a_row_that_was_put_aside_ends_no_job_and_stops_none(runner: Runner) -> 
     assert runner.ask("SELECT finished_at IS NULL FROM jobs") == [(True,)]
 
 
-def wish(made: Upload, wish: Command, seconds: float = 0) -> JobCommand:
-    return JobCommand(job_id=made.job_id, wish=wish, at=clock.now() + timedelta(seconds=seconds))
+def command(made: Upload, verb: Command, seconds: float = 0) -> JobCommand:
+    return JobCommand(job_id=made.job_id, command=verb, at=clock.now() + timedelta(seconds=seconds))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_of_wishes_the_latest_holds_and_cancelled_for_good(
     runner: Runner, wishes: list[tuple[Command, float]], left: str
 ) -> None:
     made = upload(3)
-    runner.give(*(wish(made, *each) for each in wishes))
+    runner.give(*(command(made, *each) for each in wishes))
     assert runner.ask("SELECT wish FROM wishes") == [(left,)]
     runner.give(*made.outgoing())  # which may come after
     assert runner.issuer.go() == (left == "resumed")
@@ -280,7 +280,7 @@ def test_a_cancelled_job_gives_no_more_rows(runner: Runner) -> None:
     made = upload(9)
     runner.give(*made.outgoing())
     runner.issuer.go()
-    runner.give(wish(made, Command.CANCELLED))
+    runner.give(command(made, Command.CANCELLED))
     assert runner.spread() == []
     runner.issuer.go()
     assert runner.ask("SELECT finished_at IS NOT NULL FROM jobs") == [(True,)]
@@ -291,7 +291,7 @@ def test_what_is_paused_keeps_nobody_back(runner: Runner) -> None:
     runner.give(*first.outgoing())
     assert runner.issuer.go() == 4
     assert runner.issuer.go() == 0  # so many are out, and none was handled
-    runner.give(wish(first, Command.PAUSED))
+    runner.give(command(first, Command.PAUSED))
     runner.give(*second.outgoing())
     assert runner.issuer.go() == 4
 

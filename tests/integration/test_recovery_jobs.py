@@ -69,7 +69,7 @@ def rows(hand: Hand, *numbers: int) -> None:
         hand.ask("UPDATE notifications SET id = :new WHERE id = :old", new=new, old=old)
 
 
-def wish(hand: Hand, wish: str, at: str = "now()") -> None:
+def put_command(hand: Hand, wish: str, at: str = "now()") -> None:
     sql = f"INSERT INTO wishes (job_id, wish, wished_at, at) VALUES (:id, :wish, now(), {ago(at)})"
     hand.ask(sql, id=JOB, wish=wish)
 
@@ -143,7 +143,7 @@ def test_another_jobs_rows_do_not_count(hand: Hand) -> None:
 def test_of_a_cancelled_job_no_chunk_is_ordered_again(hand: Hand) -> None:
     job(hand)
     chunk(hand, 0, issued_at="ago(90)")
-    wish(hand, "cancelled")
+    put_command(hand, "cancelled")
     sweep(hand, "incomplete", passed(hand, 1))
     assert ordered(hand) == []
 
@@ -155,14 +155,14 @@ def test_a_job_ends_before_its_rows_would_be_refused(hand: Hand) -> None:
     job(hand, other, UUID(int=62), accepted_at=f"ago({13 * day - 9})")
     job(hand, over, UUID(int=63), accepted_at=f"ago({14 * day})", finished_at="now()")
     job(hand, JOB, accepted_at=f"ago({14 * day})")
-    wish(hand, "cancelled")
+    put_command(hand, "cancelled")
     tools = Tools(hand.producer, Directory(), {}, timedelta(seconds=30))
     assert sweeps.sweep(BY_NAME["outlived"], hand.store, tools) == 1
     kafka = hand.world.kafka
     [record] = [each for at in kafka.partitions(JOBS.name) for each in kafka.log[at]]
     told = decode_job(record.value)
     assert isinstance(told, JobCommand)
-    assert (record.key, told.job_id, told.wish) == (old.bytes, old, Command.CANCELLED)
+    assert (record.key, told.job_id, told.command) == (old.bytes, old, Command.CANCELLED)
 
 
 def cancelled(hand: Hand) -> list[str]:
@@ -178,7 +178,7 @@ def test_what_waits_of_a_cancelled_job_is_cancelled_once(hand: Hand) -> None:
     hand.ask("UPDATE notifications SET state = 'sending', attempt = 1 WHERE id = :id", id=sent)
     hand.ask("UPDATE notifications SET attempt = 4 WHERE id = :id", id=attempt)
     hand.row(9, lane="'bulk'", job_id=f"'{UUID(int=6)}'", issued_at="ago(9)")  # another job's
-    wish(hand, "cancelled")
+    put_command(hand, "cancelled")
     assert cancelled(hand) == ["cancelled/0", "cancelled/4"]
     assert cancelled(hand) == ["cancelled/0", "cancelled/4"]
 
@@ -186,7 +186,7 @@ def test_what_waits_of_a_cancelled_job_is_cancelled_once(hand: Hand) -> None:
 def test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again(hand: Hand) -> None:
     rows(hand, 1)
     hand.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
-    wish(hand, "paused")
+    put_command(hand, "paused")
     assert cancelled(hand) == []
     topic = "persisted.email.bulk"
     hand.mark(topic, 1, 7)
@@ -242,7 +242,7 @@ def test_jobs_outlive_the_log_that_could_bring_them_back(hand: Hand) -> None:
     job(hand, id_of(1), UUID(int=61), at=long_ago, finished_at=long_ago)
     job(hand, JOB, UUID(int=62), at=long_ago)  # not over
     job(hand, id_of(3), UUID(int=63), at=f"ago({(log_days + 8) * 86_400})", finished_at="now()")
-    wish(hand, "paused", long_ago)
+    put_command(hand, "paused", long_ago)
     chore(hand, "jobs")
     assert {id for (id,) in hand.ask("SELECT id FROM jobs")} == {JOB, id_of(3)}
     assert hand.ask("SELECT wish FROM wishes") == [("paused",)]  # it must not begin by itself

@@ -21,7 +21,7 @@ import psycopg2
 import pytest
 from notifications_python_client.notifications import NotificationsAPIClient
 
-from courant_cli.places import Installation, variables
+from courant_cli.installation import Installation, variables
 from courant_local import control, home, ports, processes
 from courant_local.plan import Plan
 

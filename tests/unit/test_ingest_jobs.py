@@ -49,18 +49,18 @@ STANDINGS: list[tuple[dict[str, Any], bool, str]] = [
     ({"chunks": 2, "at": NOW - timedelta(seconds=60)}, True, "pending"),
     (GONE, True, "error"),
     ({**GONE, "scheduled_for": LATER}, True, "error"),
-    ({**GONE, "wish": Command.PAUSED}, True, "error"),
+    ({**GONE, "command": Command.PAUSED}, True, "error"),
     ({**GONE, **DONE}, True, "finished"),  # its chunks are not needed any more
-    ({"wish": Command.PAUSED}, True, "paused"),
-    ({"wish": Command.PAUSED, "scheduled_for": LATER}, True, "paused"),
-    ({"wish": Command.PAUSED, "started_at": NOW}, False, "paused"),
-    ({"wish": Command.PAUSED, **DONE}, False, "paused"),
-    ({"wish": Command.PAUSED, **DONE}, True, "finished"),
-    ({"wish": Command.RESUMED}, True, "pending"),
-    ({"wish": Command.RESUMED, "started_at": NOW}, False, "in progress"),
-    ({"wish": Command.CANCELLED}, True, "cancelled"),
-    ({"wish": Command.CANCELLED, **DONE}, False, "cancelled"),
-    ({"wish": Command.CANCELLED, **GONE}, True, "cancelled"),
+    ({"command": Command.PAUSED}, True, "paused"),
+    ({"command": Command.PAUSED, "scheduled_for": LATER}, True, "paused"),
+    ({"command": Command.PAUSED, "started_at": NOW}, False, "paused"),
+    ({"command": Command.PAUSED, **DONE}, False, "paused"),
+    ({"command": Command.PAUSED, **DONE}, True, "finished"),
+    ({"command": Command.RESUMED}, True, "pending"),
+    ({"command": Command.RESUMED, "started_at": NOW}, False, "in progress"),
+    ({"command": Command.CANCELLED}, True, "cancelled"),
+    ({"command": Command.CANCELLED, **DONE}, False, "cancelled"),
+    ({"command": Command.CANCELLED, **GONE}, True, "cancelled"),
 ]
 
 
@@ -84,7 +84,7 @@ def test_a_job_stands_where_its_row_and_its_wish_say(
     ],
 )
 def test_only_what_is_over_refuses_a_wish(standing: str, refused: set[str]) -> None:
-    assert {str(wish) for wish in Command if rules.refusal(standing, wish)} == refused
+    assert {str(each) for each in Command if rules.refusal(standing, each)} == refused
 
 
 def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> None:
@@ -94,7 +94,7 @@ def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> No
     assert told["counts"] == {"created": 3, "sending": 2, "delivered": 4, "pending": 11}
     assert told["saved"] == 9
     tally = JobCounts({State.CANCELLED: 3}, 0, 0, NOW)
-    told = rules.progress(replace(given, wish=Command.CANCELLED), tally, "cancelled")
+    told = rules.progress(replace(given, command=Command.CANCELLED), tally, "cancelled")
     assert told["counts"] == {"cancelled": 20}
 
 
@@ -104,7 +104,7 @@ def test_rows_of_a_finished_job_that_have_gone_are_not_pending() -> None:
     assert (told["counts"], told["saved"]) == ({"delivered": 4}, 4)
     told = rules.progress(job(RING, rows=20, **DONE), JobCounts({}, 0, 0, NOW), "finished")
     assert told["counts"] == {}
-    cancelled = job(RING, rows=20, wish=Command.CANCELLED, **DONE)
+    cancelled = job(RING, rows=20, command=Command.CANCELLED, **DONE)
     assert rules.progress(cancelled, tally, "cancelled")["counts"] == {
         "delivered": 4,
         "cancelled": 16,
@@ -270,7 +270,7 @@ def wanted(world: World) -> list[JobCommand]:
 
 
 @pytest.mark.parametrize(
-    ("verb", "wish", "standing", "counts"),
+    ("verb", "command", "standing", "counts"),
     [
         ("cancel", Command.CANCELLED, "cancelled", {"cancelled": 2}),
         ("pause", Command.PAUSED, "paused", {"pending": 2}),
@@ -278,7 +278,7 @@ def wanted(world: World) -> list[JobCommand]:
     ],
 )
 def test_a_wish_is_written_down_and_answered_as_it_will_be(
-    verb: str, wish: Command, standing: str, counts: dict[str, int]
+    verb: str, command: Command, standing: str, counts: dict[str, int]
 ) -> None:
     world = World()
     given = world.jobs.put(job(RING))
@@ -287,7 +287,7 @@ def test_a_wish_is_written_down_and_answered_as_it_will_be(
         assert answer.status_code == 202
         told = answer.json()["data"]
         assert (told["job_status"], told["counts"]) == (standing, counts)
-    assert [(each.job_id, each.wish) for each in wanted(world)] == [(given.id, wish)] * 2
+    assert [(each.job_id, each.command) for each in wanted(world)] == [(given.id, command)] * 2
 
 
 def test_a_wish_that_is_written_down_is_202_though_nobody_can_count() -> None:
@@ -299,7 +299,7 @@ def test_a_wish_that_is_written_down_is_202_though_nobody_can_count() -> None:
     told = answer.json()["data"]
     assert (told["job_status"], told["notification_count"]) == ("paused", 5)
     assert not {"counts", "saved", "rows_per_second", "estimated_finish"} & set(told)
-    assert [each.wish for each in wanted(world)] == [Command.PAUSED]
+    assert [each.command for each in wanted(world)] == [Command.PAUSED]
     assert world.call("GET", f"/v2/jobs/{given.id}").status_code == 503
     waits = world.jobs.put(job(RING, **DONE))
     world.jobs.rows[waits.id] = [stored(waits, 1)]
@@ -310,7 +310,7 @@ def test_a_wish_that_is_written_down_is_202_though_nobody_can_count() -> None:
 def test_what_is_over_is_not_steered_and_nothing_is_written() -> None:
     world = World()
     finished = world.jobs.put(job(RING, **DONE))
-    cancelled = world.jobs.put(job(RING, wish=Command.CANCELLED))
+    cancelled = world.jobs.put(job(RING, command=Command.CANCELLED))
     answer = world.call("POST", f"/v2/jobs/{finished.id}/cancel")
     assert (answer.status_code, messages(answer)) == (409, ["The job has finished"])
     answer = world.call("POST", f"/v2/jobs/{cancelled.id}/resume")
@@ -372,7 +372,7 @@ def test_a_report_has_every_row_of_the_file_in_its_order() -> None:
     read = world.jobs.reads
     assert world.call("HEAD", f"/v2/jobs/{given.id}/report").status_code == 200
     assert world.jobs.reads == read
-    world.jobs.put(replace(given, wish=Command.CANCELLED))
+    world.jobs.put(replace(given, command=Command.CANCELLED))
     told = lines(world.call("GET", f"/v2/jobs/{given.id}/report"))
     assert [row[4] for row in told[1:]] == [
         "cancelled", "delivered", "permanent-failure", "cancelled", "cancelled",

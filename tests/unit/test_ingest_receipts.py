@@ -252,8 +252,8 @@ BOUNCES = [
     ("Transient", "MessageTooLarge", ReceiptKind.DELAYED, "soft-bounce/message-too-large", None),
     ("Transient", "AttachmentRejected", ReceiptKind.DELAYED, "soft-bounce/attachment-rejected",
      "The email was rejected because of its attachments"),
-    ("Transient", "CustomTimeoutExceeded", ReceiptKind.DELAYED, "soft-bounce/unknown-bounce-subtype",
-     None),
+    ("Transient", "CustomTimeoutExceeded", ReceiptKind.DELAYED,
+     "soft-bounce/unknown-bounce-subtype", None),
     ("Undetermined", "Undetermined", ReceiptKind.DELAYED, "soft-bounce/general", None),
     ("Newer", "x", ReceiptKind.DELAYED, "unknown-bounce/unknown-bounce-subtype", None),
 ]  # fmt: skip

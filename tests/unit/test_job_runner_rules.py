@@ -40,7 +40,7 @@ def test_what_an_upload_is_made_of_is_kept() -> None:
     for each in (
         *made.chunks,
         made.seal,
-        JobCommand(job_id=made.job_id, wish=Command.PAUSED, at=NOW),
+        JobCommand(job_id=made.job_id, command=Command.PAUSED, at=NOW),
     ):
         verdict = read(written(each).value)
         assert isinstance(verdict, Keep)
@@ -48,7 +48,7 @@ def test_what_an_upload_is_made_of_is_kept() -> None:
 
 
 def test_a_wish_has_the_brokers_time() -> None:
-    early = JobCommand(job_id=JOB.id, wish=Command.PAUSED, at=NOW - timedelta(hours=1))
+    early = JobCommand(job_id=JOB.id, command=Command.PAUSED, at=NOW - timedelta(hours=1))
     verdict = read(early.encode())
     assert isinstance(verdict, Keep)
     assert verdict.value == msgspec.structs.replace(early, at=NOW)

@@ -109,7 +109,7 @@ class PostgresFold:
                         if not self._seal(each):
                             refused.append(each)
                     case JobCommand():
-                        self._cursor.execute(KEEP_WISH, [each.job_id, each.wish, each.at])
+                        self._cursor.execute(KEEP_WISH, [each.job_id, each.command, each.at])
         return refused
 
     def _seal(self, seal: Seal) -> bool:

@@ -82,9 +82,10 @@ def _note(cursor: extensions.cursor, sql: str, places: Sequence[ChunkRef]) -> No
 
 def sql_job_runs(job: str) -> str:
     """Say in SQL that the job of this id is neither paused nor cancelled."""
-    return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish <> '{Command.RESUMED}')"
+    return f"""NOT EXISTS (
+        SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish <> '{Command.RESUMED}')"""
 
 
-def sql_unless_commanded(job: str, wish: Command) -> str:
+def sql_unless_commanded(job: str, command: Command) -> str:
     """Say in SQL that this is not what is wanted of the job of this id."""
-    return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish = '{wish}')"
+    return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish = '{command}')"

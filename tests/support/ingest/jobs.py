@@ -43,7 +43,7 @@ def job(ring: crypto.KeyRing, **more: Any) -> Job:
         "at": NOW - timedelta(seconds=1),
         "started_at": None,
         "finished_at": None,
-        "wish": None,
+        "command": None,
         "wished_at": None,
         "chunks_here": 1,
         "now": NOW,

@@ -92,7 +92,7 @@ class JobEndpoints:
         except Unavailable:
             return NOT_READABLE
 
-    def steer(self, wish: Command) -> Callable[[HttpRequest, Caller], Awaitable[Answer]]:
+    def command(self, command: Command) -> Callable[[HttpRequest, Caller], Awaitable[Answer]]:
         """Give what takes a wish for a job."""
 
         async def take(call: HttpRequest, caller: Caller) -> Answer:
@@ -103,15 +103,15 @@ class JobEndpoints:
                 quiet = bool(job.finished_at) and await self._store.quiet(job)
             except Unavailable:
                 return NOT_READABLE
-            if refusal := rules.refusal(rules.status(job, quiet), wish):
+            if refusal := rules.refusal(rules.status(job, quiet), command):
                 return refusal
             now = clock.now()
             try:
-                await self._log.put(job_command(job.id, wish, now))
+                await self._log.put(job_command(job.id, command, now))
             except Unavailable:
                 return NOT_ACKNOWLEDGED
             # Counting may take seconds, or fail: what is wanted is written down by then.
-            wanting = replace(job, wish=wish, wished_at=now)
+            wanting = replace(job, command=command, wished_at=now)
             try:
                 told = await self._told(wanting, caller)
             except Unavailable:

@@ -45,7 +45,7 @@ class Job:
     at: datetime  # its seal was folded
     started_at: datetime | None
     finished_at: datetime | None
-    wish: Command | None
+    command: Command | None
     wished_at: datetime | None
     chunks_here: int
     now: datetime  # when it was read
@@ -68,24 +68,24 @@ class JobCounts:
 
 def status(job: Job, quiet: bool) -> str:
     """Name a job's state; `quiet` where no row of it waits to be sent."""
-    if job.wish is Command.CANCELLED:
+    if job.command is Command.CANCELLED:
         return "cancelled"
     if job.finished_at and quiet:
         return "finished"
     if not job.finished_at and job.chunks_here < job.chunks and job.at < job.now - PATIENCE:
         return "error"
-    if job.wish is Command.PAUSED:
+    if job.command is Command.PAUSED:
         return "paused"
     if job.started_at or job.finished_at:
         return "in progress"
     return "scheduled" if job.scheduled_for and job.scheduled_for > job.now else "pending"
 
 
-def refusal(standing: str, wish: Command) -> Answer | None:
+def refusal(standing: str, command: Command) -> Answer | None:
     """Judge a wish for a job that stands so. The same wish twice is granted twice."""
     if standing == "finished":
         return OVER
-    if standing == "cancelled" and wish is not Command.CANCELLED:
+    if standing == "cancelled" and command is not Command.CANCELLED:
         return FOR_GOOD
     return None
 
@@ -112,7 +112,7 @@ def progress(job: Job, tally: JobCounts, standing: str) -> dict[str, object]:
 
 def unstored(job: Job) -> str | None:
     """Name what the rows are that are not stored; nothing of those that were, and have gone."""
-    if job.wish is Command.CANCELLED:
+    if job.command is Command.CANCELLED:
         return "cancelled"
     # It finished when all of its rows were stored.
     return None if job.finished_at else "pending"

@@ -227,7 +227,7 @@ def _as_job(found: Any) -> Job:
             "key_type": KeyType(values["key_type"]),
             "channel": Channel(values["channel"]),
             "name": bytes(values["name"]),
-            "wish": Command(values["wish"]) if values["wish"] else None,
+            "command": Command(values["wish"]) if values["wish"] else None,
         }
     )
 
