@@ -125,7 +125,7 @@ def get(summary: str, **places: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def command_operation(summary: str, told: str) -> dict[str, Any]:
+def commanding(summary: str, told: str) -> dict[str, Any]:
     """Describe a POST that says what is wanted of a job."""
     described = get(summary, job_id=UUID)
     refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
@@ -178,10 +178,10 @@ def spec() -> dict[str, Any]:
             },
             "/v2/jobs/{job_id}": {"get": get("How far a job is", job_id=UUID)},
             "/v2/jobs/{job_id}/cancel": {
-                "post": command_operation("Cancel a job, for good", "Rows that wait will not be sent.")
+                "post": commanding("Cancel a job, for good", "Rows that wait will not be sent.")
             },
-            "/v2/jobs/{job_id}/pause": {"post": command_operation("Pause a job", "It is paused.")},
-            "/v2/jobs/{job_id}/resume": {"post": command_operation("Go on with a job", "It goes on.")},
+            "/v2/jobs/{job_id}/pause": {"post": commanding("Pause a job", "It is paused.")},
+            "/v2/jobs/{job_id}/resume": {"post": commanding("Go on with a job", "It goes on.")},
             "/v2/jobs/{job_id}/report": {"get": report()},
             "/v2/template/{id}": {"get": get("A template", id=UUID)},
             "/v2/template/{id}/version/{version}": {

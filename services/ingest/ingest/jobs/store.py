@@ -33,7 +33,7 @@ KEPT_FACTOR = 10  # counting takes a tenth of a reader's time, however often it 
 FOUND = """
     SELECT j.id, j.upload_id, j.chunks, j.rows, j.key_id, j.key_type, j.template_id,
         j.template_version, j.channel, j.sender_id, j.name, j.accepted_at, j.scheduled_for, j.at,
-        j.started_at, j.finished_at, w.wish, w.wished_at, now() AS now,
+        j.started_at, j.finished_at, w.wish AS command, w.wished_at, now() AS now,
         (SELECT count(*) FROM chunks c WHERE c.upload_id = j.upload_id) AS chunks_here
     FROM jobs j LEFT JOIN wishes w ON w.job_id = j.id
     WHERE j.service_id = :service_id AND j.key_type = :key_type"""
@@ -227,7 +227,7 @@ def _as_job(found: Any) -> Job:
             "key_type": KeyType(values["key_type"]),
             "channel": Channel(values["channel"]),
             "name": bytes(values["name"]),
-            "command": Command(values["wish"]) if values["wish"] else None,
+            "command": Command(values["command"]) if values["command"] else None,
         }
     )
 
