@@ -5,6 +5,7 @@ Rows are packed small and encrypted. A seal is checked by the digest over all ch
 
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
@@ -75,3 +76,22 @@ def job_command(job_id: UUID, command: Command, at: datetime) -> Outgoing:
 
 def _owner(upload_id: UUID, number: int) -> bytes:
     return upload_id.bytes + number.to_bytes(4)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRef:
+    """A chunk of a job, without what it holds."""
+
+    job_id: UUID
+    upload_id: UUID
+    number: int
+    first: int  # of its rows
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """How many of a chunk's rows are there, and how many of these wait for a first attempt."""
+
+    there: int
+    waiting: int

@@ -19,7 +19,7 @@ from courant.lifecycle import State
 from courant.topics import Channel
 from ingest.http import slow_clients, streaming
 from ingest.jobs import rules
-from ingest.jobs.rules import Job, JobCounts
+from ingest.jobs.rows import Job, JobCounts
 from ingest.jobs.store import Kept, Stored, StoredChunk
 from support.ingest.jobs import KEY, NOW, TEMPLATE, job
 from support.ingest.world import (

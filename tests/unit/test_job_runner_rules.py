@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 from courant import bulk, ids
+from courant.bulk import StoredRows
 from courant.contracts import Command, Content, JobCommand, KeyType, Malformed, Notification
-from courant.postgres.jobs import StoredRows
 from courant.records import Dead, Keep, Record
 from courant.testing.builders import NOW, partition
 from courant.topics import JOBS, Channel, Lane
 from job_runner import rules
-from job_runner.rules import Due, Job
+from job_runner.rows import Due, Job
 from support.job_runner import RING, row, upload, written
 
 JOB = Job(

@@ -9,18 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from courant import bulk, metrics
+from courant.bulk import ChunkRef, StoredRows
 from courant.consume import Producer
 from courant.errors import Refused, Unavailable
-from courant.postgres.jobs import ChunkRef, StoredRows
 from courant.topics import Channel
 from job_runner import rules
-from job_runner.rules import Due
+from job_runner.rows import Due, Out, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -28,31 +27,6 @@ EVERY_SECONDS = 0.25
 TELL_EVERY_SECONDS = 10.0
 LOOKED_AT = 32
 """So many chunks of a channel, the oldest ones, are looked at in a round."""
-
-
-@dataclass(frozen=True, slots=True)
-class Out:
-    """A chunk that has its order, and is not settled or lacks rows."""
-
-    place: ChunkRef
-    channel: Channel
-    service_id: UUID
-    issued_at: datetime
-    in_lane: bool  # it counts among what the lane has to do
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A due job of which some chunk has no order yet."""
-
-    id: UUID
-    upload_id: UUID
-    service_id: UUID
-    channel: Channel
-    chunks: int  # that its seal tells of
-    digest: bytes
-    started: bool
-    left: int
 
 
 class Round(Protocol):

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
 
+from courant.bulk import ChunkRef, StoredRows
 from courant.contracts import Command
 from courant.postgres import jobs
 from courant.postgres.database import hold_after_restart
 from courant.postgres.folding import Cursor, Folding
-from courant.postgres.jobs import ChunkRef, StoredRows
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import Channel
-from job_runner.dispatch import Out, Waiting
+from job_runner.rows import Out, Waiting
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 

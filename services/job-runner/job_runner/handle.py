@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -15,7 +14,7 @@ from courant.crypto import KeyRing, Undecryptable
 from courant.records import Batch, Dead, Keep, Span, isolate
 from courant.topics import CHUNKS, JOBS, Positions, group
 from job_runner import rules
-from job_runner.rules import Job
+from job_runner.rows import Held
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -24,16 +23,6 @@ RECORDS_MAX = 50
 """Of `jobs` in a batch; a chunk may have half a megabyte."""
 ORDERS_MAX = 4
 """A crash repeats a batch: so many chunks come twice into the inbox at most, and change nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A chunk whose rows are not all stored yet, with its job."""
-
-    job: Job
-    upload_id: UUID
-    first: int
-    sealed: bytes
 
 
 class Fold(Protocol):

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from courant import bulk, ids
+from courant.bulk import StoredRows
 from courant.contracts import (
     ENCODE,
     Chunk,
@@ -23,35 +23,12 @@ from courant.contracts import (
     decode_job,
 )
 from courant.crypto import KeyRing, Undecryptable
-from courant.postgres.jobs import StoredRows
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
-from courant.topics import INBOX, Channel, Lane
+from courant.topics import INBOX, Lane
+from job_runner.rows import Due, Job
 
 OUT_MIN = 4
 """So many chunks may be out before it is known how fast they leave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What its notifications have in common."""
-
-    id: UUID
-    service_id: UUID
-    key_id: UUID
-    key_type: KeyType
-    template_id: UUID
-    template_version: int
-    channel: Channel
-    sender_id: UUID | None
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A job that has chunks to give orders for."""
-
-    id: UUID
-    service_id: UUID
-    left: int  # chunks without an order
 
 
 def read_job(ring: KeyRing, record: Record) -> Verdict[JobRecord]:

@@ -9,16 +9,15 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from courant import bulk
+from courant.bulk import ChunkRef
 from courant.contracts import Chunk, Command, JobCommand, JobRecord, KeyType, Seal
 from courant.postgres import folding, jobs
 from courant.postgres.database import classified_errors
 from courant.postgres.folding import Cursor, Folding
-from courant.postgres.jobs import ChunkRef
 from courant.postgres.tables import jobs as table
 from courant.records import Keep, Span
 from courant.topics import Channel, Positions
-from job_runner.handle import Held
-from job_runner.rules import Job
+from job_runner.rows import Held, Job
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from psycopg2 import extensions
 from sqlalchemy import Connection
 
 from courant import ids, topics
+from courant.bulk import ChunkRef
 from courant.contracts import Command
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.postgres import jobs
 from courant.postgres.database import HOLD, array, classified_errors, hold_after_restart
-from courant.postgres.jobs import ChunkRef
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
 from recovery.rows import OverdueGroup, OverdueRow

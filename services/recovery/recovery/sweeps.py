@@ -15,11 +15,11 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from courant import bulk, clock, metrics
+from courant.bulk import ChunkRef
 from courant.consume import Producer
 from courant.contracts import Command
 from courant.directory.entries import Directory
 from courant.lifecycle import Move
-from courant.postgres.jobs import ChunkRef
 from courant.records import Outgoing
 from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
 from recovery import rules

@@ -1,12 +1,11 @@
 """What several services ask and say of jobs, and of their chunks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from uuid import UUID
 
 from psycopg2 import extensions
 
 from courant import ids
+from courant.bulk import ChunkRef, StoredRows
 from courant.contracts import Command
 from courant.lifecycle import State
 
@@ -27,25 +26,6 @@ THESE = """
 SAVED = f"UPDATE chunks SET saved_at = clock_timestamp() {THESE} AND saved_at IS NULL"
 SETTLED = f"UPDATE chunks SET settled_at = clock_timestamp() {THESE} AND settled_at IS NULL"
 ORDERED = f"UPDATE chunks SET issued_at = clock_timestamp(), orders = orders + 1 {THESE}"
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkRef:
-    """A chunk of a job, without what it holds."""
-
-    job_id: UUID
-    upload_id: UUID
-    number: int
-    first: int  # of its rows
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRows:
-    """How many of a chunk's rows are there, and how many of these wait for a first attempt."""
-
-    there: int
-    waiting: int
 
 
 def count(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> list[StoredRows]:

@@ -13,7 +13,7 @@ from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.topics import Channel
 from ingest.callers.auth import Caller
-from ingest.jobs.rules import Job, JobCounts
+from ingest.jobs.rows import Job, JobCounts
 from ingest.jobs.store import Stored, StoredChunk, Stretch
 from ingest.read.store import Missing
 

@@ -20,7 +20,7 @@ from ingest.http.admission import Slots
 from ingest.http.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
 from ingest.http.asgi import HttpRequest
 from ingest.jobs import report, rules
-from ingest.jobs.rules import Job, JobCounts
+from ingest.jobs.rows import Job, JobCounts
 from ingest.jobs.store import Stretch
 from ingest.read import listing
 from ingest.read.store import Missing

@@ -11,7 +11,8 @@ import msgspec
 from courant import bulk
 from courant.contracts import JobRow, Malformed
 from courant.crypto import KeyRing, Undecryptable
-from ingest.jobs.rules import Job, unstored
+from ingest.jobs.rows import Job
+from ingest.jobs.rules import unstored
 from ingest.jobs.store import Stored, Stretch
 from ingest.read import views
 

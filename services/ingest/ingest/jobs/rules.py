@@ -4,66 +4,21 @@ Nothing here looks anything up or asks for the time.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from courant.contracts import Command, KeyType
-from courant.lifecycle import State
 from courant.topics import Channel
 from ingest.http.answers import Answer, refused
+from ingest.jobs.rows import RECENT, Job, JobCounts
 from ingest.read import views
 
 PATIENCE = timedelta(minutes=1)
 """How long after its seal a job's chunks may still be on their way."""
-RECENT = timedelta(seconds=30)  # over which the rate is taken
-OPEN = frozenset({State.CREATED, State.CLAIMED})  # not yet with a provider
 # The API names one user for whatever came over it.
 CREATED_BY = {"id": "6af522d0-2915-4e52-83a3-3690455a5fe6", "name": "Notify service user"}
 OVER = refused(409, "ConflictError", "The job has finished")
 FOR_GOOD = refused(409, "ConflictError", "The job is cancelled, which is for good")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it is stored, and what was wished for it."""
-
-    id: UUID
-    upload_id: UUID
-    chunks: int
-    rows: int
-    key_id: UUID
-    key_type: KeyType
-    template_id: UUID
-    template_version: int
-    channel: Channel
-    sender_id: UUID | None
-    name: bytes  # the file's, sealed
-    accepted_at: datetime
-    scheduled_for: datetime | None
-    at: datetime  # its seal was folded
-    started_at: datetime | None
-    finished_at: datetime | None
-    command: Command | None
-    wished_at: datetime | None
-    chunks_here: int
-    now: datetime  # when it was read
-
-
-@dataclass(frozen=True, slots=True)
-class JobCounts:
-    """How many rows of a job stand where."""
-
-    states: Mapping[State, int]  # of those that are stored
-    settled: int  # rows whose chunk is done with
-    recent: int  # of these, since RECENT
-    at: datetime
-
-    @property
-    def quiet(self) -> bool:
-        """Tell whether none of what is stored waits to be sent."""
-        return not any(self.states.get(state) for state in OPEN)
 
 
 def status(job: Job, quiet: bool) -> str:

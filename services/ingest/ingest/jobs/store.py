@@ -18,7 +18,7 @@ from courant.contracts import Command, KeyType
 from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
 from ingest.callers.auth import Caller
-from ingest.jobs.rules import OPEN, RECENT, Job, JobCounts
+from ingest.jobs.rows import OPEN, RECENT, Job, JobCounts
 from ingest.read.store import WINNER, Missing, Reader
 
 T = TypeVar("T")
