@@ -1,21 +1,20 @@
 """Records as ingest writes them: by its own code, into memory."""
 
 import asyncio
-import time
 
 from bench.accept import asked
 from bench.ground import Ground
-from courant import clock
 from courant.contracts import KeyType
 from courant.directory.entries import Template
 from courant.records import Outgoing
 from courant.topics import Channel
 from ingest.accept.content import TemplateCache
-from ingest.accept.handle import Accept, AcceptParts, Request
+from ingest.accept.handle import Accept, AcceptParts
 from ingest.accept.rules import Simulated
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
+from ingest.http.asgi import HttpRequest
 from ingest.read.store import Reader
 
 
@@ -48,12 +47,15 @@ def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
     [key] = [k for k in site.directory.keys[site.service.id].values() if k.type is KeyType.NORMAL]
     caller = Caller(site.service, key)
 
+    headers = {b"content-type": b"application/json", b"host": b"127.0.0.1"}
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body}
+
     async def work() -> None:
         for _ in range(count):
-            request = Request(
-                body, "application/json", site.plan.url, None, clock.now(), time.monotonic()
-            )
-            answer = await accept.notification(Channel.EMAIL, caller, request)
+            request = HttpRequest("POST", {"scheme": "http"}, headers, receive, len(body))
+            answer = await accept.notification(Channel.EMAIL, request, caller)
             assert answer.status == 201, answer.body
 
     asyncio.run(work())

@@ -1,7 +1,7 @@
 """The addresses, and what each one does."""
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from courant.contracts import Command
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest import openapi
-from ingest.accept.handle import Accept, Request
+from ingest.accept.handle import Accept
 from ingest.bulk.handle import Bulk
 from ingest.callers.auth import Authentication, Caller
 from ingest.http import fields
@@ -122,19 +122,7 @@ class Api:
         return handle
 
     def _sending(self, channel: Channel) -> Handler:
-        async def send(call: HttpRequest, caller: Caller) -> Answer:
-            key = call.headers.get(b"idempotency-key")
-            request = Request(
-                body=await call.body(),
-                content_type=call.header(b"content-type"),
-                base=call.base(),
-                idempotency_key=None if key is None else key.decode("latin-1"),
-                now=clock.now(),
-                seconds=time.monotonic(),
-            )
-            return await self._accept.notification(channel, caller, request)
-
-        return self._known(send)
+        return self._known(partial(self._accept.notification, channel))
 
     async def _send_other(self, call: HttpRequest, _: Caller) -> Answer:
         body = fields.decoded(call.header(b"content-type"), await call.body())

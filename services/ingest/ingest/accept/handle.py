@@ -6,9 +6,10 @@ comes after is the saver's.
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import monotonic
 from uuid import UUID, uuid4
 
-from courant import ids
+from courant import clock, ids
 from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.crypto import KeyRing, keyed_hash
 from courant.directory.entries import Directory, Sender, Service
@@ -18,7 +19,7 @@ from courant.recipients import Email, Phone
 from courant.records import Outgoing
 from courant.render import templates
 from courant.topics import INBOX, Channel
-from ingest.accept import rules
+from ingest.accept import idempotency, rules
 from ingest.accept.content import Compiled, TemplateCache, storable
 from ingest.accept.idempotency import FirstNotification, IdempotencyStore
 from ingest.accept.rules import Simulated
@@ -27,28 +28,11 @@ from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
 from ingest.callers.safelist import Safelists
 from ingest.http import fields
-from ingest.http.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, bad, given, refused
+from ingest.http.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, given
+from ingest.http.asgi import HttpRequest
 from ingest.http.fields import Asked
 
-IDEMPOTENCY_KEY_MAX = 255  # characters
 RECORD_BYTES_MAX = 2 * 1024 * 1024  # of which a dead letter has room for two
-REPLAYED = ((b"idempotency-replayed", b"true"),)
-REUSED = refused(
-    409, "ConflictError", "Idempotency-Key has been used with another body in the last 48 hours"
-)
-UNFIT_KEY = bad(f"Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_MAX} characters")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked for, as it came."""
-
-    body: bytes
-    content_type: str
-    base: str  # scheme and host that the client called
-    idempotency_key: str | None
-    now: datetime
-    seconds: float  # monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,49 +70,49 @@ class Accept:
         self._parts = parts
         self._guests = Safelists(parts.ring)
 
-    async def notification(self, channel: Channel, caller: Caller, request: Request) -> Answer:
-        """Accept a notification, or say why not."""
-        body = fields.decoded(request.content_type, request.body)
+    async def notification(self, channel: Channel, request: HttpRequest, caller: Caller) -> Answer:
+        """Accept a notification, or return the answer that says why not."""
+        parts, service = self._parts, caller.service
+        text = await request.body()
+        now = clock.now()
+        body = fields.decoded(request.header(b"content-type"), text)
         if isinstance(body, Answer):
             return body
-        key = request.idempotency_key
-        if key is not None and not 1 <= len(key) <= IDEMPOTENCY_KEY_MAX:
-            return UNFIT_KEY
-        key_hash, body_hash = self._hashes(caller, request)
-        if key_hash and body_hash:
-            first = await self._parts.memory.first(caller.service.id, key_hash)
-            if first:
-                return self._again(channel, caller, request, body, first, body_hash)
-        fit = self._checked(channel, caller, request, body)
+        key = idempotency.read_key(request, idempotency.NOTIFICATION, service.id, parts.hash_key)
+        if isinstance(key, Answer):
+            return key
+        body_hash = idempotency.body_hash(parts.hash_key, text) if key else None
+        if key and body_hash and (first := await parts.memory.first(service.id, key.hash)):
+            if first.body_hash != body_hash:
+                return idempotency.REUSED
+            return self._again(channel, caller, request, body, first, now)
+        fit = self._checked(channel, caller, body, now)
         if isinstance(fit, Answer):
             return fit
         if fit.simulated:
             return self._answer(caller, request, fit, uuid4())
-        if key is None:
-            id = ids.new(request.now)
-        else:
-            id = ids.derived(request.now, caller.service.id.bytes, key.encode())
-        record = self._record(caller, request, fit, id, key_hash, body_hash)
+        id = ids.derived(now, service.id.bytes, key.text) if key else ids.new(now)
+        record = self._record(caller, fit, id, now, key.hash if key else None, body_hash)
         if len(record.value) > RECORD_BYTES_MAX:
             return TOO_LARGE
         try:
-            await self._parts.log.put(record)
+            await parts.log.put(record)
         except Unavailable:
             return NOT_ACKNOWLEDGED
         return self._answer(caller, request, fit, id)
 
     def _checked(
-        self, channel: Channel, caller: Caller, request: Request, body: fields.Object
+        self, channel: Channel, caller: Caller, body: fields.Object, now: datetime
     ) -> Fit | Answer:
         # The order is the API's: a client sees the first failure only.
         parts, service, key_type = self._parts, caller.service, caller.key.type
-        asked = fields.read(channel, body, request.now)
+        asked = fields.read(channel, body, now)
         if isinstance(asked, Answer):
             return asked
         refusal = (
             rules.size(asked.personalisation)
             or rules.may_send(service, channel)
-            or parts.limits.rate(service, key_type, request.seconds)
+            or parts.limits.rate(service, key_type, monotonic())
         )
         if refusal:
             return refusal
@@ -144,7 +128,7 @@ class Accept:
         simulated = rules.simulated(asked.recipient, parts.lists)
         limited = key_type is not KeyType.TEST and not (simulated and channel is Channel.SMS)
         refusal = rules.sendable(service, channel, text) or (
-            parts.limits.room(service, channel, request.now) if limited else None
+            parts.limits.room(service, channel, now) if limited else None
         )
         if refusal:
             return refusal
@@ -157,7 +141,7 @@ class Accept:
         if refusal:
             return refusal
         if limited:
-            parts.limits.accept(service, channel, request.now)
+            parts.limits.accept(service, channel, now)
         return Fit(asked, compiled, text, compiled.heading(values), sender, simulated)
 
     def _sender(self, asked: Asked, service: Service) -> Sender | None:
@@ -169,16 +153,14 @@ class Accept:
     def _record(
         self,
         caller: Caller,
-        request: Request,
         fit: Fit,
         id: UUID,
+        now: datetime,
         key_hash: bytes | None,
         body_hash: bytes | None,
     ) -> Outgoing:
         asked, template = fit.asked, fit.compiled.template
-        lane = self._parts.shares.lane(
-            caller.service.id, asked.channel, template.lane, request.seconds
-        )
+        lane = self._parts.shares.lane(caller.service.id, asked.channel, template.lane, monotonic())
         to = asked.recipient.given
         who = normalised(asked.recipient)
         content = ENCODE(Content(to=to, personalisation=storable(asked.personalisation)))
@@ -195,41 +177,30 @@ class Accept:
             sender_id=asked.sender_id,
             recipient_hash=keyed_hash(self._parts.hash_key, asked.channel.encode(), who.encode()),
             sealed=self._parts.ring.encrypt(content, owner=id.bytes),
-            accepted_at=request.now,
+            accepted_at=now,
             scheduled_for=asked.scheduled_for,
             idempotency_key=key_hash,
             body_hash=body_hash,
         )
         return Outgoing(INBOX.topic(asked.channel, lane), id.bytes, record.encode())
 
-    def _hashes(self, caller: Caller, request: Request) -> tuple[bytes | None, bytes | None]:
-        if request.idempotency_key is None:
-            return None, None
-        key, hash_key = request.idempotency_key.encode(), self._parts.hash_key
-        return (
-            keyed_hash(hash_key, b"idempotency", caller.service.id.bytes, key),
-            keyed_hash(hash_key, b"body", request.body),
-        )
-
     def _again(
         self,
         channel: Channel,
         caller: Caller,
-        request: Request,
+        request: HttpRequest,
         body: fields.Object,
         first: FirstNotification,
-        body_hash: bytes,
+        now: datetime,
     ) -> Answer:
         """Give the first answer once more; made of the same body, it reads the same."""
-        if first.body_hash != body_hash:
-            return REUSED
         # By the time it was first asked: what was scheduled then may be past by now.
-        asked = fields.read(channel, {**body, "scheduled_for": None}, request.now)
+        asked = fields.read(channel, {**body, "scheduled_for": None}, now)
         if isinstance(asked, Answer):
-            return REUSED
+            return idempotency.REUSED
         template = self._parts.directory.template(asked.template_id, first.template_version)
         if template is None or template.channel is not channel:
-            return REUSED
+            return idempotency.REUSED
         compiled = self._parts.library.compiled(template)
         values = values_of(asked)
         asked = replace(asked, scheduled_text=body.get("scheduled_for"))
@@ -241,10 +212,10 @@ class Accept:
             self._sender(asked, caller.service),
             simulated=False,
         )
-        return replace(self._answer(caller, request, fit, first.id), headers=REPLAYED)
+        return replace(self._answer(caller, request, fit, first.id), headers=idempotency.REPLAYED)
 
-    def _answer(self, caller: Caller, request: Request, fit: Fit, id: UUID) -> Answer:
-        service, template = caller.service, fit.compiled.template
+    def _answer(self, caller: Caller, request: HttpRequest, fit: Fit, id: UUID) -> Answer:
+        service, template, base = caller.service, fit.compiled.template, request.base()
         if fit.asked.channel is Channel.EMAIL:
             domain = service.sending_domain or self._parts.sending_domain
             content = {
@@ -258,11 +229,11 @@ class Accept:
             {
                 "id": id,
                 "reference": fit.asked.reference,
-                "uri": f"{request.base}/v2/notifications/{id}",
+                "uri": f"{base}/v2/notifications/{id}",
                 "template": {
                     "id": template.id,
                     "version": template.version,
-                    "uri": f"{request.base}/services/{service.id}/templates/{template.id}",
+                    "uri": f"{base}/services/{service.id}/templates/{template.id}",
                 },
                 "scheduled_for": fit.asked.scheduled_text,
                 "content": content,

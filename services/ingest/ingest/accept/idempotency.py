@@ -1,4 +1,4 @@
-"""What is remembered of earlier requests: what came first under an Idempotency-Key."""
+"""The Idempotency-Key: reading it from a request, hashing it, and what came first under it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,45 @@ from typing import Protocol
 from uuid import UUID
 
 from courant.contracts import KeyType
+from courant.crypto import keyed_hash
 from courant.topics import Channel
+from ingest.http.answers import Answer, bad, refused
+from ingest.http.asgi import HttpRequest
+
+KEY_MAX = 255  # characters
+REPLAYED = ((b"idempotency-replayed", b"true"),)
+REUSED = refused(
+    409, "ConflictError", "Idempotency-Key has been used with another body in the last 48 hours"
+)
+UNFIT_KEY = bad(f"Idempotency-Key must have 1 to {KEY_MAX} characters")
+# What a key is used for is part of its hash: a job never answers for a notification.
+NOTIFICATION, JOB = b"idempotency", b"idempotency-job"
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's Idempotency-Key, and the keyed hash that is stored in its place."""
+
+    text: bytes
+    hash: bytes
+
+
+def read_key(
+    request: HttpRequest, use: bytes, service_id: UUID, hash_key: bytes
+) -> IdempotencyKey | Answer | None:
+    """Return the request's key, None if it has none, or the answer to one of a wrong length."""
+    header = request.headers.get(b"idempotency-key")
+    if header is None:
+        return None
+    if not 1 <= len(header) <= KEY_MAX:
+        return UNFIT_KEY
+    text = header.decode("latin-1").encode()
+    return IdempotencyKey(text, keyed_hash(hash_key, use, service_id.bytes, text))
+
+
+def body_hash(hash_key: bytes, body: bytes) -> bytes:
+    """Return the keyed hash that tells whether a repeated request has the same body."""
+    return keyed_hash(hash_key, b"body", body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from ingest.bulk.columns import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
 from ingest.bulk.csv_stream import ROW_MAX, CsvStream, UnreadableRow
 from ingest.http import fields as schema
 from ingest.http.answers import NOT_JSON, Answer, bad, invalid
-from ingest.http.asgi import AnsweredEarly
 from ingest.http.fields import PRINTED_MAX, Field, Object, Unfit, printed
 
 NAME_MAX = 1_000  # characters
@@ -70,8 +69,11 @@ def _rows(raw: msgspec.Raw) -> Any:
 
 
 def read(fields: tuple[Field, ...], given: Mapping[str, Any], now: datetime) -> Form | Answer:
-    """Check a request's form."""
-    found, faults = schema.taken(fields, given, now)
+    """Return a request's form, or the answer that names what is wrong with it."""
+    try:
+        found, faults = schema.taken(fields, given, now)
+    except RecursionError:
+        return NOT_JSON
     if faults:
         return invalid(*faults)
     return Form(
@@ -84,8 +86,8 @@ def read(fields: tuple[Field, ...], given: Mapping[str, Any], now: datetime) -> 
     )
 
 
-def cells(form: Form) -> Iterator[list[str]]:
-    """Give the rows; raises Unreadable, or Refused for rows that are none.
+def cells(form: Form) -> Iterator[list[str] | Answer]:
+    """Yield each row's cells, or the answer to rows that are none; raises UnreadableRow.
 
     What is huge is not converted: a row of 4.9 million cells stood in everybody's way for 0.9 s.
     """
@@ -94,18 +96,19 @@ def cells(form: Form) -> Iterator[list[str]]:
         return
     for number, raw in enumerate(form.rows, 1):
         if memoryview(raw)[0] != ord("["):
-            _texts(number, raw)  # raises: that is told before anything else of the rows
+            yield _texts(number, raw)  # an answer: it comes before any other of the rows
     for number, raw in enumerate(form.rows, 1):
         yield _texts(number, raw)
 
 
-def _texts(number: int, raw: msgspec.Raw) -> list[str]:
+def _texts(number: int, raw: msgspec.Raw) -> list[str] | Answer:
     try:
-        return texts(_row(number, raw))
+        row = _row(number, raw)
+        return row if isinstance(row, Answer) else texts(row)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise AnsweredEarly(NOT_JSON) from None
+        return NOT_JSON
     except ValueError as error:
-        raise AnsweredEarly(bad(f"Error converting to CSV: {error}")) from None
+        return bad(f"Error converting to CSV: {error}")
 
 
 def _row(number: int, raw: msgspec.Raw) -> Any:
@@ -115,7 +118,7 @@ def _row(number: int, raw: msgspec.Raw) -> Any:
     if type(row) is not list or len(row) <= COLUMNS_MAX:
         return row
     if number == 1:
-        raise AnsweredEarly(TOO_MANY_COLUMNS)
+        return TOO_MANY_COLUMNS
     raise UnreadableRow(number, f"a row has more than {COLUMNS_MAX} cells")
 
 
@@ -161,7 +164,7 @@ def shown(raws: Raws) -> str:
     first = raws[:PRINTED_MAX]
     values = ["…" if size(raw) > PRINTED_MAX else _value(raw) for raw in first]
     if schema.deep(values):
-        raise AnsweredEarly(NOT_JSON)
+        raise RecursionError
     return printed(values)
 
 

@@ -12,22 +12,24 @@ from hashlib import blake2b
 
 from courant import clock
 from courant.contracts import ENCODE, JobRow
-from courant.crypto import keyed_digest, keyed_hash
+from courant.crypto import keyed_digest
 from courant.errors import Unavailable
-from ingest.accept import rules
-from ingest.accept.handle import IDEMPOTENCY_KEY_MAX, UNFIT_KEY, AcceptParts
+from ingest.accept import idempotency, rules
+from ingest.accept.handle import AcceptParts
+from ingest.accept.idempotency import IdempotencyKey
 from ingest.bulk import forms
 from ingest.bulk.chunk_writer import ChunkWriter
 from ingest.bulk.csv_stream import CsvStream, UnreadableRow
-from ingest.bulk.multipart import MultipartUpload
-from ingest.bulk.plan import Key, Plan, Planner
+from ingest.bulk.plan import Plan, Planner
 from ingest.bulk.rows import RowCounts, RowReader
 from ingest.callers.auth import Caller
 from ingest.http.admission import Pace, Slots
 from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
-from ingest.http.asgi import AnsweredEarly, HttpRequest
+from ingest.http.asgi import HttpRequest
+from ingest.http.multipart import MultipartUpload
 
 DISCARD_SECONDS = 10.0
+FIELDS = frozenset(field.name for field in forms.JOB_FIELDS)
 BEFORE_FILE = bad("template_id has to come before the file")
 TOO_MANY = unavailable("Too many files are being taken, try again")
 
@@ -54,14 +56,17 @@ class Bulk:
     async def bulk(self, call: HttpRequest, caller: Caller) -> Answer:
         """Accept the rows in a JSON body, or say why not."""
         with self._places.one(caller.service.id) as pace:
-            key, body = self._key(call, caller), await call.body()
+            key = self._key(call, caller)
+            if isinstance(key, Answer):
+                return key
+            body = await call.body()
             given, now = forms.decoded(call.header(b"content-type"), body), clock.now()
             if isinstance(given, Answer):
                 return given
             body_hash = None
             if key:
                 hash_key = self._parts.hash_key
-                body_hash = await asyncio.to_thread(keyed_hash, hash_key, b"body", body)
+                body_hash = await asyncio.to_thread(idempotency.body_hash, hash_key, body)
                 if first := await self._planner.first(caller, key.hash):
                     return self._planner.again(caller, first, body_hash)
             form = rules.active(caller.service) or forms.read(self._fields, given, now)
@@ -75,42 +80,51 @@ class Bulk:
             return await self._bulk(plan, key, body_hash, pace)
 
     async def _bulk(
-        self, plan: Plan, key: Key | None, body_hash: bytes | None, pace: Pace
+        self, plan: Plan, key: IdempotencyKey | None, body_hash: bytes | None, pace: Pace
     ) -> Answer:
         intake = self._planner.intake(plan, self._bounds.bulk_rows)
         rows: list[JobRow] = []
         try:
             for cells in forms.cells(plan.form):
-                if row := intake.take(cells):
+                row = cells if isinstance(cells, Answer) else intake.take(cells)
+                if isinstance(row, Answer):
+                    return row
+                if row:
                     rows.append(row)
                 if pace.due:
                     await pace.rest()
         except UnreadableRow as found:
             return intake.unreadable(found)
-        intake.end()
-        if refusal := self._planner.refusal(plan, intake.tally):
+        if refusal := intake.end() or self._planner.refusal(plan, intake.tally):
             return refusal
-        async with self._writing() as writing:
-            for row in rows:
-                if writing.take(row):
-                    await writing.write()
-                if pace.due:
-                    await pace.rest()
-            return await self._sealed(plan, intake.tally, writing, key, body_hash)
+        try:
+            async with self._writing() as writing:
+                for row in rows:
+                    if writing.take(row):
+                        await writing.write()
+                    if pace.due:
+                        await pace.rest()
+                return await self._sealed(plan, intake.tally, writing, key, body_hash)
+        except Unavailable:
+            return NOT_ACKNOWLEDGED
 
     async def job(self, call: HttpRequest, caller: Caller) -> Answer:
         """Accept the rows in a file, or say why not."""
         with self._places.one(caller.service.id) as pace:
             key = self._key(call, caller)
-            upload = MultipartUpload(call.header(b"content-type"), call)
+            if isinstance(key, Answer):
+                return key
+            upload = MultipartUpload(call.header(b"content-type"), call, FIELDS)
             try:
                 return await self._job(upload, caller, key, pace)
+            except Unavailable:
+                return NOT_ACKNOWLEDGED
             finally:
                 # Who is still sending cannot hear an answer.
                 await upload.discard(DISCARD_SECONDS)
 
     async def _job(
-        self, upload: MultipartUpload, caller: Caller, key: Key | None, pace: Pace
+        self, upload: MultipartUpload, caller: Caller, key: IdempotencyKey | None, pace: Pace
     ) -> Answer:
         await upload.begin()
         now, given = clock.now(), upload.fields
@@ -134,11 +148,13 @@ class Bulk:
         async with self._writing() as writing:
             try:
                 async for rows in blocks(upload, digest):
-                    await take(rows, intake, writing, pace)
+                    if refusal := await take(rows, intake, writing, pace):
+                        return refusal
                     if intake.tally.decided:
                         break
                 else:
-                    intake.end()
+                    if refusal := intake.end():
+                        return refusal
             except UnreadableRow as found:
                 return intake.unreadable(found)
             if refusal := self._planner.refusal(plan, intake.tally):
@@ -151,7 +167,7 @@ class Bulk:
         plan: Plan,
         tally: RowCounts,
         writing: ChunkWriter,
-        key: Key | None,
+        key: IdempotencyKey | None,
         body_hash: bytes | None,
     ) -> Answer:
         written = await writing.finish()
@@ -161,21 +177,15 @@ class Bulk:
         await writing.seal(seal)
         return self._planner.accepted(plan, seal)
 
-    def _key(self, call: HttpRequest, caller: Caller) -> Key | None:
-        text = call.headers.get(b"idempotency-key")
-        if text is None:
-            return None
-        if not 1 <= len(text) <= IDEMPOTENCY_KEY_MAX:
-            raise AnsweredEarly(UNFIT_KEY)
-        return self._planner.key(text.decode("latin-1"), caller)
+    def _key(self, call: HttpRequest, caller: Caller) -> IdempotencyKey | Answer | None:
+        hash_key = self._parts.hash_key
+        return idempotency.read_key(call, idempotency.JOB, caller.service.id, hash_key)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[ChunkWriter]:
         writing = ChunkWriter(self._parts.log, self._parts.ring)
         try:
             yield writing
-        except Unavailable:
-            raise AnsweredEarly(NOT_ACKNOWLEDGED) from None
         finally:
             await writing.leave()
 
@@ -183,7 +193,7 @@ class Bulk:
 async def blocks(
     upload: MultipartUpload, digest: blake2b | None
 ) -> AsyncIterator[Iterator[list[str]]]:
-    """Give the file's rows as they come, block by block; raises Refused, and Unreadable inside."""
+    """Yield the file's rows block by block; raises AnsweredEarly, and UnreadableRow inside."""
     lines = CsvStream()
     while block := await upload.block():
         if digest:
@@ -196,12 +206,18 @@ async def blocks(
 
 async def take(
     rows: Iterator[list[str]], intake: RowReader, writing: ChunkWriter, pace: Pace
-) -> None:
-    """Read rows, and write them as long as there is nothing wrong with any; raises Unavailable."""
+) -> Answer | None:
+    """Read rows, and write them as long as none is refused; return the refusal of a bad header.
+
+    Raises Unavailable.
+    """
     tally = intake.tally
     for cells in rows:
         row = intake.take(cells)
+        if isinstance(row, Answer):
+            return row
         if row and tally.faultless and writing.take(row):
             await writing.write()
         if pace.due:
             await pace.rest()
+    return None

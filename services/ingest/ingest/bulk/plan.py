@@ -14,8 +14,8 @@ from courant.recipients import Email, Phone
 from courant.topics import Channel
 from ingest.accept import rules
 from ingest.accept.content import Compiled
-from ingest.accept.handle import REPLAYED, REUSED, AcceptParts, normalised
-from ingest.accept.idempotency import FirstJob
+from ingest.accept.handle import AcceptParts, normalised
+from ingest.accept.idempotency import REPLAYED, REUSED, FirstJob, IdempotencyKey
 from ingest.bulk import columns
 from ingest.bulk.chunk_writer import Written
 from ingest.bulk.columns import Sheet
@@ -25,14 +25,6 @@ from ingest.callers.auth import Caller
 from ingest.callers.safelist import Safelists
 from ingest.http.answers import Answer, given
 from ingest.jobs.rules import shown_job
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An Idempotency-Key, and what stands for it where it is kept."""
-
-    text: bytes
-    hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +53,6 @@ class Planner:
     def __init__(self, parts: AcceptParts) -> None:
         self._parts = parts
         self._guests = Safelists(parts.ring)
-
-    def key(self, text: str, caller: Caller) -> Key:
-        """Give a caller's key."""
-        id = caller.service.id.bytes
-        hashed = keyed_hash(self._parts.hash_key, b"idempotency-job", id, text.encode())
-        return Key(text.encode(), hashed)
 
     def plan(self, caller: Caller, form: Form, now: datetime) -> Plan | Answer:
         """Plan a job, or say why there can be none; this counts as a request."""
@@ -157,7 +143,12 @@ class Planner:
         return replace(self._told(caller.service, first, first.id, name), headers=REPLAYED)
 
     def seal(
-        self, plan: Plan, written: Written, rows: int, key: Key | None, body_hash: bytes | None
+        self,
+        plan: Plan,
+        written: Written,
+        rows: int,
+        key: IdempotencyKey | None,
+        body_hash: bytes | None,
     ) -> Seal:
         """Write what makes a job of an upload's chunks; the body's hash stands with a key."""
         service_id = plan.caller.service.id

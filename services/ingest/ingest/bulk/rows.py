@@ -15,7 +15,6 @@ from ingest.bulk.columns import Faults, Sheet
 from ingest.bulk.csv_stream import UnreadableRow
 from ingest.callers.limits import Left
 from ingest.http.answers import Answer, bad
-from ingest.http.asgi import AnsweredEarly
 
 BAD_ROWS_TOLD = 20
 CALLED = {Channel.EMAIL: "messages", Channel.SMS: "sms messages"}
@@ -117,15 +116,14 @@ class RowReader:
         self._sheet_for = sheet
         self._sheet: Sheet | None = None
 
-    def take(self, cells: Sequence[str]) -> JobRow | None:
-        """Read a row; gives it where it may be sent. Raises Refused for an unfit header.
+    def take(self, cells: Sequence[str]) -> JobRow | Answer | None:
+        """Return a row that may be sent, None for any other, or the answer to an unfit header.
 
         Blank rows in front of the header and behind the last row do not count, others do.
         """
         blank = not any(map(cleaned, cells))
         if self._sheet is None:
-            self._sheet = None if blank else self._begun(cells)
-            return None
+            return None if blank else self._begin(cells)
         if blank:
             self.tally.blank += 1
             return None
@@ -135,17 +133,17 @@ class RowReader:
         self.tally.take(found)
         return found if isinstance(found, JobRow) else None
 
-    def end(self) -> None:
-        """Say that there are no more rows; raises Refused where there was no header."""
-        if self._sheet is None:
-            self._begun(())
+    def end(self) -> Answer | None:
+        """Return the answer to a file without a header, once there are no more rows."""
+        return self._begin(()) if self._sheet is None else None
 
     def unreadable(self, found: UnreadableRow) -> Answer:
         """Say in which row the file cannot be read on."""
         return self.tally.unreadable(found, header=self._sheet is None)
 
-    def _begun(self, header: Sequence[str]) -> Sheet:
+    def _begin(self, header: Sequence[str]) -> Answer | None:
         sheet = self._sheet_for(header)
         if isinstance(sheet, Answer):
-            raise AnsweredEarly(sheet)
-        return sheet
+            return sheet
+        self._sheet = sheet
+        return None

@@ -39,7 +39,7 @@ class Slots:
     def one(self, service: UUID) -> Iterator["Pace"]:
         """Hold a place for a service.
 
-        Raises Refused where there is none left, or where it has half of them, rounded up.
+        Raises AnsweredEarly where there is none left, or where it has half of them, rounded up.
         """
         half = (self.most + 1) // 2
         if self.taken >= self.most or self.held[service] >= half:

@@ -85,7 +85,7 @@ class HttpRequest:
         return f"{scheme}://{host.decode() if HOST.fullmatch(host) else 'localhost'}"
 
     async def body(self) -> bytes:
-        """Read the body; raises Refused when it is too large, too slow, or breaks off."""
+        """Read the body; raises AnsweredEarly when it is too large, too slow, or breaks off."""
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 18 or (length.isdigit() and int(length) > self.body_bytes_max):
             raise AnsweredEarly(TOO_LARGE)
@@ -100,9 +100,9 @@ class HttpRequest:
         return b"".join(parts)
 
     async def part(self, until: float = math.inf) -> bytes:
-        """Give the next part of the body; `read` tells whether it was the last.
+        """Return the next part of the body; `read` is true once it was the last.
 
-        Raises Refused when it does not come, by this time of the loop's or at all, or breaks off.
+        Raises AnsweredEarly if the part is late, by the loop's time `until`, or breaks off.
         """
         try:
             late = asyncio.get_running_loop().time() + PAUSE_SECONDS

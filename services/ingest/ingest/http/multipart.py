@@ -7,15 +7,12 @@ from typing import Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ingest.bulk.forms import JOB_FIELDS
 from ingest.http.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
 from ingest.http.asgi import AnsweredEarly
 from ingest.http.fields import surplus
 from ingest.http.slow_clients import MinimumSpeed
 
 FILE = "file"
-FIELDS = frozenset(field.name for field in JOB_FIELDS)
-"""Each comes once at most, so that all of them together have 64 KiB."""
 FIELD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 1024 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024
@@ -41,14 +38,18 @@ class Body(Protocol):
 
 
 class MultipartUpload:
-    """A form that comes over the wire. All of its methods raise Refused."""
+    """A form that comes over the wire. All of its methods raise AnsweredEarly.
 
-    def __init__(self, content_type: str, body: Body) -> None:
+    It has the fields of these names, each once at most, and then one file.
+    """
+
+    def __init__(self, content_type: str, body: Body, names: frozenset[str]) -> None:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
             raise AnsweredEarly(NOT_CALLED_FORM)
         self.fields: dict[str, str] = {}
+        self._names = names
         self.filename: str | None = None
         self._body = body
         self._name = ""  # of the part that is read
@@ -151,7 +152,7 @@ class MultipartUpload:
                 self.filename = self._filename.decode(errors="replace")
         elif self._file_seen:
             raise AnsweredEarly(bad(f"{self._name} has to come before the file"))
-        elif self._name not in FIELDS:
+        elif self._name not in self._names:
             raise AnsweredEarly(invalid(*surplus([self._name])))
         elif self._name in self.fields:
             raise AnsweredEarly(bad(f"{self._name} is there more than once"))
