@@ -46,12 +46,12 @@ containers: $(MADE)  ## Build the image, bring docker-compose.yml up, send throu
 docs: $(MADE)  ## Write the generated pages.
 	$(BIN)/python -m courant_cli.docs
 
-# Universal, for Python 3.11 on; the hashes are checked when .venv is made. The second is what the
-# services' image installs: no extras, and the versions that `make test` ran with. Wants uv.
-COMPILE := uv pip compile --universal --generate-hashes --python-version 3.11 --quiet \
+# Both locks are universal, for Python 3.11 on; pip checks the hashes when it makes .venv. The second
+# is what the services' image installs: no extra, no group, and the versions that `make test` ran with.
+COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --quiet \
 	--no-header --no-emit-index-url --no-emit-find-links
-lock:  ## Choose the packages' versions anew.
-	$(COMPILE) --all-extras --upgrade --output-file requirements.lock pyproject.toml
+lock: $(MADE)  ## Upgrade the packages within pyproject.toml's bounds and write both locks.
+	$(COMPILE) --all-extras --group dev --upgrade --output-file requirements.lock pyproject.toml
 	$(COMPILE) --constraints requirements.lock --upgrade --output-file requirements-run.lock pyproject.toml
 
 clean:  ## Stop the stack; take away its state, .venv and every tool's cache.
