@@ -16,11 +16,15 @@ help:  ## Show this list.
 up: $(MADE)  ## Start Kafka, PostgreSQL, the sandbox and every service; Ctrl-C stops all.
 	@$(BIN)/courant up
 
-check: $(MADE)  ## Say what is wrong without running it: format, lint, types, imports, pages.
+# deptry first holds the services to the packages that their image installs, then everything to the
+# packages that pyproject.toml declares.
+check: $(MADE)  ## Check without running anything: format, lint, types, imports, packages, pages.
 	$(BIN)/ruff format --check $(OURS)
 	$(BIN)/ruff check $(OURS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry shared services --optional-dependencies-dev-groups local
+	$(BIN)/deptry shared services deploy tests bench --ignore DEP004
 	$(if $(PAGES),$(BIN)/python -m courant_cli.docs --check)
 
 test: $(MADE)  ## Run the tests, and those fault tests that are quick.
