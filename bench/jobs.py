@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 from bench.ceilings import bare_copy
@@ -131,9 +131,9 @@ def lines(rows: int) -> Iterator[str]:
 def call(site: Ground, method: str, path: str, **options: object) -> dict[str, dict[str, object]]:
     """Call the API, which must say yes."""
     headers = {"Authorization": f"ApiKey-v1 {site.key}"}
-    answer = httpx.request(
+    answer = httpx2.request(
         method, site.plan.url + path, headers=headers, timeout=SECONDS_MAX, **options
-    )  # type: ignore[arg-type]  # httpx's many
+    )  # type: ignore[arg-type]  # httpx2's many
     assert answer.is_success, answer.text[:500]
     found: dict[str, dict[str, object]] = answer.json()
     return found

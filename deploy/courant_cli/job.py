@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
@@ -137,7 +137,7 @@ def send_command(id: uuid.UUID, verb: str, as_json: bool) -> None:
         tell(data(asked(api, "POST", f"/v2/jobs/{id}/{verb}")), as_json)
 
 
-def follow_job(api: httpx.Client, id: str, as_json: bool) -> None:
+def follow_job(api: httpx2.Client, id: str, as_json: bool) -> None:
     """Show how far a job is until it is over; ends with the exit code that says how."""
     columns = (
         TextColumn("{task.fields[standing]}"),

@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -25,17 +25,17 @@ class Declined(Exception):
     """The API has said no; carries its words."""
 
 
-def client() -> httpx.Client:
+def client() -> httpx2.Client:
     """Give what calls the API."""
     places = Installation()
-    return httpx.Client(
+    return httpx2.Client(
         base_url=places.variable("COURANT_URL"),
         headers={"authorization": f"ApiKey-v1 {places.variable('COURANT_API_KEY')}"},
-        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
     )
 
 
-def upload(api: httpx.Client, file: Path, fields: dict[str, str], key: str) -> dict[str, Any]:
+def upload(api: httpx2.Client, file: Path, fields: dict[str, str], key: str) -> dict[str, Any]:
     """Stream a file to the API; gives the job. Raises Declined, Unavailable."""
     columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
@@ -53,7 +53,7 @@ def upload(api: httpx.Client, file: Path, fields: dict[str, str], key: str) -> d
     return data(found)
 
 
-def fetch(api: httpx.Client, id: uuid.UUID, file: Any) -> None:
+def fetch(api: httpx2.Client, id: uuid.UUID, file: Any) -> None:
     """Write a report into a file as it comes; raises Declined, Unavailable if it breaks off."""
     columns = (TextColumn("receiving"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     path = f"/v2/jobs/{id}/report"
@@ -69,12 +69,12 @@ def fetch(api: httpx.Client, id: uuid.UUID, file: Any) -> None:
             for part in answer.iter_bytes():
                 file.write(part)
                 progress.advance(shown, len(part))
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         reason = f"{type(error).__name__}: the report is not whole, try again"
         raise Unavailable(reason) from None
 
 
-def looked_up(api: httpx.Client, id: str) -> dict[str, Any]:
+def looked_up(api: httpx2.Client, id: str) -> dict[str, Any]:
     """Give a job; an API that is away is asked again for a minute. Raises Declined, Unavailable."""
     until = time.monotonic() + AWAY_SECONDS
     while True:
@@ -86,18 +86,18 @@ def looked_up(api: httpx.Client, id: str) -> dict[str, Any]:
             time.sleep(LOOK_SECONDS)
 
 
-def asked(api: httpx.Client, method: str, path: str, **more: Any) -> dict[str, Any]:
+def asked(api: httpx2.Client, method: str, path: str, **more: Any) -> dict[str, Any]:
     """Call the API; raises Declined, or Unavailable where the same may succeed later."""
     try:
         answer = api.request(method, path, **more)
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         raise Unavailable(f"the API does not answer: {type(error).__name__}") from None
     if not answer.is_success:
         raise refusal(answer)
     return answer.json()  # type: ignore[no-any-return]  # as the API describes it
 
 
-def refusal(answer: httpx.Response) -> Declined | Unavailable:
+def refusal(answer: httpx2.Response) -> Declined | Unavailable:
     """Give the API's words as an error, whichever shape they have."""
     try:
         told = answer.json()

@@ -81,8 +81,8 @@ async def serve(settings: Settings) -> None:
 
 def main() -> NoReturn:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # httpx logs a line a request, and its address.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # httpx2 logs a line a request, and its address.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
         settings = Settings()
     except ValidationError as error:

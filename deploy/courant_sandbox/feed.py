@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from courant_sandbox import counters, events
 from courant_sandbox.envelopes import Post, Topic
@@ -101,8 +101,8 @@ class Feed:
         self._admit(zip(entries, ends, strict=True))
 
     async def run(self) -> None:
-        limits = httpx.Limits(max_connections=WORKERS, max_keepalive_connections=WORKERS)
-        async with httpx.AsyncClient(limits=limits, timeout=POST_TIMEOUT_SECONDS) as client:
+        limits = httpx2.Limits(max_connections=WORKERS, max_keepalive_connections=WORKERS)
+        async with httpx2.AsyncClient(limits=limits, timeout=POST_TIMEOUT_SECONDS) as client:
             await self._subscribe(client)
             async with asyncio.TaskGroup() as tasks:
                 ready: asyncio.Queue[Event] = asyncio.Queue(WORKERS)
@@ -111,7 +111,7 @@ class Feed:
                 for _ in range(WORKERS):
                     tasks.create_task(self._work(client, ready))
 
-    async def _subscribe(self, client: httpx.AsyncClient) -> None:
+    async def _subscribe(self, client: httpx2.AsyncClient) -> None:
         """Ask for the subscription to be confirmed until it is; nothing else is sent before."""
         pause = BACKOFF_FIRST_SECONDS
         while not self._topic.confirmed.is_set():
@@ -173,7 +173,7 @@ class Feed:
             except TimeoutError:
                 continue
 
-    async def _work(self, client: httpx.AsyncClient, ready: "asyncio.Queue[Event]") -> None:
+    async def _work(self, client: httpx2.AsyncClient, ready: "asyncio.Queue[Event]") -> None:
         while True:
             event = await ready.get()
             if self._failures >= WORKERS:
@@ -181,7 +181,7 @@ class Feed:
                 await asyncio.sleep(_backoff(self._failures // WORKERS))
             await self._deliver(client, event)
 
-    async def _deliver(self, client: httpx.AsyncClient, event: Event) -> None:
+    async def _deliver(self, client: httpx2.AsyncClient, event: Event) -> None:
         clock = asyncio.get_running_loop().time()
         if event.post is None:
             orders = self._control.of(event.entry.channel).events
@@ -207,11 +207,11 @@ class Feed:
                 self._ledger.told(event.entry.message_id, event.kind)
         event.told.left -= 1
 
-    async def _send(self, client: httpx.AsyncClient, post: Post) -> int | None:
+    async def _send(self, client: httpx2.AsyncClient, post: Post) -> int | None:
         """Post, and give the status; None where there was no answer."""
         try:
             answer = await client.post(self._url, content=post.body, headers=post.headers)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return None
         return answer.status_code
 

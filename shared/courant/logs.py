@@ -56,5 +56,5 @@ def start(service: str, form: Literal["json", "pretty", "auto"], level: str) -> 
     handler.setFormatter(Pretty() if pretty else Json(service))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # These tell at INFO what we tell ourselves.
-    for loud in ("botocore", "urllib3", "httpx", "httpcore", "faust", "aiokafka", "mode"):
+    for loud in ("botocore", "urllib3", "httpx2", "httpcore2", "faust", "aiokafka", "mode"):
         logging.getLogger(loud).setLevel(logging.WARNING)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from testcontainers.compose import DockerCompose
 
@@ -48,7 +48,7 @@ class Site:
     def asked(self, path: str, **query: str) -> Any:
         """Ask Prometheus; gives the answer's data."""
         url = f"http://127.0.0.1:{self.env['PROMETHEUS_PORT']}/api/v1/{path}"
-        return httpx.get(url, params=query, trust_env=False).raise_for_status().json()["data"]
+        return httpx2.get(url, params=query, trust_env=False).raise_for_status().json()["data"]
 
 
 @dataclass(frozen=True, slots=True)

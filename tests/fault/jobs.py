@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 
 from fault.site import REPORTS, Site
 from support.stack import wait
@@ -51,19 +51,19 @@ class Job:
         assert call(self.site, "POST", f"/v2/jobs/{self.id}/{verb}").status_code == 202
 
 
-def call(site: Site, method: str, path: str, **options: Any) -> httpx.Response:
+def call(site: Site, method: str, path: str, **options: Any) -> httpx2.Response:
     """Call the API with the demo service's key; asks again while it answers 503."""
     key = site.stack.variables["COURANT_API_KEY"]
     headers = {"Authorization": f"ApiKey-v1 {key}", **options.pop("headers", {})}
     until = time.monotonic() + TRIES_SECONDS
     while True:
         try:
-            answer = httpx.request(
+            answer = httpx2.request(
                 method, site.stack.url + path, headers=headers, timeout=30, **options
             )
             if answer.status_code != 503:
                 return answer
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             pass
         assert time.monotonic() < until, f"{method} {path}"
         time.sleep(0.5)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import msgspec
 
 from courant.contracts import KeyType
@@ -175,6 +175,6 @@ def made(stack: Stack) -> Place:
 
 def known(url: str, authorization: dict[str, str]) -> Callable[[], bool]:
     def ask() -> bool:
-        return httpx.get(f"{url}/v2/templates", headers=authorization).status_code == 200
+        return httpx2.get(f"{url}/v2/templates", headers=authorization).status_code == 200
 
     return ask

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import msgspec
 import psycopg2
 import pytest
@@ -74,8 +74,8 @@ class Stack:
     def ready(self, name: str) -> bool:
         assert self.processes[name].poll() is None, f"{name} ended"
         try:
-            return httpx.get(f"http://127.0.0.1:{self.ports[name]}/readyz").is_success
-        except httpx.TransportError:
+            return httpx2.get(f"http://127.0.0.1:{self.ports[name]}/readyz").is_success
+        except httpx2.TransportError:
             return False
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:

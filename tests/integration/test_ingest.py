@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from notifications_python_client.errors import HTTPError
@@ -35,7 +35,7 @@ def running() -> Iterator[Stack]:
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_the_process_answers_as_the_application_does(running: Stack, case: dict[str, Any]) -> None:
     url = f"{running.base}{placed(case['path'])}"
-    answer = httpx.request(case["method"], url, timeout=10, **request(case))
+    answer = httpx2.request(case["method"], url, timeout=10, **request(case))
     assert answer.status_code == case["status"], answer.text
     assert agrees(wanted(case), answer.json(), running.base), answer.text
 
@@ -72,14 +72,14 @@ def test_lists_are_filtered_by_what_is_stored(running: Stack) -> None:
     reference = str(uuid4())
     for body, path in [(email(reference=reference), "email"), (sms(reference=reference), "sms")]:
         url = f"{running.base}/v2/notifications/{path}"
-        id = httpx.post(url, json=body, headers=AUTHORIZED).json()["id"]
+        id = httpx2.post(url, json=body, headers=AUTHORIZED).json()["id"]
         read = f"{running.base}/v2/notifications/{id}"
-        assert httpx.get(read, headers=AUTHORIZED, timeout=10).status_code == 200
+        assert httpx2.get(read, headers=AUTHORIZED, timeout=10).status_code == 200
 
     def found(**asked: Any) -> list[tuple[str, str]]:
-        parameters = httpx.QueryParams({"reference": reference, **asked})
+        parameters = httpx2.QueryParams({"reference": reference, **asked})
         url = f"{running.base}/v2/notifications"
-        listed = httpx.get(url, params=parameters, headers=AUTHORIZED).json()["notifications"]
+        listed = httpx2.get(url, params=parameters, headers=AUTHORIZED).json()["notifications"]
         return sorted((each["type"], each["status"]) for each in listed)
 
     assert found() == found(status="created") == [("email", "created"), ("sms", "created")]
@@ -101,21 +101,21 @@ def test_lists_are_filtered_by_what_is_stored(running: Stack) -> None:
 def test_an_idempotency_key_gives_one_row_and_the_first_answer(running: Stack) -> None:
     url = f"{running.base}/v2/notifications/email"
     headers = {**AUTHORIZED, "idempotency-key": str(uuid4())}
-    first = httpx.post(url, json=email(), headers=headers)
+    first = httpx2.post(url, json=email(), headers=headers)
     id = first.json()["id"]
-    read = httpx.get(f"{running.base}/v2/notifications/{id}", headers=AUTHORIZED, timeout=10)
+    read = httpx2.get(f"{running.base}/v2/notifications/{id}", headers=AUTHORIZED, timeout=10)
     assert read.status_code == 200
-    again = httpx.post(url, json=email(), headers=headers)
+    again = httpx2.post(url, json=email(), headers=headers)
     assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
-    assert httpx.post(url, json=email(reference="x"), headers=headers).status_code == 409
+    assert httpx2.post(url, json=email(reference="x"), headers=headers).status_code == 409
     assert running.sql("SELECT count(*) FROM notifications WHERE id = %s", id) == [(1,)]
 
 
 def test_a_loser_of_an_idempotency_key_is_read_as_its_winner(running: Stack) -> None:
-    winner = httpx.post(f"{running.base}/v2/notifications/email", json=email(), headers=AUTHORIZED)
+    winner = httpx2.post(f"{running.base}/v2/notifications/email", json=email(), headers=AUTHORIZED)
     id, loser = winner.json()["id"], ids.new(datetime.now(UTC))
     running.sql("INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, UUID(id))
-    read = httpx.get(f"{running.base}/v2/notifications/{loser}", headers=AUTHORIZED, timeout=10)
+    read = httpx2.get(f"{running.base}/v2/notifications/{loser}", headers=AUTHORIZED, timeout=10)
     assert read.json()["id"] == id
 
 
@@ -124,7 +124,7 @@ def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> Non
     old = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC) - timedelta(hours=1))}"
     running.sql("DELETE FROM marks")
     began = time.monotonic()
-    answer = httpx.get(young, headers=AUTHORIZED, timeout=10)
+    answer = httpx2.get(young, headers=AUTHORIZED, timeout=10)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert 1.5 < time.monotonic() - began < 3.0
 
@@ -147,21 +147,21 @@ def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> Non
             )  # fmt: skip
 
     mark("1 minute", ahead=0, topics=INBOX.names()[1:])
-    assert httpx.get(young, headers=AUTHORIZED, timeout=10).status_code == 503  # one topic is open
+    assert httpx2.get(young, headers=AUTHORIZED, timeout=10).status_code == 503  # one topic is open
     mark("1 minute", ahead=0, topics=INBOX.names()[:1])
-    assert httpx.get(young, headers=AUTHORIZED, timeout=10).status_code == 404
+    assert httpx2.get(young, headers=AUTHORIZED, timeout=10).status_code == 404
     running.sql("DELETE FROM marks")
     mark("-30 minutes", ahead=0)
-    assert httpx.get(old, headers=AUTHORIZED, timeout=10).status_code == 404
-    assert httpx.get(young, headers=AUTHORIZED, timeout=10).status_code == 503
+    assert httpx2.get(old, headers=AUTHORIZED, timeout=10).status_code == 404
+    assert httpx2.get(young, headers=AUTHORIZED, timeout=10).status_code == 503
     running.sql("DELETE FROM marks")
     mark("-1 minute", ahead=0)
     behind = ids.new(datetime.now(UTC) - timedelta(minutes=10))  # by who made it
     url = f"{running.base}/v2/notifications/{behind}"
-    assert httpx.get(url, headers=AUTHORIZED, timeout=10).status_code == 503
+    assert httpx2.get(url, headers=AUTHORIZED, timeout=10).status_code == 503
     running.sql("DELETE FROM marks")
     mark("-30 minutes", ahead=1)  # the log had gone further
-    assert httpx.get(old, headers=AUTHORIZED, timeout=10).status_code == 503
+    assert httpx2.get(old, headers=AUTHORIZED, timeout=10).status_code == 503
     running.sql("DELETE FROM marks")
 
 
@@ -170,7 +170,7 @@ def test_a_key_that_is_revoked_stops_within_a_second(running: Stack) -> None:
     url = f"{running.base}/v2/notifications"
 
     def status(number: int) -> int:
-        return httpx.get(url, headers={"authorization": f"Bearer {token(number)}"}).status_code
+        return httpx2.get(url, headers={"authorization": f"Bearer {token(number)}"}).status_code
 
     wait(lambda: status(8) == 200, 2)
     gone = msgspec.structs.replace(key(8), number=2, expires_at=datetime.now(UTC))
@@ -182,27 +182,27 @@ def test_while_postgres_is_away_it_accepts_and_says_that_it_cannot_read(running:
     running.postgres.stop()
     try:
         url = f"{running.base}/v2/notifications/email"
-        sent = httpx.post(url, json=email(), headers={**AUTHORIZED, "idempotency-key": "x"})
+        sent = httpx2.post(url, json=email(), headers={**AUTHORIZED, "idempotency-key": "x"})
         assert sent.status_code == 201
         assert sent.elapsed < timedelta(seconds=0.5)
         read = f"{running.base}/v2/notifications/{sent.json()['id']}"
-        assert httpx.get(read, headers=AUTHORIZED, timeout=15).status_code == 503
+        assert httpx2.get(read, headers=AUTHORIZED, timeout=15).status_code == 503
     finally:
         running.postgres.start()
         running.postgres.wait_ready()
-    wait(lambda: httpx.get(read, headers=AUTHORIZED, timeout=15).status_code == 200)
+    wait(lambda: httpx2.get(read, headers=AUTHORIZED, timeout=15).status_code == 200)
 
 
 def test_a_postgres_that_stands_still_keeps_nobody_waiting(running: Stack) -> None:
     read = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC))}"
-    assert httpx.get(read, headers=AUTHORIZED, timeout=15).status_code in (404, 503)
+    assert httpx2.get(read, headers=AUTHORIZED, timeout=15).status_code in (404, 503)
     running.postgres.freeze()
     try:
-        answer = httpx.get(read, headers=AUTHORIZED, timeout=15)
+        answer = httpx2.get(read, headers=AUTHORIZED, timeout=15)
     finally:
         running.postgres.thaw()
     assert answer.status_code == 503
-    wait(lambda: "cannot be read" not in httpx.get(read, headers=AUTHORIZED, timeout=15).text)
+    wait(lambda: "cannot be read" not in httpx2.get(read, headers=AUTHORIZED, timeout=15).text)
 
 
 def test_while_kafka_is_frozen_it_says_503_in_time_and_afterwards_accepts(running: Stack) -> None:
@@ -210,15 +210,15 @@ def test_while_kafka_is_frozen_it_says_503_in_time_and_afterwards_accepts(runnin
 
     def post(_: int = 0) -> tuple[int, float]:
         began = time.monotonic()
-        answer = httpx.post(url, json=email(), headers=AUTHORIZED, timeout=10)
+        answer = httpx2.post(url, json=email(), headers=AUTHORIZED, timeout=10)
         return answer.status_code, time.monotonic() - began
 
     running.broker.freeze()
     try:
         with ThreadPoolExecutor(8) as threads:
             found = list(threads.map(post, range(16)))
-        ready = httpx.get(f"{running.base}/readyz", timeout=10).status_code
-        alive = httpx.get(f"{running.base}/healthz", timeout=2).status_code
+        ready = httpx2.get(f"{running.base}/readyz", timeout=10).status_code
+        alive = httpx2.get(f"{running.base}/healthz", timeout=2).status_code
     finally:
         running.broker.thaw()
     assert [status for status, _ in found] == [503] * 16
@@ -239,11 +239,11 @@ def test_on_sigterm_it_finishes_what_is_in_flight_and_leaves(running: Stack) -> 
         line.sendall(head.encode() + body[:10])
         time.sleep(0.3)  # the request has arrived, its body has not
         read = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC))}"
-        httpx.get(read, headers=AUTHORIZED, timeout=15)  # a connection is open
+        httpx2.get(read, headers=AUTHORIZED, timeout=15)  # a connection is open
         running.postgres.freeze()  # what waits for it keeps no process
         try:
             with ThreadPoolExecutor(1) as threads:
-                waits = threads.submit(httpx.get, read, headers=AUTHORIZED, timeout=15)
+                waits = threads.submit(httpx2.get, read, headers=AUTHORIZED, timeout=15)
                 time.sleep(0.3)
                 running.ingest.send_signal(signal.SIGTERM)
                 time.sleep(0.5)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from sqlalchemy import create_engine
@@ -45,9 +45,9 @@ def hand(running: Stack) -> Hand:
     return Hand(running.postgres.url)
 
 
-def ask(running: Stack, path: str, method: str = "GET", **more: Any) -> httpx.Response:
+def ask(running: Stack, path: str, method: str = "GET", **more: Any) -> httpx2.Response:
     url = f"{running.base}/v2/jobs{path}"
-    return httpx.request(method, url, headers=AUTHORIZED, timeout=15, **more)
+    return httpx2.request(method, url, headers=AUTHORIZED, timeout=15, **more)
 
 
 def test_a_job_is_counted_by_the_states_of_its_rows(running: Stack, hand: Hand) -> None:
@@ -235,17 +235,17 @@ LARGE = 10_000_000
 def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, hand: Hand) -> None:
     job = hand.job(rows=LARGE)
     url = f"{running.base}/v2/jobs/{job}/report"
-    with httpx.stream("GET", url, headers=AUTHORIZED, timeout=30) as answer:
+    with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=30) as answer:
         assert answer.status_code == 200
         parts = answer.iter_bytes()
         assert next(parts)
-        with without_postgres(running), pytest.raises(httpx.RemoteProtocolError):
+        with without_postgres(running), pytest.raises(httpx2.RemoteProtocolError):
             sum(map(len, parts))
     wait(lambda: ask(running, f"/{job}").status_code == 200)
 
 
 def in_flight(running: Stack) -> float:
-    for line in httpx.get(f"{running.base}/metrics").text.splitlines():
+    for line in httpx2.get(f"{running.base}/metrics").text.splitlines():
         if line.startswith("courant_requests_in_flight "):
             return float(line.split()[1])
     raise AssertionError("no such metric")
@@ -255,7 +255,7 @@ def test_a_client_that_leaves_ends_its_report(running: Stack, hand: Hand) -> Non
     job = hand.job(rows=LARGE)
     url = f"{running.base}/v2/jobs/{job}/report"
     wait(lambda: in_flight(running) == 1, 5)  # our own question
-    with httpx.stream("GET", url, headers=AUTHORIZED, timeout=30) as answer:
+    with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=30) as answer:
         parts = answer.iter_bytes()  # held: a generator that goes closes its connection
         assert next(parts)
         assert in_flight(running) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
@@ -39,15 +39,15 @@ def rows(count: int) -> list[list[str]]:
     return [HEADER, *([f"a{n}@b.ca", f"Name {n}", f"r-{n}"] for n in range(count))]
 
 
-def post(running: Stack, count: int, **headers: str) -> httpx.Response:
+def post(running: Stack, count: int, **headers: str) -> httpx2.Response:
     body = bulk(rows=rows(count))
     given = {**AUTHORIZED, **headers}
-    return httpx.post(f"{running.base}{BULK}", json=body, headers=given, timeout=60)
+    return httpx2.post(f"{running.base}{BULK}", json=body, headers=given, timeout=60)
 
 
-def send(running: Stack, content: Iterator[bytes] | bytes, **headers: str) -> httpx.Response:
+def send(running: Stack, content: Iterator[bytes] | bytes, **headers: str) -> httpx2.Response:
     given = {**AUTHORIZED, **FORM, **headers}
-    return httpx.post(f"{running.base}{ADDRESS}", content=content, headers=given, timeout=180)
+    return httpx2.post(f"{running.base}{ADDRESS}", content=content, headers=given, timeout=180)
 
 
 def stream(count: int) -> Iterator[bytes]:
@@ -60,7 +60,7 @@ def stream(count: int) -> Iterator[bytes]:
     yield end + b"--a-boundary--\r\n"
 
 
-def written(running: Stack, answer: httpx.Response) -> tuple[Seal, list[JobRow]]:
+def written(running: Stack, answer: httpx2.Response) -> tuple[Seal, list[JobRow]]:
     """Read the whole topic for a job: its chunks, in order, and then its seal."""
     assert answer.status_code == 201, answer.text
     job_id = UUID(answer.json()["data"]["id"])
@@ -108,7 +108,7 @@ class Beside:
         self.codes: set[int] = set()
 
     def _run(self) -> None:
-        with httpx.Client(headers=AUTHORIZED, timeout=10) as client:
+        with httpx2.Client(headers=AUTHORIZED, timeout=10) as client:
             while not self._stop.wait(0.01):
                 answer = client.post(self._url, json=email())
                 self.codes.add(answer.status_code)

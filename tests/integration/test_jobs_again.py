@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import httpx
+import httpx2
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine
 
@@ -43,7 +43,7 @@ def test_it_makes_no_second_row_no_second_sending_and_no_orders(stack: Stack) ->
 
 def submitted(stack: Stack) -> str:
     lines = [f"again-{n}@example.com,Row {n}" for n in range(ROWS)]
-    answer = httpx.post(
+    answer = httpx2.post(
         f"{stack.url}/v2/jobs",
         data={"template_id": stack.variables["COURANT_EMAIL_TEMPLATE_ID"]},
         files={"file": ("again.csv", "\n".join(["email address,name", *lines]).encode())},

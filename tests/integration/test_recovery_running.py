@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 import faust
-import httpx
+import httpx2
 import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -155,10 +155,10 @@ class Process:
                 stderr=subprocess.STDOUT,
             )
 
-    def ask(self, path: str) -> httpx.Response | None:
+    def ask(self, path: str) -> httpx2.Response | None:
         try:
-            return httpx.get(f"http://{ports.HOST}:{self.port}{path}")
-        except httpx.HTTPError:
+            return httpx2.get(f"http://{ports.HOST}:{self.port}{path}")
+        except httpx2.HTTPError:
             return None
 
     def metric(self, name: str) -> float:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
@@ -197,7 +197,7 @@ def test_a_bulk_status_is_given_and_the_entry_not_booked(sandbox: Sandbox, ses: 
 def test_orders_that_are_not_usable_change_nothing(sandbox: Sandbox, patch: Any) -> None:
     sandbox.order(latency_seconds=0.01)
     before = sandbox.get("/_control").json()
-    answer = httpx.put(f"{sandbox.url}/_control", json=patch | {"error_after_booking": 1})
+    answer = httpx2.put(f"{sandbox.url}/_control", json=patch | {"error_after_booking": 1})
     assert answer.status_code == 400
     assert sandbox.get("/_control").json() == before
 

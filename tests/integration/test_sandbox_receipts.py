@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -57,7 +57,7 @@ def verify(envelope: dict[str, str], names: list[str]) -> None:
     signed = ""
     for name in names:
         signed = signed + name + "\n" + envelope[name] + "\n"
-    certificate = x509.load_pem_x509_certificate(httpx.get(envelope["SigningCertURL"]).content)
+    certificate = x509.load_pem_x509_certificate(httpx2.get(envelope["SigningCertURL"]).content)
     key = certificate.public_key()
     assert isinstance(key, rsa.RSAPublicKey)
     assert key.key_size == 2048
@@ -265,7 +265,7 @@ def test_nothing_is_told_before_the_confirmation(tmp_path: Path) -> None:
         first = until(lambda: strange.posts and strange.posts[0])
         until(lambda: len(strange.posts) >= 2)
         assert strange.of(message_id) == []
-        httpx.get(first.envelope["SubscribeURL"]).raise_for_status()
+        httpx2.get(first.envelope["SubscribeURL"]).raise_for_status()
         assert seen(strange, message_id, 2) == ["Send", "Delivery"]
     strange.close()
 

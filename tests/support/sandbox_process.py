@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import httpx
+import httpx2
 from botocore.config import Config
 
 WITHIN_SECONDS = 15.0
@@ -60,8 +60,8 @@ class Sandbox:
 
     def ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz").is_success
-        except httpx.TransportError:
+            return httpx2.get(f"{self.url}/readyz").is_success
+        except httpx2.TransportError:
             return False
 
     def end(self, by: signal.Signals) -> int:
@@ -70,13 +70,13 @@ class Sandbox:
         return self.process.wait(10)
 
     def order(self, **orders: Any) -> None:
-        httpx.put(f"{self.url}/_control", json=orders).raise_for_status()
+        httpx2.put(f"{self.url}/_control", json=orders).raise_for_status()
 
     def reset(self) -> None:
-        httpx.delete(f"{self.url}/_control").raise_for_status()
+        httpx2.delete(f"{self.url}/_control").raise_for_status()
 
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path)
+    def get(self, path: str) -> httpx2.Response:
+        return httpx2.get(self.url + path)
 
     def calls(self) -> dict[str, Any]:
         told: dict[str, Any] = self.get("/calls").json()
@@ -153,7 +153,7 @@ class Receiver:
                 self.end_headers()
                 self.wfile.flush()
                 if post.envelope["Type"] == "SubscriptionConfirmation" and receiver.confirms:
-                    httpx.get(post.envelope["SubscribeURL"]).raise_for_status()
+                    httpx2.get(post.envelope["SubscribeURL"]).raise_for_status()
 
             def log_message(self, *_: object) -> None:
                 return

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from courant_cli import jobs_api, main
 
 ID = "01a20f64-a386-7e1a-ba4a-bf07554d9cd2"
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 def job(**more: Any) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def progress(saved: int, status: str = "in progress", **counts: int) -> dict[str
 class Api:
     """What the API would answer, call by call; it keeps what it was asked."""
 
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
+    def __init__(self, *answers: httpx2.Response | Exception) -> None:
         self.answers = list(answers)
-        self.asked: list[httpx.Request] = []
+        self.asked: list[httpx2.Request] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         request.read()
         self.asked.append(request)
         answer = self.answers.pop(0)
@@ -54,8 +54,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Give what runs the command on an API: the exit code, standard output, the rest."""
 
     def run(api: Handler, *words: str) -> tuple[int, str, str]:
-        transport = httpx.MockTransport(api)
-        client = httpx.Client(base_url="http://api", transport=transport)
+        transport = httpx2.MockTransport(api)
+        client = httpx2.Client(base_url="http://api", transport=transport)
         monkeypatch.setattr(jobs_api, "client", lambda: client)
         monkeypatch.setattr(jobs_api, "LOOK_SECONDS", 0.0)
         monkeypatch.setattr(sys, "argv", ["courant", "job", *words])
@@ -67,13 +67,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run
 
 
-def ok(found: dict[str, Any], status: int = 200) -> httpx.Response:
-    return httpx.Response(status, json={"data": found})
+def ok(found: dict[str, Any], status: int = 200) -> httpx2.Response:
+    return httpx2.Response(status, json={"data": found})
 
 
-def refused(status: int, message: str) -> httpx.Response:
+def refused(status: int, message: str) -> httpx2.Response:
     errors = [{"error": "BadRequestError", "message": message}]
-    return httpx.Response(status, json={"status_code": status, "errors": errors})
+    return httpx2.Response(status, json={"status_code": status, "errors": errors})
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_only_fields_that_are_given_are_sent_and_a_key_is_made(run: Any, file: P
 
 
 @pytest.mark.parametrize(
-    "broken", [httpx.ReadError("gone"), refused(503, "The request could not be stored")]
+    "broken", [httpx2.ReadError("gone"), refused(503, "The request could not be stored")]
 )
 def test_an_upload_that_broke_off_says_how_to_send_it_again(
     run: Any, file: Path, broken: Any
@@ -130,9 +130,9 @@ def test_what_the_api_refuses_is_said_in_its_words(run: Any, file: Path) -> None
     told = "Missing column headers: email address"
     code, _, err = run(Api(refused(400, told)), "submit", str(file), "--template", "t")
     assert (code, f"courant: 400: {told}" in err, "again" in err) == (1, True, False)
-    answer = httpx.Response(404, json={"result": "error", "message": "Not here"})
+    answer = httpx2.Response(404, json={"result": "error", "message": "Not here"})
     assert "courant: 404: Not here" in run(Api(answer), "cancel", ID)[2]
-    answer = httpx.Response(500, text="<html>")
+    answer = httpx2.Response(500, text="<html>")
     assert "courant: 500: Internal Server Error" in run(Api(answer), "cancel", ID)[2]
 
 
@@ -140,7 +140,7 @@ def test_what_the_api_refuses_is_said_in_its_words(run: Any, file: Path) -> None
 def test_watch_ends_when_the_job_does_with_a_code_that_says_how(
     run: Any, status: str, code: int
 ) -> None:
-    away = (refused(503, "try again"), httpx.ConnectError("refused"))
+    away = (refused(503, "try again"), httpx2.ConnectError("refused"))
     api = Api(ok(progress(10, pending=990)), *away, ok(progress(1000, status, delivered=1000)))
     found, out, err = run(api, "watch", ID, "--json")
     assert (found, json.loads(out)["job_status"]) == (code, status)
@@ -159,7 +159,7 @@ def test_submit_and_watch_in_one(run: Any, file: Path) -> None:
 
 
 def test_ctrl_c_leaves_the_job_alone_and_says_so(run: Any) -> None:
-    def api(request: httpx.Request) -> httpx.Response:
+    def api(request: httpx2.Request) -> httpx2.Response:
         if request.method != "GET":
             raise AssertionError("the job was touched")
         raise KeyboardInterrupt
@@ -179,26 +179,26 @@ def test_steering_asks_for_it_and_shows_what_will_be(run: Any, verb: str) -> Non
 
 
 def test_a_list_shows_names_as_text(run: Any) -> None:
-    def api(_: httpx.Request) -> httpx.Response:
+    def api(_: httpx2.Request) -> httpx2.Response:
         found = job(original_file_name="[red]a\x1b[2Jb")
-        return httpx.Response(200, json={"jobs": [found], "links": {}})
+        return httpx2.Response(200, json={"jobs": [found], "links": {}})
 
     code, out, _ = run(api, "list")
     assert (code, ID in out, "[red]a" in out, "\x1b" in out) == (0, True, True, False)
     assert [each["id"] for each in json.loads(run(api, "list", "--json")[1])] == [ID]
 
 
-class Broken(httpx.SyncByteStream):
+class Broken(httpx2.SyncByteStream):
     """A body that breaks off."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"row number\r\n1\r\n"
-        raise httpx.RemoteProtocolError("incomplete chunked read")
+        raise httpx2.RemoteProtocolError("incomplete chunked read")
 
 
 def test_a_report_is_there_once_it_is_whole(run: Any, tmp_path: Path) -> None:
     place = tmp_path / "r.csv"
-    answer = httpx.Response(200, content=b"row number\r\n1\r\n")
+    answer = httpx2.Response(200, content=b"row number\r\n1\r\n")
     assert run(Api(answer), "report", ID, "--output", str(place))[0] == 0
     assert place.read_bytes() == b"row number\r\n1\r\n"
 
@@ -208,17 +208,17 @@ def test_a_report_that_breaks_off_leaves_nothing_and_an_older_one_alone(
 ) -> None:
     place = tmp_path / "r.csv"
     code, _, err = run(
-        Api(httpx.Response(200, stream=Broken())), "report", ID, "--output", str(place)
+        Api(httpx2.Response(200, stream=Broken())), "report", ID, "--output", str(place)
     )
     assert (code, "the report is not whole" in err, list(tmp_path.iterdir())) == (1, True, [])
     place.write_text("older")
-    run(Api(httpx.Response(200, stream=Broken())), "report", ID, "--output", str(place))
+    run(Api(httpx2.Response(200, stream=Broken())), "report", ID, "--output", str(place))
     assert (place.read_text(), len(list(tmp_path.iterdir()))) == ("older", 1)
     code, _, err = run(Api(refused(404, "No result found")), "report", ID, "--output", str(place))
     assert (code, "404: No result found" in err, place.read_text()) == (1, True, "older")
 
 
 def test_a_report_goes_to_standard_output_where_that_is_asked(run: Any) -> None:
-    answer = httpx.Response(200, content="row number\r\n1\r\n")
+    answer = httpx2.Response(200, content="row number\r\n1\r\n")
     code, out, _ = run(Api(answer), "report", ID, "--output", "-")
     assert (code, out.split()) == (0, ["row", "number", "1"])

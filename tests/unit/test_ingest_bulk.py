@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 
 from courant import ids
@@ -52,7 +52,7 @@ TEST = {"authorization": f"ApiKey-v1 {api_key(NUMBERS[KeyType.TEST])}"}
 
 def ask(
     world: World, way: str, rows: list[Any], channel: Channel = EMAIL, **headers: str
-) -> httpx.Response:
+) -> httpx2.Response:
     """Send rows of plain cells in one of three ways."""
     if way == "file":
         return upload(world, table(*rows), channel, **headers)
@@ -278,7 +278,7 @@ def test_rooms_that_others_took_meanwhile_are_refused_exactly() -> None:
     world = World()
     world.change(service(daily_email=3))
 
-    async def both() -> list[httpx.Response]:
+    async def both() -> list[httpx2.Response]:
         world.log.release = asyncio.Event()
         headers = {"authorization": f"ApiKey-v1 {api_key(1)}"}
         async with world.client() as client:
@@ -485,7 +485,7 @@ def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> Non
     world = World(ingest_uploads_max=3)
     strangers(world)
 
-    async def crowd() -> tuple[list[int], int, list[httpx.Response]]:
+    async def crowd() -> tuple[list[int], int, list[httpx2.Response]]:
         world.log.release = asyncio.Event()
         ours = {"authorization": f"ApiKey-v1 {api_key(1)}"}
         theirs = {"authorization": f"ApiKey-v1 {api_key(9, STRANGER)}"}
@@ -496,7 +496,7 @@ def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> Non
                 while len(world.log.waiting) < number:
                     await asyncio.sleep(0.01)
 
-            def ask(**more: Any) -> asyncio.Task[httpx.Response]:
+            def ask(**more: Any) -> asyncio.Task[httpx2.Response]:
                 return asyncio.create_task(client.post(**more))
 
             # One service has two of three, whichever way.

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,8 +230,8 @@ def test_no_body_makes_ingest_fail(
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60), st.text(max_size=30), st.sampled_from(["Bearer ", "ApiKey-v1 ", ""]))
 def test_no_query_path_or_token_makes_ingest_fail(query: bytes, path: str, scheme: str) -> None:
-    place = httpx.URL(f"{BASE}/v2/notifications", params={"status": path})
-    for url in (place, f"/v2/template/{httpx.QueryParams({'x': path})}"):
+    place = httpx2.URL(f"{BASE}/v2/notifications", params={"status": path})
+    for url in (place, f"/v2/template/{httpx2.QueryParams({'x': path})}"):
         assert WORLD.call("GET", str(url)).status_code < 500
     raw = {"authorization": scheme.encode() + query.replace(b"\n", b"").replace(b"\r", b"")}
     assert WORLD.call("GET", "/v2/notifications", headers=raw).status_code in (200, 401, 403)

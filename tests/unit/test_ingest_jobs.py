@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 
@@ -332,7 +332,7 @@ def test_a_wish_that_is_not_acknowledged_is_not_answered_202() -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
-def lines(answer: httpx.Response) -> list[list[str]]:
+def lines(answer: httpx2.Response) -> list[list[str]]:
     return list(csv.reader(io.StringIO(answer.text, newline="")))
 
 
@@ -484,7 +484,7 @@ async def statuses(world: World, path: str, *callers: str, method: str = "GET") 
 def test_so_many_reports_are_written_at_once_and_no_more() -> None:
     world, path = crowded()
 
-    async def crowd() -> httpx.Response:
+    async def crowd() -> httpx2.Response:
         # The head is taken, and a first part is not.
         held = [asyncio.create_task(served(world, path, takes=2)) for _ in range(4)]
         await asyncio.sleep(0.05)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -242,7 +242,7 @@ def test_chunks_are_written_while_the_file_streams_and_hold_back_who_sends() -> 
     world = World()
     world.change(service(daily_email=20_000))
 
-    async def told_() -> tuple[httpx.Response, int, int]:
+    async def told_() -> tuple[httpx2.Response, int, int]:
         world.log.release = asyncio.Event()
         sent = 0
 
@@ -318,7 +318,7 @@ def test_who_is_held_back_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 0.2)
     world = World()
 
-    async def ask() -> httpx.Response:
+    async def ask() -> httpx2.Response:
         world.log.release = asyncio.Event()
         body = form(fields(), file(HEAD + b"a@b.ca,x\n" * 6_000))
         asked = asyncio.create_task(stream(world, pieces(body, 7)))

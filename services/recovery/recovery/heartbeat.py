@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable
 
-import httpx
+import httpx2
 
 from courant import clock
 from courant.crypto import keyed_hash
@@ -19,14 +19,14 @@ EVERY_SECONDS = 5.0
 TIMEOUT_SECONDS = 3.0
 
 
-def beat(client: httpx.Client, url: str, hash_key: bytes) -> str | None:
+def beat(client: httpx2.Client, url: str, hash_key: bytes) -> str | None:
     """Send one; give None, or why it did not arrive."""
     body = json.dumps({"at": clock.now().isoformat()}).encode()
     signature = keyed_hash(hash_key, b"heartbeat", body).hex()
     headers = {"Content-Type": "application/json", "X-Courant-Signature": signature}
     try:
         answer = client.post(f"{url}/heartbeat", content=body, headers=headers)
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         return type(error).__name__
     return None if answer.is_success else f"status {answer.status_code}"
 
@@ -34,7 +34,7 @@ def beat(client: httpx.Client, url: str, hash_key: bytes) -> str | None:
 def run(url: str, hash_key: bytes, wait: Callable[[float], bool]) -> None:
     """Send one every few seconds until `wait` says that it is over."""
     before: str | None = None
-    with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
+    with httpx2.Client(timeout=TIMEOUT_SECONDS) as client:
         while True:
             reason = beat(client, url.rstrip("/"), hash_key)
             if reason != before:

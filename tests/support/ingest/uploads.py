@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from hashlib import sha256
 
-import httpx
+import httpx2
 
 from courant.bulk import unpack
 from courant.contracts import Chunk, JobRow, Seal
@@ -54,16 +54,16 @@ def file(content: bytes | str, filename: str = "people.csv") -> bytes:
 
 def upload(
     world: World, content: bytes | str, channel: Channel = Channel.EMAIL, **headers: str
-) -> httpx.Response:
+) -> httpx2.Response:
     """Send a file."""
     return send(world, form(fields(channel), file(content)), **headers)
 
 
-def send(world: World, body: bytes | AsyncIterator[bytes], **headers: str) -> httpx.Response:
+def send(world: World, body: bytes | AsyncIterator[bytes], **headers: str) -> httpx2.Response:
     return world.call("POST", JOBS, content=body, headers={**FORM, **headers})
 
 
-async def stream(world: World, parts: AsyncIterator[bytes], **headers: str) -> httpx.Response:
+async def stream(world: World, parts: AsyncIterator[bytes], **headers: str) -> httpx2.Response:
     told = {"authorization": f"ApiKey-v1 {api_key(1)}", **FORM, **headers}
     async with world.client() as client:
         return await client.post(JOBS, content=parts, headers=told)
@@ -74,7 +74,7 @@ def table(*rows: Sequence[str]) -> str:
     return "".join(",".join(row) + "\n" for row in rows)
 
 
-def told(answer: httpx.Response) -> str:
+def told(answer: httpx2.Response) -> str:
     [message] = messages(answer)
     return message
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-import httpx
+import httpx2
 import jwt
 import msgspec
 
@@ -291,21 +291,21 @@ class World:
         known = max((each.number for each in self.directory._entries.values()), default=0)
         self.directory.put(msgspec.structs.replace(entry, number=known + 1))
 
-    def client(self) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(self.app)  # type: ignore[arg-type]  # a scope is only read
-        return httpx.AsyncClient(transport=transport, base_url=BASE)
+    def client(self) -> httpx2.AsyncClient:
+        transport = httpx2.ASGITransport(self.app)  # type: ignore[arg-type]  # a scope is only read
+        return httpx2.AsyncClient(transport=transport, base_url=BASE)
 
-    def call(self, method: str, path: str, **more: object) -> httpx.Response:
+    def call(self, method: str, path: str, **more: object) -> httpx2.Response:
         """Call with a live key, unless headers say otherwise."""
         headers = {"authorization": f"ApiKey-v1 {api_key(1)}", **more.pop("headers", {})}  # type: ignore[dict-item]
 
-        async def ask() -> httpx.Response:
+        async def ask() -> httpx2.Response:
             async with self.client() as client:
                 return await client.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
 
         return asyncio.run(ask())
 
-    def post(self, path: str, json: object, **headers: str) -> httpx.Response:
+    def post(self, path: str, json: object, **headers: str) -> httpx2.Response:
         return self.call("POST", path, json=json, headers=headers)
 
 
@@ -334,6 +334,6 @@ def sms(**more: object) -> dict[str, object]:
     }
 
 
-def messages(response: httpx.Response) -> list[str]:
+def messages(response: httpx2.Response) -> list[str]:
     """Give what an error says."""
     return [each["message"] for each in response.json()["errors"]]

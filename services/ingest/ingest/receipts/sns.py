@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -194,10 +194,10 @@ async def fetched(url: str) -> bytes:
     try:
         async with (
             asyncio.timeout(FETCH_SECONDS),
-            httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client,
+            httpx2.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client,
             client.stream("GET", url) as answer,
         ):
-            if answer.status_code != httpx.codes.OK:
+            if answer.status_code != httpx2.codes.OK:
                 raise Unavailable(f"fetching: HTTP {answer.status_code}")
             found = b""
             async for part in answer.aiter_bytes():
@@ -205,5 +205,5 @@ async def fetched(url: str) -> bytes:
                 if len(found) > CERTIFICATE_BYTES_MAX:
                     raise Unavailable("fetching: too large")
             return found
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
         raise Unavailable(f"fetching: {type(error).__name__}") from None
