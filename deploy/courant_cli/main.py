@@ -1,10 +1,12 @@
 """The `courant` command: its sub-commands, and how it says what went wrong."""
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from courant import version
 from courant.errors import Unavailable
 from courant.postgres.grants import RoleMissing
 from courant_cli import dead, entries, job, load, schema, send, stack, trace
@@ -38,6 +40,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"courant {version.VERSION}, commit {version.BUILD.commit}")
+        raise typer.Exit
+
+
+@app.callback()
+def courant(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and the commit, and exit.",
+            is_eager=True,
+            callback=show_version,
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(stack.up)
 app.command()(stack.down)
 app.command()(stack.status)

@@ -5,11 +5,14 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from courant import version
+
 FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800)
 
 # ruff: noqa: E501  (a table: one metric a line, with the help that says where to look next)
 # fmt: off
+BUILD = Gauge("courant_build_info", "Always 1; the labels name what this process runs. Two commits at once: a deployment is under way, or stopped half-way.", ["version", "commit"])
 RECORDS = Counter("courant_records", "Records taken from a topic, dead ones included. If it stands still: courant_backlog_seconds, then the service's log.", ["topic"])
 DEAD_LETTERS = Counter("courant_dead_letters", "Records of a topic put aside. Look at them with `courant dead list`.", ["topic"])
 UNAVAILABLE = Counter("courant_weather", "Batches put off because Kafka or Postgres could not take them. The reason is in the log line `bad weather`.", ["group"])
@@ -33,6 +36,8 @@ CHUNKS_OUT = Gauge("courant_chunks_out", "Chunks of jobs that were ordered and w
 BULK_LAG = Gauge("courant_bulk_lag_seconds", "Age of the oldest such order. At JOB_RUNNER_LAG_SECONDS jobs wait: look at the deliverer and at the provider's rate.", ["channel"])
 JOBS_BROKEN = Gauge("courant_jobs_broken", "Jobs that lack chunks or rows that should have come. These are dead letters: `courant dead list`.")
 # fmt: on
+
+BUILD.labels(version.VERSION, version.BUILD.commit).set(1)
 
 
 def count(counter: Counter, names: Iterable[str]) -> None:

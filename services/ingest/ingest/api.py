@@ -7,7 +7,7 @@ from uuid import UUID
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from courant import clock
+from courant import clock, version
 from courant.contracts import Command
 from courant.errors import Unavailable
 from courant.topics import Channel
@@ -168,8 +168,8 @@ class Api:
             {
                 "current_time_utc": clock.now(),
                 "status": "ok",
-                "commit_sha": None,
-                "build_time": None,
+                "commit_sha": version.BUILD.commit,
+                "build_time": version.BUILD.built_at,
                 "db_version": await self._reader.version(),
             }
         )
