@@ -8,7 +8,7 @@ QUICK_FAULTS := $(wildcard tests/fault/test_*.py)
 PAGES := $(wildcard deploy/courant_cli/docs.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check fault hostile bench containers docs lock clean
+.PHONY: help up test check words fault hostile bench containers docs lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ check: $(MADE)  ## Check without running anything: format, lint, types, imports,
 	$(BIN)/deptry shared services --optional-dependencies-dev-groups local
 	$(BIN)/deptry shared services deploy tests bench --ignore DEP004
 	$(if $(PAGES),$(BIN)/python -m courant_cli.docs --check)
+
+words: $(MADE)  ## Report words that docs/words.toml bans from our prose.
+	@$(BIN)/python -m courant_cli.words
 
 test: $(MADE)  ## Run the tests, and those fault tests that are quick.
 	$(BIN)/pytest -n 2 --max-worker-restart 0 --dist worksteal tests/unit tests/simulation tests/twins tests/contract
