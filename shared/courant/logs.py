@@ -16,21 +16,24 @@ def fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 class Json(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line. Log stores look for the names of its first five fields."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        written = datetime.fromtimestamp(record.created, UTC)
+        first: dict[str, object] = {
+            "timestamp": written.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "service": self._service,
+            "message": record.getMessage(),
             "logger": record.name,
-            "what": record.getMessage(),
-            **fields(record),
+            "service": self._service,
         }
+        # A library may pass a field of the same name. A second value would hide ours from a search.
+        extra = {f"extra_{k}" if k in first else k: v for k, v in fields(record).items()}
+        line = {**first, **extra}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)

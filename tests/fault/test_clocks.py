@@ -68,6 +68,6 @@ def test_one_clock_is_ahead_and_one_behind(
     assert result.statuses.keys() <= {201, 503}
     for kind, off in by.items():
         log = site.stack.plan.log(f"{kind}-1")
-        told = datetime.fromisoformat(json.loads(log.read_text().splitlines()[-1])["at"])
+        told = datetime.fromisoformat(json.loads(log.read_text().splitlines()[-1])["timestamp"])
         written = datetime.fromtimestamp(log.stat().st_mtime, UTC)
         assert abs(told - written - off) < APART_MAX, "its clock was right"

@@ -53,7 +53,7 @@ def process(place: Path, name: str) -> dict[str, Any]:
 
 def said(place: Path, phrase: str) -> list[dict[str, Any]]:
     lines = (place / "supervisor.log").read_text().splitlines()
-    return [line for line in map(json.loads, lines) if line["what"] == phrase]
+    return [line for line in map(json.loads, lines) if line["message"] == phrase]
 
 
 def test_a_stage_starts_once_the_one_before_is_ready(tmp_path: Path, start: Start) -> None:
