@@ -131,6 +131,11 @@ def settings_page() -> Iterator[str]:
                 for name, default, wants in settings.declared(kind)
             ),
         )
+    yield from ("", "## Renamed", "")
+    yield "A service that reads the new name does not start while the old one is set."
+    yield ""
+    names = ((f"`{old}`", f"`{new}`") for old, new in settings.RENAMED.items())
+    yield from table(("old name", "new name"), *names)
 
 
 def example_env() -> Iterator[str]:

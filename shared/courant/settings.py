@@ -6,6 +6,7 @@ value is never shown. A secret may also come from a file, which `<NAME>_FILE` na
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -39,6 +40,13 @@ def _long_enough(value: SecretStr) -> SecretStr:
         raise ValueError("is too short")
     return value
 
+
+RENAMED = {
+    "INGEST_SENDING_DOMAIN": "COURANT_SENDING_DOMAIN",
+    "DELIVERER_EMAIL_DOMAIN": "COURANT_SENDING_DOMAIN",
+}
+"""Every setting that had another name, and its name now. A service that reads the new name does not
+start while the old one is set: it would run with a default where the operator chose a value."""
 
 HASH_KEY_MIN = 16
 Port = Annotated[int, Field(ge=1, le=65535, description="a port from 1 to 65535")]
@@ -93,14 +101,42 @@ class StoreSettings(Settings):
     ] = 5.0
 
 
+class SendingSettings(Settings):
+    """What a service takes besides that shows or writes the address that mail comes from."""
+
+    courant_sending_domain: Annotated[
+        str,
+        Field(
+            min_length=3,
+            description="domain that mail comes from, of services that have none of their own; "
+            "the same for ingest and deliverer",
+        ),
+    ] = "notification.canada.ca"
+
+
 def load(kind: type[S], service: str) -> S:
     """Read the settings, or say what is wrong with all of them and end the process with 2."""
+    wrong = renamed(kind, os.environ)
     try:
-        return kind(**_from_files(kind))
+        read = kind(**_from_files(kind))
     except ValidationError as error:
-        print("\n".join([f"{service}: settings are not usable", *complaints(kind, error)]),  # noqa: T201  # before there is a log
-              file=sys.stderr)  # fmt: skip
-        raise SystemExit(2) from None
+        wrong += complaints(kind, error)
+    else:
+        if not wrong:
+            return read
+    print("\n".join([f"{service}: settings are not usable", *wrong]), file=sys.stderr)  # noqa: T201  # before there is a log
+    raise SystemExit(2)
+
+
+def renamed(kind: type[Settings], env: Mapping[str, str]) -> list[str]:
+    """Name each variable that is set under its old name, where this service reads the new one."""
+    # As pydantic-settings reads them: whatever their case.
+    set_names = {name.upper().removesuffix("_FILE") for name in env}
+    return [
+        f"  {old:<28} is no longer read; its name is {new} now"
+        for old, new in RENAMED.items()
+        if old in set_names and new.lower() in kind.model_fields
+    ]
 
 
 def complaints(kind: type[Settings], error: ValidationError) -> list[str]:

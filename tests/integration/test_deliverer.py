@@ -66,6 +66,7 @@ class Stack:
             "AWS_DEFAULT_REGION": "ca-central-1",
             "DELIVERER_THREADS": os.environ.get("DELIVERER_THREADS", "2"),
             "DELIVERER_SMS_RATE": "500",
+            "COURANT_SENDING_DOMAIN": "mail.example.ca",
         }
         command = [sys.executable, "-m", name]
         self.processes[name] = subprocess.Popen(command, env=os.environ | ours)
@@ -190,6 +191,15 @@ def test_each_lane_and_channel_is_sent_once_and_test_keys_are_not_sent(stack: St
         "SELECT count(*), max(attempt) FROM events WHERE move = 'claimed'"
     )
     assert (claims, attempts) == (377, 1)
+
+
+def test_mail_comes_from_the_sending_domain(stack: Stack) -> None:
+    [id] = stack.accept(1)
+    until(lambda: stack.booked()[str(id)], WITHIN_SECONDS)
+    lines = map(msgspec.json.decode, stack.sandbox.get("/ledger").text.splitlines())
+    [booked] = [line for line in lines if line["notification_id"] == str(id)]
+    page = stack.sandbox.get(f"/messages/{booked['message_id']}").text
+    assert "@mail.example.ca&gt;</dd>" in page
 
 
 def test_what_the_provider_refuses_or_does_not_answer_for_ends_as_it_must(stack: Stack) -> None:

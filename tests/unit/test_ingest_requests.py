@@ -210,6 +210,15 @@ def test_what_is_accepted_stands_in_the_record_sealed_and_findable() -> None:
     assert first.recipient_hash == second.recipient_hash
 
 
+def test_a_201_shows_the_sending_domain_unless_the_service_has_one_of_its_own() -> None:
+    world = World(courant_sending_domain="mail.example.ca")
+    shown = world.post(EMAIL, email()).json()["content"]["from_email"]
+    assert shown.endswith("@mail.example.ca")
+    world.change(service(sending_domain="passports.example.ca"))
+    shown = world.post(EMAIL, email()).json()["content"]["from_email"]
+    assert shown.endswith("@passports.example.ca")
+
+
 def test_simulated_recipients_get_an_answer_and_leave_nothing() -> None:
     world = World()
     world.change(service(restricted=True, daily_sms=0, daily_email=1))

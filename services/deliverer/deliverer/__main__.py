@@ -24,7 +24,7 @@ def main() -> int:
     stop.listen()
     directory, bootstrap = Directory(), settings.kafka_bootstrap_servers
     ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
-    defaults = Defaults(settings.deliverer_email_domain, settings.deliverer_sms_origin)
+    defaults = Defaults(settings.courant_sending_domain, settings.deliverer_sms_origin)
     lease = timedelta(seconds=settings.courant_lease_seconds)
     url = settings.database_url.get_secret_value()
     engine = database.engine(url, "deliverer", connections=len(Channel) * len(Lane) + 1)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_settings import SettingsConfigDict
 
-from courant.settings import Port, SealKeys, StoreSettings
+from courant.settings import Port, SealKeys, SendingSettings, StoreSettings
 
 ROOM_SECONDS = 1.0
 """In a lease, beyond one call: for the claim, and for writing down that the call begins."""
@@ -24,7 +24,7 @@ def _fits(seconds: float | None, info: ValidationInfo) -> float | None:
     return seconds
 
 
-class DelivererSettings(StoreSettings):
+class DelivererSettings(StoreSettings, SendingSettings):
     """What the deliverer takes."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, validate_default=True)
@@ -59,9 +59,6 @@ class DelivererSettings(StoreSettings):
         ),
         AfterValidator(_fits),
     ] = None
-    deliverer_email_domain: Annotated[
-        str, Field(min_length=3, description="domain of services that have none of their own")
-    ] = "notification.example"
     deliverer_bulk: Annotated[
         bool, Field(description="true: several emails a call, by SendBulkEmail")
     ] = True

@@ -57,7 +57,7 @@ def app(
         ring=ring,
         hash_key=hash_key,
         lists=Simulated(simulated, settings.ingest_docs_url.rstrip("/")),
-        sending_domain=settings.ingest_sending_domain,
+        sending_domain=settings.courant_sending_domain,
     )
     trusted = settings.receipts_trusted_cert_prefix
     verifier = Verifier(

@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from courant.settings import DatabaseUrl, HashKey, Port, SealKeys, Settings
+from courant.settings import DatabaseUrl, HashKey, Port, SealKeys, SendingSettings
 
 MIB = 1024 * 1024
 
 
-class IngestSettings(Settings):
+class IngestSettings(SendingSettings):
     """Ingest's own, and what it shares with others."""
 
     courant_environment: Annotated[
@@ -54,9 +54,6 @@ class IngestSettings(Settings):
     ingest_docs_origins: Annotated[
         str, Field(description="origins whose pages may call the API, parted by commas")
     ] = ""
-    ingest_sending_domain: Annotated[
-        str, Field(description="the domain of services that have none of their own")
-    ] = "notification.canada.ca"
     ingest_docs_url: Annotated[str, Field(description="where refusals point readers to")] = (
         "https://documentation.notification.canada.ca"
     )
