@@ -124,7 +124,8 @@ def started(parts: Sequence[Part]) -> Iterator[dict[str, psutil.Process]]:
     """Start the parts, and stop them the other way round; gives their processes by kind."""
     with ExitStack() as stack:
         for part in parts:
-            ports.demand(part.kind, part.port)
+            for kind, port in part.listens.items():
+                ports.demand(kind, port)
             part.start()
             stack.callback(part.child.stop)
         for part in parts:

@@ -1,4 +1,4 @@
-"""The container's health check: `python /app/probe.py http://127.0.0.1:8400/readyz`.
+"""The container's health check: `python /app/probe.py http://127.0.0.1:8450/readyz`.
 
 The slim image has no curl. Ends with 0 when the answer is 200, with 1 and the reason otherwise.
 """

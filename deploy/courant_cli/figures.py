@@ -47,7 +47,7 @@ def scraped(plan: Plan) -> Iterator[Sample]:
 
 def _metrics(plan: Plan, kind: str, instance: int) -> str:
     connection = http.client.HTTPConnection(
-        ports.HOST, plan.port(kind, instance), timeout=ANSWER_SECONDS
+        ports.HOST, plan.health_port(kind, instance), timeout=ANSWER_SECONDS
     )
     try:
         connection.request("GET", "/metrics")

@@ -162,9 +162,11 @@ def table(found: list[dict[str, Any]]) -> Table:
     """Draw the processes for a person."""
     drawn = Table("name", "state", "pid", "restarts", box=None)
     drawn.add_column("url", overflow="fold")
+    drawn.add_column("health port")  # not the URL: two of them would not fit into 80 columns
     for each in found:
         colour = COLOURS.get(each["state"], "red")
         state = f"[{colour}]{each['state']}[/]"
         pid = str(each["pid"] or "")
-        drawn.add_row(each["name"], state, pid, str(each["restarts"]), each["url"])
+        restarts, health = str(each["restarts"]), (each["health"] or "").rpartition(":")[2]
+        drawn.add_row(each["name"], state, pid, restarts, each["url"], health)
     return drawn

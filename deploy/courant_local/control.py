@@ -74,18 +74,23 @@ def status(place: Path) -> list[dict[str, Any]]:
 
 
 def _now(known: Mapping[str, Any], watched: bool) -> dict[str, Any]:
-    shown = ("name", "kind", "instance", "pid", "state", "url", "log", "restarts")
-    now = {name: known[name] for name in shown}
+    shown = ("name", "kind", "instance", "pid", "state", "url", "health", "log", "restarts")
+    now = {name: known.get(name) for name in shown}  # an older supervisor wrote no `health`
     if not leftovers.alive(known):
         # What the supervisor last said of it stands, as long as that was not that it runs.
         ended = "ended" if known["state"] in {"starting", "ready"} else known["state"]
         return {**now, "pid": None, "state": ended if watched else "stopped"}
     if psutil.Process(known["pid"]).status() == psutil.STATUS_STOPPED:
         return {**now, "state": "frozen"}
-    asked = ports.answers if known["kind"] in BY_ITSELF else answers_ready
-    if known["state"] == "ready" and not asked(known["port"]):
+    if known["state"] == "ready" and not _ready(known):
         return {**now, "state": "not ready"}
     return now
+
+
+def _ready(known: Mapping[str, Any]) -> bool:
+    if known["kind"] in BY_ITSELF:
+        return ports.answers(known["port"])
+    return answers_ready(known.get("health_port", known["port"]))
 
 
 def stop(place: Path) -> bool:

@@ -30,6 +30,9 @@ class Plan:
     def port(self, kind: str, instance: int = 1) -> int:
         return self.ports[kind] + instance - 1
 
+    def health_port(self, kind: str, instance: int = 1) -> int:
+        return self.port(ports.health(kind), instance)
+
     def instances(self, kind: str) -> int:
         return self.scale.get(kind, 1)
 

@@ -17,6 +17,7 @@ DEFAULTS = {
     "deliverer": 8420,
     "job-runner": 8430,
     "recovery": 8440,
+    "ingest-health": 8450,
     "sandbox": 8480,
 }
 WIDTH = 10
@@ -34,6 +35,15 @@ class PortUnusable(Exception):
 def setting(kind: str) -> str:
     """Name the setting that moves this kind: COURANT_JOB_RUNNER_PORT for job-runner."""
     return f"COURANT_{kind.upper().replace('-', '_')}_PORT"
+
+
+def health(kind: str) -> str:
+    """Name the kind of the port on which a service answers `/readyz` and `/metrics`.
+
+    It is the service's only port, unless clients are answered on another one.
+    """
+    own = f"{kind}-health"
+    return own if own in DEFAULTS else kind
 
 
 def chosen(env: Mapping[str, str], remembered: Mapping[str, int]) -> dict[str, int]:

@@ -16,19 +16,22 @@ TOPIC_ARN = "arn:aws:sns:ca-central-1:123456789012:courant-receipts"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A program of the stack that answers `/readyz` on its port."""
+    """A program of the stack that answers `/readyz` on its health port."""
 
     kind: str
     module: str
-    port_variable: str
+    health_variable: str
     role: str | None = None  # in PostgreSQL; None: it has no business there
+    api_variable: str | None = (
+        None  # of the port that clients call; None: they call the health port
+    )
     stop_seconds: float = 25
 
 
 SANDBOX = Service("sandbox", "courant_sandbox", "SANDBOX_PORT", stop_seconds=10)
 # fmt: off
 SERVICES = (
-    Service("ingest",     "ingest",     "INGEST_PORT",            "courant_ingest"),
+    Service("ingest",     "ingest",     "INGEST_HEALTH_PORT",     "courant_ingest", "INGEST_PORT"),
     Service("saver",      "saver",      "SAVER_HEALTH_PORT",      "courant_saver"),
     Service("deliverer",  "deliverer",  "DELIVERER_HEALTH_PORT",  "courant_deliverer"),
     Service("job-runner", "job_runner", "JOB_RUNNER_HEALTH_PORT", "courant_job_runner"),
@@ -49,8 +52,23 @@ class Part:
     child: Child
     start: Callable[[], None]
     ready: Callable[[], bool]
+    health_port: int | None = None  # where it answers /readyz and /metrics; None: it has none
     state: str = "stopped"
     restarts: int = 0
+
+    @property
+    def listens(self) -> dict[str, int]:
+        """Return its ports, each by the kind whose setting moves it."""
+        ours = {self.kind: self.port}
+        return (
+            ours
+            if self.health_port is None
+            else {**ours, ports.health(self.kind): self.health_port}
+        )
+
+    @property
+    def health_url(self) -> str | None:
+        return None if self.health_port is None else f"http://{ports.HOST}:{self.health_port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +129,10 @@ def instances(plan: Plan, described: Service) -> list[Part]:
 def service(plan: Plan, described: Service, instance: int) -> Part:
     name = described.kind if described is SANDBOX else f"{described.kind}-{instance}"
     port = plan.port(described.kind, instance)
-    env = {**environment(plan), described.port_variable: str(port)}
+    health_port = plan.health_port(described.kind, instance)
+    env = {**environment(plan), described.health_variable: str(health_port)}
+    if described.api_variable:
+        env[described.api_variable] = str(port)
     if described.role:
         env["DATABASE_URL"] = plan.database_url_of(described.role)
     child = Child(
@@ -123,7 +144,15 @@ def service(plan: Plan, described: Service, instance: int) -> Part:
     )
     url = f"http://{ports.HOST}:{port}"
     return Part(
-        name, described.kind, instance, url, port, child, child.start, lambda: answers_ready(port)
+        name,
+        described.kind,
+        instance,
+        url,
+        port,
+        child,
+        child.start,
+        lambda: answers_ready(health_port),
+        health_port,
     )
 
 

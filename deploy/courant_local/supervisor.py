@@ -82,7 +82,8 @@ class Supervisor:
 
     def _demand_ports(self) -> None:
         for part in (part for stage in self._stages for part in stage.parts):
-            ports.demand(part.kind, part.port)
+            for kind, port in part.listens.items():
+                ports.demand(kind, port)
 
     def _bring_up(self, stage: Stage) -> None:
         self._say(step=stage.title)
@@ -239,7 +240,9 @@ def _listed(part: Part) -> dict[str, object]:
         "state": part.state,
         "restarts": part.restarts,
         "url": part.url,
+        "health": part.health_url,
         "port": part.port,
+        "health_port": part.health_port,
         "log": str(part.child.log),
     }
 

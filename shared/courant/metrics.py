@@ -23,6 +23,7 @@ REQUESTS = Counter("courant_requests", "Answers given over HTTP. 503: Kafka does
 REQUEST_SECONDS = Histogram("courant_request_seconds", "Time to answer over HTTP. If it grows: the broker's acknowledgements.", ["route"], buckets=FAST)
 LANES_DOWN = Counter("courant_lanes_down", "Notifications that went one lane down from this one: their service sends more than INGEST_FAIR_SHARE, and others send too.", ["channel", "lane"])
 IN_FLIGHT = Gauge("courant_requests_in_flight", "Requests being answered; at INGEST_IN_FLIGHT_MAX further ones get 503.")
+LOOP_SILENT = Gauge("courant_loop_silent_seconds", "Time since ingest's event loop last ran. Above a second it is stuck, and no client is answered: the alert `CourantStuck`.")
 OUTCOMES = Counter("courant_outcomes", "What providers made of attempts. `unknown` is resolved by recovery.", ["provider", "outcome"])
 PROVIDER_SECONDS = Histogram("courant_provider_seconds", "Time a provider took for one call.", ["provider"], buckets=FAST)
 IN_CALLS = Gauge("courant_in_calls", "Notifications inside provider calls now.", ["provider"])

@@ -1,5 +1,6 @@
 """What every process does besides its work: threads for its stages, health, metrics, signals."""
 
+import asyncio
 import gc
 import json
 import logging
@@ -7,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing
 from typing import Any, NoReturn, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0001
 """How long a thread may keep the interpreter to itself. With Python's 5 ms the priority lane waited
 that long for the bulk lane each time it came back from a broker, a database, a provider."""
+
+LOOP_SECONDS = 2.5
+"""How long an event loop has for its answer. Longer than ingest waits for Kafka's acknowledgement
+(1.8 s), shorter than a probe waits (3 s): otherwise the probe would hear no reason."""
 
 
 class Check(Protocol):
@@ -62,6 +68,32 @@ def health(host: str, port: int, ready: Check) -> ThreadingWSGIServer:
     server = make_server(host, port, app, ThreadingWSGIServer, Quiet)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server
+
+
+def on_loop(
+    loop: asyncio.AbstractEventLoop,
+    ready: Callable[[], Coroutine[Any, Any, str | None]],
+    stopping: Callable[[], bool],
+    seconds: float = LOOP_SECONDS,
+) -> Check:
+    """Return a check for `health` that asks `ready` on an event loop of another thread.
+
+    It answers in any case: a loop that is stuck has `seconds`, one that stops is not asked.
+    """
+
+    def check() -> str | None:
+        if stopping():
+            return "the process stops"
+        asked = asyncio.run_coroutine_threadsafe(ready(), loop)
+        try:
+            return asked.result(seconds)
+        except TimeoutError:
+            asked.cancel()  # otherwise a loop that goes on would answer every probe that has left
+            return "the event loop does not answer"
+        except CancelledError:  # the loop ended while it was asked
+            return "the process stops"
+
+    return check
 
 
 class Stop:

@@ -50,6 +50,7 @@ start while the old one is set: it would run with a default where the operator c
 
 HASH_KEY_MIN = 16
 Port = Annotated[int, Field(ge=1, le=65535, description="a port from 1 to 65535")]
+HealthHost = Annotated[str, Field(description="the address that health and metrics are served on")]
 Seconds = Annotated[float, Field(ge=0.1, le=86_400, description="seconds, from 0.1 to 86400")]
 Replication = Annotated[
     int, Field(ge=1, le=9, description="replicas of each topic, from 1 to 9; 3 in production")

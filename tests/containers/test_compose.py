@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections import Counter as Tally
 
+import httpx
 import pytest
 from notifications_python_client.notifications import NotificationsAPIClient
 from prometheus_client import Counter, Gauge, Histogram
@@ -12,6 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from containers.compose_site import REPLICAS, Client, Site, documented, shell
 from courant import metrics
 from courant_cli import demo
+from courant_local import ports
 from courant_local.home import PROJECT
 from support.stack import wait
 
@@ -48,8 +50,14 @@ def test_the_commands_that_the_page_sends_with_deliver(site: Site, client: Clien
 
 @pytest.mark.parametrize("service", REPLICAS)
 def test_a_service_is_ready_and_tells_its_metrics(site: Site, service: str) -> None:
-    site.inside(service, *PROBE, "http://127.0.0.1:8400/readyz")
-    site.inside(service, *PROBE, "http://127.0.0.1:8400/metrics")
+    health = f"http://127.0.0.1:{ports.DEFAULTS[ports.health(service)]}"
+    site.inside(service, *PROBE, f"{health}/readyz")
+    site.inside(service, *PROBE, f"{health}/metrics")
+
+
+def test_the_port_that_is_published_is_the_api_alone(site: Site) -> None:
+    for path in ("/metrics", "/readyz", "/healthz"):
+        assert httpx.get(site.env["COURANT_URL"] + path, trust_env=False).status_code == 404
 
 
 def test_every_replica_runs_and_is_healthy(site: Site) -> None:

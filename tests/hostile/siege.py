@@ -69,7 +69,7 @@ async def slow(port: int, tally: Tally) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     tally.asked += 1
     closed = asyncio.create_task(reader.read())
-    writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx: ")
+    writer.write(b"GET /_status HTTP/1.1\r\nhost: x\r\nx: ")
     until = time.monotonic() + HEAD_SECONDS
     while not closed.done() and time.monotonic() < until:
         writer.write(b"y")

@@ -17,7 +17,7 @@ STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 SAID = re.compile(rb'\{"status_code":\d+,.*?\]\}')
 ACCEPTED = re.compile(rb'\{"id":"([0-9a-f-]{36})","reference"')
 QUIET_SECONDS = 0.2  # after the last answer that is wanted, in which none may follow
-GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
+GET = b"GET /_status?simple=1 HTTP/1.1\r\nhost: x\r\n"
 SMUGGLED = b"POST /smuggled HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 MIB = 1024 * 1024
 
@@ -99,7 +99,7 @@ def heads(authorization: bytes) -> Iterator[Bytes]:
     for name, data, *wanted in (
         ("good", asked(b"GET %s HTTP/1.1" % listed), 200),
         ("HTTP/9.9", asked(b"GET / HTTP/9.9"), 400),
-        ("HTTP/1.0", asked(b"GET /healthz HTTP/1.0"), 200),
+        ("HTTP/1.0", asked(b"GET /_status HTTP/1.0"), 200),
         ("HTTP/2 by surprise", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 99),
         ("TLS", bytes.fromhex("16030100a5010000a10303") + b"\0" * 160, 400),
         ("no HTTP", b"\xff\0\1garbage\r\n\r\n", 400),
@@ -113,26 +113,26 @@ def heads(authorization: bytes) -> Iterator[Bytes]:
         ("a path of no UTF-8", asked(b"GET %s/\xff HTTP/1.1" % listed), 400),
         ("a query of no UTF-8", asked(b"GET %s?reference=\xff HTTP/1.1" % listed), 400),
         ("a path of UTF-8", asked(b"GET %s/\xc3\xa9 HTTP/1.1" % listed), 400),
-        ("a whole URL", asked(b"GET http://evil.example/healthz HTTP/1.1"), 200),
+        ("a whole URL", asked(b"GET http://evil.example/_status HTTP/1.1"), 200),
         ("OPTIONS *", asked(b"OPTIONS * HTTP/1.1"), 404),
         ("CONNECT", asked(b"CONNECT evil.example:443 HTTP/1.1"), 404),
-        ("a method of its own", asked(b"FROB /healthz HTTP/1.1"), 405),
-        ("a method of 9,000", asked(b"F" * 9_000 + b" /healthz HTTP/1.1"), 405),
-        ("a method in small letters", asked(b"get /healthz HTTP/1.1"), 405),
+        ("a method of its own", asked(b"FROB /_status HTTP/1.1"), 405),
+        ("a method of 9,000", asked(b"F" * 9_000 + b" /_status HTTP/1.1"), 405),
+        ("a method in small letters", asked(b"get /_status HTTP/1.1"), 405),
         ("a NUL", asked(b"GET / HTTP/1.1", b"x: a\0b"), 400),
         ("a header's name with a space", asked(b"GET / HTTP/1.1", b"x y: z"), 400),
         ("a fold", asked(b"GET / HTTP/1.1", b"x: y", b" z"), 400),
         ("bare line feeds", asked(b"GET / HTTP/1.1", end=b"\n"), 200),
-        ("a websocket", asked(b"GET /healthz HTTP/1.1", b"connection: upgrade",
+        ("a websocket", asked(b"GET /_status HTTP/1.1", b"connection: upgrade",
         b"upgrade: websocket",
                               b"sec-websocket-version: 13",
                               b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="), 200),
-        ("HTTP/2 asked for", asked(b"GET /healthz HTTP/1.1", b"connection: upgrade, http2-settings",
+        ("HTTP/2 asked for", asked(b"GET /_status HTTP/1.1", b"connection: upgrade, http2-settings",
                                    b"upgrade: h2c", b"http2-settings: AAMAAABkAAQCAAAAAAIAAAAA"),
                                    200),
-        ("a caller of no text", GET.replace(b"/healthz",
+        ("a caller of no text", GET.replace(b"/_status?simple=1",
         listed) + b"authorization: Bearer \xff\xfe\r\n\r\n", 403),
-        ("two callers", GET.replace(b"/healthz",
+        ("two callers", GET.replace(b"/_status?simple=1",
         listed) + b"authorization: x\r\n" + authorization + b"\r\n\r\n", 200),
     ):  # fmt: skip
         yield Bytes(name, data, tuple(wanted))

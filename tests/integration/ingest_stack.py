@@ -36,7 +36,8 @@ class Stack:
 
     broker: Broker
     postgres: Server
-    base: str
+    base: str  # of the API
+    health: str  # where ingest answers /readyz and /metrics
     ingest: subprocess.Popen[bytes]
 
     def publish(self, *changed: AnyEntry) -> None:
@@ -102,7 +103,7 @@ def stack() -> Iterator[Stack]:
         with clients.admin(broker.bootstrap, "test") as client:
             topics_admin.apply(client, replication=1)
         migrate.upgrade(postgres.url)
-        port = ports.free()
+        port, health_port = ports.free(), ports.free()
         env = {
             "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
             "DATABASE_URL": postgres.url_of("courant_ingest"),
@@ -112,13 +113,15 @@ def stack() -> Iterator[Stack]:
             "COURANT_LEASE_SECONDS": "6",
             "COURANT_MARGIN_SECONDS": "2",
             "INGEST_PORT": str(port),
+            "INGEST_HEALTH_PORT": str(health_port),
             "SAVER_HEALTH_PORT": str(ports.free()),
             "RECEIPTS_TOPIC_ARNS": TOPIC_ARN,
         }
         saving = {**env, "DATABASE_URL": postgres.url_of("courant_saver")}
         held.enter_context(process("saver", saving, folder / "saver.log"))
         ingest = held.enter_context(process("ingest", env, folder / "ingest.log"))
-        found = Stack(broker, postgres, f"http://127.0.0.1:{port}", ingest)
+        base, health = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}"
+        found = Stack(broker, postgres, base, health, ingest)
         found.publish(*entries())
-        wait(lambda: answers(f"{found.base}/readyz"))
+        wait(lambda: answers(f"{found.health}/readyz"))
         yield found

@@ -38,7 +38,9 @@ def part(plan: Plan, name: str, kind: str, port: int) -> Part:
     command = (sys.executable, "-S", "-c", SERVER, str(port), kind)
     child = Child(name, command, plan.log(name), stop_seconds=0.5)
     url = f"http://{ports.HOST}:{port}"
-    return Part(name, kind, 1, url, port, child, child.start, lambda: processes.answers_ready(port))
+    return Part(
+        name, kind, 1, url, port, child, child.start, lambda: processes.answers_ready(port), port
+    )
 
 
 def main(place: Path, story: dict[str, list[str]], restart: bool) -> int:

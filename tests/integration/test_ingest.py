@@ -1,6 +1,7 @@
 """Ingest as it runs: a real broker, a real PostgreSQL, real HTTP, an unmodified client."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -217,14 +218,27 @@ def test_while_kafka_is_frozen_it_says_503_in_time_and_afterwards_accepts(runnin
     try:
         with ThreadPoolExecutor(8) as threads:
             found = list(threads.map(post, range(16)))
-        ready = httpx2.get(f"{running.base}/readyz", timeout=10).status_code
-        alive = httpx2.get(f"{running.base}/healthz", timeout=2).status_code
+        reason = {"reason": "Kafka does not acknowledge"}
+        wait(lambda: httpx2.get(f"{running.health}/readyz", timeout=10).json() == reason)
+        alive = httpx2.get(f"{running.health}/healthz", timeout=2).status_code
     finally:
         running.broker.thaw()
     assert [status for status, _ in found] == [503] * 16
     assert max(seconds for _, seconds in found) < 2.2
-    assert (ready, alive) == (503, 200)
+    assert alive == 200
     wait(lambda: post()[0] == 201)
+
+
+def test_health_and_metrics_are_on_a_port_of_their_own(running: Stack) -> None:
+    told = httpx2.get(f"{running.health}/metrics").text
+    assert 'courant_requests_total{route="/v2/notifications/email",status="201"}' in told
+    # A loop that is stuck shows itself here: this one ran within the last seconds.
+    [silent] = re.findall(r"^courant_loop_silent_seconds (\S+)$", told, re.MULTILINE)
+    assert 0 <= float(silent) < 30
+    for path in ("/metrics", "/readyz", "/healthz"):
+        answer = httpx2.get(running.base + path)
+        assert (answer.status_code, answer.json()["result"]) == (404, "error")
+    assert httpx2.get(f"{running.health}/v2/notifications").status_code == 404
 
 
 def test_on_sigterm_it_finishes_what_is_in_flight_and_leaves(running: Stack) -> None:

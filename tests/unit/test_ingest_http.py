@@ -98,8 +98,8 @@ def test_uris_name_the_host_that_was_called() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/_status", "/_status?simple=1", "/healthz", "/readyz", "/metrics", "/docs",
-             "/openapi.json", "/v2/openapi-en", "/v2/openapi-fr"],
+    "path", ["/", "/_status", "/_status?simple=1", "/docs", "/openapi.json",
+              "/v2/openapi-en", "/v2/openapi-fr"],
 )  # fmt: skip
 def test_health_and_documents_are_there_for_everybody(path: str) -> None:
     answer = WORLD.call("GET", path, headers={"authorization": ""})
@@ -115,11 +115,13 @@ def test_the_description_names_every_field_that_is_checked() -> None:
     assert body["schema"]["required"] == ["phone_number", "template_id"]
 
 
-def test_ready_means_that_kafka_acknowledges() -> None:
-    world = World()
-    world.log.works = False
-    answer = world.call("GET", "/readyz")
-    assert (answer.status_code, answer.json()["reason"]) == (503, "Kafka does not acknowledge")
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+def test_the_public_port_knows_nothing_of_health_and_metrics(method: str, path: str) -> None:
+    answer = WORLD.call(method, path)
+    nowhere = WORLD.call(method, "/nowhere")
+    assert (answer.status_code, answer.content) == (404, nowhere.content)
+    assert method == "HEAD" or answer.json()["result"] == "error"
 
 
 def test_more_than_may_be_in_flight_is_refused_at_once_and_health_is_not() -> None:
@@ -137,7 +139,7 @@ def test_more_than_may_be_in_flight_is_refused_at_once_and_health_is_not() -> No
             await asyncio.sleep(0.05)
             async with asyncio.timeout(5):
                 refused = await client.post(path, json=email(), headers=headers)
-            alive = await client.get("/healthz")
+            alive = await client.get("/_status")
             world.log.release.set()
             answers = [refused, alive, *await asyncio.gather(*waiting)]
         return [each.status_code for each in answers]

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from courant import crypto
+from courant_cli.docs import SERVICES
 from courant_local import home, plan, ports, processes
 from courant_local.kafka import server_properties
 from courant_local.plan import Plan, Unsuitable
@@ -143,6 +144,33 @@ def test_instances_have_names_ports_and_logs_of_their_own(tmp_path: Path) -> Non
     assert (first.port, second.port) == (8410, 8411)
     assert second.child.env["SAVER_HEALTH_PORT"] == "8411"
     assert second.child.log == tmp_path / "log" / "saver-2.log"
+
+
+def test_ingest_answers_clients_and_probes_on_two_ports(tmp_path: Path) -> None:
+    made = plan.make(tmp_path, scale={"ingest": 2})
+    ingest = next(each for each in processes.SERVICES if each.kind == "ingest")
+    _, second = processes.instances(made, ingest)
+    assert second.listens == {"ingest": 8401, "ingest-health": 8451}
+    assert (second.url, second.health_url) == ("http://127.0.0.1:8401", "http://127.0.0.1:8451")
+    assert second.child.env["INGEST_PORT"] == "8401"
+    assert second.child.env["INGEST_HEALTH_PORT"] == "8451"
+
+
+def test_the_other_services_have_one_port_and_what_is_not_ours_no_health(tmp_path: Path) -> None:
+    made = plan.make(tmp_path)
+    others = [each for each in processes.SERVICES if each.kind != "ingest"]
+    for part in (processes.service(made, each, 1) for each in (*others, processes.SANDBOX)):
+        assert part.listens == {part.kind: part.port}
+        assert part.health_url == part.url
+    assert processes.database(made).health_url is None
+    assert processes.database(made).listens == {"postgres": made.port("postgres")}
+
+
+def test_a_services_default_health_port_is_the_one_it_has_here(tmp_path: Path) -> None:
+    made = plan.make(tmp_path)
+    for each in processes.SERVICES:
+        default = SERVICES[each.kind].model_fields[each.health_variable.lower()].default
+        assert default == made.health_port(each.kind)
 
 
 def test_everything_listens_and_sends_on_this_machine_alone(tmp_path: Path) -> None:

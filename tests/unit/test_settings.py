@@ -93,3 +93,11 @@ def test_each_new_name_is_read_by_a_service_and_no_old_one_is() -> None:
     known: set[Any] = {name.upper() for kind in SERVICES.values() for name in kind.model_fields}
     assert set(RENAMED.values()) <= known
     assert not known & RENAMED.keys()
+
+
+def test_health_on_the_apis_own_port_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INGEST_HEALTH_PORT", "8400")
+    told = refusal(IngestSettings, capsys)
+    assert "INGEST_HEALTH_PORT must be another port than INGEST_PORT" in told

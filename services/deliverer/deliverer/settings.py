@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_settings import SettingsConfigDict
 
-from courant.settings import Port, SealKeys, SendingSettings, StoreSettings
+from courant.settings import HealthHost, Port, SealKeys, SendingSettings, StoreSettings
 
 ROOM_SECONDS = 1.0
 """In a lease, beyond one call: for the claim, and for writing down that the call begins."""
@@ -30,10 +30,8 @@ class DelivererSettings(StoreSettings, SendingSettings):
     model_config = SettingsConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     courant_seal_keys: SealKeys
-    deliverer_health_host: Annotated[str, Field(description="an address to listen on")] = (
-        "127.0.0.1"
-    )
-    deliverer_health_port: Port = 8402
+    deliverer_health_host: HealthHost = "127.0.0.1"
+    deliverer_health_port: Port = 8420
     deliverer_instances: Annotated[
         int, Field(ge=1, le=1000, description="processes that share the quota, from 1 to 1000")
     ] = 1

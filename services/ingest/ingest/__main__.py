@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import logging
+import time
 
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
-from courant import logs, serve, settings
+from courant import logs, metrics, serve, settings
 from courant.directory.entries import Directory
 from courant.directory.follow import follow
 from courant.kafka.async_producer import AsyncProducer
@@ -21,6 +22,7 @@ from ingest.settings import IngestSettings
 
 log = logging.getLogger(__name__)
 STOP_LOOK_SECONDS = 0.2
+LISTEN_LOOK_SECONDS = 0.02
 LEAVE_SECONDS = 10.0
 LEARN_SECONDS = 10.0  # then it is heard all the same, and says what it waits for
 BACKLOG = 1024
@@ -38,14 +40,22 @@ async def listen(given: IngestSettings, stop: Stop) -> None:
     reader = Reader(url, given.ingest_readers)
     slow = Reader(url, store.READERS, store.STATEMENT_SECONDS)
 
+    listening = asyncio.Event()
+
     async def ready() -> str | None:
         if not directory.is_read:
             return "the directory has not been read"
+        if not listening.is_set():
+            return "the API does not listen yet"
         return None if await producer.acknowledges() else "Kafka does not acknowledge"
 
+    seen = time.monotonic()
+    metrics.LOOP_SILENT.set_function(lambda: time.monotonic() - seen)
+    check = serve.on_loop(asyncio.get_running_loop(), ready, stop)
+    serve.health(given.ingest_health_host, given.ingest_health_port, check)
     await learn(directory, stop)
     jobs = JobStore(reader, slow)
-    app = build.app(given, directory, producer, reader, jobs, ready)
+    app = build.app(given, directory, producer, reader, jobs)
     server = Server(
         app,
         given.ingest_host,
@@ -61,8 +71,12 @@ async def listen(given: IngestSettings, stop: Stop) -> None:
     )
     serving = asyncio.create_task(server.serve())
     gc.freeze()  # what was imported and built lives for good
+    while not stop() and not serving.done() and not await connects(given):
+        await asyncio.sleep(LISTEN_LOOK_SECONDS)
+    listening.set()
     log.info("started", extra={"host": given.ingest_host, "port": given.ingest_port})
     while not stop() and not producer.fatal and not serving.done():
+        seen = time.monotonic()
         await asyncio.sleep(STOP_LOOK_SECONDS)
     if not stop():
         stop.set(failed=True)
@@ -80,6 +94,16 @@ async def learn(directory: Directory, stop: Stop) -> None:
     until = asyncio.get_running_loop().time() + LEARN_SECONDS
     while not directory.is_read and not stop() and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0.02)
+
+
+async def connects(given: IngestSettings) -> bool:
+    """Return whether the API's port takes connections; Granian binds it in a task of its own."""
+    try:
+        _, writer = await asyncio.open_connection(given.ingest_host, given.ingest_port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def finish(app: App, serving: asyncio.Task[None]) -> None:

@@ -5,8 +5,6 @@ from functools import partial
 from typing import Protocol
 from uuid import UUID
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
 from courant import clock, version
 from courant.contracts import Command
 from courant.errors import Unavailable
@@ -39,7 +37,6 @@ NO_LETTERS = bad("Service is not allowed to send letters")
 LIST = "/v2/notifications"
 
 ForCaller = Callable[[HttpRequest, Caller], Awaitable[Answer]]
-Ready = Callable[[], Awaitable[str | None]]
 
 
 class Rows(Protocol):
@@ -67,7 +64,6 @@ class Api:
         desk: ReceiptEndpoints,
         stationery: TemplateEndpoints,
         jobs: JobEndpoints,
-        ready: Ready,
         bulk: Bulk,
     ) -> None:
         self._gate = gate
@@ -78,7 +74,6 @@ class Api:
         self._desk = desk
         self._stationery = stationery
         self._jobs = jobs
-        self._ready = ready
 
     def routes(self) -> list[Route]:
         """Give all addresses."""
@@ -105,9 +100,6 @@ class Api:
             Route("/receipts/heartbeat", {"POST": self._heartbeat}),
             Route("/", {"GET": self._status}, always=True),
             Route("/_status", {"GET": self._status, "POST": self._status}, always=True),
-            Route("/healthz", {"GET": fixed(given({"status": "ok"}))}, always=True),
-            Route("/readyz", {"GET": self._readiness}, always=True),
-            Route("/metrics", {"GET": self._metrics}, always=True),
             Route("/docs", {"GET": fixed(openapi.PAGE)}),
             Route("/openapi.json", {"GET": fixed(openapi.AS_JSON)}),
             Route("/v2/openapi-en", {"GET": fixed(openapi.AS_YAML)}),
@@ -173,13 +165,6 @@ class Api:
                 "db_version": await self._reader.version(),
             }
         )
-
-    async def _readiness(self, _: HttpRequest) -> Answer:
-        reason = await self._ready()
-        return given({"reason": reason}, 503) if reason else given({"status": "ok"})
-
-    async def _metrics(self, _: HttpRequest) -> Answer:
-        return Answer(200, generate_latest(), kind=CONTENT_TYPE_LATEST.encode())
 
 
 def fixed(answer: Answer) -> Handler:

@@ -10,7 +10,7 @@ from ingest.accept.content import TemplateCache
 from ingest.accept.handle import Accept, AcceptParts
 from ingest.accept.idempotency import IdempotencyStore
 from ingest.accept.rules import Simulated
-from ingest.api import Api, Ready, Rows
+from ingest.api import Api, Rows
 from ingest.bulk.handle import Bounds, Bulk
 from ingest.callers.auth import Authentication
 from ingest.callers.fair_share import FairShares
@@ -38,7 +38,6 @@ def app(
     log: Inbox,
     reader: Reads,
     jobs: Jobs,
-    ready: Ready,
     fetch: Fetch = sns.fetched,
 ) -> App:
     """Give the application."""
@@ -73,7 +72,6 @@ def app(
         desk=ReceiptEndpoints(log, verifier, ring, hash_key),
         stationery=TemplateEndpoints(directory, library),
         jobs=JobEndpoints(jobs, log, directory, ring),
-        ready=ready,
         bulk=Bulk(
             parts,
             Bounds(

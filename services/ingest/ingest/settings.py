@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from courant.settings import DatabaseUrl, HashKey, Port, SealKeys, SendingSettings
+from courant.settings import DatabaseUrl, HashKey, HealthHost, Port, SealKeys, SendingSettings
 
 MIB = 1024 * 1024
 
@@ -21,6 +21,8 @@ class IngestSettings(SendingSettings):
     database_url: DatabaseUrl
     ingest_host: Annotated[str, Field(description="the address it listens on")] = "127.0.0.1"
     ingest_port: Port = 8400
+    ingest_health_host: HealthHost = "127.0.0.1"
+    ingest_health_port: Port = 8450
     ingest_in_flight_max: Annotated[
         int, Field(ge=1, le=100_000, description="requests answered at once; further ones get 503")
     ] = 2_000
@@ -74,6 +76,12 @@ class IngestSettings(SendingSettings):
     def _sandbox_stays_out(self) -> Self:
         if self.courant_environment == "production" and self.receipts_trusted_cert_prefix:
             raise ValueError("RECEIPTS_TRUSTED_CERT_PREFIX is for a sandbox, not for production")
+        return self
+
+    @model_validator(mode="after")
+    def _health_stays_off_the_api(self) -> Self:
+        if self.ingest_health_port == self.ingest_port:
+            raise ValueError("INGEST_HEALTH_PORT must be another port than INGEST_PORT")
         return self
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from courant.settings import DatabaseUrl, Port, SealKeys, Settings
+from courant.settings import DatabaseUrl, HealthHost, Port, SealKeys, Settings
 
 
 class JobRunnerSettings(Settings):
@@ -12,9 +12,7 @@ class JobRunnerSettings(Settings):
 
     courant_seal_keys: SealKeys
     database_url: DatabaseUrl
-    job_runner_health_host: Annotated[
-        str, Field(description="the address that health and metrics are served on")
-    ] = "127.0.0.1"
+    job_runner_health_host: HealthHost = "127.0.0.1"
     job_runner_health_port: Port = 8430
     job_runner_lag_seconds: Annotated[
         float,

@@ -4,15 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from courant.settings import HashKey, Port, Replication, Seconds, StoreSettings
+from courant.settings import HashKey, HealthHost, Port, Replication, Seconds, StoreSettings
 
 
 class RecoverySettings(StoreSettings):
     """Recovery's settings."""
 
-    recovery_health_host: Annotated[
-        str, Field(description="the address that health and metrics are served on")
-    ] = "127.0.0.1"
+    recovery_health_host: HealthHost = "127.0.0.1"
     recovery_health_port: Port = 8440
     recovery_retention_days: Annotated[
         int,

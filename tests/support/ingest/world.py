@@ -273,12 +273,8 @@ class World:
             self.log,
             self.rows,
             self.jobs,
-            self._ready,
             self._fetch,
         )
-
-    async def _ready(self) -> str | None:
-        return None if self.log.works else "Kafka does not acknowledge"
 
     async def _fetch(self, url: str) -> bytes:
         self.fetches.append(url)
