@@ -5,7 +5,7 @@ import re
 import subprocess
 from collections import Counter as Tally
 
-import httpx
+import httpx2
 import pytest
 from notifications_python_client.notifications import NotificationsAPIClient
 from prometheus_client import Counter, Gauge, Histogram
@@ -57,7 +57,7 @@ def test_a_service_is_ready_and_tells_its_metrics(site: Site, service: str) -> N
 
 def test_the_port_that_is_published_is_the_api_alone(site: Site) -> None:
     for path in ("/metrics", "/readyz", "/healthz"):
-        assert httpx.get(site.env["COURANT_URL"] + path, trust_env=False).status_code == 404
+        assert httpx2.get(site.env["COURANT_URL"] + path, trust_env=False).status_code == 404
 
 
 def test_every_replica_runs_and_is_healthy(site: Site) -> None:

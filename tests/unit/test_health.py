@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -113,7 +113,7 @@ def url(loop: asyncio.AbstractEventLoop) -> Iterator[str]:
 
 @pytest.mark.usefixtures("stuck")
 def test_health_and_metrics_answer_while_the_loop_is_stuck(url: str) -> None:
-    with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client:
+    with httpx2.Client(base_url=url, timeout=DEADLINE_SECONDS) as client:
         assert client.get("/healthz").status_code == 200
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()) == (
@@ -129,7 +129,7 @@ def test_ready_is_200_once_the_loop_answers(loop: asyncio.AbstractEventLoop) -> 
     check = serve.on_loop(loop, well, lambda: False, DEADLINE_SECONDS)
     server = serve.health("127.0.0.1", 0, check)
     try:
-        answer = httpx.get(f"http://127.0.0.1:{server.server_port}/readyz")
+        answer = httpx2.get(f"http://127.0.0.1:{server.server_port}/readyz")
     finally:
         server.shutdown()
         server.server_close()
