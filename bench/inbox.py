@@ -24,8 +24,8 @@ class Kept:
     def __init__(self) -> None:
         self.records: list[Outgoing] = []
 
-    async def put(self, *outgoing: Outgoing) -> None:
-        self.records += outgoing
+    async def put(self, outgoing: Outgoing) -> None:
+        self.records.append(outgoing)
 
 
 def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:

@@ -35,8 +35,11 @@ LEAVE_SECONDS = 5.0
 class Inbox(Protocol):
     """Where accepted things are written."""
 
-    async def put(self, *outgoing: Outgoing) -> None:
-        """Return once all of these are in every in-sync replica; raises Unavailable."""
+    async def put(self, outgoing: Outgoing) -> None:
+        """Return once the record is in every in-sync replica.
+
+        Raises Unavailable; the record may be written all the same.
+        """
 
 
 class AsyncProducer:
@@ -78,13 +81,7 @@ class AsyncProducer:
         self._loop = asyncio.get_running_loop()
         self._look()
 
-    async def put(self, *outgoing: Outgoing) -> None:
-        assert self._loop
-        futures = [self._produce(each) for each in outgoing]
-        for future in futures:
-            await future
-
-    def _produce(self, outgoing: Outgoing) -> asyncio.Future[None]:
+    async def put(self, outgoing: Outgoing) -> None:
         assert self._loop
         future: asyncio.Future[None] = self._loop.create_future()
         try:
@@ -103,7 +100,7 @@ class AsyncProducer:
             self._look_again.cancel()
             self._look_again = self._loop.call_later(BUSY_SECONDS, self._look)
         self._waiting.append((time.monotonic() + self._deadline_seconds, future))
-        return future
+        await future
 
     async def acknowledges(self) -> bool:
         """Tell whether the broker acknowledges now; an idle one is asked with a tombstone."""

@@ -120,15 +120,15 @@ class FakeLog:
     waiting: list[Outgoing] = field(default_factory=list)  # for its acknowledgement, ever
     fails_after: int | None = None  # records that it takes
 
-    async def put(self, *outgoing: Outgoing) -> None:
-        self.waiting += outgoing
+    async def put(self, outgoing: Outgoing) -> None:
+        self.waiting.append(outgoing)
         await asyncio.sleep(0)
         if self.release:
             await self.release.wait()
         full = self.fails_after is not None and len(self.records) >= self.fails_after
         if not self.works or full:
             raise Unavailable("Kafka: no acknowledgement in time")
-        self.records += outgoing
+        self.records.append(outgoing)
 
     def notifications(self) -> list[Notification]:
         return [
