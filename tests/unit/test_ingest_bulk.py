@@ -279,7 +279,7 @@ def test_rooms_that_others_took_meanwhile_are_refused_exactly() -> None:
     world.change(service(daily_email=3))
 
     async def both() -> list[httpx2.Response]:
-        world.log.release = asyncio.Event()
+        world.log.stand_still()
         headers = {"authorization": f"ApiKey-v1 {api_key(1)}"}
         async with world.client() as client:
             asks = [
@@ -288,7 +288,7 @@ def test_rooms_that_others_took_meanwhile_are_refused_exactly() -> None:
             ]
             while len(world.log.waiting) < 2:
                 await asyncio.sleep(0.01)
-            world.log.release.set()
+            world.log.go_on()
             return await asyncio.gather(*asks)
 
     answers = sorted(asyncio.run(both()), key=lambda each: each.status_code)
@@ -486,7 +486,7 @@ def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> Non
     strangers(world)
 
     async def crowd() -> tuple[list[int], int, list[httpx2.Response]]:
-        world.log.release = asyncio.Event()
+        world.log.stand_still()
         ours = {"authorization": f"ApiKey-v1 {api_key(1)}"}
         theirs = {"authorization": f"ApiKey-v1 {api_key(9, STRANGER)}"}
         body = form(fields(), file(table(*good(EMAIL))))
@@ -512,7 +512,7 @@ def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> Non
             held.append(ask(url=BULK, json=bulk(template_id=str(FOREIGN)), headers=theirs))
             await held_so_far(3)
             refused.append(await client.post(BULK, json=bulk(), headers=theirs))
-            world.log.release.set()
+            world.log.go_on()
             held_codes = [(await each).status_code for each in held]
             last = await client.post(BULK, json=bulk(), headers=ours)
             return held_codes, last.status_code, refused

@@ -128,7 +128,7 @@ def test_more_than_may_be_in_flight_is_refused_at_once_and_health_is_not() -> No
     world = World(ingest_in_flight_max=3)
 
     async def crowd() -> list[int]:
-        world.log.release = asyncio.Event()
+        world.log.stand_still()
         headers = {"authorization": f"ApiKey-v1 {api_key(1)}"}
         async with world.client() as client:
             path = "/v2/notifications/email"
@@ -140,7 +140,7 @@ def test_more_than_may_be_in_flight_is_refused_at_once_and_health_is_not() -> No
             async with asyncio.timeout(5):
                 refused = await client.post(path, json=email(), headers=headers)
             alive = await client.get("/_status")
-            world.log.release.set()
+            world.log.go_on()
             answers = [refused, alive, *await asyncio.gather(*waiting)]
         return [each.status_code for each in answers]
 

@@ -243,7 +243,7 @@ def test_chunks_are_written_while_the_file_streams_and_hold_back_who_sends() -> 
     world.change(service(daily_email=20_000))
 
     async def told_() -> tuple[httpx2.Response, int, int]:
-        world.log.release = asyncio.Event()
+        world.log.stand_still()
         sent = 0
 
         async def give() -> AsyncIterator[bytes]:
@@ -264,7 +264,7 @@ def test_chunks_are_written_while_the_file_streams_and_hold_back_who_sends() -> 
         for _ in range(300):
             await asyncio.sleep(0.001)
         stood, underway = sent, len(world.log.waiting)
-        world.log.release.set()
+        world.log.go_on()
         return await asked, stood, underway
 
     answer, stood, underway = asyncio.run(told_())
@@ -319,12 +319,12 @@ def test_who_is_held_back_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
 
     async def ask() -> httpx2.Response:
-        world.log.release = asyncio.Event()
+        world.log.stand_still()
         body = form(fields(), file(HEAD + b"a@b.ca,x\n" * 6_000))
         asked = asyncio.create_task(stream(world, pieces(body, 7)))
         await asyncio.sleep(0.5)
         assert not asked.done()
-        world.log.release.set()
+        world.log.go_on()
         return await asked
 
     assert asyncio.run(ask()).status_code == 201

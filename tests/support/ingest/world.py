@@ -13,10 +13,9 @@ import jwt
 import msgspec
 
 from courant import crypto, recipients
-from courant.contracts import JobRecord, KeyType, Notification, Seal, decode_job
+from courant.contracts import KeyType, Notification, Seal
 from courant.directory.entries import ApiKey, Directory, Sender, Service, Template
 from courant.errors import Unavailable
-from courant.records import Outgoing
 from courant.topics import Channel
 from ingest import app
 from ingest.accept.idempotency import FirstJob, FirstNotification
@@ -25,6 +24,7 @@ from ingest.read.store import Chosen, Missing
 from ingest.read.views import NotificationRow
 from ingest.settings import IngestSettings
 from support.ingest.jobs import FakeJobs
+from support.ingest.log import FakeLog
 
 SEAL_KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()
 HASH_KEY = "a hash key for tests"
@@ -108,40 +108,6 @@ def entries() -> list[Service | ApiKey | Template | Sender]:
         template(Channel.SMS),
         Sender(id=sender, service_id=SERVICE, channel=Channel.SMS, value="CANADA.CA", default=True),
     ]
-
-
-@dataclass
-class FakeLog:
-    """A log in memory: it acknowledges, refuses, or says nothing in time."""
-
-    records: list[Outgoing] = field(default_factory=list)
-    works: bool = True
-    release: asyncio.Event | None = None  # until then nothing is acknowledged
-    waiting: list[Outgoing] = field(default_factory=list)  # for its acknowledgement, ever
-    fails_after: int | None = None  # records that it takes
-
-    async def put(self, outgoing: Outgoing) -> None:
-        self.waiting.append(outgoing)
-        await asyncio.sleep(0)
-        if self.release:
-            await self.release.wait()
-        full = self.fails_after is not None and len(self.records) >= self.fails_after
-        if not self.works or full:
-            raise Unavailable("Kafka: no acknowledgement in time")
-        self.records.append(outgoing)
-
-    def notifications(self) -> list[Notification]:
-        return [
-            Notification.decode(each.value)
-            for each in self.records
-            if each.topic.startswith("inbox.")
-        ]
-
-    def jobs(self) -> list[JobRecord]:
-        return [decode_job(each.value) for each in self.records if each.topic == "jobs"]
-
-    def seals(self) -> list[Seal]:
-        return [each for each in self.jobs() if isinstance(each, Seal)]
 
 
 @dataclass
