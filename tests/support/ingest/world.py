@@ -3,8 +3,6 @@
 import asyncio
 import base64
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -13,18 +11,16 @@ import jwt
 import msgspec
 
 from courant import crypto, recipients
-from courant.contracts import KeyType, Notification, Seal
+from courant.contracts import KeyType
 from courant.directory.entries import ApiKey, Directory, Sender, Service, Template
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest import app
-from ingest.accept.idempotency import FirstJob, FirstNotification
 from ingest.http.asgi import App
-from ingest.read.store import Chosen, Missing
-from ingest.read.views import NotificationRow
 from ingest.settings import IngestSettings
 from support.ingest.jobs import FakeJobs
 from support.ingest.log import FakeLog
+from support.ingest.rows import FakeRows
 
 SEAL_KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()
 HASH_KEY = "a hash key for tests"
@@ -108,116 +104,6 @@ def entries() -> list[Service | ApiKey | Template | Sender]:
         template(Channel.SMS),
         Sender(id=sender, service_id=SERVICE, channel=Channel.SMS, value="CANADA.CA", default=True),
     ]
-
-
-@dataclass
-class FakeRows:
-    """Postgres as ingest sees it: what was saved of the log, and nothing while it is away."""
-
-    log: FakeLog
-    works: bool = True
-    saved: int = 0  # so many of the log's records are rows
-    rows: dict[UUID, tuple[Notification, NotificationRow]] = field(default_factory=dict)
-
-    def save(self) -> None:
-        for each in self.log.notifications()[self.saved :]:
-            self.rows.setdefault(each.id, (each, row(each)))
-            self.saved += 1
-
-    def _ask(self) -> None:
-        if not self.works:
-            raise Unavailable("Postgres: away")
-
-    async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
-        if not self.works:
-            return None
-        for each, _ in self.rows.values():
-            if (each.service_id, each.idempotency_key) == (service_id, key_hash):
-                assert each.body_hash
-                return FirstNotification(each.id, each.body_hash, each.template_version)
-        return None
-
-    async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
-        if not self.works:
-            return None
-        return next(
-            (
-                first_job(each)
-                for each in self.log.seals()
-                if (each.service_id, each.idempotency_key) == (service_id, key_hash)
-            ),
-            None,
-        )
-
-    async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
-        if id.version not in (7, 8):
-            return Missing(certain=True)
-        self._ask()
-        found = self.rows.get(id)
-        if found and found[0].service_id == service_id:
-            return found[1]
-        return Missing(certain=self.saved == len(self.log.notifications()))
-
-    async def page(self, chosen: Chosen) -> Sequence[NotificationRow]:
-        self._ask()
-        if chosen.older_than and chosen.older_than not in self.rows:
-            return []
-        found = [
-            row
-            for each, row in self.rows.values()
-            if each.service_id == chosen.service_id
-            and each.key_type is chosen.key_type
-            and (chosen.states is None or (row.state, row.channel) in chosen.states)
-            and (chosen.channels is None or row.channel in chosen.channels)
-            and (chosen.reference is None or row.reference == chosen.reference)
-            and (chosen.older_than is None or row.id < chosen.older_than)
-            and (chosen.with_jobs or each.job_id is None)
-        ]
-        return sorted(found, key=lambda row: row.id, reverse=True)[:250]
-
-    async def version(self) -> str | None:
-        return "0001" if self.works else None
-
-    def move(self, id: UUID, **changed: object) -> None:
-        """Change a row, as the saver would."""
-        notification, row = self.rows[id]
-        self.rows[id] = notification, replace(row, **changed)  # type: ignore[arg-type]
-
-
-def first_job(each: Seal) -> FirstJob:
-    assert each.body_hash
-    return FirstJob(
-        id=each.job_id,
-        body_hash=each.body_hash,
-        rows=each.rows,
-        key_id=each.key_id,
-        key_type=each.key_type,
-        template_id=each.template_id,
-        template_version=each.template_version,
-        channel=each.channel,
-        sender_id=each.sender_id,
-        name=each.name,
-        accepted_at=each.accepted_at,
-        scheduled_for=each.scheduled_for,
-    )
-
-
-def row(each: Notification) -> NotificationRow:
-    return NotificationRow(
-        id=each.id,
-        template_id=each.template_id,
-        template_version=each.template_version,
-        channel=each.channel,
-        reference=each.reference,
-        sealed=each.sealed,
-        accepted_at=each.accepted_at,
-        scheduled_for=each.scheduled_for,
-        state="created",
-        state_at=each.accepted_at,
-        sent_at=None,
-        reason=None,
-        response=None,
-    )
 
 
 class World:

@@ -1,0 +1,169 @@
+"""Postgres in memory as ingest reads notifications there: what is folded of the log, once it is."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from courant import ids
+from courant.contracts import Notification, Seal, decode_job
+from courant.errors import Unavailable
+from courant.topics import INBOX, JOBS, family
+from ingest.accept.idempotency import FirstJob, FirstNotification
+from ingest.read.store import PAGE, Chosen, Missing
+from support.ingest.log import FakeLog
+
+LOOKS = 20  # of a read that waits for its row
+
+
+@dataclass
+class FakeRows:
+    """Rows and Idempotency-Keys of what is folded of a log.
+
+    `tests/twins/test_ingest_rows.py` runs the same tests on them and on PostgreSQL, behind
+    `ingest.reading.Reader`.
+    """
+
+    log: FakeLog
+    works: bool = True
+    folded: int = 0  # records of the log
+    rows: dict[UUID, tuple[Notification, NotificationRow]] = field(default_factory=dict)
+    jobs: dict[UUID, Seal] = field(default_factory=dict)
+    # Which id an Idempotency-Key of a service stands for, and the hash of the body of its request.
+    keys: dict[tuple[UUID, bytes], tuple[UUID, bytes]] = field(default_factory=dict)
+    aliases: dict[UUID, UUID] = field(default_factory=dict)  # ids that another one won against
+    looks: int = 0  # reads of one notification that found none
+
+    def save(self) -> None:
+        """Fold the rest of the log, as the saver and job-runner would."""
+        for record in self.log.records[self.folded :]:
+            if family(record.topic) == INBOX.name:
+                self._save(Notification.decode(record.value))
+            elif record.topic == JOBS.name and isinstance(job := decode_job(record.value), Seal):
+                self._seal(job)
+        self.folded = len(self.log.records)
+
+    def _save(self, each: Notification) -> None:
+        if self._wins(each.id, each.service_id, each.idempotency_key, each.body_hash):
+            self.rows.setdefault(each.id, (each, row(each)))
+
+    def _seal(self, each: Seal) -> None:
+        if self._wins(each.job_id, each.service_id, each.idempotency_key, each.body_hash):
+            self.jobs.setdefault(each.job_id, each)
+
+    def _wins(self, id: UUID, service_id: UUID, key: bytes | None, body: bytes | None) -> bool:
+        """Return whether the id's Idempotency-Key, if it has one, stands for this id."""
+        if key is None:
+            return True
+        assert body
+        winner, _ = self.keys.setdefault((service_id, key), (id, body))
+        if winner != id:
+            self.aliases[id] = winner
+        return winner == id
+
+    def _ask(self) -> None:
+        if not self.works:
+            raise Unavailable("Postgres: away")
+
+    async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
+        id, body_hash = self._of_key(service_id, key_hash)
+        if id not in self.rows:
+            return None
+        return FirstNotification(id, body_hash, self.rows[id][0].template_version)
+
+    async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
+        id, body_hash = self._of_key(service_id, key_hash)
+        return first_job(self.jobs[id], body_hash) if id in self.jobs else None
+
+    def _of_key(self, service_id: UUID, key_hash: bytes) -> tuple[UUID | None, bytes]:
+        return self.keys.get((service_id, key_hash), (None, b"")) if self.works else (None, b"")
+
+    async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
+        if ids.time_of(id) is None:
+            return Missing(certain=True)
+        for _ in range(LOOKS):
+            self._ask()
+            each, found = self.rows.get(self.aliases.get(id, id), (None, None))
+            if each and found and each.service_id == service_id:
+                return found
+            self.looks += 1
+            if not self._behind():
+                return Missing(certain=True)
+            await asyncio.sleep(0)
+        return Missing(certain=False)
+
+    def _behind(self) -> bool:
+        """Return whether some accepted notification is not folded yet."""
+        left = self.log.records[self.folded :]
+        return any(family(each.topic) == INBOX.name for each in left)
+
+    async def page(self, chosen: Chosen) -> Sequence[NotificationRow]:
+        self._ask()
+        older_than = None
+        if chosen.older_than:
+            id = self.aliases.get(chosen.older_than, chosen.older_than)
+            if id not in self.rows or self.rows[id][0].service_id != chosen.service_id:
+                return []
+            older_than = age(self.rows[id][1])
+        found = [
+            row
+            for each, row in self.rows.values()
+            if each.service_id == chosen.service_id
+            and each.key_type is chosen.key_type
+            and (chosen.states is None or (row.state, row.channel) in chosen.states)
+            and (chosen.channels is None or row.channel in chosen.channels)
+            and (chosen.reference is None or row.reference == chosen.reference)
+            and (older_than is None or age(row) < older_than)
+            and (chosen.with_jobs or each.job_id is None)
+        ]
+        return sorted(found, key=age, reverse=True)[:PAGE]
+
+    async def version(self) -> str | None:
+        return "0001" if self.works else None
+
+    def move(self, id: UUID, **changed: object) -> None:
+        """Change a row, as the saver would."""
+        notification, row = self.rows[id]
+        self.rows[id] = notification, replace(row, **changed)  # type: ignore[arg-type]
+
+
+def age(row: NotificationRow) -> tuple[object, UUID]:
+    """Return what a list is ordered by: an id made of an Idempotency-Key has its day only."""
+    return row.accepted_at, row.id
+
+
+def first_job(each: Seal, body_hash: bytes) -> FirstJob:
+    """Return a job as it is stored under its Idempotency-Key."""
+    return FirstJob(
+        id=each.job_id,
+        body_hash=body_hash,
+        rows=each.rows,
+        key_id=each.key_id,
+        key_type=each.key_type,
+        template_id=each.template_id,
+        template_version=each.template_version,
+        channel=each.channel,
+        sender_id=each.sender_id,
+        name=each.name,
+        accepted_at=each.accepted_at,
+        scheduled_for=each.scheduled_for,
+    )
+
+
+def row(each: Notification) -> NotificationRow:
+    """Return a notification's row as it is saved."""
+    return NotificationRow(
+        id=each.id,
+        template_id=each.template_id,
+        template_version=each.template_version,
+        channel=each.channel,
+        reference=each.reference,
+        sealed=each.sealed,
+        accepted_at=each.accepted_at,
+        scheduled_for=each.scheduled_for,
+        state="created",
+        state_at=each.accepted_at,
+        sent_at=None,
+        reason=None,
+        response=None,
+    )

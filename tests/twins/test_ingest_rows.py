@@ -1,0 +1,295 @@
+"""The same tests of the notifications that ingest reads, on the fake and on PostgreSQL."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from courant import ids
+from courant.contracts import KeyType, Notification
+from courant.errors import Unavailable
+from courant.lifecycle import State
+from courant.testing import builders
+from courant.testing.builders import NOW
+from courant.topics import Channel, Lane
+from ingest.accept.idempotency import FirstJob, FirstNotification
+from ingest.read import store as reading
+from ingest.read.store import PAGE, Chosen, Missing
+from support.ingest.twins import FakeRowsTwin, PostgresRowsTwin, RowsTwin
+from support.job_runner import upload
+
+T = TypeVar("T")
+WAIT_SECONDS = 60.0
+SERVICE, OTHER = UUID(int=7), UUID(int=8)
+NUMBERS = count(1)
+
+
+@pytest.fixture(params=["fake", "postgres"])
+def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RowsTwin]:
+    # However slow the machine is, an answer that has to come comes in time.
+    monkeypatch.setattr(reading, "FIRST_SECONDS", WAIT_SECONDS)
+    # What is missing stays so: none of the tests but one has to wait for it.
+    monkeypatch.setattr(reading, "YOUNG_SECONDS", 0.0)
+    if request.param == "fake":
+        yield FakeRowsTwin()
+        return
+    real = PostgresRowsTwin(request.getfixturevalue("engine"))
+    yield real
+    real.close()
+
+
+def accepted(number: int | None = None, **more: Any) -> Notification:
+    """Return a notification that was accepted so many seconds after the first."""
+    number = next(NUMBERS) if number is None else number
+    at = NOW + timedelta(seconds=number)
+    given = {"id": ids.new(at), "accepted_at": at, **more}
+    return msgspec.structs.replace(builders.notification(number), **given)
+
+
+def keyed(key: bytes, body: bytes, **more: Any) -> Notification:
+    return accepted(idempotency_key=key, body_hash=body, **more)
+
+
+def save(twin: RowsTwin, *given: Notification) -> None:
+    twin.accept(*given)
+    twin.save()
+
+
+def ask(question: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(question, WAIT_SECONDS))
+
+
+def find(twin: RowsTwin, id: UUID, service_id: UUID = SERVICE) -> NotificationRow | Missing:
+    found = ask(twin.rows.notification(service_id, id))
+    # When a row was saved is the saver's time, in Postgres alone.
+    return replace(found, state_at=NOW) if isinstance(found, NotificationRow) else found
+
+
+def listed(twin: RowsTwin, **asked: Any) -> list[UUID]:
+    chosen = Chosen(**{"service_id": SERVICE, "key_type": KeyType.NORMAL, **asked})
+    return [each.id for each in ask(twin.rows.page(chosen))]
+
+
+def saved(each: Notification) -> NotificationRow:
+    return NotificationRow(
+        id=each.id,
+        template_id=UUID(int=9),
+        template_version=3,
+        channel=each.channel,
+        reference=each.reference,
+        sealed=b"\x00sealed\xff",
+        accepted_at=each.accepted_at,
+        scheduled_for=each.scheduled_for,
+        state="created",
+        state_at=NOW,
+        sent_at=None,
+        reason=None,
+        response=None,
+    )
+
+
+def test_a_notification_is_read_as_it_was_accepted(twin: RowsTwin) -> None:
+    plain = accepted()
+    later = NOW + timedelta(hours=5, microseconds=7)
+    full = accepted(channel=Channel.SMS, lane=Lane.PRIORITY, reference="é\n", scheduled_for=later)
+    save(twin, plain, full)
+    assert find(twin, plain.id) == saved(plain)
+    assert find(twin, full.id) == saved(full)
+
+
+def test_a_row_is_read_as_it_was_moved(twin: RowsTwin) -> None:
+    given = accepted()
+    save(twin, given)
+    moved = {"state": "delivered", "sent_at": NOW, "reason": "a", "response": "b", "sealed": b""}
+    twin.move(given.id, **moved)
+    assert find(twin, given.id) == replace(saved(given), **moved)  # type: ignore[arg-type]
+
+
+def test_what_is_missing_is_certain_once_all_that_was_accepted_is_folded(twin: RowsTwin) -> None:
+    given, other = accepted(), accepted(channel=Channel.SMS)
+    save(twin, given)
+    assert find(twin, ids.new(NOW)) == Missing(certain=True)
+    twin.accept(other)
+    assert find(twin, other.id) == find(twin, ids.new(NOW)) == Missing(certain=False)
+    twin.save()
+    assert find(twin, ids.new(NOW)) == Missing(certain=True)
+
+
+def test_an_id_that_nobody_made_is_missing_without_a_question(twin: RowsTwin) -> None:
+    absurd = UUID(int=(1 << 48) - 1 << 80 | 7 << 76 | 2 << 62)
+    with twin.away():
+        assert find(twin, uuid4()) == find(twin, absurd) == Missing(certain=True)
+
+
+def test_a_read_waits_for_a_row_on_its_way(twin: RowsTwin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "YOUNG_SECONDS", WAIT_SECONDS)
+    given = accepted()
+    twin.accept(given)
+
+    async def read() -> NotificationRow | Missing:
+        found = asyncio.ensure_future(twin.rows.notification(SERVICE, given.id))
+        await until(lambda: twin.looks)
+        twin.save()
+        return await found
+
+    assert isinstance(ask(read()), NotificationRow)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0)
+
+
+def test_another_services_notification_is_missing(twin: RowsTwin) -> None:
+    given = accepted()
+    save(twin, given)
+    assert find(twin, given.id, OTHER) == Missing(certain=True)
+
+
+def test_the_loser_of_an_idempotency_key_is_read_as_its_winner(twin: RowsTwin) -> None:
+    older, winner, loser = accepted(), keyed(b"key", b"body"), keyed(b"key", b"body")
+    save(twin, older, winner)
+    save(twin, loser)
+    assert find(twin, loser.id) == find(twin, winner.id) == saved(winner)
+    assert find(twin, loser.id, OTHER) == Missing(certain=True)
+    assert listed(twin) == [winner.id, older.id]
+    assert listed(twin, older_than=loser.id) == [older.id]
+
+
+def test_an_idempotency_key_stands_for_the_first_with_it_once_that_is_saved(
+    twin: RowsTwin,
+) -> None:
+    first, another = keyed(b"key", b"body"), keyed(b"key", b"another", template_version=9)
+    twin.accept(first)
+    assert ask(twin.rows.first(SERVICE, b"key")) is None
+    twin.save()
+    save(twin, another)
+    assert ask(twin.rows.first(SERVICE, b"key")) == FirstNotification(first.id, b"body", 3)
+    assert ask(twin.rows.first(OTHER, b"key")) is None
+    assert ask(twin.rows.first(SERVICE, b"key of nobody")) is None
+
+
+def test_services_have_the_same_idempotency_key_each_for_its_own(twin: RowsTwin) -> None:
+    ours, theirs = keyed(b"key", b"body"), keyed(b"key", b"b", service_id=OTHER)
+    save(twin, ours, theirs)
+    assert ask(twin.rows.first(SERVICE, b"key")) == FirstNotification(ours.id, b"body", 3)
+    assert ask(twin.rows.first(OTHER, b"key")) == FirstNotification(theirs.id, b"b", 3)
+
+
+def test_an_idempotency_key_stands_for_the_first_job_with_it(twin: RowsTwin) -> None:
+    of_key = {"service_id": SERVICE, "idempotency_key": b"key", "body_hash": b"body"}
+    first = upload(5, **of_key, scheduled_for=NOW, sender_id=UUID(int=4)).seal
+    second = upload(3, **{**of_key, "body_hash": b"another"}).seal
+    twin.accept(first)
+    assert ask(twin.rows.first_job(SERVICE, b"key")) is None
+    twin.save()
+    twin.accept(second)
+    twin.save()
+    assert ask(twin.rows.first_job(SERVICE, b"key")) == FirstJob(
+        id=first.job_id,
+        body_hash=b"body",
+        rows=5,
+        key_id=UUID(int=8),
+        key_type=KeyType.NORMAL,
+        template_id=UUID(int=9),
+        template_version=3,
+        channel=Channel.EMAIL,
+        sender_id=UUID(int=4),
+        name=b"sealed",
+        accepted_at=first.accepted_at,
+        scheduled_for=NOW,
+    )
+    assert ask(twin.rows.first_job(OTHER, b"key")) is None
+
+
+def test_a_key_of_a_job_is_no_notifications_and_the_other_way_round(twin: RowsTwin) -> None:
+    twin.accept(upload(1, service_id=SERVICE, idempotency_key=b"job", body_hash=b"b").seal)
+    save(twin, keyed(b"single", b"body"))
+    assert ask(twin.rows.first(SERVICE, b"job")) is None
+    assert ask(twin.rows.first_job(SERVICE, b"single")) is None
+
+
+def test_pages_are_in_the_order_of_acceptance_and_miss_none(twin: RowsTwin) -> None:
+    # An Idempotency-Key gives an id any moment of its day; two at a time come at one moment.
+    made = [
+        accepted(number // 2, id=ids.derived_in(NOW, b"of a key", number.to_bytes(2)))
+        for number in range(PAGE + 5)
+    ]
+    save(twin, *made)
+    made.sort(key=lambda each: (each.accepted_at, each.id), reverse=True)
+    wanted = [each.id for each in made]
+    assert wanted != sorted(wanted, reverse=True)
+    assert listed(twin) == wanted[:PAGE]
+    assert listed(twin, older_than=wanted[2]) == wanted[3 : PAGE + 3]
+    assert listed(twin, older_than=wanted[PAGE - 1]) == wanted[PAGE:]
+    assert listed(twin, older_than=wanted[-1]) == []
+
+
+def test_nothing_is_older_than_what_is_not_the_services(twin: RowsTwin) -> None:
+    given, stranger = accepted(), accepted(service_id=OTHER)
+    save(twin, given, stranger)
+    assert listed(twin, older_than=uuid4()) == listed(twin, older_than=ids.new(NOW)) == []
+    assert listed(twin, older_than=stranger.id) == []
+    assert listed(twin, service_id=OTHER) == [stranger.id]
+
+
+def test_a_list_has_those_rows_that_are_chosen(twin: RowsTwin) -> None:
+    email, test = accepted(reference="a"), accepted(key_type=KeyType.TEST)
+    sms = accepted(channel=Channel.SMS, reference="b")
+    of_job = accepted(job_id=uuid4(), job_row=1, lane=Lane.BULK)
+    save(twin, email, test, sms, of_job)
+    twin.move(sms.id, state="sending")
+
+    def states(*pairs: tuple[State, Channel]) -> list[UUID]:
+        return listed(twin, states=frozenset(pairs))
+
+    assert listed(twin) == [sms.id, email.id]
+    assert listed(twin, with_jobs=True) == [of_job.id, sms.id, email.id]
+    assert listed(twin, key_type=KeyType.TEST) == [test.id]
+    assert listed(twin, reference="a") == [email.id]
+    assert listed(twin, channels=frozenset({"sms", "letter"})) == [sms.id]
+    assert listed(twin, channels=frozenset({"letter"})) == []
+    assert states((State.SENDING, Channel.SMS)) == [sms.id]
+    assert states((State.CREATED, Channel.EMAIL), (State.SENDING, Channel.SMS)) == listed(twin)
+    assert states((State.SENDING, Channel.EMAIL), (State.CREATED, Channel.SMS)) == states() == []
+    assert listed(twin, older_than=of_job.id, reference="a") == [email.id]
+
+
+def test_while_postgres_is_away_reads_are_unavailable_and_no_key_is_known(twin: RowsTwin) -> None:
+    given, job = keyed(b"key", b"body"), {"idempotency_key": b"job", "body_hash": b"body"}
+    twin.accept(upload(1, service_id=SERVICE, **job).seal)
+    save(twin, given)
+
+    def known() -> tuple[object, object, object]:
+        rows = twin.rows
+        first, first_job = ask(rows.first(SERVICE, b"key")), ask(rows.first_job(SERVICE, b"job"))
+        return first, first_job, ask(rows.version())
+
+    with twin.away():
+        for _ in range(2):
+            assert known() == (None, None, None)
+            with pytest.raises(Unavailable):
+                find(twin, given.id)
+            with pytest.raises(Unavailable):
+                listed(twin)
+    assert all(known())
+    assert listed(twin) == [given.id]
+
+
+def test_a_key_is_not_known_when_no_answer_comes_in_time(
+    twin: RowsTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(twin, keyed(b"key", b"body"))
+    monkeypatch.setattr(reading, "FIRST_SECONDS", 0.05)
+    with twin.slow():
+        assert ask(twin.rows.first(SERVICE, b"key")) is None
+        assert ask(twin.rows.first_job(SERVICE, b"key")) is None
