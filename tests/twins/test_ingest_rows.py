@@ -22,6 +22,7 @@ from courant.topics import Channel, Lane
 from ingest.accept.idempotency import FirstJob, FirstNotification
 from ingest.read import store as reading
 from ingest.read.store import PAGE, Chosen, Missing
+from ingest.read.views import NotificationRow
 from support.ingest.twins import FakeRowsTwin, PostgresRowsTwin, RowsTwin
 from support.job_runner import upload
 

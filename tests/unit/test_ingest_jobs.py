@@ -5,7 +5,6 @@ import csv
 import io
 from dataclasses import replace
 from datetime import timedelta
-from itertools import chain
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,8 +19,8 @@ from courant.topics import Channel
 from ingest.http import slow_clients, streaming
 from ingest.jobs import rules
 from ingest.jobs.rows import Job, JobCounts
-from ingest.jobs.store import Kept, Stored, StoredChunk
-from support.ingest.jobs import KEY, NOW, TEMPLATE, job
+from ingest.jobs.store import Kept, Stored
+from support.ingest.jobs import KEY, NOW, TEMPLATE, ChunkRow, job
 from support.ingest.world import (
     BASE,
     NUMBERS,
@@ -160,9 +159,9 @@ def stored(given: Job, number: int, to: str = "a@example.com", **more: Any) -> S
     return replace(told, **more)
 
 
-def chunk(given: Job, number: int, first: int, *rows: JobRow) -> StoredChunk:
+def chunk(given: Job, number: int, first: int, *rows: JobRow) -> ChunkRow:
     packed = bulk.pack(RING, given.upload_id, number, first, rows)
-    return StoredChunk(number, first, packed.sealed)
+    return ChunkRow(number, first, len(rows), packed.sealed)
 
 
 def waiting(to: str, reference: str | None = None) -> JobRow:
@@ -173,6 +172,8 @@ def test_a_job_is_shown_with_the_keys_of_its_201_and_how_far_it_is() -> None:
     world = World()
     given = world.jobs.put(job(RING, started_at=NOW, scheduled_for=EARLIER))
     world.jobs.rows[given.id] = [stored(given, 1, state=State.DELIVERED)]
+    settled = chunk(given, 0, 1, waiting("a@example.com"))
+    world.jobs.chunks[given.id] = [replace(settled, settled_at=NOW - timedelta(seconds=1))]
     answer = world.call("GET", f"/v2/jobs/{given.id}")
     assert answer.status_code == 200
     assert answer.json() == {
@@ -216,11 +217,13 @@ def test_a_job_that_is_not_there_is_said_to_be_unknown_only_for_certain() -> Non
             "errors": [{"error": "NoResultFound", "message": "No result found"}],
         }
     world.jobs.certain = False
-    answer = world.call("GET", f"/v2/jobs/{uuid4()}")
+    id = ids.new(NOW)
+    answer = world.call("GET", f"/v2/jobs/{id}")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     world.jobs.works = False
-    for path in ("/v2/jobs", f"/v2/jobs/{uuid4()}", f"/v2/jobs/{uuid4()}/report"):
+    for path in ("/v2/jobs", f"/v2/jobs/{id}", f"/v2/jobs/{id}/report"):
         assert world.call("GET", path).status_code == 503
+    assert world.call("GET", f"/v2/jobs/{uuid4()}").status_code == 404  # ingest made no such id
     assert messages(world.call("GET", "/v2/jobs/x")) == ["job_id is not a valid UUID"]
     assert world.call("GET", "/v2/jobs/x", headers={"authorization": ""}).status_code == 401
 
@@ -463,41 +466,42 @@ STRANGER = UUID(int=0x5E2)
 OURS, THEIRS = api_key(1), api_key(9, STRANGER)
 
 
-def crowded() -> tuple[World, str]:
-    """Give a world with two services, and the address of a report that both may read there."""
+def crowded() -> tuple[World, str, str]:
+    """Return a world with two services, and the address of a report for each of them."""
     world = World()
     world.change(service(id=STRANGER))
     world.change(key(9, KeyType.NORMAL, STRANGER))
-    return world, f"/v2/jobs/{world.jobs.put(job(RING, rows=5_000)).id}/report"
+    ours = world.jobs.put(job(RING, rows=5_000))
+    theirs = world.jobs.put(job(RING, rows=5_000), STRANGER)
+    return world, f"/v2/jobs/{ours.id}/report", f"/v2/jobs/{theirs.id}/report"
 
 
-async def statuses(world: World, path: str, *callers: str, method: str = "GET") -> list[int]:
+async def status(world: World, path: str, caller: str, method: str = "GET") -> int:
     async with world.client() as client:
-        return [
-            (
-                await client.request(method, path, headers={"authorization": f"ApiKey-v1 {each}"})
-            ).status_code
-            for each in callers
-        ]
+        headers = {"authorization": f"ApiKey-v1 {caller}"}
+        return (await client.request(method, path, headers=headers)).status_code
 
 
 def test_so_many_reports_are_written_at_once_and_no_more() -> None:
-    world, path = crowded()
+    world, path, other = crowded()
+
+    async def both() -> list[int]:
+        return [await status(world, path, OURS), await status(world, other, THEIRS)]
 
     async def crowd() -> httpx2.Response:
         # The head is taken, and a first part is not.
         held = [asyncio.create_task(served(world, path, takes=2)) for _ in range(4)]
         await asyncio.sleep(0.05)
-        assert await statuses(world, path, OURS, THEIRS) == [503, 200]
-        held += [asyncio.create_task(served(world, path, takes=2, by=THEIRS)) for _ in range(4)]
+        assert await both() == [503, 200]
+        held += [asyncio.create_task(served(world, other, takes=2, by=THEIRS)) for _ in range(4)]
         await asyncio.sleep(0.05)
         async with world.client() as client:
             headers = {"authorization": f"ApiKey-v1 {THEIRS}"}
-            answer = await client.get(path, headers=headers)
+            answer = await client.get(other, headers=headers)
         for each in held:
             each.cancel()
         await asyncio.gather(*held, return_exceptions=True)
-        assert await statuses(world, path, OURS, THEIRS) == [200, 200]
+        assert await both() == [200, 200]
         return answer
 
     answer = asyncio.run(crowd())
@@ -506,34 +510,34 @@ def test_so_many_reports_are_written_at_once_and_no_more() -> None:
 
 
 def test_reports_that_are_asked_for_at_one_moment_are_no_more_than_may_be() -> None:
-    world, path = crowded()
+    world, path, _ = crowded()
     world.jobs.release = asyncio.Event()
 
     async def crowd() -> list[int]:
-        asked = [asyncio.create_task(statuses(world, path, OURS)) for _ in range(9)]
+        asked = [asyncio.create_task(status(world, path, OURS)) for _ in range(9)]
         await asyncio.sleep(0.05)
         world.jobs.release.set()
-        return sorted(chain.from_iterable(await asyncio.gather(*asked)))
+        return sorted(await asyncio.gather(*asked))
 
     assert asyncio.run(crowd()) == [200] * 4 + [503] * 5
 
 
 def test_a_report_that_is_not_written_gives_its_place_back() -> None:
-    world, path = crowded()
+    world, path, _ = crowded()
 
     async def ask() -> list[int]:
         found = []
         for _ in range(5):
-            found += await statuses(world, path, OURS, method="HEAD")
-            found += await statuses(world, f"/v2/jobs/{uuid4()}/report", OURS)
-            found += await statuses(world, "/v2/jobs/x/report", OURS)
+            found.append(await status(world, path, OURS, method="HEAD"))
+            found.append(await status(world, f"/v2/jobs/{uuid4()}/report", OURS))
+            found.append(await status(world, "/v2/jobs/x/report", OURS))
         # One who leaves before its head is sent.
         for _ in range(5):
             lost = asyncio.create_task(served(world, path, takes=0))
             await asyncio.sleep(0.01)
             lost.cancel()
             await asyncio.gather(lost, return_exceptions=True)
-        return found + await statuses(world, path, OURS)
+        return [*found, await status(world, path, OURS)]
 
     assert asyncio.run(ask()) == [200, 404, 400] * 5 + [200]
 

@@ -1,24 +1,27 @@
 """Jobs as ingest finds them stored, in memory, and how tests make them."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
 from courant import crypto, ids
 from courant.contracts import KeyType
 from courant.errors import Unavailable
-from courant.lifecycle import State
 from courant.topics import Channel
 from ingest.callers.auth import Caller
-from ingest.jobs.rows import Job, JobCounts
-from ingest.jobs.store import Stored, StoredChunk, Stretch
+from ingest.jobs.rows import OPEN, RECENT, Job, JobCounts
+from ingest.jobs.store import PAGE, Stored, StoredChunk, Stretch
 from ingest.read.store import Missing
 
 T = TypeVar("T")
 NOW = datetime(2026, 5, 6, 12, tzinfo=UTC)
+LOOKS = 20  # of a read that waits for its job
+SERVICE = UUID("5e000000-0000-4000-8000-000000000001")
 TEMPLATE = UUID("7e000000-0000-4000-8000-000000000001")
 KEY = UUID(int=(0x6E << 64) + 1)
 
@@ -51,59 +54,107 @@ def job(ring: crypto.KeyRing, **more: Any) -> Job:
     return Job(**{**given, **more})
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk as job-runner keeps it."""
+
+    number: int
+    first: int
+    rows: int
+    sealed: bytes
+    settled_at: datetime | None = None
+
+
 @dataclass
 class FakeJobs:
-    """Jobs of one service, as `ingest.job_desk.Jobs`; nothing while Postgres is away."""
+    """Jobs as `ingest.job_desk.Jobs`; their clock stands at NOW.
+
+    `tests/twins/test_ingest_jobs.py` runs the same tests on them and on PostgreSQL, behind
+    `ingest.jobs_store.JobStore`.
+    """
 
     works: bool = True
     counts: bool = True  # whether counting ends in time
     certain: bool = True  # that what is not here will never be
     jobs: dict[UUID, Job] = field(default_factory=dict)
+    owners: dict[UUID, UUID] = field(default_factory=dict)  # the jobs' services
+    aliases: dict[UUID, UUID] = field(default_factory=dict)  # ids that another job's won against
     rows: dict[UUID, list[Stored]] = field(default_factory=dict)
-    chunks: dict[UUID, list[StoredChunk]] = field(default_factory=dict)
+    chunks: dict[UUID, list[ChunkRow]] = field(default_factory=dict)
     release: asyncio.Event | None = None  # until then no job is given
+    looks: int = 0  # reads of one job that found none
     reads: int = 0  # stretches that were read
     away_after: int | None = None  # so many of them
+    _finished: set[UUID] = field(default_factory=set)  # jobs that were quiet when somebody asked
 
-    def put(self, job: Job) -> Job:
-        self.jobs[job.id] = job
+    def put(self, job: Job, service_id: UUID = SERVICE) -> Job:
+        self.jobs[job.id], self.owners[job.id] = job, service_id
         return job
 
     def _ask(self) -> None:
         if not self.works:
             raise Unavailable("Postgres: away")
 
+    def _own(self, caller: Caller) -> dict[UUID, Job]:
+        return {
+            id: replace(each, chunks_here=len(self.chunks.get(id, [])))
+            for id, each in self.jobs.items()
+            if (self.owners[id], each.key_type) == (caller.service.id, caller.key.type)
+        }
+
     async def job(self, caller: Caller, id: UUID) -> Job | Missing:
+        if ids.time_of(id) is None:
+            return Missing(certain=True)
         if self.release:
             await self.release.wait()
-        self._ask()
-        found = self.jobs.get(id)
-        return found if found and found.key_type is caller.key.type else Missing(self.certain)
+        for _ in range(LOOKS):
+            self._ask()
+            if found := self._own(caller).get(self.aliases.get(id, id)):
+                return found
+            self.looks += 1
+            if self.certain:
+                return Missing(certain=True)
+            await asyncio.sleep(0)
+        return Missing(certain=False)
 
     async def page(self, caller: Caller, older_than: UUID | None) -> Sequence[Job]:
         self._ask()
-        own = [each for each in self.jobs.values() if each.key_type is caller.key.type]
-        newest = sorted(own, key=lambda each: (each.accepted_at, each.id), reverse=True)
+        own = self._own(caller)
+        newest = sorted(own.values(), key=age, reverse=True)
         if older_than:
-            here = [place for place, each in enumerate(newest, 1) if each.id == older_than]
-            newest = newest[here[0] :] if here else []
-        return newest[:50]
+            last = own.get(self.aliases.get(older_than, older_than))
+            newest = [each for each in newest if last and age(each) < age(last)]
+        return newest[:PAGE]
 
     async def tally(self, job: Job) -> JobCounts:
         self._ask()
         if not self.counts:
             raise Unavailable("Postgres: canceling statement due to statement timeout")
-        states = [each.state for each in self.rows.get(job.id, [])]
-        return JobCounts({state: states.count(state) for state in states}, len(states), 1, NOW)
+        states = Counter(each.state for each in self.rows.get(job.id, []))
+        settled = [each for each in self.chunks.get(job.id, []) if each.settled_at]
+        recent = [each for each in settled if each.settled_at and each.settled_at > NOW - RECENT]
+        return JobCounts(states, sum(c.rows for c in settled), sum(c.rows for c in recent), NOW)
 
     async def quiet(self, job: Job) -> bool:
         self._ask()
-        waits = {State.CREATED, State.CLAIMED}
-        return not any(each.state in waits for each in self.rows.get(job.id, []))
+        if not any(each.state in OPEN for each in self.rows.get(job.id, [])):
+            self._finished.add(job.id)
+        return job.id in self._finished
 
     async def stretch(self, job: Job, first: int, last: int, write: Callable[[Stretch], T]) -> T:
+        self._ask()
         self.reads += 1
         if self.away_after is not None and self.reads > self.away_after:
             raise Unavailable("Postgres: away")
         rows = [each for each in self.rows.get(job.id, []) if first <= each.job_row <= last]
-        return write(Stretch(first, last, rows, self.chunks.get(job.id, [])))
+        chunks = [
+            StoredChunk(each.number, each.first, each.sealed)
+            for each in sorted(self.chunks.get(job.id, []), key=attrgetter("number"))
+            if each.first <= last and each.first + each.rows > first
+        ]
+        return write(Stretch(first, last, rows, chunks if len(rows) <= last - first else []))
+
+
+def age(job: Job) -> tuple[datetime, UUID]:
+    """Return what a list is ordered by: an id made of an Idempotency-Key has its day only."""
+    return job.accepted_at, job.id

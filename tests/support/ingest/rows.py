@@ -11,6 +11,7 @@ from courant.errors import Unavailable
 from courant.topics import INBOX, JOBS, family
 from ingest.accept.idempotency import FirstJob, FirstNotification
 from ingest.read.store import PAGE, Chosen, Missing
+from ingest.read.views import NotificationRow
 from support.ingest.log import FakeLog
 
 LOOKS = 20  # of a read that waits for its row

@@ -18,7 +18,8 @@ from courant.contracts import Notification, Seal
 from courant.records import Outgoing, Record, sift
 from courant.testing.builders import NOW, partition
 from courant.topics import INBOX, JOBS, Family
-from ingest import api, memory
+from ingest import api
+from ingest.accept import idempotency
 from ingest.read.store import Reader
 from support.ingest.log import FakeLog
 from support.ingest.rows import FakeRows
@@ -27,7 +28,7 @@ from support.roles import acting
 from support.saver import PostgresTwin
 
 
-class Rows(api.Rows, memory.Memory, Protocol):
+class Rows(api.Rows, idempotency.IdempotencyStore, Protocol):
     """What ingest asks of Postgres about notifications and Idempotency-Keys."""
 
 
