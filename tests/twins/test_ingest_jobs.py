@@ -66,7 +66,7 @@ def sealed(**more: Any) -> Job:
 
 def stored(given: Job, number: int, state: State = State.CREATED, **more: Any) -> Stored:
     id = ids.of_row(given.id, number)
-    content = RING.seal(ENCODE(Content(to=f"{number}@example.com")), owner=id.bytes)
+    content = RING.encrypt(ENCODE(Content(to=f"{number}@example.com")), owner=id.bytes)
     values = {"reference": None, "sent_at": None, "reason": None, "response": None, **more}
     return Stored(job_row=number, id=id, sealed=content, state=state, state_at=NOW, **values)
 
