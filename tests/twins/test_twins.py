@@ -70,7 +70,7 @@ def test_too_many_refused_rows_are_weather_and_change_nothing(twin: Twin) -> Non
 
 def test_moves_of_one_row_are_made_in_the_order_of_their_records(twin: Twin) -> None:
     save(twin, notification(1))
-    story: list[rules.Told] = [
+    story: list[rules.ReportRecord] = [
         started(1, {1: 1}),
         outcomes(1, {1: (1, "deferred")}),
         started(2, {1: 2}),
@@ -79,7 +79,7 @@ def test_moves_of_one_row_are_made_in_the_order_of_their_records(twin: Twin) -> 
         receipt(1, "delayed", 2),
     ]
     with twin.store.fold({}) as fold:
-        handle.tell(fold, story)
+        handle.fold_reports(fold, story)
     assert twin.rows() == [(1, "temporary-failure", 2, None)]
 
 

@@ -13,7 +13,7 @@ from courant.lifecycle import Move, Report
 from courant.records import Batch, Keep, Span, isolate
 from courant.topics import DELIVERY, INBOX, RECEIPTS, Lane, Positions, group
 from saver import rules
-from saver.rules import Told
+from saver.rules import ReportRecord
 
 T = TypeVar("T")
 
@@ -100,22 +100,22 @@ def save(store: Store, batch: Batch[Notification]) -> Steps:
     yield [rules.order(each) for each in waiting if each.scheduled_for is None]
 
 
-def settle(store: Store, batch: Batch[Told]) -> Steps:
+def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
     """Make the moves that the batch tells of, each record's once.
 
     Twice would not be harmless: a `delivered` made again would undo the `delayed` that followed.
     """
     with metrics.FOLD_SECONDS.time(), store.fold(batch.span) as fold:
         fresh = fold.fresh(batch.kept)
-        missing = fold.lock({id for each in fresh for id in rules.ids_in(each.value)})
-        known, strange = rules.part(fresh, missing)
-        _, dead = isolate(known, partial(tell, fold))
+        missing = fold.lock({id for each in fresh for id in rules.ids_of(each.value)})
+        known, strange = rules.split_by_row(fresh, missing)
+        _, dead = isolate(known, partial(fold_reports, fold))
         # Inside, since Postgres will be past them: nobody would see them again.
         yield [*strange, *dead]
     metrics.count(metrics.MOVES, (r.move for each in known for r in rules.reports(each.value)))
 
 
-def tell(fold: Fold, told: Sequence[Told]) -> Sequence[None]:
+def fold_reports(fold: Fold, told: Sequence[ReportRecord]) -> Sequence[None]:
     """Tell Postgres; nothing follows."""
-    fold.settle(rules.rounds(told), rules.opened(told), rules.closed(told))
+    fold.settle(rules.in_rounds(told), rules.calls_opened(told), rules.calls_closed(told))
     return ()

@@ -24,12 +24,12 @@ from courant.contracts import (
 from courant.lifecycle import Move, Note, Report
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
 
-Told: TypeAlias = Delivery | Receipt | Heartbeat
+ReportRecord: TypeAlias = Delivery | Receipt | Heartbeat
 
 DAYS = range(-15, 3)
 """How far an id's day may lie from its record's: the days that have, or may get, a partition."""
 
-MOVES = {
+OUTCOME_MOVES = {
     Outcome.ACCEPTED: Move.SENT,
     Outcome.HANDED_OVER: Move.HANDED_OVER,
     Outcome.DEFERRED: Move.DEFERRED,
@@ -40,7 +40,7 @@ MOVES = {
 }
 
 
-SAYS: dict[ReceiptKind, Move | Note] = {
+RECEIPT_MOVES: dict[ReceiptKind, Move | Note] = {
     ReceiptKind.SENT: Move.SENT,
     ReceiptKind.DELIVERED: Move.DELIVERED,
     ReceiptKind.DELAYED: Move.DELAYED,
@@ -66,7 +66,7 @@ def read_inbox(record: Record) -> Verdict[Notification]:
     return Keep(record, notification)
 
 
-def read_delivery(record: Record) -> Verdict[Told]:
+def read_delivery(record: Record) -> Verdict[ReportRecord]:
     """Keep what the deliverer reports, and those decisions that are recovery's to make."""
     try:
         told = decode_delivery(record.value)
@@ -77,7 +77,7 @@ def read_delivery(record: Record) -> Verdict[Told]:
     return Keep(record, told)
 
 
-def read_receipt(record: Record) -> Verdict[Told]:
+def read_receipt(record: Record) -> Verdict[ReportRecord]:
     """Keep what a provider says."""
     try:
         return Keep(record, decode_receipt(record.value))
@@ -91,7 +91,7 @@ def order(notification: Notification) -> Outgoing:
     return Outgoing(topic, notification.id.bytes, Persisted(id=notification.id).encode())
 
 
-def reports(told: Told) -> list[Report]:
+def reports(told: ReportRecord) -> list[Report]:
     """Name the moves that a record asks for."""
     match told:
         case Started():
@@ -101,7 +101,7 @@ def reports(told: Told) -> list[Report]:
                 Report(
                     id=each.id,
                     attempt=each.attempt,
-                    move=MOVES[each.outcome],
+                    move=OUTCOME_MOVES[each.outcome],
                     reason=each.reason,
                     retry_after=each.retry_after,
                     blames=each.blames,
@@ -117,7 +117,7 @@ def reports(told: Told) -> list[Report]:
                 Report(
                     id=told.id,
                     attempt=told.attempt,
-                    move=SAYS[told.says],
+                    move=RECEIPT_MOVES[told.says],
                     reason=told.reason,
                     message_id=told.message_id,
                     response=told.response,
@@ -127,23 +127,25 @@ def reports(told: Told) -> list[Report]:
             return []
 
 
-def ids_in(told: Told) -> set[UUID]:
+def ids_of(told: ReportRecord) -> set[UUID]:
     """Name the rows that a record tells of."""
     return {report.id for report in reports(told)}
 
 
-def part(kept: Sequence[Keep[Told]], missing: set[UUID]) -> tuple[list[Keep[Told]], list[Dead]]:
+def split_by_row(
+    kept: Sequence[Keep[ReportRecord]], missing: set[UUID]
+) -> tuple[list[Keep[ReportRecord]], list[Dead]]:
     """Give those that tell of some row, and as dead those that tell of one that is missing.
 
     A call's record may be both: what it says of the others holds. One that tells of no row at all
     is known too: it closes a call.
     """
-    known = [each for each in kept if not ids_in(each.value) or ids_in(each.value) - missing]
-    strange = [each.record for each in kept if ids_in(each.value) & missing]
+    known = [each for each in kept if not ids_of(each.value) or ids_of(each.value) - missing]
+    strange = [each.record for each in kept if ids_of(each.value) & missing]
     return known, [Dead(record, "id: no row has it, nor will one") for record in strange]
 
 
-def rounds(batch: Iterable[Told]) -> list[list[Report]]:
+def in_rounds(batch: Iterable[ReportRecord]) -> list[list[Report]]:
     """Give the moves in rounds: each row once in a round, its nth report in the nth."""
     rounds: list[list[Report]] = []
     earlier: Counter[UUID] = Counter()
@@ -156,12 +158,12 @@ def rounds(batch: Iterable[Told]) -> list[list[Report]]:
     return rounds
 
 
-def opened(batch: Iterable[Told]) -> list[Started]:
+def calls_opened(batch: Iterable[ReportRecord]) -> list[Started]:
     """Give the calls that begin here."""
     return [told for told in batch if isinstance(told, Started)]
 
 
-def closed(batch: Iterable[Told]) -> list[UUID]:
+def calls_closed(batch: Iterable[ReportRecord]) -> list[UUID]:
     """Name the calls that end here. One with an unknown outcome does not.
 
     Its row would look as if it had never been sent, and be sent again at once. The others' entries

@@ -62,18 +62,18 @@ TAKE_KEYS = """
     INSERT INTO idempotency (service_id, key_hash, id, body_hash)
     SELECT service_id, idempotency_key, id, body_hash FROM incoming
     WHERE idempotency_key IS NOT NULL ORDER BY 1, 2 ON CONFLICT DO NOTHING"""
-NOTE_CONFLICTS = f"""
+RECORD_CONFLICTS = f"""
     INSERT INTO events (id, move, attempt, reason)
     SELECT k.id, '{Note.IDEMPOTENCY_CONFLICT}', 0, 'another body came with the same key'
     FROM incoming i JOIN idempotency k ON k.service_id = i.service_id
         AND k.key_hash = i.idempotency_key AND k.body_hash <> i.body_hash"""
-LOSE = """
+MAKE_ALIASES = """
     WITH lost AS (
         DELETE FROM incoming i USING idempotency k
         WHERE k.service_id = i.service_id AND k.key_hash = i.idempotency_key AND k.id <> i.id
         RETURNING i.id, k.id AS winner)
     INSERT INTO aliases (id, winner) SELECT id, winner FROM lost ON CONFLICT DO NOTHING"""
-LOST_BEFORE = "DELETE FROM incoming i USING aliases a WHERE a.id = i.id"
+DROP_ALIASES = "DELETE FROM incoming i USING aliases a WHERE a.id = i.id"
 
 OPEN = """
     INSERT INTO calls (id, notifications, attempts) VALUES (%s, %s, %s)
@@ -88,8 +88,8 @@ LOCK = """
 # the planner expects of `moved`: joined with it, 12,500 reports took 12 s. The ids stand beside the
 # reports for the planner to know how many those are: of JSON it expects 100, and asks the index for
 # each by itself and for all ids each time. 5,000 reports took 3.4 s so, and take 0.15 s.
-AGAIN = lifecycle.quoted(move for move in lifecycle.REPORTED if move.after is State.CREATED)
-GONE_OUT = lifecycle.quoted(
+RETRYING = lifecycle.quoted(move for move in lifecycle.REPORTED if move.after is State.CREATED)
+SENT_MOVES = lifecycle.quoted(
     [Move.SENT, Move.HANDED_OVER, Move.DELIVERED, Move.DELAYED, Move.BOUNCED, Move.OPTED_OUT]
 )
 MOVE = f"""
@@ -100,11 +100,11 @@ MOVE = f"""
     moved AS (
         UPDATE notifications n SET state = {lifecycle.after()}, state_at = now(),
             attempt = greatest(n.attempt, r.attempt), tries = n.tries + r.blames::int,
-            not_before = CASE WHEN r.move IN ({AGAIN})
+            not_before = CASE WHEN r.move IN ({RETRYING})
                 THEN clock_timestamp() + r.retry_after ELSE n.not_before END,
             lease_until = CASE r.move WHEN '{Move.STARTED}'
                 THEN now() + %(lease)s ELSE n.lease_until END,
-            sent_at = CASE WHEN r.move IN ({GONE_OUT})
+            sent_at = CASE WHEN r.move IN ({SENT_MOVES})
                 THEN coalesce(n.sent_at, now()) ELSE n.sent_at END,
             message_id = coalesce(r.message_id, n.message_id),
             reason = r.reason, response = r.response
@@ -183,7 +183,7 @@ class PostgresFold:
             self._cursor.execute(INCOMING)
             self._cursor.copy_expert(COPY, copy_lines(map(VALUES, notifications)))
             if any(each.idempotency_key for each in notifications):
-                for statement in (LOST_BEFORE, TAKE_KEYS, NOTE_CONFLICTS, LOSE):
+                for statement in (DROP_ALIASES, TAKE_KEYS, RECORD_CONFLICTS, MAKE_ALIASES):
                     self._cursor.execute(statement)
             self._cursor.execute(SAVE)
             if self._cursor.rowcount == len(notifications):
