@@ -1,4 +1,4 @@
-"""What the saver does with a batch: make it durable, then say what follows."""
+"""The saver's stages. Each makes a batch durable in Postgres, then yields what follows from it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,22 +19,22 @@ T = TypeVar("T")
 
 
 class Fold(Protocol):
-    """One transaction. What is done in it and Postgres's place in the log hold together or not."""
+    """One transaction. Its changes and Postgres's position in the log commit together."""
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
-        """Give those that no transaction before this one has folded."""
+        """Return the records that no earlier transaction has folded."""
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
-        """Lock the rows, and give the ids that have none and, by the log, never will have.
+        """Lock the rows of these ids and return the ids that have no row and never will.
 
-        Raises Unavailable while one may still come: where Postgres went back, `delivery` and
-        `receipts` tell of rows that are in the inbox, and not yet in it.
+        Raises Unavailable while a missing row may still come: after Postgres went back, `delivery`
+        and `receipts` report on rows that are in the inbox but not yet folded again.
         """
 
     def save(self, notifications: Sequence[Notification]) -> Sequence[Notification]:
-        """Insert those that are not there yet, all or none; raises Refused.
+        """Insert the notifications that have no row yet, all or none; raises Refused.
 
-        Gives those that still wait for their first attempt, whoever inserted them.
+        Returns those that wait for their first attempt, even if an earlier saver inserted them.
         """
 
     def settle(
@@ -42,32 +42,32 @@ class Fold(Protocol):
     ) -> None:
         """Make each move that its row allows, open and close calls, all or none; raises Refused.
 
-        A row is in a round once.
+        A row may appear only once in a round.
         """
 
 
 class Store(Protocol):
-    """What the saver needs of a database."""
+    """What the saver needs from its database."""
 
     def compare(self, positions: Positions) -> None:
-        """Raise Behind, and the hold that goes with it, where Postgres has not read so far."""
+        """Raise Behind, and a hold, if Postgres's position is before one of these positions."""
 
     def skip(self, starts: Positions) -> None:
-        """Move the places on to where the log begins: what was before has left it."""
+        """Move Postgres's positions to the log's start: earlier records are deleted."""
 
     def fold(self, span: Span) -> AbstractContextManager[Fold]:
-        """Begin a transaction that moves Postgres's place past `span`; raises Behind likewise."""
+        """Begin a transaction that moves Postgres's position past `span`; raises Behind."""
 
 
 ROWS_MAX = {Lane.PRIORITY: 2_000, Lane.NORMAL: 2_000, Lane.BULK: 500}
-"""A batch: 28,000 rows/s where one of 500 gave 18,000, beside others' load (make bench). The bulk
-lane takes smaller bites: for what is done at once the priority lane waits."""
+"""Rows in one batch. Measured beside other load: 28,000 rows/s with 2,000, 18,000 with 500
+(make bench). The bulk lane's batches are smaller because the priority lane waits while one runs."""
 CALLS_MAX = 100
-"""A batch of `delivery`: each call may tell of fifty rows, and of bulk's most do."""
+"""Records of `delivery` in one batch. Each may report on 50 rows; most of the bulk lane's do."""
 
 
 def stages(store: Store) -> list[Stage[Any]]:
-    """Give everything the saver consumes, and what it does with it."""
+    """Return a stage for each consumer group of the saver."""
     stage = partial(Stage, compare=store.compare, skip=store.skip)
     inbox = partial(stage, decide=rules.read_inbox, handle=partial(save, store))
     settle_all = partial(settle, store)
@@ -88,34 +88,35 @@ def stages(store: Store) -> list[Stage[Any]]:
 
 
 def save(store: Store, batch: Batch[Notification]) -> Steps:
-    """Store the batch, and order to be sent what waits for its first attempt.
+    """Store the batch, then order the sending of each row that waits for its first attempt.
 
-    That is also what an earlier saver stored and then died, before it could order it.
+    This covers rows that an earlier saver stored before it died without ordering them.
     """
     with metrics.FOLD_SECONDS.time(), store.fold(batch.span) as fold:
         waiting, dead = isolate(batch.kept, fold.save)
     metrics.MOVES.labels(Move.SAVED).inc(len(batch.kept) - len(dead))
     yield dead
-    # What is scheduled gets its order from a sweep, when it is due.
+    # A scheduled notification gets its order from recovery's sweep `due`, when its time has come.
     yield [rules.order(each) for each in waiting if each.scheduled_for is None]
 
 
 def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
-    """Make the moves that the batch tells of, each record's once.
+    """Make the moves that the batch reports, once for each record.
 
-    Twice would not be harmless: a `delivered` made again would undo the `delayed` that followed.
+    Folding a record twice does harm: a second `delivered` would undo the `delayed` that followed.
     """
     with metrics.FOLD_SECONDS.time(), store.fold(batch.span) as fold:
         fresh = fold.fresh(batch.kept)
-        missing = fold.lock({id for each in fresh for id in rules.ids_of(each.value)})
-        known, strange = rules.split_by_row(fresh, missing)
+        missing = fold.lock({id for record in fresh for id in rules.ids_of(record.value)})
+        known, without_row = rules.split_by_row(fresh, missing)
         _, dead = isolate(known, partial(fold_reports, fold))
-        # Inside, since Postgres will be past them: nobody would see them again.
-        yield [*strange, *dead]
-    metrics.count(metrics.MOVES, (r.move for each in known for r in rules.reports(each.value)))
+        # The dead letters must be durable before the commit: afterwards Postgres's position is past
+        # these records, and they would never be read again.
+        yield [*without_row, *dead]
+    metrics.count(metrics.MOVES, (r.move for record in known for r in rules.reports(record.value)))
 
 
-def fold_reports(fold: Fold, told: Sequence[ReportRecord]) -> Sequence[None]:
-    """Tell Postgres; nothing follows."""
-    fold.settle(rules.in_rounds(told), rules.calls_opened(told), rules.calls_closed(told))
+def fold_reports(fold: Fold, records: Sequence[ReportRecord]) -> Sequence[None]:
+    """Fold the reports into Postgres; no records follow from them."""
+    fold.settle(rules.in_rounds(records), rules.calls_opened(records), rules.calls_closed(records))
     return ()

@@ -1,4 +1,4 @@
-"""What the saver decides, given records alone. No clock, no database, no network."""
+"""The saver's decisions, from records alone: no clock, no database, no network."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ from courant.records import Dead, Keep, Outgoing, Record, Verdict
 ReportRecord: TypeAlias = Delivery | Receipt | Heartbeat
 
 DAYS = range(-15, 3)
-"""How far an id's day may lie from its record's: the days that have, or may get, a partition."""
+"""How many days an id may lie from its record's day: days that have or may get a partition."""
 
 OUTCOME_MOVES = {
     Outcome.ACCEPTED: Move.SENT,
@@ -51,7 +51,7 @@ RECEIPT_MOVES: dict[ReceiptKind, Move | Note] = {
 
 
 def read_inbox(record: Record) -> Verdict[Notification]:
-    """Keep a notification that says the same in its body, its key and its topic."""
+    """Keep a notification if its body agrees with the record's key and topic."""
     try:
         notification = Notification.decode(record.value)
     except Malformed as error:
@@ -60,25 +60,26 @@ def read_inbox(record: Record) -> Verdict[Notification]:
         return Dead(record, "key: is not the id")
     if record.partition.topic != topics.INBOX.topic(notification.channel, notification.lane):
         return Dead(record, "topic: is not the notification's channel and lane")
-    # Against the record's time, not ours: a record that is read again next week is judged the same.
+    # Compared with the record's time, not the clock, so that reading the record again next week
+    # gives the same verdict.
     if ids.day_of(notification.id) - ids.day_at(record.timestamp) not in DAYS:
         return Dead(record, "id: its day is too far from the record's")
     return Keep(record, notification)
 
 
 def read_delivery(record: Record) -> Verdict[ReportRecord]:
-    """Keep what the deliverer reports, and those decisions that are recovery's to make."""
+    """Keep the deliverer's reports, and recovery's decisions if recovery may make that move."""
     try:
-        told = decode_delivery(record.value)
+        report_record = decode_delivery(record.value)
     except Malformed as error:
         return Dead(record, str(error))
-    if isinstance(told, Decided) and told.move.by != "recovery":
-        return Dead(record, f"move: {told.move} is not for recovery to decide")
-    return Keep(record, told)
+    if isinstance(report_record, Decided) and report_record.move.by != "recovery":
+        return Dead(record, f"move: {report_record.move} is not for recovery to decide")
+    return Keep(record, report_record)
 
 
 def read_receipt(record: Record) -> Verdict[ReportRecord]:
-    """Keep what a provider says."""
+    """Keep a provider's receipt or a heartbeat."""
     try:
         return Keep(record, decode_receipt(record.value))
     except Malformed as error:
@@ -86,16 +87,16 @@ def read_receipt(record: Record) -> Verdict[ReportRecord]:
 
 
 def order(notification: Notification) -> Outgoing:
-    """Order to send a notification that is stored."""
+    """Return the order to send a stored notification."""
     topic = topics.PERSISTED.topic(notification.channel, notification.lane)
     return Outgoing(topic, notification.id.bytes, Persisted(id=notification.id).encode())
 
 
-def reports(told: ReportRecord) -> list[Report]:
-    """Name the moves that a record asks for."""
-    match told:
+def reports(report_record: ReportRecord) -> list[Report]:
+    """Return the moves that a record reports, one for each row."""
+    match report_record:
         case Started():
-            return [Report(each.id, each.attempt, Move.STARTED) for each in told.attempts]
+            return [Report(each.id, each.attempt, Move.STARTED) for each in report_record.attempts]
         case Outcomes():
             return [
                 Report(
@@ -108,49 +109,56 @@ def reports(told: ReportRecord) -> list[Report]:
                     message_id=each.message_id,
                     response=each.response,
                 )
-                for each in told.answers
+                for each in report_record.answers
             ]
         case Decided():
-            return [Report(told.id, told.attempt, told.move, told.reason)]
+            return [
+                Report(
+                    report_record.id,
+                    report_record.attempt,
+                    report_record.move,
+                    report_record.reason,
+                )
+            ]
         case Receipt():
             return [
                 Report(
-                    id=told.id,
-                    attempt=told.attempt,
-                    move=RECEIPT_MOVES[told.says],
-                    reason=told.reason,
-                    message_id=told.message_id,
-                    response=told.response,
+                    id=report_record.id,
+                    attempt=report_record.attempt,
+                    move=RECEIPT_MOVES[report_record.says],
+                    reason=report_record.reason,
+                    message_id=report_record.message_id,
+                    response=report_record.response,
                 )
             ]
         case Heartbeat():
             return []
 
 
-def ids_of(told: ReportRecord) -> set[UUID]:
-    """Name the rows that a record tells of."""
-    return {report.id for report in reports(told)}
+def ids_of(report_record: ReportRecord) -> set[UUID]:
+    """Return the ids of the rows that a record reports on."""
+    return {report.id for report in reports(report_record)}
 
 
 def split_by_row(
     kept: Sequence[Keep[ReportRecord]], missing: set[UUID]
 ) -> tuple[list[Keep[ReportRecord]], list[Dead]]:
-    """Give those that tell of some row, and as dead those that tell of one that is missing.
+    """Return the records to fold, and a dead letter for each record that reports on a missing row.
 
-    A call's record may be both: what it says of the others holds. One that tells of no row at all
-    is known too: it closes a call.
+    A call's record may be both: it is folded for its other rows. A record that reports on no row
+    at all is folded too, because it closes a call.
     """
     known = [each for each in kept if not ids_of(each.value) or ids_of(each.value) - missing]
-    strange = [each.record for each in kept if ids_of(each.value) & missing]
-    return known, [Dead(record, "id: no row has it, nor will one") for record in strange]
+    without_row = [each.record for each in kept if ids_of(each.value) & missing]
+    return known, [Dead(record, "id: no row has it, nor will one") for record in without_row]
 
 
 def in_rounds(batch: Iterable[ReportRecord]) -> list[list[Report]]:
-    """Give the moves in rounds: each row once in a round, its nth report in the nth."""
+    """Return the moves in rounds. A row's nth report is in round n, so no round has it twice."""
     rounds: list[list[Report]] = []
     earlier: Counter[UUID] = Counter()
-    for told in batch:
-        for report in reports(told):
+    for report_record in batch:
+        for report in reports(report_record):
             if earlier[report.id] == len(rounds):
                 rounds.append([])
             rounds[earlier[report.id]].append(report)
@@ -159,19 +167,20 @@ def in_rounds(batch: Iterable[ReportRecord]) -> list[list[Report]]:
 
 
 def calls_opened(batch: Iterable[ReportRecord]) -> list[Started]:
-    """Give the calls that begin here."""
-    return [told for told in batch if isinstance(told, Started)]
+    """Return the calls that these records open."""
+    return [report_record for report_record in batch if isinstance(report_record, Started)]
 
 
 def calls_closed(batch: Iterable[ReportRecord]) -> list[UUID]:
-    """Name the calls that end here. One with an unknown outcome does not.
+    """Return the ids of the calls that these records close.
 
-    Its row would look as if it had never been sent, and be sent again at once. The others' entries
-    harm nobody: a row's open call is one with its id and its attempt.
+    A call with an unknown outcome stays open. Otherwise its row would look as if it had never been
+    sent, and would be sent again at once. The call's other entries do no harm, because a row's open
+    call is one with both its id and its attempt.
     """
-    ended = [told for told in batch if isinstance(told, Outcomes)]
+    ended = [report_record for report_record in batch if isinstance(report_record, Outcomes)]
     return [
-        told.call
-        for told in ended
-        if all(each.outcome is not Outcome.UNKNOWN for each in told.answers)
+        report_record.call
+        for report_record in ended
+        if all(each.outcome is not Outcome.UNKNOWN for each in report_record.answers)
     ]

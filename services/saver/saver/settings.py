@@ -1,10 +1,10 @@
-"""What the saver can be told."""
+"""The saver's settings."""
 
 from courant.settings import HealthHost, Port, StoreSettings
 
 
 class SaverSettings(StoreSettings):
-    """The saver's."""
+    """The saver reads these from the environment."""
 
     saver_health_host: HealthHost = "127.0.0.1"
     saver_health_port: Port = 8410

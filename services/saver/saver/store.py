@@ -24,18 +24,19 @@ from courant.topics import Positions
 
 T = TypeVar("T")
 
-# ruff: noqa: S608  (every word of SQL that is put together here is ours)
+# ruff: noqa: S608  (no part of the SQL that is assembled here comes from outside)
 
 COLUMNS = tuple(name for name in Notification.__struct_fields__ if name in notifications.c)
 NAMES = ", ".join(COLUMNS)
 KEYED = (*COLUMNS, "idempotency_key", "body_hash")
 VALUES = attrgetter(*KEYED)
 
-# Is the inbox folded past a mark? A hold that is raised empties them: it was taken since.
+# Whether the inbox is folded past a mark. Raising a hold deletes all marks, so a mark that is
+# there was taken after the hold was raised.
 PASSED = """
     SELECT FROM marks, unnest(ends) WITH ORDINALITY AS each (end_, nth)
     LEFT JOIN LATERAL (SELECT next FROM positions p
-        WHERE p.topic_id = marks.topic_id AND p.partition = nth - 1) place ON true
+        WHERE p.topic_id = marks.topic_id AND p.partition = nth - 1) position ON true
     WHERE family = 'inbox' GROUP BY at HAVING bool_and(end_ <= coalesce(next, 0)) LIMIT 1"""
 
 INCOMING = """
@@ -43,8 +44,8 @@ INCOMING = """
         LIKE notifications INCLUDING DEFAULTS, idempotency_key bytea, body_hash bytea)
     ON COMMIT DELETE ROWS"""
 COPY = f"COPY incoming ({', '.join(KEYED)}) FROM STDIN"
-# ON CONFLICT is the guard of SAVED: a row that is there makes neither a second row nor an event.
-# ORDER BY keeps two savers with the same ids from waiting for each other in a circle.
+# ON CONFLICT is the guard of SAVED: an existing row gets neither a second row nor a second event.
+# ORDER BY prevents a deadlock between two savers that insert the same ids.
 SAVE = f"""
     WITH saved AS (
         INSERT INTO notifications ({NAMES}, not_before)
@@ -55,9 +56,9 @@ WAITING = f"""
     SELECT id FROM notifications
     WHERE state = '{State.CREATED}' AND attempt = 0 AND id = ANY(%s::uuid[])"""
 
-# An Idempotency-Key stands for the first id that came with it. The same day's requests have the
-# same id; one from across midnight loses, and becomes the winner's alias, for as long as the log
-# can bring it back.
+# An Idempotency-Key stands for the first id that came with it. Requests of the same day have the
+# same id. A request from the other side of midnight has another id: it loses and becomes an alias
+# of the winner, for as long as the log can be read again.
 TAKE_KEYS = """
     INSERT INTO idempotency (service_id, key_hash, id, body_hash)
     SELECT service_id, idempotency_key, id, body_hash FROM incoming
@@ -81,13 +82,16 @@ OPEN = """
 CLOSE = "DELETE FROM calls WHERE id = ANY(%s)"
 LOCK = """
     SELECT id FROM notifications WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"""
-# `moved` sees each row once, so each may be in a round once. A report that no row heeds is an
-# event only where it lost its claim; that a row is claimed already is what `started` expects.
-# What may go again is due by the clock, not by the transaction's beginning: its decision may have
-# been noted since, and it would look as if it had its order. NOT IN is answered by hash whatever
-# the planner expects of `moved`: joined with it, 12,500 reports took 12 s. The ids stand beside the
-# reports for the planner to know how many those are: of JSON it expects 100, and asks the index for
-# each by itself and for all ids each time. 5,000 reports took 3.4 s so, and take 0.15 s.
+# - UPDATE changes a row once, so a round may hold a row only once.
+# - A report that changes no row becomes an event only if its claim was lost. A row that is claimed
+#   already is what `started` expects, so that is no event.
+# - `not_before` of a row that may go again uses clock_timestamp(), not the transaction's start.
+#   Otherwise it could lie before `issued_at`, and the row would look as if it had its order.
+# - NOT IN is a hash lookup whatever the planner expects of `moved`. As a join, 12,500 reports took
+#   12 s (make bench).
+# - The ids are passed beside the reports so that the planner knows how many there are. Of JSON it
+#   expects 100 rows, and then looks up each row with the whole list of ids as a filter: 5,000
+#   reports took 3.4 s, and take 0.15 s now (decision 0008).
 RETRYING = lifecycle.quoted(move for move in lifecycle.REPORTED if move.after is State.CREATED)
 SENT_MOVES = lifecycle.quoted(
     [Move.SENT, Move.HANDED_OVER, Move.DELIVERED, Move.DELAYED, Move.BOUNCED, Move.OPTED_OUT]
@@ -120,26 +124,26 @@ MOVE = f"""
 
 
 class PostgresStore(Folding):
-    """The store on PostgreSQL: one transaction and a few statements a batch, whatever its size."""
+    """The store on PostgreSQL: one transaction and a few statements for a batch of any size."""
 
     def __init__(self, engine: Engine, lease: timedelta) -> None:
         super().__init__(engine)
         self.lease = lease
-        self._days: set[int] = set()  # that are known to have their partitions
+        self._days: set[int] = set()  # days whose partitions are known to exist
 
     @contextmanager
     def fold(self, span: Span) -> Iterator["PostgresFold"]:
-        with self.moving_on(span) as (connection, cursor, places):
-            yield PostgresFold(self, connection, cursor, places)
+        with self.moving_on(span) as (connection, cursor, positions):
+            yield PostgresFold(self, connection, cursor, positions)
 
-    def make_days(self, wanted: set[int]) -> None:
-        """Make the partitions that are missing."""
-        if wanted <= self._days:
+    def make_days(self, days: set[int]) -> None:
+        """Create the partitions of these days that do not exist yet."""
+        if days <= self._days:
             return
         with self.transaction() as (_, cursor):
-            for day, table in product(sorted(wanted - self._days), DAILY):
+            for day, table in product(sorted(days - self._days), DAILY):
                 cursor.execute(MAKE_DAY, {"daily": table, "day": day})
-        self._days |= wanted
+        self._days |= days
 
     @contextmanager
     def transaction(self) -> Iterator[tuple[Connection, Cursor]]:
@@ -147,28 +151,29 @@ class PostgresStore(Folding):
             with super().transaction() as begun:
                 yield begun
         except Unavailable:
-            self._days.clear()  # the Postgres that comes back may be an older one
+            self._days.clear()  # the Postgres that comes back may be an older copy without them
             raise
 
 
 class PostgresFold:
-    """One such transaction; `places` is how far it was read before."""
+    """One transaction of the store; `positions` is how far the log was folded before it."""
 
     def __init__(
         self,
         store: PostgresStore,
         connection: Connection,
         cursor: Cursor,
-        places: Positions,
+        positions: Positions,
     ) -> None:
         self._store, self._connection, self._cursor = store, connection, cursor
-        self._places = places
+        self._positions = positions
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
-        return folding.fresh(kept, self._places)
+        return folding.fresh(kept, self._positions)
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
-        # Asked first: else a row that is saved between the two is missing, and its mark passed.
+        # The mark is read before the rows. Otherwise a row that is saved between the two statements
+        # would count as missing although its mark is passed.
         self._cursor.execute(PASSED)
         passed = self._cursor.rowcount
         self._cursor.execute(LOCK, [array(ids)])
