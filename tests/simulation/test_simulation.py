@@ -366,19 +366,19 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "sent after the lease": (flight, "attempt", "if not lease.covers(call_time)", "if False"),
     "unknown taken for not sent": (
         sending,
-        "answer",
+        "attempt_outcome",
         "outcome=Outcome.UNKNOWN, reason",
         "outcome=Outcome.DEFERRED, reason",
     ),
     "outcomes not told": (
         flight.Flight,
         "_settle",
-        "self._news.append(rules.told(call.id, answers))",
+        "self._news.append(rules.finished(call.id, answers))",
         "pass",
     ),
     "attempt not told": (
         sending,
-        "answer",
+        "attempt_outcome",
         "id, attempt = row.id, row.attempt",
         "id, attempt = row.id, 1",
     ),
