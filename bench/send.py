@@ -10,7 +10,7 @@ from bench.ledger import Bookings
 from bench.parts import Part, beside, interleaved
 from bench.save import make_days
 from courant.contracts import Notification
-from deliverer.calls import Claimed
+from deliverer.calls import ClaimedRow
 from deliverer.settings import DelivererSettings
 from saver.rules import order
 
@@ -59,9 +59,9 @@ def put_orders(site: Ground, rows: Sequence[Notification]) -> None:
     producer.flush()
 
 
-def claimed(row: Notification) -> Claimed:
+def claimed(row: Notification) -> ClaimedRow:
     """Give a row as the deliverer's claim gives it."""
-    return Claimed(
+    return ClaimedRow(
         row.id,
         1,
         0,

@@ -8,13 +8,13 @@ from courant.crypto import KeyRing
 from courant.directory.entries import Directory
 from courant.topics import Channel
 from deliverer import rules
-from deliverer.calls import CallEntry, Claimed
+from deliverer.calls import CallEntry, ClaimedRow
 from deliverer.content import Defaults, Writer
 from deliverer.providers.aws import client
 from deliverer.providers.ses import TEMPLATE, bulk_entry
 
 
-def calls(rows: Sequence[Claimed], directory: Directory, ring: KeyRing) -> list[dict[str, Any]]:
+def calls(rows: Sequence[ClaimedRow], directory: Directory, ring: KeyRing) -> list[dict[str, Any]]:
     """Give the values of each call: those that the deliverer would send for these rows."""
     writer = Writer(directory, ring, Defaults("notification.example", ""))
     entries = [writer.write(row, Channel.EMAIL) for row in rows]

@@ -18,12 +18,12 @@ from deliverer.calls import (
     AccountTrouble,
     Call,
     CallEntry,
-    Claimed,
-    Mail,
+    ClaimedRow,
     ProviderOutcome,
     Rejected,
+    RenderedEmail,
+    RenderedSms,
     RetryAlone,
-    Text,
     Throttled,
     Unknown,
 )
@@ -70,14 +70,14 @@ def clients() -> Iterator[Any]:
 
 
 def entry(to: str) -> CallEntry:
-    row = Claimed(
+    row = ClaimedRow(
         ids.new(NOW), 4, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW
     )  # fmt: skip
     if to.startswith("+"):
-        return CallEntry(row, "+15005550006", None, to, Text("hello"), 100)
+        return CallEntry(row, "+15005550006", None, to, RenderedSms("hello"), 100)
     rendered = Rendered('A “subject” & <more> \\ "', "text é\n" * 9, "<p>text é &amp; {more}</p>")
     data, size_bytes = bulk_data(rendered)
-    mail = Mail(rendered.subject, rendered.text, rendered.html, data)
+    mail = RenderedEmail(rendered.subject, rendered.text, rendered.html, data)
     return CallEntry(row, SOURCE, "reply@example.ca", to, mail, size_bytes)
 
 

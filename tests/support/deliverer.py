@@ -17,11 +17,11 @@ from deliverer.calls import (
     Accepted,
     Call,
     CallEntry,
-    Claimed,
+    ClaimedRow,
     Deferred,
-    Mail,
     ProviderOutcome,
     Rejected,
+    RenderedEmail,
 )
 from deliverer.content import INACTIVE
 from deliverer.flight import Route
@@ -42,23 +42,23 @@ class Claims:
         self.world = world
         self.claimed: list[int] = []
 
-    def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[Claimed]:
+    def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[ClaimedRow]:
         assert (channel, lane) == (Channel.EMAIL, Lane.NORMAL)
         return [self._row(row.notification.id, row.attempt) for row in self.world.store.claim(ids)]
 
-    def _row(self, id: UUID, attempt: int) -> Claimed:
+    def _row(self, id: UUID, attempt: int) -> ClaimedRow:
         self.claimed.append(number_of(id))
         kind = KeyType.TEST if number_of(id) == TEST_KEY else KeyType.NORMAL
-        return Claimed(id, attempt, 0, UUID(int=7), kind, UUID(int=9), 1, None, b"", NOW)
+        return ClaimedRow(id, attempt, 0, UUID(int=7), kind, UUID(int=9), 1, None, b"", NOW)
 
 
 class Writing:
-    def write(self, row: Claimed, _: Channel) -> CallEntry | Deferred | Rejected:
+    def write(self, row: ClaimedRow, _: Channel) -> CallEntry | Deferred | Rejected:
         number = number_of(row.id)
         if number in {UNSENDABLE, SWITCHED_OFF}:
             reason = INACTIVE if number == SWITCHED_OFF else "sealed: does not open"
             return Rejected(reason, Outcome.UNSENDABLE)
-        mail = Mail("subject", "text", "html", "{}")
+        mail = RenderedEmail("subject", "text", "html", "{}")
         return CallEntry(row, "us@example.ca", None, f"{number}@example.org", mail, 1000)
 
 

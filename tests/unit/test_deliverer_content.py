@@ -16,7 +16,7 @@ from courant.render.email import Rendered
 from courant.render.page import page
 from courant.testing.builders import NOW, id_of
 from courant.topics import Channel
-from deliverer.calls import CallEntry, Claimed, Deferred, Mail, Rejected, Text
+from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected, RenderedEmail, RenderedSms
 from deliverer.content import Defaults, Writer, bulk_data, mailbox
 
 RING = crypto.KeyRing({"a": bytes(32)})
@@ -46,9 +46,9 @@ def writer(directory: Directory) -> Writer:
     return Writer(directory, RING, Defaults("notification.example", "+15005550006"))
 
 
-def row(to: str = "Ana@Example.org", template: UUID = TEMPLATE, **changed: Any) -> Claimed:
+def row(to: str = "Ana@Example.org", template: UUID = TEMPLATE, **changed: Any) -> ClaimedRow:
     content = ENCODE(Content(to=to, personalisation={"name": "Ana <b>", "gone": "no"}))
-    made = Claimed(
+    made = ClaimedRow(
         id_of(1), 3, 0, SERVICE, KeyType.NORMAL, template, 2, None,
         RING.encrypt(content, id_of(1).bytes), NOW,
     )  # fmt: skip
@@ -58,7 +58,7 @@ def row(to: str = "Ana@Example.org", template: UUID = TEMPLATE, **changed: Any) 
 def test_an_email_is_rendered_and_addressed(writer: Writer) -> None:
     entry = writer.write(row(sender_id=SENDER), Channel.EMAIL)
     assert isinstance(entry, CallEntry)
-    assert isinstance(entry.message, Mail)
+    assert isinstance(entry.message, RenderedEmail)
     assert (entry.to, entry.reply_to) == ("ana@example.org", "reply@example.ca")
     assert entry.source.endswith(" <ete@notification.example>")
     assert entry.source.isascii()
@@ -70,7 +70,7 @@ def test_an_email_is_rendered_and_addressed(writer: Writer) -> None:
 def test_a_bulk_entry_gives_the_same_page_as_a_single_mail(writer: Writer) -> None:
     entry = writer.write(row(), Channel.EMAIL)
     assert isinstance(entry, CallEntry)
-    assert isinstance(entry.message, Mail)
+    assert isinstance(entry.message, RenderedEmail)
     values = json.loads(entry.message.data)
     html = page("{{h}}", subject="{{e}}", text="{{p}}")
     for name, value in values.items():
@@ -82,7 +82,7 @@ def test_a_bulk_entry_gives_the_same_page_as_a_single_mail(writer: Writer) -> No
 def test_a_text_has_its_prefix_and_its_origin(writer: Writer) -> None:
     entry = writer.write(row("613-253-2222", TEXTS), Channel.SMS)
     assert isinstance(entry, CallEntry)
-    assert isinstance(entry.message, Text)
+    assert isinstance(entry.message, RenderedSms)
     assert (entry.to, entry.source) == ("+16132532222", "+15005550006")
     assert entry.message.body.endswith(": Hi Ana <b> -")
 

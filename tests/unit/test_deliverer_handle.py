@@ -19,10 +19,10 @@ from deliverer.calls import (
     AccountTrouble,
     Call,
     CallEntry,
-    Claimed,
-    Mail,
+    ClaimedRow,
     ProviderOutcome,
     Rejected,
+    RenderedEmail,
     RetryAlone,
     Throttled,
     Unknown,
@@ -251,9 +251,9 @@ def test_whatever_strikes_nobody_hears_of_a_message_twice_and_none_is_passed_ove
 
 
 def entries(*numbers: int) -> tuple[CallEntry, ...]:
-    rows = [Claimed(id_of(n), 1, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW)
+    rows = [ClaimedRow(id_of(n), 1, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW)
             for n in numbers]  # fmt: skip
-    mail = Mail("subject", "text", "html", "{}")
+    mail = RenderedEmail("subject", "text", "html", "{}")
     return tuple(CallEntry(row, "us@example.ca", None, "a@example.org", mail, 1000) for row in rows)
 
 

@@ -16,11 +16,11 @@ from deliverer.calls import (
     Accepted,
     Call,
     CallEntry,
-    Claimed,
+    ClaimedRow,
     Deferred,
     FinalOutcome,
-    Mail,
     Rejected,
+    RenderedEmail,
     Unknown,
 )
 
@@ -28,11 +28,11 @@ ORDER = Record(
     partition(PERSISTED), 0, id_of(1).bytes, Persisted(id=id_of(1)).encode(), (), NOW
 )  # fmt: skip
 SECOND = timedelta(seconds=1)
-MAIL = Mail("subject", "text", "html", "{}")
+MAIL = RenderedEmail("subject", "text", "html", "{}")
 
 
-def row(number: int = 1, tries: int = 0) -> Claimed:
-    return Claimed(
+def row(number: int = 1, tries: int = 0) -> ClaimedRow:
+    return ClaimedRow(
         id_of(number), 7, tries, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW
     )  # fmt: skip
 
@@ -138,7 +138,13 @@ def test_every_entry_is_in_one_call_within_every_limit(
         (Deferred("bad", blames=True), 0, "deferred", 10, True),
         (Deferred("bad", blames=True), 3, "deferred", 80, True),
         (Deferred("bad", blames=True), 4, "unsendable", 0, True),
-        (Deferred("bad", blames=True, tries_max=2, last=Outcome.REJECTED), 1, "rejected", 0, True),
+        (
+            Deferred("bad", blames=True, tries_max=2, final_outcome=Outcome.REJECTED),
+            1,
+            "rejected",
+            0,
+            True,
+        ),
     ],
 )
 def test_what_was_said_becomes_an_answer(

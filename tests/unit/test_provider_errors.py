@@ -21,13 +21,13 @@ from deliverer.calls import (
     AccountTrouble,
     Call,
     CallEntry,
-    Claimed,
+    ClaimedRow,
     Deferred,
-    Mail,
     ProviderOutcome,
     Rejected,
+    RenderedEmail,
+    RenderedSms,
     RetryAlone,
-    Text,
     Throttled,
     Unknown,
 )
@@ -51,20 +51,20 @@ def account(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def entry(number: int, message: Mail | Text) -> CallEntry:
-    row = Claimed(
+def entry(number: int, message: RenderedEmail | RenderedSms) -> CallEntry:
+    row = ClaimedRow(
         id_of(number), 3, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW
     )  # fmt: skip
-    to = UNLUCKY if isinstance(message, Mail) else "+16132532222"
+    to = UNLUCKY if isinstance(message, RenderedEmail) else "+16132532222"
     return CallEntry(row, "Us <us@example.ca>", None, to, message, 1000)
 
 
 def mails(count: int) -> Call:
-    mail = Mail("Subject", "text", "<p>text</p>", '{"s":"Subject"}')
+    mail = RenderedEmail("Subject", "text", "<p>text</p>", '{"s":"Subject"}')
     return Call(UUID(int=1), tuple(entry(number, mail) for number in range(count)))
 
 
-TEXT = Call(UUID(int=1), (entry(1, Text("hello")),))
+TEXT = Call(UUID(int=1), (entry(1, RenderedSms("hello")),))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from courant.contracts import KeyType, Outcome, ReceiptKind
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedRow:
     """A row that this process holds for one attempt, until its lease is over."""
 
     id: UUID
@@ -25,7 +25,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
+class RenderedEmail:
     """An email, rendered; `data` is its parts as the JSON that a bulk call carries."""
 
     subject: str
@@ -35,7 +35,7 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class RenderedSms:
     """The text of an SMS, its prefix included."""
 
     body: str
@@ -45,11 +45,11 @@ class Text:
 class CallEntry:
     """One notification, ready to go into a call."""
 
-    row: Claimed
+    row: ClaimedRow
     source: str  # From, or the SMS's origin
     reply_to: str | None
     to: str  # as it goes over the wire
-    message: Mail | Text
+    message: RenderedEmail | RenderedSms
     size_bytes: int  # at most, in the call's body
 
 
@@ -63,23 +63,23 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider took it. `says` is the receipt where it is known at once."""
+    """The provider took it. `receipt` is the receipt where it is known at once."""
 
     message_id: str
     outcome: Outcome = Outcome.ACCEPTED
-    says: ReceiptKind | None = None
+    receipt: ReceiptKind | None = None
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Known not to be sent; may succeed later. After `tries_max` that blame it, it is `last`."""
+    """Known not to be sent; may succeed later. After `tries_max` that blame it: `final_outcome`."""
 
     reason: str
     retry_after: timedelta = timedelta()
     blames: bool = False
     tries_max: int = 5
-    last: Outcome = Outcome.UNSENDABLE
+    final_outcome: Outcome = Outcome.UNSENDABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,21 +19,21 @@ from courant.render.markdown import escape
 from courant.render.page import PREVIEW_MAX
 from courant.render.templates import ListStyle, Parsed, TemplateVersion
 from courant.topics import Channel
-from deliverer.calls import CallEntry, Claimed, Deferred, Mail, Rejected, Text
+from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected, RenderedEmail, RenderedSms
 
 log = logging.getLogger(__name__)
 
 INACTIVE = "service: is not active"
 PREPARED_MAX = 10_000
 """Template versions that are kept ready, of a few kilobytes each."""
-LAG_TRIES = 3
+DIRECTORY_TRIES_MAX = 3
 """How often to wait for what the directory does not know yet, before it counts as wrong."""
 ENTRY_BYTES = 600  # of an entry beside its template data: address, tags, names of fields
 
 open_content = decoder(Content)
 
 
-class NotKnown(Exception):
+class NotInDirectory(Exception):
     """The directory does not hold it, or not yet; says what."""
 
 
@@ -50,10 +50,10 @@ class Writer:
 
     def __init__(self, directory: Directory, ring: KeyRing, defaults: Defaults) -> None:
         self._directory, self._ring, self._defaults = directory, ring, defaults
-        self._emails: dict[tuple[UUID, int], email.Prepared] = {}
-        self._texts: dict[tuple[UUID, int], Parsed] = {}
+        self._email_templates: dict[tuple[UUID, int], email.Prepared] = {}
+        self._sms_templates: dict[tuple[UUID, int], Parsed] = {}
 
-    def write(self, row: Claimed, channel: Channel) -> CallEntry | Deferred | Rejected:
+    def write(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
         """Write what is sent for a row, or say why it cannot be sent."""
         try:
             content = contracts.read(open_content, self._ring.decrypt(row.sealed, row.id.bytes))
@@ -63,11 +63,13 @@ class Writer:
                 return Rejected(INACTIVE, Outcome.UNSENDABLE)
             values = templates.normalise(content.personalisation)
             if channel is Channel.EMAIL:
-                return self._mail(row, content.to, values, service, template, sender)
-            return self._text(row, content.to, values, service, template, sender)
-        except NotKnown as error:
-            reason, last = f"{error}: is not in the directory", Outcome.UNSENDABLE
-            return Deferred(reason, blames=True, tries_max=LAG_TRIES, last=last)
+                return self._email_entry(row, content.to, values, service, template, sender)
+            return self._sms_entry(row, content.to, values, service, template, sender)
+        except NotInDirectory as error:
+            reason = f"{error}: is not in the directory"
+            return Deferred(
+                reason, blames=True, tries_max=DIRECTORY_TRIES_MAX, final_outcome=Outcome.UNSENDABLE
+            )
         except Unusable as error:
             return Rejected(f"recipient: {error}", Outcome.UNSENDABLE)
         except (Undecryptable, Malformed) as error:
@@ -77,27 +79,27 @@ class Writer:
             log.error("message cannot be rendered", extra={"id": row.id, "reason": reason})
             return Rejected(reason, Outcome.UNSENDABLE)
 
-    def _look_up(self, row: Claimed) -> tuple[Service, Template]:
+    def _look_up(self, row: ClaimedRow) -> tuple[Service, Template]:
         service = self._directory.services.get(row.service_id)
         template = self._directory.template(row.template_id, row.template_version)
         if not service:
-            raise NotKnown("service")
+            raise NotInDirectory("service")
         if not template:
-            raise NotKnown("template")
+            raise NotInDirectory("template")
         return service, template
 
-    def _sender(self, row: Claimed, channel: Channel) -> str | None:
+    def _sender(self, row: ClaimedRow, channel: Channel) -> str | None:
         if row.sender_id:
             named = self._directory.senders.get(row.service_id, {}).get(row.sender_id)
             if not named:
-                raise NotKnown("sender")
+                raise NotInDirectory("sender")
             return named.value
         usual = self._directory.default_sender(row.service_id, channel)
         return usual.value if usual else None
 
-    def _mail(
+    def _email_entry(
         self,
-        row: Claimed,
+        row: ClaimedRow,
         to: str,
         values: templates.Values,
         service: Service,
@@ -107,18 +109,18 @@ class Writer:
         recipient = recipients.email(to)
         if not recipient.sendable:
             raise Unusable(recipients.BAD_EMAIL)
-        rendered = email.render(self._prepared(template), values)
+        rendered = email.render(self._prepared_email(template), values)
         if not rendered.text.strip():
             return Rejected("content: is empty", Outcome.UNSENDABLE)
         domain = service.sending_domain or self._defaults.email_domain
         source = mailbox(service.name, f"{service.email_from}@{domain}")
         data, size_bytes = bulk_data(rendered)
-        mail = Mail(rendered.subject, rendered.text, rendered.html, data)
+        mail = RenderedEmail(rendered.subject, rendered.text, rendered.html, data)
         return CallEntry(row, source, sender, recipient.wire, mail, size_bytes)
 
-    def _text(
+    def _sms_entry(
         self,
-        row: Claimed,
+        row: ClaimedRow,
         to: str,
         values: templates.Values,
         service: Service,
@@ -126,35 +128,35 @@ class Writer:
         sender: str | None,
     ) -> CallEntry | Rejected:
         recipient = recipients.phone(to)
-        filled = templates.fill(self._parsed(template), values, ListStyle.WORDS)
+        filled = templates.fill(self._parsed_sms(template), values, ListStyle.WORDS)
         if not sms.content(filled):
             return Rejected("content: is empty", Outcome.UNSENDABLE)
         body = sms.sent(filled, service.name if service.prefix_sms else None)
         source = sender or self._defaults.sms_origin
-        return CallEntry(row, source, None, recipient.number, Text(body), len(body))
+        return CallEntry(row, source, None, recipient.number, RenderedSms(body), len(body))
 
-    def _prepared(self, template: Template) -> email.Prepared:
+    def _prepared_email(self, template: Template) -> email.Prepared:
         key = template.id, template.version
-        if key not in self._emails:
-            keep_few(self._emails)
-            self._emails[key] = email.prepare(version_of(template))
-        return self._emails[key]
+        if key not in self._email_templates:
+            clear_if_full(self._email_templates)
+            self._email_templates[key] = email.prepare(template_version(template))
+        return self._email_templates[key]
 
-    def _parsed(self, template: Template) -> Parsed:
+    def _parsed_sms(self, template: Template) -> Parsed:
         key = template.id, template.version
-        if key not in self._texts:
-            keep_few(self._texts)
-            self._texts[key] = templates.parse(template.body)
-        return self._texts[key]
+        if key not in self._sms_templates:
+            clear_if_full(self._sms_templates)
+            self._sms_templates[key] = templates.parse(template.body)
+        return self._sms_templates[key]
 
 
-def keep_few(kept: MutableMapping[tuple[UUID, int], Any]) -> None:
+def clear_if_full(kept: MutableMapping[tuple[UUID, int], Any]) -> None:
     """Begin anew when too many are kept; who asked for one has it still."""
     if len(kept) >= PREPARED_MAX:
         kept.clear()
 
 
-def version_of(template: Template) -> TemplateVersion:
+def template_version(template: Template) -> TemplateVersion:
     """Give the template as the renderer takes it."""
     return TemplateVersion(
         template.id,

@@ -14,7 +14,7 @@ from courant.errors import Unavailable
 from courant.records import Batch, Dead, Effect, Record
 from courant.topics import PERSISTED, Channel, Lane, group
 from deliverer import rules
-from deliverer.calls import CallEntry, Claimed, Deferred, Rejected
+from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected
 from deliverer.content import INACTIVE
 from deliverer.flight import Flight, Route, jitter
 from deliverer.pool import Lease, Limits
@@ -29,7 +29,7 @@ ORDERS_MAX = {Lane.PRIORITY: 500, Lane.NORMAL: 500, Lane.BULK: 150}
 class Store(Protocol):
     """What the deliverer needs of a database."""
 
-    def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[Claimed]:
+    def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[ClaimedRow]:
         """Claim those of the rows that wait and are due, in the order of the ids.
 
         Raises Unavailable under a hold, or where the server is not known: then nothing is claimed.
@@ -39,7 +39,7 @@ class Store(Protocol):
 class Writer(Protocol):
     """What turns a row into a message."""
 
-    def write(self, row: Claimed, channel: Channel) -> CallEntry | Deferred | Rejected:
+    def write(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
         """Write what is sent for a row, or say why it cannot be sent."""
 
 
@@ -116,7 +116,7 @@ class LaneSender:
         return rules.claim_limit(rate, self._pace, at_once, room, limits.claim)
 
     def _send(
-        self, rows: Sequence[Claimed], orders: Mapping[UUID, Record], lease: Lease
+        self, rows: Sequence[ClaimedRow], orders: Mapping[UUID, Record], lease: Lease
     ) -> Generator[Sequence[Effect], None, int]:
         """Send what is claimed; gives how many of them were given back."""
         written = [(row, self._parts.writer.write(row, self._channel)) for row in rows]
@@ -137,13 +137,13 @@ class LaneSender:
         return given_back
 
 
-def is_test(row: Claimed) -> bool:
+def is_test(row: ClaimedRow) -> bool:
     """Tell whether it came by a test key: no provider hears of it."""
     return row.key_type is KeyType.TEST
 
 
 def unsendable(
-    failed: Sequence[tuple[Claimed, Deferred | Rejected]], orders: Mapping[UUID, Record]
+    failed: Sequence[tuple[ClaimedRow, Deferred | Rejected]], orders: Mapping[UUID, Record]
 ) -> Sequence[Effect]:
     """Tell of rows that no provider will hear of, and put the orders of those aside for repair."""
     if not failed:

@@ -21,7 +21,7 @@ from deliverer.calls import (
     Accepted,
     Call,
     CallEntry,
-    Claimed,
+    ClaimedRow,
     Deferred,
     FinalOutcome,
     ProviderOutcome,
@@ -81,7 +81,7 @@ def grouped(entries: Iterable[CallEntry], most: int) -> list[tuple[CallEntry, ..
     return calls + [tuple(taken) for taken, _ in filling.values()]
 
 
-def attempt_outcome(row: Claimed, said: FinalOutcome, jitter: float) -> AttemptOutcome:
+def attempt_outcome(row: ClaimedRow, said: FinalOutcome, jitter: float) -> AttemptOutcome:
     """Say what an attempt came to; `jitter` is from 0 to 1."""
     id, attempt = row.id, row.attempt
     match said:
@@ -93,10 +93,12 @@ def attempt_outcome(row: Claimed, said: FinalOutcome, jitter: float) -> AttemptO
             return AttemptOutcome(
                 id=id, attempt=attempt, outcome=outcome, reason=reason, response=response
             )
-        case Deferred(reason, blames=True, tries_max=tries_max, last=last) if (
+        case Deferred(reason, blames=True, tries_max=tries_max, final_outcome=final_outcome) if (
             row.tries + 1 >= tries_max
         ):
-            return AttemptOutcome(id=id, attempt=attempt, outcome=last, reason=reason, blames=True)
+            return AttemptOutcome(
+                id=id, attempt=attempt, outcome=final_outcome, reason=reason, blames=True
+            )
         case Deferred(reason, retry_after, blames):
             after = max(retry_after, backoff(row.tries)) if blames else retry_after
             return AttemptOutcome(
@@ -130,11 +132,11 @@ def receipts(entries: Iterable[CallEntry], said: Iterable[ProviderOutcome]) -> l
     """Write the receipts that are known at once: a provider that sends nothing gives them."""
     found = []
     for entry, each in zip(entries, said, strict=True):
-        if isinstance(each, Accepted) and each.says:
+        if isinstance(each, Accepted) and each.receipt:
             receipt = Receipt(
                 id=entry.row.id,
                 attempt=entry.row.attempt,
-                says=each.says,
+                says=each.receipt,
                 message_id=each.message_id,
                 reason=each.reason,
             )

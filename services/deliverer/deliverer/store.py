@@ -14,7 +14,7 @@ from courant.lifecycle import Move
 from courant.postgres.database import FINGERPRINT, array, classified_errors, hold_after_restart
 from courant.postgres.jobs import sql_job_runs
 from courant.topics import Channel, Lane
-from deliverer.calls import Claimed
+from deliverer.calls import ClaimedRow
 
 Cursor: TypeAlias = extensions.cursor
 
@@ -24,8 +24,8 @@ COLUMNS = (
     "tries", "service_id", "key_type", "template_id", "template_version", "sender_id", "sealed",
     "accepted_at",
 )  # fmt: skip
-NAMES = ", ".join(f"n.{name}" for name in COLUMNS)
-OF_LANE = {Lane.PRIORITY: (), Lane.NORMAL: (), Lane.BULK: ("jobs",)}
+COLUMN_NAMES = ", ".join(f"n.{name}" for name in COLUMNS)
+LANE_HOLDS = {Lane.PRIORITY: (), Lane.NORMAL: (), Lane.BULK: ("jobs",)}
 """Holds that a lane has of its own."""
 # `gate` gives its row in any case, so that the same statement which claims says why it did not:
 # asked a moment later, a hold that was lifted in between would be no reason, and the orders lost.
@@ -50,7 +50,7 @@ CLAIM = f"""
         UPDATE notifications n SET state = '{Move.CLAIMED.after}', state_at = now(),
             attempt = greatest(n.attempt + 1, gate.epoch), lease_until = now() + %(lease)s
         FROM gate WHERE n.id = ANY(ARRAY(SELECT id FROM due)) AND n.id = ANY(%(ids)s::uuid[])
-        RETURNING n.id, n.attempt, {NAMES}),
+        RETURNING n.id, n.attempt, {COLUMN_NAMES}),
     noted AS (
         INSERT INTO events (id, move, attempt) SELECT id, '{Move.CLAIMED}', attempt FROM claimed)
     SELECT gate.known, gate.held, claimed.* FROM gate LEFT JOIN claimed ON true"""
@@ -63,7 +63,7 @@ class PostgresStore:
         self._engine = engine
         self._lease = lease
 
-    def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[Claimed]:
+    def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[ClaimedRow]:
         """Claim those of the rows that wait and are due, each for an attempt that was never used.
 
         In the order of the ids. Raises Unavailable under a hold of all, the channel or the lane,
@@ -74,7 +74,13 @@ class PostgresStore:
             values = {
                 "ids": array(ids),
                 "lease": self._lease,
-                "scopes": ["rebuild", "all", f"channel:{channel}", f"lane:{lane}", *OF_LANE[lane]],
+                "scopes": [
+                    "rebuild",
+                    "all",
+                    f"channel:{channel}",
+                    f"lane:{lane}",
+                    *LANE_HOLDS[lane],
+                ],
             }
             cursor.execute(CLAIM, values)
             rows = cursor.fetchall()
@@ -85,7 +91,7 @@ class PostgresStore:
         if held:
             raise Unavailable(f"on hold: {held}")
         place = {id: number for number, id in enumerate(ids)}
-        found = [claimed_of(row[2:]) for row in rows if row[2] is not None]
+        found = [claimed_row(row[2:]) for row in rows if row[2] is not None]
         return sorted(found, key=lambda row: place[row.id])
 
     def _hold(self) -> None:
@@ -94,10 +100,10 @@ class PostgresStore:
             hold_after_restart(cursor)
 
 
-def claimed_of(row: Sequence[Any]) -> Claimed:
+def claimed_row(row: Sequence[Any]) -> ClaimedRow:
     """Read a row; the driver's types are the columns'."""
     id, attempt, tries, service, key_type, template, version, sender, sealed, at = row
-    return Claimed(
+    return ClaimedRow(
         id,
         attempt,
         tries,

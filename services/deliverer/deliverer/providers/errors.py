@@ -70,7 +70,7 @@ def retry_blaming(reason: str) -> ProviderOutcome:
 
 
 def retry_once(reason: str) -> ProviderOutcome:
-    return Deferred(reason, blames=True, tries_max=2, last=Outcome.REJECTED)
+    return Deferred(reason, blames=True, tries_max=2, final_outcome=Outcome.REJECTED)
 
 
 def retry_unblamed(reason: str) -> ProviderOutcome:

@@ -6,7 +6,7 @@ from typing import Any
 
 from courant.contracts import ENCODE
 from courant.render.page import page
-from deliverer.calls import Accepted, Call, CallEntry, Mail, ProviderOutcome, Unknown
+from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome, RenderedEmail, Unknown
 from deliverer.providers.aws import ask
 from deliverer.providers.errors import Api, outcome_of_status
 
@@ -120,7 +120,7 @@ def accepted(answer: Mapping[str, Any]) -> ProviderOutcome:
     return Accepted(id) if id else Unknown("an answer without a message id")
 
 
-def mail_of(entry: CallEntry) -> Mail:
+def mail_of(entry: CallEntry) -> RenderedEmail:
     """Give the entry's email."""
-    assert isinstance(entry.message, Mail)
+    assert isinstance(entry.message, RenderedEmail)
     return entry.message

@@ -26,5 +26,7 @@ class Simulated:
         return [self._accept(each) for each in call.entries]
 
     def _accept(self, entry: CallEntry) -> ProviderOutcome:
-        says, reason = ENDS.get(entry.to, (ReceiptKind.DELIVERED, None))
-        return Accepted(f"simulated-{entry.row.id}-{entry.row.attempt}", says=says, reason=reason)
+        receipt, reason = ENDS.get(entry.to, (ReceiptKind.DELIVERED, None))
+        return Accepted(
+            f"simulated-{entry.row.id}-{entry.row.attempt}", receipt=receipt, reason=reason
+        )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from courant.contracts import Outcome
-from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome, Text, Unknown
+from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome, RenderedSms, Unknown
 from deliverer.providers.aws import ask
 from deliverer.providers.errors import Api
 
@@ -79,5 +79,5 @@ def accepted(answer: Mapping[str, Any] | ProviderOutcome, outcome: Outcome) -> P
 
 def body_of(entry: CallEntry) -> str:
     """Give the entry's text."""
-    assert isinstance(entry.message, Text)
+    assert isinstance(entry.message, RenderedSms)
     return entry.message.body
