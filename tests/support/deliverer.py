@@ -28,7 +28,7 @@ from deliverer.flight import Route
 from deliverer.handle import LaneParts, stages
 from deliverer.pool import Limits
 from deliverer.providers.simulated import Simulated
-from deliverer.rate import Rate
+from deliverer.rate import RateLimiter
 
 UNSENDABLE, SWITCHED_OFF, TEST_KEY = 900, 901, 902
 WARM = 1000
@@ -124,8 +124,8 @@ class Stand:
         self.breaker = Breaker("fake", now=lambda: self.now)
         self.stop = False
         self.ready: str | None = None
-        simulated = Route(Simulated(), Rate(1e6), Breaker("simulated"))
-        route = Route(self.provider, Rate(1e6), self.breaker)
+        simulated = Route(Simulated(), RateLimiter(1e6), Breaker("simulated"))
+        route = Route(self.provider, RateLimiter(1e6), self.breaker)
         parts = LaneParts(
             self.claims,
             Writing(),

@@ -9,7 +9,7 @@ from courant.errors import Unavailable
 from courant.settings import complaints
 from courant.topics import Lane
 from deliverer.breaker import FAILURES_MAX, Breaker
-from deliverer.rate import Rate
+from deliverer.rate import RateLimiter
 from deliverer.settings import DelivererSettings
 
 
@@ -25,27 +25,29 @@ def clock() -> Clock:
     return Clock()
 
 
-def taken(rate: Rate, clock: Clock, seconds: float, *lanes: Lane, size: int = 1) -> dict[Lane, int]:
+def taken(
+    limiter: RateLimiter, clock: Clock, seconds: float, *lanes: Lane, size: int = 1
+) -> dict[Lane, int]:
     """Ask for each lane a thousand times a second, the least urgent first."""
     got = dict.fromkeys(lanes, 0)
     for _ in range(int(seconds * 1000)):
         clock.now += 0.001
         for lane in sorted(lanes, key=list(Lane).index, reverse=True):
-            got[lane] += 0 if rate.ask(lane, size) else size
+            got[lane] += 0 if limiter.try_acquire(lane, size) else size
     return got
 
 
 @pytest.mark.parametrize("lane", Lane)
 @pytest.mark.parametrize("size", [1, 50])
 def test_a_lane_alone_has_the_whole_rate_and_no_more(clock: Clock, lane: Lane, size: int) -> None:
-    rate = Rate(100, clock)
-    got = taken(rate, clock, 60, lane, size=size)[lane]
+    limiter = RateLimiter(100, clock)
+    got = taken(limiter, clock, 60, lane, size=size)[lane]
     assert 0.97 * 6000 <= got <= 6000 + 50 + size
 
 
 def test_priority_comes_first_and_the_others_keep_their_floor(clock: Clock) -> None:
-    rate = Rate(100, clock)
-    got = taken(rate, clock, 60, *Lane)
+    limiter = RateLimiter(100, clock)
+    got = taken(limiter, clock, 60, *Lane)
     assert got[Lane.PRIORITY] >= 0.75 * 6000
     assert 0.09 * 6000 <= got[Lane.NORMAL] <= 0.15 * 6000
     assert 0.09 * 6000 <= got[Lane.BULK] <= 0.15 * 6000
@@ -53,42 +55,42 @@ def test_priority_comes_first_and_the_others_keep_their_floor(clock: Clock) -> N
 
 
 def test_one_that_must_wait_is_told_how_long(clock: Clock) -> None:
-    rate = Rate(10, clock)
-    assert rate.ask(Lane.PRIORITY, 50) == 0
-    wait = rate.ask(Lane.PRIORITY, 1)
+    limiter = RateLimiter(10, clock)
+    assert limiter.try_acquire(Lane.PRIORITY, 50) == 0
+    wait = limiter.try_acquire(Lane.PRIORITY, 1)
     assert wait == pytest.approx(4.5)
     clock.now += wait + 0.01
-    assert rate.ask(Lane.PRIORITY, 1) == 0
+    assert limiter.try_acquire(Lane.PRIORITY, 1) == 0
 
 
 def test_a_throttle_stops_all_lanes_a_moment_and_longer_each_time(clock: Clock) -> None:
-    rate = Rate(1e6, clock)
-    rate.throttled()
-    first = rate.ask(Lane.PRIORITY, 1)
+    limiter = RateLimiter(1e6, clock)
+    limiter.record_throttle()
+    first = limiter.try_acquire(Lane.PRIORITY, 1)
     assert 0 < first <= 0.2
-    rate.throttled()  # of a call that flew beside the first one: the same warning
-    assert rate.ask(Lane.BULK, 1) == first
+    limiter.record_throttle()  # of a call that flew beside the first one: the same warning
+    assert limiter.try_acquire(Lane.BULK, 1) == first
     clock.now += 1
-    assert rate.ask(Lane.PRIORITY, 1) == 0
-    rate.throttled()
-    assert rate.ask(Lane.PRIORITY, 1) == pytest.approx(2 * first)
+    assert limiter.try_acquire(Lane.PRIORITY, 1) == 0
+    limiter.record_throttle()
+    assert limiter.try_acquire(Lane.PRIORITY, 1) == pytest.approx(2 * first)
     for _ in range(20):
         clock.now += 10
-        rate.went_well()
-    rate.throttled()
-    assert rate.ask(Lane.PRIORITY, 1) == pytest.approx(first)
+        limiter.record_success()
+    limiter.record_throttle()
+    assert limiter.try_acquire(Lane.PRIORITY, 1) == pytest.approx(first)
 
 
 def test_a_pause_is_bounded(clock: Clock) -> None:
-    rate = Rate(1e6, clock)
+    limiter = RateLimiter(1e6, clock)
     for _ in range(20):
         clock.now += 60
-        rate.throttled()
-    assert rate.ask(Lane.PRIORITY, 1) == pytest.approx(5)
+        limiter.record_throttle()
+    assert limiter.try_acquire(Lane.PRIORITY, 1) == pytest.approx(5)
 
 
 def entered(breaker: Breaker) -> bool:
-    with breaker.entrance() as probe:
+    with breaker.admit() as probe:
         return probe
 
 
@@ -102,14 +104,14 @@ def test_an_open_breaker_refuses_then_lets_one_probe_pass(clock: Clock) -> None:
     with pytest.raises(Unavailable, match="suspended"):
         entered(breaker)
     clock.now += 2
-    with breaker.entrance() as probe:
+    with breaker.admit() as probe:
         assert probe
         with pytest.raises(Unavailable):
             entered(breaker)
     # It made no call, so that another one may.
-    with breaker.entrance() as probe:
+    with breaker.admit() as probe:
         assert probe
-        breaker.worked()
+        breaker.record_success()
     assert entered(breaker) is False
 
 
@@ -118,9 +120,9 @@ def test_a_probe_that_fails_makes_the_pause_longer_up_to_a_bound(clock: Clock) -
     breaker.open("suspended")
     for _ in range(10):
         clock.now += 60
-        with breaker.entrance() as probe:
+        with breaker.admit() as probe:
             assert probe
-            breaker.failed("late")
+            breaker.record_failure("late")
         assert breaker.is_open
     assert breaker.pause.total_seconds() == 30
 
@@ -129,11 +131,11 @@ def test_unknown_outcomes_open_it_only_in_a_row(clock: Clock) -> None:
     breaker = Breaker("fake", clock)
     for _ in range(3):
         for _ in range(FAILURES_MAX - 1):
-            breaker.failed("late")
-        breaker.worked()
+            breaker.record_failure("late")
+        breaker.record_success()
     assert not breaker.is_open
     for _ in range(FAILURES_MAX):
-        breaker.failed("late")
+        breaker.record_failure("late")
     assert breaker.is_open
 
 

@@ -33,7 +33,7 @@ from deliverer.calls import (
     Unknown,
 )
 from deliverer.pool import Lease, Limits, Provider, attempt, outcome_of
-from deliverer.rate import Rate
+from deliverer.rate import RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Route:
     """A provider, how fast it may be called, and whether it may be called at all."""
 
     provider: Provider
-    rate: Rate
+    limiter: RateLimiter
     breaker: Breaker
     entries_max: int = rules.ENTRIES_MAX  # a call
 
@@ -77,7 +77,7 @@ class Flight:
 
     def steps(self, entries: Iterable[CallEntry]) -> Steps:
         """Make the calls; what a call came to goes out together with what begins next."""
-        most = rules.entries_max(self._route.rate.per_second, self._route.entries_max)
+        most = rules.entries_max(self._route.limiter.per_second, self._route.entries_max)
         self._ready.extend(rules.grouped(entries, most))
         while self._ready or self._flying or self._news:
             if self._ready and (reason := self._over()):
@@ -108,7 +108,7 @@ class Flight:
         """Give the calls that may begin now, and the seconds after which to ask for more."""
         calls: list[Call] = []
         while self._ready and len(self._flying) + len(calls) < self._limits.threads:
-            if seconds := self._route.rate.ask(self._lane, len(self._ready[0])):
+            if seconds := self._route.limiter.try_acquire(self._lane, len(self._ready[0])):
                 return calls, seconds
             calls.append(Call(ids.new(clock.now()), self._ready.popleft()))
         return calls, SLICE_SECONDS
@@ -152,17 +152,17 @@ class Flight:
 
     def _hear(self, said: Sequence[ProviderOutcome]) -> None:
         """Tell the provider's rate and breaker what a call came to."""
-        breaker, rate = self._route.breaker, self._route.rate
+        breaker, limiter = self._route.breaker, self._route.limiter
         if trouble := [each for each in said if isinstance(each, AccountTrouble)]:
             breaker.open(trouble[0].reason)
         elif len(lost := [each for each in said if isinstance(each, Unknown)]) == len(said):
-            breaker.failed(lost[0].reason)
+            breaker.record_failure(lost[0].reason)
         else:
-            breaker.worked()
+            breaker.record_success()
         if any(isinstance(each, Throttled) for each in said):
-            rate.throttled()
+            limiter.record_throttle()
         elif any(isinstance(each, Accepted) for each in said):
-            rate.went_well()
+            limiter.record_success()
 
     def _answer(
         self, entry: CallEntry, said: Accepted | Deferred | Rejected | Unknown | AccountTrouble

@@ -92,7 +92,7 @@ class LaneSender:
         oldest = self._parts.limits.begin(BATCH_AGE_MAX)
         while todo:
             self._check(oldest)
-            with self._route.breaker.entrance() as probe:
+            with self._route.breaker.admit() as probe:
                 lease = self._parts.limits.begin(self._parts.limits.lease)
                 most = 1 if probe else self._claim_limit()
                 taken, todo = todo[:most], todo[most:]
@@ -111,7 +111,7 @@ class LaneSender:
 
     def _claim_limit(self) -> int:
         limits, route = self._parts.limits, self._route
-        rate, at_once = route.rate.per_second, limits.threads * route.entries_max
+        rate, at_once = route.limiter.per_second, limits.threads * route.entries_max
         room = limits.lease - limits.call
         return rules.claim_limit(rate, self._pace, at_once, room, limits.claim)
 

@@ -16,7 +16,7 @@ from deliverer.providers.aws import client
 from deliverer.providers.ses import Ses
 from deliverer.providers.simulated import Simulated
 from deliverer.providers.sms import EndUserMessaging, Sns
-from deliverer.rate import Rate
+from deliverer.rate import RateLimiter
 from deliverer.settings import DelivererSettings
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,12 @@ def routes(settings: DelivererSettings) -> Routes:
     """Make the clients, once for all threads."""
     ses = Ses(aws(settings, "sesv2"), settings.deliverer_ses_configuration_set or None)
     most = rules.ENTRIES_MAX if settings.deliverer_bulk else 1
-    email = Route(ses, Rate(share(settings, RATE_UNTIL_KNOWN)), Breaker(ses.name), most)
+    email = Route(ses, RateLimiter(share(settings, RATE_UNTIL_KNOWN)), Breaker(ses.name), most)
     texting = texting_of(settings)
-    sms_rate = Rate(share(settings, settings.deliverer_sms_rate))
+    sms_rate = RateLimiter(share(settings, settings.deliverer_sms_rate))
     sms = Route(texting, sms_rate, Breaker(texting.name), entries_max=1)
     nothing = Simulated()
-    simulated = Route(nothing, Rate(NO_LIMIT), Breaker(nothing.name))
+    simulated = Route(nothing, RateLimiter(NO_LIMIT), Breaker(nothing.name))
     return Routes({Channel.EMAIL: email, Channel.SMS: sms}, simulated, ses)
 
 
@@ -59,10 +59,10 @@ def texting_of(settings: DelivererSettings) -> EndUserMessaging | Sns:
 
 def keep_rate(settings: DelivererSettings, routes: Routes, stop: serve.Stop) -> None:
     """Read the account's own rate now and then; where it cannot be read, the last one stays."""
-    rate = routes.by_channel[Channel.EMAIL].rate
+    limiter = routes.by_channel[Channel.EMAIL].limiter
     while not stop():
         try:
-            rate.set(share(settings, routes.ses.rate()))
+            limiter.set(share(settings, routes.ses.rate()))
         except (BotoCoreError, ClientError, LookupError, TypeError, ValueError) as error:
             log.warning("quota cannot be read", extra={"reason": type(error).__name__})
         stop.wait(READ_EVERY.total_seconds())
