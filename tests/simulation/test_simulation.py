@@ -362,8 +362,8 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     ),
     "start not noticed": (FakeStore, "transaction", "tables.server != self._server", "False"),
     "hold lifted before the lease": (marks, "lift", "lease + margin", "margin"),
-    "sent before it is said": (flight.Flight, "steps", "*map(rules.started, calls)", ""),
-    "sent after the lease": (flight, "attempt", "if not lease.covers(call_time)", "if False"),
+    "sent before it is said": (flight.InFlightCalls, "steps", "*map(rules.started, calls)", ""),
+    "sent after the lease": (flight, "make_call", "if not lease.covers(call_time)", "if False"),
     "unknown taken for not sent": (
         sending,
         "attempt_outcome",
@@ -371,9 +371,9 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "outcome=Outcome.DEFERRED, reason",
     ),
     "outcomes not told": (
-        flight.Flight,
-        "_settle",
-        "self._news.append(rules.finished(call.id, answers))",
+        flight.InFlightCalls,
+        "_finish_call",
+        "self._pending.append(rules.finished(call.id, answers))",
         "pass",
     ),
     "attempt not told": (

@@ -27,7 +27,7 @@ from deliverer.calls import (
     Throttled,
     Unknown,
 )
-from deliverer.pool import Lease, attempt
+from deliverer.pool import Lease, make_call
 from support.deliverer import SECOND, SWITCHED_OFF, TEST_KEY, UNSENDABLE, Stand, told
 
 
@@ -126,7 +126,7 @@ def test_trouble_puts_all_back_and_one_probe_comes_before_the_rest() -> None:
     stand.warm_up()
     stand.order(*range(120))
     stand.provider.script = {number: [AccountTrouble("suspended")] for number in range(120)}
-    with pytest.raises(Unavailable, match="given back"):
+    with pytest.raises(Unavailable, match="released"):
         stand.step()
     assert len(stand.provider.calls) == 1
     assert stand.answers() == {number: ["deferred"] for number in range(120)}
@@ -151,7 +151,7 @@ def test_calls_whose_outcome_is_unknown_open_the_breaker_after_a_few() -> None:
     stand.warm_up()
     stand.order(*range(500))
     stand.provider.script = {number: [Unknown("late")] for number in range(500)}
-    with pytest.raises(Unavailable, match="given back"):
+    with pytest.raises(Unavailable, match="released"):
         stand.step()
     assert len(stand.provider.calls) == 5
     outcomes = [outcome for each in stand.answers().values() for outcome in each]
@@ -167,7 +167,7 @@ def test_a_stop_lets_calls_end_and_leaves_nothing_claimed() -> None:
         stand.stop = True
 
     stand.provider.meanwhile = stop
-    with pytest.raises(Unavailable, match="given back"):
+    with pytest.raises(Unavailable, match="released"):
         stand.step()
     assert len(stand.provider.calls) == 1
     outcomes = [outcome for each in stand.answers().values() for outcome in each]
@@ -270,7 +270,7 @@ class Short:
 
 def test_a_provider_that_gives_too_few_outcomes_is_not_believed() -> None:
     call = Call(UUID(int=1), entries(1, 2))
-    said = attempt(Short(), call, Lease(SECOND, age=lambda: 0), timedelta())
+    said = make_call(Short(), call, Lease(SECOND, age=lambda: 0), timedelta())
     assert [type(each) for each in said] == [Unknown, Unknown]
 
 
@@ -278,7 +278,7 @@ def test_a_provider_that_gives_too_few_outcomes_is_not_believed() -> None:
 def test_a_call_is_made_only_where_the_lease_covers_all_of_it(age: float, calls: int) -> None:
     provider = Short()
     lease = Lease(10 * SECOND, age=lambda: age)
-    said = attempt(provider, Call(UUID(int=1), entries(1, 2)), lease, 2 * SECOND)
+    said = make_call(provider, Call(UUID(int=1), entries(1, 2)), lease, 2 * SECOND)
     assert (provider.calls, bool(said)) == (calls, bool(calls))
 
 

@@ -16,7 +16,7 @@ from courant.topics import PERSISTED, Channel, Lane, group
 from deliverer import rules
 from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected
 from deliverer.content import INACTIVE
-from deliverer.flight import Flight, Route, jitter
+from deliverer.flight import InFlightCalls, Route, jitter
 from deliverer.pool import Lease, Limits
 
 BATCH_AGE_MAX = timedelta(minutes=2)
@@ -77,7 +77,7 @@ class LaneSender:
     def __init__(self, parts: LaneParts, channel: Channel, lane: Lane) -> None:
         self._parts, self._channel, self._lane = parts, channel, lane
         self._route = parts.routes[channel]
-        self._pool = parts.limits.pool(channel, lane, parts.limits.threads)
+        self._pool = parts.limits.make_pool(channel, lane, parts.limits.threads)
         self._pace = 0.0  # entries a second of the claim before
 
     def deliver(self, batch: Batch[UUID]) -> Steps:
@@ -89,17 +89,17 @@ class LaneSender:
         """
         orders = {each.value: each.record for each in batch.kept}
         todo = list(orders)
-        oldest = self._parts.limits.begin(BATCH_AGE_MAX)
+        oldest = self._parts.limits.start_lease(BATCH_AGE_MAX)
         while todo:
             self._check(oldest)
             with self._route.breaker.admit() as probe:
-                lease = self._parts.limits.begin(self._parts.limits.lease)
+                lease = self._parts.limits.start_lease(self._parts.limits.lease)
                 most = 1 if probe else self._claim_limit()
                 taken, todo = todo[:most], todo[most:]
                 rows = self._parts.store.claim(taken, self._channel, self._lane)
-                given_back = yield from self._send(rows, orders, lease)
-            if given_back:
-                raise Unavailable(f"{given_back} rows were given back")
+                released = yield from self._send(rows, orders, lease)
+            if released:
+                raise Unavailable(f"{released} claimed rows were released")
 
     def _check(self, oldest: Lease) -> None:
         if reason := self._parts.ready():
@@ -112,8 +112,8 @@ class LaneSender:
     def _claim_limit(self) -> int:
         limits, route = self._parts.limits, self._route
         rate, at_once = route.limiter.per_second, limits.threads * route.entries_max
-        room = limits.lease - limits.call
-        return rules.claim_limit(rate, self._pace, at_once, room, limits.claim)
+        room = limits.lease - limits.call_time
+        return rules.claim_limit(rate, self._pace, at_once, room, limits.claim_max)
 
     def _send(
         self, rows: Sequence[ClaimedRow], orders: Mapping[UUID, Record], lease: Lease
@@ -124,17 +124,17 @@ class LaneSender:
         yield unsendable(failed, orders)
         tests = [made for row, made in written if isinstance(made, CallEntry) and is_test(row)]
         others = [made for row, made in written if isinstance(made, CallEntry) and not is_test(row)]
-        given_back = 0
+        released = 0
         for route, entries in ((self._parts.simulated, tests), (self._route, others)):
-            flight = Flight(
+            calls = InFlightCalls(
                 route, self._lane, self._pool, lease, self._parts.limits, self._parts.stopping
             )
             began = time.monotonic()
-            yield from flight.steps(entries)
-            if route is self._route and flight.landed:
-                self._pace = flight.landed / max(time.monotonic() - began, 0.001)
-            given_back += flight.given_back
-        return given_back
+            yield from calls.steps(entries)
+            if route is self._route and calls.answered:
+                self._pace = calls.answered / max(time.monotonic() - began, 0.001)
+            released += calls.released
+        return released
 
 
 def is_test(row: ClaimedRow) -> bool:

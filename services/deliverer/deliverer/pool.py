@@ -39,12 +39,12 @@ class Lease:
         return self._age() + span.total_seconds() < self._length
 
 
-def pool(channel: Channel, lane: Lane, threads: int) -> Executor:
+def make_pool(channel: Channel, lane: Lane, threads: int) -> Executor:
     """Make a lane's pool: with one for several, bulk's slow calls would hold up priority."""
     return ThreadPoolExecutor(threads, thread_name_prefix=f"{channel}.{lane}")
 
 
-def age() -> Callable[[], float]:
+def start_timer() -> Callable[[], float]:
     """Begin to count seconds."""
     return Age().seconds
 
@@ -54,18 +54,18 @@ class Limits:
     """How long and how many, by which clock and on what."""
 
     lease: timedelta
-    call: timedelta  # that one call can take: connecting, and waiting for its answer
+    call_time: timedelta  # that one call can take: connecting, and waiting for its answer
     threads: int  # a lane
-    claim: int = 500  # rows at a time
-    age: Callable[[], Callable[[], float]] = age
-    pool: Callable[[Channel, Lane, int], Executor] = pool
+    claim_max: int = 500  # rows at a time
+    start_timer: Callable[[], Callable[[], float]] = start_timer
+    make_pool: Callable[[Channel, Lane, int], Executor] = make_pool
 
-    def begin(self, length: timedelta) -> Lease:
+    def start_lease(self, length: timedelta) -> Lease:
         """Begin a lease of this length."""
-        return Lease(length, self.age())
+        return Lease(length, self.start_timer())
 
 
-def attempt(
+def make_call(
     provider: Provider, call: Call, lease: Lease, call_time: timedelta
 ) -> Sequence[ProviderOutcome]:
     """Make a call and give one outcome for each entry; none where the lease no longer covers it.
@@ -88,7 +88,7 @@ def attempt(
     return said
 
 
-def outcome_of(said: ProviderOutcome) -> str:
+def outcome_label(said: ProviderOutcome) -> str:
     """Name an outcome for the metrics."""
     match said:
         case Accepted(_, outcome) | Rejected(_, outcome):
