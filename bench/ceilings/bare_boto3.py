@@ -9,15 +9,15 @@ from courant.directory.entries import Directory
 from courant.topics import Channel
 from deliverer import rules
 from deliverer.calls import CallEntry, ClaimedRow
-from deliverer.content import Defaults, Writer
+from deliverer.content import Defaults, MessageRenderer
 from deliverer.providers.aws import client
 from deliverer.providers.ses import TEMPLATE, bulk_entry
 
 
 def calls(rows: Sequence[ClaimedRow], directory: Directory, ring: KeyRing) -> list[dict[str, Any]]:
     """Give the values of each call: those that the deliverer would send for these rows."""
-    writer = Writer(directory, ring, Defaults("notification.example", ""))
-    entries = [writer.write(row, Channel.EMAIL) for row in rows]
+    renderer = MessageRenderer(directory, ring, Defaults("notification.example", ""))
+    entries = [renderer.render(row, Channel.EMAIL) for row in rows]
     made = [each for each in entries if isinstance(each, CallEntry)]
     assert len(made) == len(rows), "a row could not be written"
     return [
@@ -26,7 +26,7 @@ def calls(rows: Sequence[ClaimedRow], directory: Directory, ring: KeyRing) -> li
             "BulkEmailEntries": [bulk_entry(each) for each in group],
             "FromEmailAddress": group[0].source,
         }
-        for group in rules.grouped(made, rules.ENTRIES_MAX)
+        for group in rules.group_into_calls(made, rules.ENTRIES_MAX)
     ]
 
 

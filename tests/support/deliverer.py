@@ -53,7 +53,7 @@ class Claims:
 
 
 class Writing:
-    def write(self, row: ClaimedRow, _: Channel) -> CallEntry | Deferred | Rejected:
+    def render(self, row: ClaimedRow, _: Channel) -> CallEntry | Deferred | Rejected:
         number = number_of(row.id)
         if number in {UNSENDABLE, SWITCHED_OFF}:
             reason = INACTIVE if number == SWITCHED_OFF else "sealed: does not open"

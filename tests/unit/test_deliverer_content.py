@@ -17,7 +17,7 @@ from courant.render.page import page
 from courant.testing.builders import NOW, id_of
 from courant.topics import Channel
 from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected, RenderedEmail, RenderedSms
-from deliverer.content import Defaults, Writer, bulk_data, mailbox
+from deliverer.content import Defaults, MessageRenderer, bulk_data, mailbox
 
 RING = crypto.KeyRing({"a": bytes(32)})
 SERVICE, TEMPLATE, TEXTS, EMPTY, SENDER = (UUID(int=n) for n in range(20, 25))
@@ -42,8 +42,8 @@ def directory() -> Directory:
 
 
 @pytest.fixture
-def writer(directory: Directory) -> Writer:
-    return Writer(directory, RING, Defaults("notification.example", "+15005550006"))
+def renderer(directory: Directory) -> MessageRenderer:
+    return MessageRenderer(directory, RING, Defaults("notification.example", "+15005550006"))
 
 
 def row(to: str = "Ana@Example.org", template: UUID = TEMPLATE, **changed: Any) -> ClaimedRow:
@@ -55,8 +55,8 @@ def row(to: str = "Ana@Example.org", template: UUID = TEMPLATE, **changed: Any) 
     return replace(made, **changed)
 
 
-def test_an_email_is_rendered_and_addressed(writer: Writer) -> None:
-    entry = writer.write(row(sender_id=SENDER), Channel.EMAIL)
+def test_an_email_is_rendered_and_addressed(renderer: MessageRenderer) -> None:
+    entry = renderer.render(row(sender_id=SENDER), Channel.EMAIL)
     assert isinstance(entry, CallEntry)
     assert isinstance(entry.message, RenderedEmail)
     assert (entry.to, entry.reply_to) == ("ana@example.org", "reply@example.ca")
@@ -67,8 +67,8 @@ def test_an_email_is_rendered_and_addressed(writer: Writer) -> None:
     assert "<strong>noon</strong>" in entry.message.fragment
 
 
-def test_a_bulk_entry_gives_the_same_page_as_a_single_mail(writer: Writer) -> None:
-    entry = writer.write(row(), Channel.EMAIL)
+def test_a_bulk_entry_gives_the_same_page_as_a_single_mail(renderer: MessageRenderer) -> None:
+    entry = renderer.render(row(), Channel.EMAIL)
     assert isinstance(entry, CallEntry)
     assert isinstance(entry.message, RenderedEmail)
     values = json.loads(entry.message.data)
@@ -79,8 +79,8 @@ def test_a_bulk_entry_gives_the_same_page_as_a_single_mail(writer: Writer) -> No
     assert (values["s"], values["t"]) == (entry.message.subject, entry.message.text)
 
 
-def test_a_text_has_its_prefix_and_its_origin(writer: Writer) -> None:
-    entry = writer.write(row("613-253-2222", TEXTS), Channel.SMS)
+def test_a_text_has_its_prefix_and_its_origin(renderer: MessageRenderer) -> None:
+    entry = renderer.render(row("613-253-2222", TEXTS), Channel.SMS)
     assert isinstance(entry, CallEntry)
     assert isinstance(entry.message, RenderedSms)
     assert (entry.to, entry.source) == ("+16132532222", "+15005550006")
@@ -106,9 +106,9 @@ def test_a_text_has_its_prefix_and_its_origin(writer: Writer) -> None:
     ],
 )
 def test_what_cannot_be_sent_says_why_and_not_to_whom(
-    writer: Writer, channel: Channel, changed: dict[str, Any], reason: str
+    renderer: MessageRenderer, channel: Channel, changed: dict[str, Any], reason: str
 ) -> None:
-    said = writer.write(row(**changed), channel)
+    said = renderer.render(row(**changed), channel)
     assert isinstance(said, Rejected)
     assert said.outcome is Outcome.UNSENDABLE
     assert said.reason.startswith(reason)
@@ -121,32 +121,32 @@ def test_what_cannot_be_sent_says_why_and_not_to_whom(
      {"sender_id": UUID(int=99)}],
 )  # fmt: skip
 def test_what_the_directory_does_not_know_yet_is_waited_for_a_few_times(
-    writer: Writer, changed: dict[str, Any]
+    renderer: MessageRenderer, changed: dict[str, Any]
 ) -> None:
-    said = writer.write(row(**changed), Channel.EMAIL)
+    said = renderer.render(row(**changed), Channel.EMAIL)
     assert isinstance(said, Deferred)
     assert said.blames
     assert 1 < said.tries_max < 10
 
 
 def test_a_template_that_breaks_the_renderer_stops_no_lane(
-    writer: Writer, directory: Directory
+    renderer: MessageRenderer, directory: Directory
 ) -> None:
     broken: Any = 7
     directory.put(
         Template(id=TEMPLATE, version=2, service_id=SERVICE, channel=Channel.EMAIL, name="a",
                  subject="", body=broken, created_at=NOW, number=1)
     )  # fmt: skip
-    said = writer.write(row(), Channel.EMAIL)
+    said = renderer.render(row(), Channel.EMAIL)
     assert isinstance(said, Rejected)
     assert said.reason.startswith("content: cannot be rendered")
 
 
 def test_a_service_that_was_switched_off_sends_nothing(
-    writer: Writer, directory: Directory
+    renderer: MessageRenderer, directory: Directory
 ) -> None:
     directory.put(Service(id=SERVICE, name="x", active=False, number=1))
-    said = writer.write(row(), Channel.EMAIL)
+    said = renderer.render(row(), Channel.EMAIL)
     assert said == Rejected("service: is not active", Outcome.UNSENDABLE)
 
 

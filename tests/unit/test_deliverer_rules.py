@@ -95,18 +95,19 @@ def test_a_call_takes_no_more_than_the_rate_allows_in_a_moment(
 
 def test_a_call_has_one_source_and_one_reply_to() -> None:
     mixed = [entry(1, "a"), entry(2, "b"), entry(3, "a"), entry(4, "a", "c"), entry(5, "a")]
-    calls = rules.grouped(mixed, most=50)
+    calls = rules.group_into_calls(mixed, most=50)
     assert sorted([number.row.id.int - id_of(0).int for number in call] for call in calls) == [
         [1, 3, 5], [2], [4],
     ]  # fmt: skip
 
 
 def test_a_call_is_full_by_count_and_by_bytes() -> None:
-    assert [len(call) for call in rules.grouped(map(entry, range(120)), 50)] == [50, 50, 20]
+    small = map(entry, range(120))
+    assert [len(call) for call in rules.group_into_calls(small, 50)] == [50, 50, 20]
     large = [entry(number, size=400_000) for number in range(5)]
-    assert [len(call) for call in rules.grouped(large, 50)] == [2, 2, 1]
+    assert [len(call) for call in rules.group_into_calls(large, 50)] == [2, 2, 1]
     huge = [entry(number, size=2_000_000) for number in range(2)]
-    assert [len(call) for call in rules.grouped(huge, 50)] == [1, 1]
+    assert [len(call) for call in rules.group_into_calls(huge, 50)] == [1, 1]
 
 
 @given(
@@ -117,7 +118,7 @@ def test_every_entry_is_in_one_call_within_every_limit(
     drawn: list[tuple[str, int]], most: int
 ) -> None:
     entries = [entry(n, source, size=size) for n, (source, size) in enumerate(drawn)]
-    calls = rules.grouped(entries, most)
+    calls = rules.group_into_calls(entries, most)
     assert sorted(e.row.id for call in calls for e in call) == [e.row.id for e in entries]
     for call in calls:
         assert 0 < len(call) <= most

@@ -8,7 +8,7 @@ from courant.directory.follow import follow
 from courant.postgres import database
 from courant.settings import load
 from courant.topics import Channel, Lane
-from deliverer.content import Defaults, Writer
+from deliverer.content import Defaults, MessageRenderer
 from deliverer.handle import LaneParts, stages
 from deliverer.pool import Limits
 from deliverer.routes import keep_rate, routes
@@ -32,7 +32,7 @@ def main() -> int:
     call_seconds = settings.deliverer_connect_timeout_seconds + settings.read_seconds
     parts = LaneParts(
         PostgresStore(engine, lease),
-        Writer(directory, ring, defaults),
+        MessageRenderer(directory, ring, defaults),
         ways.by_channel,
         ways.simulated,
         Limits(

@@ -45,7 +45,7 @@ class Defaults:
     sms_origin: str
 
 
-class Writer:
+class MessageRenderer:
     """Writes messages; keeps each template version ready. Safe to use from any thread."""
 
     def __init__(self, directory: Directory, ring: KeyRing, defaults: Defaults) -> None:
@@ -53,7 +53,7 @@ class Writer:
         self._email_templates: dict[tuple[UUID, int], email.Prepared] = {}
         self._sms_templates: dict[tuple[UUID, int], Parsed] = {}
 
-    def write(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
+    def render(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
         """Write what is sent for a row, or say why it cannot be sent."""
         try:
             content = contracts.read(open_content, self._ring.decrypt(row.sealed, row.id.bytes))

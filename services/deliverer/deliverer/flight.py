@@ -78,7 +78,7 @@ class InFlightCalls:
     def steps(self, entries: Iterable[CallEntry]) -> Steps:
         """Make the calls; what a call came to goes out together with what begins next."""
         most = rules.entries_max(self._route.limiter.per_second, self._route.entries_max)
-        self._ready.extend(rules.grouped(entries, most))
+        self._ready.extend(rules.group_into_calls(entries, most))
         while self._ready or self._in_flight or self._pending:
             if self._ready and (reason := self._stop_reason()):
                 self._release_unstarted(reason)

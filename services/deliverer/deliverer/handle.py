@@ -36,10 +36,10 @@ class Store(Protocol):
         """
 
 
-class Writer(Protocol):
+class Renderer(Protocol):
     """What turns a row into a message."""
 
-    def write(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
+    def render(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
         """Write what is sent for a row, or say why it cannot be sent."""
 
 
@@ -48,7 +48,7 @@ class LaneParts:
     """What all lanes share."""
 
     store: Store
-    writer: Writer
+    renderer: Renderer
     routes: Mapping[Channel, Route]
     simulated: Route
     limits: Limits
@@ -78,7 +78,7 @@ class LaneSender:
         self._parts, self._channel, self._lane = parts, channel, lane
         self._route = parts.routes[channel]
         self._pool = parts.limits.make_pool(channel, lane, parts.limits.threads)
-        self._pace = 0.0  # entries a second of the claim before
+        self._measured_rate = 0.0  # entries a second, in the claim before
 
     def deliver(self, batch: Batch[UUID]) -> Steps:
         """Send what the batch orders. Whatever is claimed here is told of before this ends.
@@ -91,7 +91,7 @@ class LaneSender:
         todo = list(orders)
         oldest = self._parts.limits.start_lease(BATCH_AGE_MAX)
         while todo:
-            self._check(oldest)
+            self._raise_if_blocked(oldest)
             with self._route.breaker.admit() as probe:
                 lease = self._parts.limits.start_lease(self._parts.limits.lease)
                 most = 1 if probe else self._claim_limit()
@@ -101,7 +101,7 @@ class LaneSender:
             if released:
                 raise Unavailable(f"{released} claimed rows were released")
 
-    def _check(self, oldest: Lease) -> None:
+    def _raise_if_blocked(self, oldest: Lease) -> None:
         if reason := self._parts.ready():
             raise Unavailable(reason)
         if self._parts.stopping():
@@ -113,15 +113,15 @@ class LaneSender:
         limits, route = self._parts.limits, self._route
         rate, at_once = route.limiter.per_second, limits.threads * route.entries_max
         room = limits.lease - limits.call_time
-        return rules.claim_limit(rate, self._pace, at_once, room, limits.claim_max)
+        return rules.claim_limit(rate, self._measured_rate, at_once, room, limits.claim_max)
 
     def _send(
         self, rows: Sequence[ClaimedRow], orders: Mapping[UUID, Record], lease: Lease
     ) -> Generator[Sequence[Effect], None, int]:
         """Send what is claimed; gives how many of them were given back."""
-        written = [(row, self._parts.writer.write(row, self._channel)) for row in rows]
+        written = [(row, self._parts.renderer.render(row, self._channel)) for row in rows]
         failed = [(row, made) for row, made in written if not isinstance(made, CallEntry)]
-        yield unsendable(failed, orders)
+        yield unsendable_effects(failed, orders)
         tests = [made for row, made in written if isinstance(made, CallEntry) and is_test(row)]
         others = [made for row, made in written if isinstance(made, CallEntry) and not is_test(row)]
         released = 0
@@ -132,7 +132,7 @@ class LaneSender:
             began = time.monotonic()
             yield from calls.steps(entries)
             if route is self._route and calls.answered:
-                self._pace = calls.answered / max(time.monotonic() - began, 0.001)
+                self._measured_rate = calls.answered / max(time.monotonic() - began, 0.001)
             released += calls.released
         return released
 
@@ -142,7 +142,7 @@ def is_test(row: ClaimedRow) -> bool:
     return row.key_type is KeyType.TEST
 
 
-def unsendable(
+def unsendable_effects(
     failed: Sequence[tuple[ClaimedRow, Deferred | Rejected]], orders: Mapping[UUID, Record]
 ) -> Sequence[Effect]:
     """Tell of rows that no provider will hear of, and put the orders of those aside for repair."""

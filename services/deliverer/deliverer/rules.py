@@ -33,7 +33,7 @@ ENTRIES_MAX = 50
 """In a call; SES takes no more."""
 CALL_BYTES_MAX = 900_000
 """Of a call's body; SES takes 1 MB with an inline template."""
-TICK = timedelta(milliseconds=50)
+CALL_RATE_WINDOW = timedelta(milliseconds=50)
 """A call takes no more than the rate allows in one: what it owes beyond, the priority lane waits
 for. With a second's, at 100 a second and beside a backlog, that was 1.2 s of a password reset's."""
 BACKOFF_FIRST = timedelta(seconds=10)
@@ -51,22 +51,22 @@ def read_order(record: Record) -> Verdict[UUID]:
     return Keep(record, order.id)
 
 
-def claim_limit(rate: float, pace: float, at_once: int, room: timedelta, most: int) -> int:
+def claim_limit(rate: float, measured_rate: float, at_once: int, room: timedelta, most: int) -> int:
     """Give how many rows to claim: what is surely sent while the lease has room for calls.
 
     That is what goes out `at_once`, in a call for each thread, or what half of the room is enough
     for at the pace of the claim before; never more than the provider's rate allows in that half.
     """
     half = room.total_seconds() / 2
-    return max(1, int(min(rate * half, max(at_once, pace * half), most)))
+    return max(1, int(min(rate * half, max(at_once, measured_rate * half), most)))
 
 
 def entries_max(rate: float, most: int) -> int:
     """Give how many entries a call may take, of the most that its provider does."""
-    return max(1, int(min(rate * TICK.total_seconds(), most)))
+    return max(1, int(min(rate * CALL_RATE_WINDOW.total_seconds(), most)))
 
 
-def grouped(entries: Iterable[CallEntry], most: int) -> list[tuple[CallEntry, ...]]:
+def group_into_calls(entries: Iterable[CallEntry], most: int) -> list[tuple[CallEntry, ...]]:
     """Give the entries of each call: those of one source and reply-to, up to a count and a size."""
     calls: list[tuple[CallEntry, ...]] = []
     filling: dict[tuple[str, str | None], tuple[list[CallEntry], int]] = {}
