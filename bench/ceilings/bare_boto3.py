@@ -10,7 +10,7 @@ from courant.topics import Channel
 from deliverer import rules
 from deliverer.calls import CallEntry, ClaimedRow
 from deliverer.content import Defaults, MessageRenderer
-from deliverer.providers.aws import client
+from deliverer.providers.aws import make_client
 from deliverer.providers.ses import TEMPLATE, bulk_entry
 
 
@@ -33,7 +33,7 @@ def calls(rows: Sequence[ClaimedRow], directory: Directory, ring: KeyRing) -> li
 def send(prepared: Sequence[Mapping[str, Any]], threads: int) -> None:
     """Make the calls; raises what a call raises."""
     # The deliverer's own client: its options are faster than boto3's defaults.
-    ses = client("sesv2", threads, connect_seconds=2, read_seconds=8)
+    ses = make_client("sesv2", threads, connect_seconds=2, read_seconds=8)
     with ThreadPoolExecutor(threads) as pool:
         for answer in pool.map(lambda values: ses.send_bulk_email(**values), prepared):
             assert all(each["Status"] == "SUCCESS" for each in answer["BulkEmailEntryResults"])

@@ -61,7 +61,7 @@ def clients() -> Iterator[Any]:
     made = []
 
     def make(service: str, read_seconds: float = 5) -> Any:
-        made.append(aws.client(service, 2, 0.5, read_seconds))
+        made.append(aws.make_client(service, 2, 0.5, read_seconds))
         return made[-1]
 
     yield make

@@ -69,7 +69,7 @@ TEXT = Call(UUID(int=1), (entry(1, RenderedSms("hello")),))
 
 @contextmanager
 def stubbed(service: str) -> Iterator[tuple[Any, Stubber]]:
-    client = aws.client(service, 1, 1, 1)
+    client = aws.make_client(service, 1, 1, 1)
     with Stubber(client) as stub:
         yield client, stub
     client.close()
@@ -316,7 +316,7 @@ def test_the_client_makes_one_attempt_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "7")
-    client = aws.client("sesv2", 12, 2, 8)
+    client = aws.make_client("sesv2", 12, 2, 8)
     config = client.meta.config
     assert config.retries["total_max_attempts"] == 1
     assert (config.connect_timeout, config.read_timeout) == (2, 8)

@@ -11,7 +11,7 @@ from courant.topics import Channel, Lane
 from deliverer.content import Defaults, MessageRenderer
 from deliverer.handle import LaneParts, stages
 from deliverer.pool import Limits
-from deliverer.routes import keep_rate, routes
+from deliverer.routes import follow_quota, make_routes
 from deliverer.settings import DelivererSettings
 from deliverer.store import PostgresStore
 
@@ -28,13 +28,13 @@ def main() -> int:
     lease = timedelta(seconds=settings.courant_lease_seconds)
     url = settings.database_url.get_secret_value()
     engine = database.engine(url, "deliverer", connections=len(Channel) * len(Lane) + 1)
-    ways = routes(settings)
+    routes = make_routes(settings)
     call_seconds = settings.deliverer_connect_timeout_seconds + settings.read_seconds
     parts = LaneParts(
         PostgresStore(engine, lease),
         MessageRenderer(directory, ring, defaults),
-        ways.by_channel,
-        ways.simulated,
+        routes.by_channel,
+        routes.simulated,
         Limits(
             lease,
             timedelta(seconds=call_seconds),
@@ -49,7 +49,7 @@ def main() -> int:
         lambda: parts.ready() or database.why_unreachable(engine),
     )
     serve.start("directory", lambda: follow(directory, bootstrap, "deliverer", stop), stop)
-    serve.start("quota", lambda: keep_rate(settings, ways, stop), stop)
+    serve.start("quota", lambda: follow_quota(settings, routes, stop), stop)
     return serve.run(serve.run_stages(stages(parts), bootstrap, stop), stop)
 
 

@@ -12,7 +12,7 @@ from courant.topics import Channel, Lane
 from deliverer import rules
 from deliverer.breaker import Breaker
 from deliverer.flight import Route
-from deliverer.providers.aws import client
+from deliverer.providers.aws import make_client
 from deliverer.providers.ses import Ses
 from deliverer.providers.simulated import Simulated
 from deliverer.providers.sms import EndUserMessaging, Sns
@@ -21,10 +21,10 @@ from deliverer.settings import DelivererSettings
 
 log = logging.getLogger(__name__)
 
-RATE_UNTIL_KNOWN = 14.0
+EMAIL_RATE_DEFAULT = 14.0
 """Emails a second, the usual first quota of an account, while its own cannot be read."""
-READ_EVERY = timedelta(seconds=60)
-NO_LIMIT = 1_000_000.0
+QUOTA_READ_INTERVAL = timedelta(seconds=60)
+RATE_UNLIMITED = 1_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +36,42 @@ class Routes:
     ses: Ses
 
 
-def routes(settings: DelivererSettings) -> Routes:
+def make_routes(settings: DelivererSettings) -> Routes:
     """Make the clients, once for all threads."""
-    ses = Ses(aws(settings, "sesv2"), settings.deliverer_ses_configuration_set or None)
+    ses = Ses(aws_client(settings, "sesv2"), settings.deliverer_ses_configuration_set or None)
     most = rules.ENTRIES_MAX if settings.deliverer_bulk else 1
-    email = Route(ses, RateLimiter(share(settings, RATE_UNTIL_KNOWN)), Breaker(ses.name), most)
-    texting = texting_of(settings)
-    sms_rate = RateLimiter(share(settings, settings.deliverer_sms_rate))
-    sms = Route(texting, sms_rate, Breaker(texting.name), entries_max=1)
-    nothing = Simulated()
-    simulated = Route(nothing, RateLimiter(NO_LIMIT), Breaker(nothing.name))
-    return Routes({Channel.EMAIL: email, Channel.SMS: sms}, simulated, ses)
+    ses_limiter = RateLimiter(process_share(settings, EMAIL_RATE_DEFAULT))
+    email_route = Route(ses, ses_limiter, Breaker(ses.name), most)
+    sms = sms_provider(settings)
+    sms_limiter = RateLimiter(process_share(settings, settings.deliverer_sms_rate))
+    sms_route = Route(sms, sms_limiter, Breaker(sms.name), entries_max=1)
+    simulated = Simulated()
+    simulated_route = Route(simulated, RateLimiter(RATE_UNLIMITED), Breaker(simulated.name))
+    return Routes({Channel.EMAIL: email_route, Channel.SMS: sms_route}, simulated_route, ses)
 
 
-def texting_of(settings: DelivererSettings) -> EndUserMessaging | Sns:
+def sms_provider(settings: DelivererSettings) -> EndUserMessaging | Sns:
     """Give the SMS provider that the settings name."""
     if settings.deliverer_sms_api == "sns":
-        return Sns(aws(settings, "sns"))
+        return Sns(aws_client(settings, "sns"))
     name = settings.deliverer_sms_configuration_set or None
-    return EndUserMessaging(aws(settings, "pinpoint-sms-voice-v2"), name)
+    return EndUserMessaging(aws_client(settings, "pinpoint-sms-voice-v2"), name)
 
 
-def keep_rate(settings: DelivererSettings, routes: Routes, stop: serve.Stop) -> None:
+def follow_quota(settings: DelivererSettings, routes: Routes, stop: serve.Stop) -> None:
     """Read the account's own rate now and then; where it cannot be read, the last one stays."""
     limiter = routes.by_channel[Channel.EMAIL].limiter
     while not stop():
         try:
-            limiter.set(share(settings, routes.ses.rate()))
+            limiter.set(process_share(settings, routes.ses.rate()))
         except (BotoCoreError, ClientError, LookupError, TypeError, ValueError) as error:
             log.warning("quota cannot be read", extra={"reason": type(error).__name__})
-        stop.wait(READ_EVERY.total_seconds())
+        stop.wait(QUOTA_READ_INTERVAL.total_seconds())
 
 
-def aws(settings: DelivererSettings, service: str) -> object:
+def aws_client(settings: DelivererSettings, service: str) -> object:
     """Make a client with a connection for each lane's every thread."""
-    return client(
+    return make_client(
         service,
         settings.deliverer_threads * len(Lane),
         settings.deliverer_connect_timeout_seconds,
@@ -78,6 +79,6 @@ def aws(settings: DelivererSettings, service: str) -> object:
     )
 
 
-def share(settings: DelivererSettings, rate: float) -> float:
+def process_share(settings: DelivererSettings, rate: float) -> float:
     """Give this process's part of a rate."""
     return max(rate / settings.deliverer_instances, 0.1)

@@ -7,19 +7,19 @@ from pydantic_settings import SettingsConfigDict
 
 from courant.settings import HealthHost, Port, SealKeys, SendingSettings, StoreSettings
 
-ROOM_SECONDS = 1.0
+CLAIM_SECONDS_MAX = 1.0
 """In a lease, beyond one call: for the claim, and for writing down that the call begins."""
 
 
-READ_SECONDS = 8.0
+READ_SECONDS_MAX = 8.0
 """That a provider has for its answer, where the lease leaves so much."""
 
 
-def _fits(seconds: float | None, info: ValidationInfo) -> float | None:
+def _fits_lease(seconds: float | None, info: ValidationInfo) -> float | None:
     """Refuse timeouts that outlast the claim: what is sent after it may be sent by two."""
     lease = info.data.get("courant_lease_seconds", 0)
     connect = info.data.get("deliverer_connect_timeout_seconds", 0)
-    if (seconds or 0) + connect + ROOM_SECONDS >= lease:
+    if (seconds or 0) + connect + CLAIM_SECONDS_MAX >= lease:
         raise ValueError("does not fit the lease")
     return seconds
 
@@ -46,7 +46,7 @@ class DelivererSettings(StoreSettings, SendingSettings):
             description="seconds to reach a provider, from 0.1 to 60; with a second more within "
             "COURANT_LEASE_SECONDS",
         ),
-        AfterValidator(_fits),
+        AfterValidator(_fits_lease),
     ] = 2.0
     deliverer_read_timeout_seconds: Annotated[
         Annotated[float, Field(ge=0.1, le=120)] | None,
@@ -55,7 +55,7 @@ class DelivererSettings(StoreSettings, SendingSettings):
             "DELIVERER_CONNECT_TIMEOUT_SECONDS and a second more within COURANT_LEASE_SECONDS; "
             "not set: what the lease leaves, at most 8"
         ),
-        AfterValidator(_fits),
+        AfterValidator(_fits_lease),
     ] = None
     deliverer_bulk: Annotated[
         bool, Field(description="true: several emails a call, by SendBulkEmail")
@@ -79,5 +79,6 @@ class DelivererSettings(StoreSettings, SendingSettings):
     @property
     def read_seconds(self) -> float:
         """Give how long to wait for a provider's answer."""
-        left = self.courant_lease_seconds - self.deliverer_connect_timeout_seconds - ROOM_SECONDS
-        return self.deliverer_read_timeout_seconds or min(READ_SECONDS, 0.8 * left)
+        connect = self.deliverer_connect_timeout_seconds
+        left = self.courant_lease_seconds - connect - CLAIM_SECONDS_MAX
+        return self.deliverer_read_timeout_seconds or min(READ_SECONDS_MAX, 0.8 * left)

@@ -10,7 +10,7 @@ from deliverer.calls import ProviderOutcome
 from deliverer.providers.errors import Api, outcome_of_error
 
 
-def client(service: str, connections: int, connect_seconds: float, read_seconds: float) -> Any:
+def make_client(service: str, connections: int, connect_seconds: float, read_seconds: float) -> Any:
     """Make a client for all threads, once: 80 ms and 67 MiB the first.
 
     Region, credentials and endpoint come from AWS's own variables.
@@ -29,7 +29,7 @@ def client(service: str, connections: int, connect_seconds: float, read_seconds:
     return boto3.client(service, config=config)
 
 
-def ask(
+def call_api(
     api: Api, to: Sequence[str], method: Callable[..., Mapping[str, Any]], **values: Any
 ) -> Mapping[str, Any] | ProviderOutcome:
     """Make one call; what it raises is told as what became of the send."""

@@ -31,7 +31,7 @@ class Api(Enum):
     SNS = "sns"
 
 
-Maker: TypeAlias = Callable[[str], ProviderOutcome]
+OutcomeBuilder: TypeAlias = Callable[[str], ProviderOutcome]
 SENDER_PAUSE = timedelta(minutes=5)
 OPTED_OUT = "Phone number is opted out"  # the API's words for it
 
@@ -40,16 +40,16 @@ def throttled(reason: str) -> ProviderOutcome:
     return Throttled(reason)
 
 
-def account(reason: str) -> ProviderOutcome:
+def account_trouble(reason: str) -> ProviderOutcome:
     return AccountTrouble(reason)
 
 
-def sender(reason: str) -> ProviderOutcome:
+def sender_trouble(reason: str) -> ProviderOutcome:
     # One service's own domain is at fault: the others' mail goes on, and this waits for a person.
     return Deferred(reason, retry_after=SENDER_PAUSE)
 
 
-def permanent(reason: str) -> ProviderOutcome:
+def rejected(reason: str) -> ProviderOutcome:
     return Rejected(reason)
 
 
@@ -85,13 +85,13 @@ def unknown(reason: str) -> ProviderOutcome:
 class ErrorRule:
     """Codes of one API, and what they mean; the first row that fits counts.
 
-    `having` is a part of the message (SES, SNS) or the whole Reason (End User Messaging).
+    `contains` is a part of the message (SES, SNS) or the whole Reason (End User Messaging).
     """
 
     api: Api | None
     codes: str
-    having: str
-    says: Maker
+    contains: str
+    outcome: OutcomeBuilder
 
 
 ANY = ""
@@ -100,72 +100,72 @@ CREDENTIALS = (
     "ExpiredTokenException InvalidSignatureException SignatureDoesNotMatch "
     "MissingAuthenticationToken MissingAuthenticationTokenException InvalidClientTokenId"
 )
-TOO_FAST = "TooManyRequestsException ThrottlingException Throttling 429"
+THROTTLE_CODES = "TooManyRequestsException ThrottlingException Throttling 429"
 KMS = "KMSDisabled KMSInvalidState KMSNotFound KMSOptInRequired KMSThrottling KMSAccessDenied"
 INVALID = "InvalidParameter ParameterValueInvalid ValidationException ValidationError"
-CLOSED = "LimitExceededException AccountSuspendedException SendingPausedException"
-REFUSED = "ServiceQuotaExceededException AccessDeniedException ResourceNotFoundException"
+SES_STOPPED = "LimitExceededException AccountSuspendedException SendingPausedException"
+SMS_STOPPED = "ServiceQuotaExceededException AccessDeniedException ResourceNotFoundException"
 # fmt: off
 ERRORS = (
-    ErrorRule(Api.SES, TOO_FAST, "Daily message quota", account),
-    ErrorRule(Api.SES, TOO_FAST, ANY, throttled),
-    ErrorRule(Api.SES, CLOSED, ANY, account),
-    ErrorRule(Api.SES, "MailFromDomainNotVerifiedException", ANY, sender),
-    ErrorRule(Api.SES, "NotFoundException", ANY, account),
-    ErrorRule(Api.SES, "MessageRejected", "is not verified", sender),
-    ErrorRule(Api.SES, "MessageRejected BadRequestException", ANY, permanent),
+    ErrorRule(Api.SES, THROTTLE_CODES, "Daily message quota", account_trouble),
+    ErrorRule(Api.SES, THROTTLE_CODES, ANY, throttled),
+    ErrorRule(Api.SES, SES_STOPPED, ANY, account_trouble),
+    ErrorRule(Api.SES, "MailFromDomainNotVerifiedException", ANY, sender_trouble),
+    ErrorRule(Api.SES, "NotFoundException", ANY, account_trouble),
+    ErrorRule(Api.SES, "MessageRejected", "is not verified", sender_trouble),
+    ErrorRule(Api.SES, "MessageRejected BadRequestException", ANY, rejected),
     ErrorRule(Api.SMS, "ThrottlingException", ANY, throttled),
-    ErrorRule(Api.SMS, REFUSED, ANY, account),
+    ErrorRule(Api.SMS, SMS_STOPPED, ANY, account_trouble),
     ErrorRule(Api.SMS, "ConflictException", "DESTINATION_PHONE_NUMBER_OPTED_OUT", opted_out),
     ErrorRule(Api.SMS, "ConflictException ValidationException", ANY, unsupported),
     ErrorRule(Api.SNS, "Throttling ThrottlingException", ANY, throttled),
-    ErrorRule(Api.SNS, INVALID, ANY, permanent),
-    ErrorRule(Api.SNS, "AuthorizationError InvalidSecurity OptInRequired", ANY, account),
-    ErrorRule(Api.SNS, KMS, ANY, account),
-    ErrorRule(None, CREDENTIALS, ANY, account),
+    ErrorRule(Api.SNS, INVALID, ANY, rejected),
+    ErrorRule(Api.SNS, "AuthorizationError InvalidSecurity OptInRequired", ANY, account_trouble),
+    ErrorRule(Api.SNS, KMS, ANY, account_trouble),
+    ErrorRule(None, CREDENTIALS, ANY, account_trouble),
     ErrorRule(None, "429", ANY, throttled),
 )
 # fmt: on
 # A bulk call's own statuses, inside an HTTP 200.
-STATUSES: Mapping[str, Maker] = {
-    "MESSAGE_REJECTED": permanent,
-    "INVALID_PARAMETER": permanent,
+STATUSES: Mapping[str, OutcomeBuilder] = {
+    "MESSAGE_REJECTED": rejected,
+    "INVALID_PARAMETER": rejected,
     "TRANSIENT_FAILURE": retry_unblamed,
     "ACCOUNT_THROTTLED": throttled,
-    "ACCOUNT_SUSPENDED": account,
-    "ACCOUNT_SENDING_PAUSED": account,
-    "ACCOUNT_DAILY_QUOTA_EXCEEDED": account,
-    "CONFIGURATION_SET_SENDING_PAUSED": account,
-    "CONFIGURATION_SET_NOT_FOUND": account,
-    "TEMPLATE_NOT_FOUND": account,
-    "MAIL_FROM_DOMAIN_NOT_VERIFIED": sender,
-    "INVALID_SENDING_POOL_NAME": account,
+    "ACCOUNT_SUSPENDED": account_trouble,
+    "ACCOUNT_SENDING_PAUSED": account_trouble,
+    "ACCOUNT_DAILY_QUOTA_EXCEEDED": account_trouble,
+    "CONFIGURATION_SET_SENDING_PAUSED": account_trouble,
+    "CONFIGURATION_SET_NOT_FOUND": account_trouble,
+    "TEMPLATE_NOT_FOUND": account_trouble,
+    "MAIL_FROM_DOMAIN_NOT_VERIFIED": sender_trouble,
+    "INVALID_SENDING_POOL_NAME": account_trouble,
     "FAILED": retry_once,
 }
 # Raised before anything left this machine; the others of botocore's are unknown.
-NOT_SENT: Sequence[tuple[type[Exception], Maker]] = (
-    (botocore.ParamValidationError, permanent),
-    (botocore.NoCredentialsError, account),
-    (botocore.PartialCredentialsError, account),
-    (botocore.NoRegionError, account),
-    (botocore.EndpointConnectionError, account),
-    (botocore.ConnectTimeoutError, account),
-    (botocore.ProxyConnectionError, account),
+NOT_SENT: Sequence[tuple[type[Exception], OutcomeBuilder]] = (
+    (botocore.ParamValidationError, rejected),
+    (botocore.NoCredentialsError, account_trouble),
+    (botocore.PartialCredentialsError, account_trouble),
+    (botocore.NoRegionError, account_trouble),
+    (botocore.EndpointConnectionError, account_trouble),
+    (botocore.ConnectTimeoutError, account_trouble),
+    (botocore.ProxyConnectionError, account_trouble),
 )
-HANDSHAKE = ("certificate", "handshake")
+HANDSHAKE_WORDS = ("certificate", "handshake")
 
 
 def outcome_of_error(api: Api, error: Exception, to: Sequence[str]) -> ProviderOutcome:
     """Say what became of a call to these recipients that raised."""
     if isinstance(error, botocore.ClientError):
         return outcome_of_answer(api, error.response, to)
-    for kind, says in NOT_SENT:
+    for kind, outcome in NOT_SENT:
         if isinstance(error, kind):
-            return blaming(says, to)(kind.__name__)
+            return retry_alone_if_several(outcome, to)(kind.__name__)
     if isinstance(error, botocore.SSLError) and any(
-        word in str(error).lower() for word in HANDSHAKE
+        word in str(error).lower() for word in HANDSHAKE_WORDS
     ):
-        return account("SSLError")
+        return account_trouble("SSLError")
     return Unknown(type(error).__name__)
 
 
@@ -176,25 +176,27 @@ def outcome_of_answer(api: Api, response: Mapping[str, Any], to: Sequence[str]) 
     if not 400 <= status < 500:
         return Unknown(f"HTTP {status}")
     reason = str(response.get("Reason") or code) if api is Api.SMS else code
-    return blaming(maker(api, code, response, to), to)(reason)
+    return retry_alone_if_several(outcome_builder(api, code, response, to), to)(reason)
 
 
-def maker(api: Api, code: str, response: Mapping[str, Any], to: Sequence[str]) -> Maker:
+def outcome_builder(
+    api: Api, code: str, response: Mapping[str, Any], to: Sequence[str]
+) -> OutcomeBuilder:
     """Find the row that fits; an error that has none is put back a few times, then given up."""
     message = str(response.get("Error", {}).get("Message", ""))
-    for row in ERRORS:
-        if row.api not in {api, None} or code not in row.codes.split():
+    for rule in ERRORS:
+        if rule.api not in {api, None} or code not in rule.codes.split():
             continue
-        if not row.having or row.having == response.get("Reason") or row.having in message:
+        if not rule.contains or rule.contains == response.get("Reason") or rule.contains in message:
             # In a sandbox account it may be a recipient's address that is not verified.
-            named = row.says is sender and any(each in message for each in to)
-            return permanent if named else row.says
+            named = rule.outcome is sender_trouble and any(each in message for each in to)
+            return rejected if named else rule.outcome
     return retry_blaming
 
 
-def blaming(says: Maker, to: Sequence[str]) -> Maker:
+def retry_alone_if_several(outcome: OutcomeBuilder, to: Sequence[str]) -> OutcomeBuilder:
     """Blame none of several: one bad entry fails a whole bulk call, so each is tried alone."""
-    return retry_alone if len(to) > 1 and says in {permanent, retry_blaming} else says
+    return retry_alone if len(to) > 1 and outcome in {rejected, retry_blaming} else outcome
 
 
 def outcome_of_status(status: str) -> ProviderOutcome:

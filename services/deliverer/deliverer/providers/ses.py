@@ -7,7 +7,7 @@ from typing import Any
 from courant.contracts import ENCODE
 from courant.render.page import page
 from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome, RenderedEmail, Unknown
-from deliverer.providers.aws import ask
+from deliverer.providers.aws import call_api
 from deliverer.providers.errors import Api, outcome_of_status
 
 # Plain places only: SES puts what stands in them in as it is, and the renderer has escaped it. The
@@ -44,9 +44,9 @@ class Ses:
         return rate if rate >= 0 else UNLIMITED
 
     def _single(self, entry: CallEntry) -> ProviderOutcome:
-        mail = mail_of(entry)
+        mail = rendered_email(entry)
         html = page(mail.fragment, mail.subject, mail.text)
-        answer = ask(
+        answer = call_api(
             Api.SES,
             [entry.to],
             self.client.send_email,
@@ -60,13 +60,13 @@ class Ses:
                     },
                 }
             },
-            EmailTags=tags(entry),
+            EmailTags=attempt_tags(entry),
             **self._common(entry),
         )
-        return accepted(answer) if isinstance(answer, Mapping) else answer
+        return outcome_of_success(answer) if isinstance(answer, Mapping) else answer
 
     def _bulk(self, call: Call) -> Sequence[ProviderOutcome]:
-        answer = ask(
+        answer = call_api(
             Api.SES,
             [each.to for each in call.entries],
             self.client.send_bulk_email,
@@ -81,7 +81,7 @@ class Ses:
             # Nobody can tell which of them these are.
             return [Unknown("as many results as entries are wanted")] * len(call.entries)
         return [
-            accepted(each)
+            outcome_of_success(each)
             if each.get("Status") == "SUCCESS"
             else outcome_of_status(str(each.get("Status")))
             for each in results
@@ -98,15 +98,15 @@ class Ses:
 
 def bulk_entry(entry: CallEntry) -> dict[str, Any]:
     """Write one entry of a bulk call."""
-    data = {"ReplacementTemplateData": mail_of(entry).data}
+    data = {"ReplacementTemplateData": rendered_email(entry).data}
     return {
         "Destination": {"ToAddresses": [entry.to]},
-        "ReplacementTags": tags(entry),
+        "ReplacementTags": attempt_tags(entry),
         "ReplacementEmailContent": {"ReplacementTemplate": data},
     }
 
 
-def tags(entry: CallEntry) -> list[dict[str, str]]:
+def attempt_tags(entry: CallEntry) -> list[dict[str, str]]:
     """Give what comes back in every event of this attempt."""
     return [
         {"Name": "courant_id", "Value": str(entry.row.id)},
@@ -114,13 +114,13 @@ def tags(entry: CallEntry) -> list[dict[str, str]]:
     ]
 
 
-def accepted(answer: Mapping[str, Any]) -> ProviderOutcome:
+def outcome_of_success(answer: Mapping[str, Any]) -> ProviderOutcome:
     """Believe an answer only with a message id: of one cut short boto3 makes an empty one."""
     id = answer.get("MessageId")
     return Accepted(id) if id else Unknown("an answer without a message id")
 
 
-def mail_of(entry: CallEntry) -> RenderedEmail:
+def rendered_email(entry: CallEntry) -> RenderedEmail:
     """Give the entry's email."""
     assert isinstance(entry.message, RenderedEmail)
     return entry.message

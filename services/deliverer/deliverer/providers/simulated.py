@@ -7,7 +7,7 @@ from courant.contracts import ReceiptKind
 from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome
 
 # By the recipient, as the API promises; all others are delivered.
-ENDS: dict[str, tuple[ReceiptKind, str | None]] = {
+RECEIPTS: dict[str, tuple[ReceiptKind, str | None]] = {
     "perm-fail@simulator.notify": (ReceiptKind.BOUNCED, "hard-bounce/general"),
     "temp-fail@simulator.notify": (ReceiptKind.DELAYED, "soft-bounce/general"),
     "+15149301632": (ReceiptKind.BOUNCED, "simulated"),
@@ -26,7 +26,7 @@ class Simulated:
         return [self._accept(each) for each in call.entries]
 
     def _accept(self, entry: CallEntry) -> ProviderOutcome:
-        receipt, reason = ENDS.get(entry.to, (ReceiptKind.DELIVERED, None))
+        receipt, reason = RECEIPTS.get(entry.to, (ReceiptKind.DELIVERED, None))
         return Accepted(
             f"simulated-{entry.row.id}-{entry.row.attempt}", receipt=receipt, reason=reason
         )

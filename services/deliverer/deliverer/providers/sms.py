@@ -6,10 +6,10 @@ from typing import Any
 
 from courant.contracts import Outcome
 from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome, RenderedSms, Unknown
-from deliverer.providers.aws import ask
+from deliverer.providers.aws import call_api
 from deliverer.providers.errors import Api
 
-SNS_ORIGIN = {True: "AWS.MM.SMS.OriginationNumber", False: "AWS.SNS.SMS.SenderID"}
+SNS_ORIGIN_ATTRIBUTE = {True: "AWS.MM.SMS.OriginationNumber", False: "AWS.SNS.SMS.SenderID"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class EndUserMessaging:
         values: dict[str, Any] = {"OriginationIdentity": entry.source} if entry.source else {}
         if self.configuration_set:
             values["ConfigurationSetName"] = self.configuration_set
-        answer = ask(
+        answer = call_api(
             Api.SMS,
             [entry.to],
             self.client.send_text_message,
             DestinationPhoneNumber=entry.to,
-            MessageBody=body_of(entry),
+            MessageBody=sms_body(entry),
             MessageType="TRANSACTIONAL",
             Context={
                 "courant_id": str(entry.row.id),
@@ -39,7 +39,7 @@ class EndUserMessaging:
             },
             **values,
         )
-        return [accepted(answer, Outcome.ACCEPTED)]
+        return [outcome_of_success(answer, Outcome.ACCEPTED)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +54,24 @@ class Sns:
         [entry] = call.entries
         attributes = {"AWS.SNS.SMS.SMSType": "Transactional"}
         if entry.source:
-            attributes[SNS_ORIGIN[entry.source.startswith("+")]] = entry.source
-        answer = ask(
+            attributes[SNS_ORIGIN_ATTRIBUTE[entry.source.startswith("+")]] = entry.source
+        answer = call_api(
             Api.SNS,
             [entry.to],
             self.client.publish,
             PhoneNumber=entry.to,
-            Message=body_of(entry),
+            Message=sms_body(entry),
             MessageAttributes={
                 name: {"DataType": "String", "StringValue": value}
                 for name, value in attributes.items()
             },
         )
-        return [accepted(answer, Outcome.HANDED_OVER)]
+        return [outcome_of_success(answer, Outcome.HANDED_OVER)]
 
 
-def accepted(answer: Mapping[str, Any] | ProviderOutcome, outcome: Outcome) -> ProviderOutcome:
+def outcome_of_success(
+    answer: Mapping[str, Any] | ProviderOutcome, outcome: Outcome
+) -> ProviderOutcome:
     """Believe an answer only with a message id."""
     if not isinstance(answer, Mapping):
         return answer
@@ -77,7 +79,7 @@ def accepted(answer: Mapping[str, Any] | ProviderOutcome, outcome: Outcome) -> P
     return Accepted(id, outcome) if id else Unknown("an answer without a message id")
 
 
-def body_of(entry: CallEntry) -> str:
+def sms_body(entry: CallEntry) -> str:
     """Give the entry's text."""
     assert isinstance(entry.message, RenderedSms)
     return entry.message.body
