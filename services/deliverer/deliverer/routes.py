@@ -1,4 +1,4 @@
-"""The way of each channel: its provider as the settings name it, at the account's own rate."""
+"""The route of each channel: the provider that the settings choose, at the account's own rate."""
 
 import logging
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ from deliverer.settings import DelivererSettings
 log = logging.getLogger(__name__)
 
 EMAIL_RATE_DEFAULT = 14.0
-"""Emails a second, the usual first quota of an account, while its own cannot be read."""
+"""Emails a second until the account's quota is read: the usual first quota of an account."""
 QUOTA_READ_INTERVAL = timedelta(seconds=60)
 RATE_UNLIMITED = 1_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """All of a process's ways out."""
+    """All routes of a process."""
 
     by_channel: Mapping[Channel, Route]
     simulated: Route
@@ -37,11 +37,11 @@ class Routes:
 
 
 def make_routes(settings: DelivererSettings) -> Routes:
-    """Make the clients, once for all threads."""
+    """Make the providers, their AWS clients, rate limits and breakers, once for all threads."""
     ses = Ses(aws_client(settings, "sesv2"), settings.deliverer_ses_configuration_set or None)
-    most = rules.ENTRIES_MAX if settings.deliverer_bulk else 1
+    entries_max = rules.ENTRIES_MAX if settings.deliverer_bulk else 1
     ses_limiter = RateLimiter(process_share(settings, EMAIL_RATE_DEFAULT))
-    email_route = Route(ses, ses_limiter, Breaker(ses.name), most)
+    email_route = Route(ses, ses_limiter, Breaker(ses.name), entries_max)
     sms = sms_provider(settings)
     sms_limiter = RateLimiter(process_share(settings, settings.deliverer_sms_rate))
     sms_route = Route(sms, sms_limiter, Breaker(sms.name), entries_max=1)
@@ -51,7 +51,7 @@ def make_routes(settings: DelivererSettings) -> Routes:
 
 
 def sms_provider(settings: DelivererSettings) -> EndUserMessaging | Sns:
-    """Give the SMS provider that the settings name."""
+    """Make the SMS provider that the settings choose."""
     if settings.deliverer_sms_api == "sns":
         return Sns(aws_client(settings, "sns"))
     name = settings.deliverer_sms_configuration_set or None
@@ -59,7 +59,7 @@ def sms_provider(settings: DelivererSettings) -> EndUserMessaging | Sns:
 
 
 def follow_quota(settings: DelivererSettings, routes: Routes, stop: serve.Stop) -> None:
-    """Read the account's own rate now and then; where it cannot be read, the last one stays."""
+    """Read the account's email rate every QUOTA_READ_INTERVAL; keep the last one if that fails."""
     limiter = routes.by_channel[Channel.EMAIL].limiter
     while not stop():
         try:
@@ -70,7 +70,7 @@ def follow_quota(settings: DelivererSettings, routes: Routes, stop: serve.Stop) 
 
 
 def aws_client(settings: DelivererSettings, service: str) -> object:
-    """Make a client with a connection for each lane's every thread."""
+    """Make a client with one connection for each thread of each lane."""
     return make_client(
         service,
         settings.deliverer_threads * len(Lane),
@@ -80,5 +80,5 @@ def aws_client(settings: DelivererSettings, service: str) -> object:
 
 
 def process_share(settings: DelivererSettings, rate: float) -> float:
-    """Give this process's part of a rate."""
+    """Return this process's share of a rate, which all instances share equally."""
     return max(rate / settings.deliverer_instances, 0.1)

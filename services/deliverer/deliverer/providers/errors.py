@@ -1,6 +1,6 @@
-"""What became of a send, by what the caller got: one table for all of AWS's errors.
+"""Maps every error of AWS to an outcome, in one table.
 
-None of the provider's own words is passed on: they quote addresses and numbers.
+The provider's error texts are never passed on, because they quote addresses and numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from deliverer.calls import (
 
 
 class Api(Enum):
-    """Whose answer it is."""
+    """The API that returned the answer."""
 
     SES = "ses"
     SMS = "end-user-messaging"
@@ -33,7 +33,7 @@ class Api(Enum):
 
 OutcomeBuilder: TypeAlias = Callable[[str], ProviderOutcome]
 SENDER_PAUSE = timedelta(minutes=5)
-OPTED_OUT = "Phone number is opted out"  # the API's words for it
+OPTED_OUT = "Phone number is opted out"  # the text that our API promises
 
 
 def throttled(reason: str) -> ProviderOutcome:
@@ -45,7 +45,8 @@ def account_trouble(reason: str) -> ProviderOutcome:
 
 
 def sender_trouble(reason: str) -> ProviderOutcome:
-    # One service's own domain is at fault: the others' mail goes on, and this waits for a person.
+    # Only one service's domain is at fault. Other services' mail goes on, and this mail is retried
+    # every SENDER_PAUSE until a person repairs the domain.
     return Deferred(reason, retry_after=SENDER_PAUSE)
 
 
@@ -83,9 +84,9 @@ def unknown(reason: str) -> ProviderOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ErrorRule:
-    """Codes of one API, and what they mean; the first row that fits counts.
+    """The outcome for some error codes of an API (None: of any); the first matching rule counts.
 
-    `contains` is a part of the message (SES, SNS) or the whole Reason (End User Messaging).
+    `contains` matches a part of the message (SES, SNS) or the whole Reason (End User Messaging).
     """
 
     api: Api | None
@@ -126,7 +127,7 @@ ERRORS = (
     ErrorRule(None, "429", ANY, throttled),
 )
 # fmt: on
-# A bulk call's own statuses, inside an HTTP 200.
+# The statuses of a bulk call's entries, inside an HTTP 200 answer.
 STATUSES: Mapping[str, OutcomeBuilder] = {
     "MESSAGE_REJECTED": rejected,
     "INVALID_PARAMETER": rejected,
@@ -142,7 +143,8 @@ STATUSES: Mapping[str, OutcomeBuilder] = {
     "INVALID_SENDING_POOL_NAME": account_trouble,
     "FAILED": retry_once,
 }
-# Raised before anything left this machine; the others of botocore's are unknown.
+# botocore raises these before anything leaves this machine. After its other exceptions the
+# outcome is unknown.
 NOT_SENT: Sequence[tuple[type[Exception], OutcomeBuilder]] = (
     (botocore.ParamValidationError, rejected),
     (botocore.NoCredentialsError, account_trouble),
@@ -156,7 +158,7 @@ HANDSHAKE_WORDS = ("certificate", "handshake")
 
 
 def outcome_of_error(api: Api, error: Exception, to: Sequence[str]) -> ProviderOutcome:
-    """Say what became of a call to these recipients that raised."""
+    """Return the outcome of a call to these recipients that raised an exception."""
     if isinstance(error, botocore.ClientError):
         return outcome_of_answer(api, error.response, to)
     for kind, outcome in NOT_SENT:
@@ -170,7 +172,7 @@ def outcome_of_error(api: Api, error: Exception, to: Sequence[str]) -> ProviderO
 
 
 def outcome_of_answer(api: Api, response: Mapping[str, Any], to: Sequence[str]) -> ProviderOutcome:
-    """Say what an error answer means: 5xx is unknown whatever its code, 4xx goes by the table."""
+    """Return the outcome of an error answer: 4xx by the table, 5xx is unknown whatever its code."""
     code = str(response.get("Error", {}).get("Code", ""))
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if not 400 <= status < 500:
@@ -182,23 +184,24 @@ def outcome_of_answer(api: Api, response: Mapping[str, Any], to: Sequence[str]) 
 def outcome_builder(
     api: Api, code: str, response: Mapping[str, Any], to: Sequence[str]
 ) -> OutcomeBuilder:
-    """Find the row that fits; an error that has none is put back a few times, then given up."""
+    """Find the first matching rule's outcome; an error without a rule blames and is retried."""
     message = str(response.get("Error", {}).get("Message", ""))
     for rule in ERRORS:
         if rule.api not in {api, None} or code not in rule.codes.split():
             continue
         if not rule.contains or rule.contains == response.get("Reason") or rule.contains in message:
-            # In a sandbox account it may be a recipient's address that is not verified.
-            named = rule.outcome is sender_trouble and any(each in message for each in to)
-            return rejected if named else rule.outcome
+            # In a sandbox account, the address that is not verified may be a recipient's.
+            recipient_named = any(recipient in message for recipient in to)
+            is_recipients = rule.outcome is sender_trouble and recipient_named
+            return rejected if is_recipients else rule.outcome
     return retry_blaming
 
 
 def retry_alone_if_several(outcome: OutcomeBuilder, to: Sequence[str]) -> OutcomeBuilder:
-    """Blame none of several: one bad entry fails a whole bulk call, so each is tried alone."""
+    """Retry each of several entries alone, because one bad entry fails a whole bulk call."""
     return retry_alone if len(to) > 1 and outcome in {rejected, retry_blaming} else outcome
 
 
 def outcome_of_status(status: str) -> ProviderOutcome:
-    """Say what a bulk entry's status means."""
+    """Return the outcome of a bulk entry's status."""
     return STATUSES.get(status, unknown)(status)

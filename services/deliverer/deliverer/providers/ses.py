@@ -1,4 +1,4 @@
-"""Email by SES v2: SendBulkEmail for several, SendEmail for one."""
+"""Email through SES v2: SendBulkEmail for several entries, SendEmail for one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome, Rendered
 from deliverer.providers.aws import call_api
 from deliverer.providers.errors import Api, outcome_of_status
 
-# Plain places only: SES puts what stands in them in as it is, and the renderer has escaped it. The
-# page stands once in the call: fifty times its 2 KB cost a fifth of the time.
+# The template only has plain placeholders: SES inserts their values as they are, and the renderer
+# has already escaped them. The page is in the call once; fifty copies of its 2 KB took a fifth of
+# the call's time.
 TEMPLATE = {
     "TemplateContent": {
         "Subject": "{{s}}",
         "Text": "{{t}}",
         "Html": page("{{h}}", subject="{{e}}", text="{{p}}"),
     },
-    # A place without a value is accepted by SES and fails hours later; no entry lacks one.
+    # SES accepts a placeholder without a value and fails hours later, so each has a default value.
     "TemplateData": ENCODE(dict.fromkeys("stehp", "")).decode(),
 }
 UNLIMITED = 100_000.0
@@ -26,26 +27,26 @@ UNLIMITED = 100_000.0
 
 @dataclass(frozen=True, slots=True)
 class Ses:
-    """SES v2 through one client."""
+    """The SES v2 provider, with one client for all threads."""
 
     client: Any
     configuration_set: str | None
     name: str = "ses"
 
     def send(self, call: Call) -> Sequence[ProviderOutcome]:
-        """Send the call's emails; one outcome for each, in order."""
+        """Send the call's emails; return one outcome for each, in order."""
         if len(call.entries) == 1:
             return [self._single(call.entries[0])]
         return self._bulk(call)
 
     def rate(self) -> float:
-        """Ask how many emails a second the account may send; raises botocore's errors."""
+        """Return how many emails a second the account may send. Raises botocore's errors."""
         rate = float(self.client.get_account()["SendQuota"]["MaxSendRate"])
         return rate if rate >= 0 else UNLIMITED
 
     def _single(self, entry: CallEntry) -> ProviderOutcome:
-        mail = rendered_email(entry)
-        html = page(mail.fragment, mail.subject, mail.text)
+        message = rendered_email(entry)
+        html = page(message.fragment, message.subject, message.text)
         answer = call_api(
             Api.SES,
             [entry.to],
@@ -53,9 +54,9 @@ class Ses:
             Destination={"ToAddresses": [entry.to]},
             Content={
                 "Simple": {
-                    "Subject": {"Data": mail.subject, "Charset": "UTF-8"},
+                    "Subject": {"Data": message.subject, "Charset": "UTF-8"},
                     "Body": {
-                        "Text": {"Data": mail.text, "Charset": "UTF-8"},
+                        "Text": {"Data": message.text, "Charset": "UTF-8"},
                         "Html": {"Data": html, "Charset": "UTF-8"},
                     },
                 }
@@ -68,23 +69,23 @@ class Ses:
     def _bulk(self, call: Call) -> Sequence[ProviderOutcome]:
         answer = call_api(
             Api.SES,
-            [each.to for each in call.entries],
+            [entry.to for entry in call.entries],
             self.client.send_bulk_email,
             DefaultContent={"Template": TEMPLATE},
-            BulkEmailEntries=[bulk_entry(each) for each in call.entries],
+            BulkEmailEntries=[bulk_entry(entry) for entry in call.entries],
             **self._common(call.entries[0]),
         )
         if not isinstance(answer, Mapping):
             return [answer] * len(call.entries)
         results = answer.get("BulkEmailEntryResults") or ()
         if len(results) != len(call.entries):
-            # Nobody can tell which of them these are.
-            return [Unknown("as many results as entries are wanted")] * len(call.entries)
+            # The results cannot be assigned to entries.
+            return [Unknown("SES did not return one result for each entry")] * len(call.entries)
         return [
-            outcome_of_success(each)
-            if each.get("Status") == "SUCCESS"
-            else outcome_of_status(str(each.get("Status")))
-            for each in results
+            outcome_of_success(result)
+            if result.get("Status") == "SUCCESS"
+            else outcome_of_status(str(result.get("Status")))
+            for result in results
         ]
 
     def _common(self, entry: CallEntry) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class Ses:
 
 
 def bulk_entry(entry: CallEntry) -> dict[str, Any]:
-    """Write one entry of a bulk call."""
+    """Return one entry of a bulk call."""
     data = {"ReplacementTemplateData": rendered_email(entry).data}
     return {
         "Destination": {"ToAddresses": [entry.to]},
@@ -107,7 +108,7 @@ def bulk_entry(entry: CallEntry) -> dict[str, Any]:
 
 
 def attempt_tags(entry: CallEntry) -> list[dict[str, str]]:
-    """Give what comes back in every event of this attempt."""
+    """Return the tags that every event of this attempt carries back."""
     return [
         {"Name": "courant_id", "Value": str(entry.row.id)},
         {"Name": "courant_attempt", "Value": str(entry.row.attempt)},
@@ -115,12 +116,12 @@ def attempt_tags(entry: CallEntry) -> list[dict[str, str]]:
 
 
 def outcome_of_success(answer: Mapping[str, Any]) -> ProviderOutcome:
-    """Believe an answer only with a message id: of one cut short boto3 makes an empty one."""
+    """Accept only an answer with a message id: boto3 turns a truncated answer into an empty one."""
     id = answer.get("MessageId")
-    return Accepted(id) if id else Unknown("an answer without a message id")
+    return Accepted(id) if id else Unknown("the answer has no message id")
 
 
 def rendered_email(entry: CallEntry) -> RenderedEmail:
-    """Give the entry's email."""
+    """Return the entry's email."""
     assert isinstance(entry.message, RenderedEmail)
     return entry.message

@@ -1,4 +1,4 @@
-"""What test keys send by: it answers at once, sends nothing, and tells the receipt with it."""
+"""The provider for test keys: it sends nothing and returns the receipt with its answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from courant.contracts import ReceiptKind
 from deliverer.calls import Accepted, Call, CallEntry, ProviderOutcome
 
-# By the recipient, as the API promises; all others are delivered.
+# The receipt by recipient, as the API promises; every other recipient is delivered.
 RECEIPTS: dict[str, tuple[ReceiptKind, str | None]] = {
     "perm-fail@simulator.notify": (ReceiptKind.BOUNCED, "hard-bounce/general"),
     "temp-fail@simulator.notify": (ReceiptKind.DELAYED, "soft-bounce/general"),
@@ -17,13 +17,13 @@ RECEIPTS: dict[str, tuple[ReceiptKind, str | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """Sends nothing."""
+    """A provider that sends nothing."""
 
     name: str = "simulated"
 
     def send(self, call: Call) -> Sequence[ProviderOutcome]:
-        """Accept all, each with its receipt."""
-        return [self._accept(each) for each in call.entries]
+        """Accept every entry, each with its receipt."""
+        return [self._accept(entry) for entry in call.entries]
 
     def _accept(self, entry: CallEntry) -> ProviderOutcome:
         receipt, reason = RECEIPTS.get(entry.to, (ReceiptKind.DELIVERED, None))

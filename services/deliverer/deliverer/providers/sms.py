@@ -1,4 +1,4 @@
-"""SMS by AWS End User Messaging, whose events bring our tags back, or by plain SNS Publish."""
+"""SMS through AWS End User Messaging, whose events return our tags, or through SNS Publish."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ SNS_ORIGIN_ATTRIBUTE = {True: "AWS.MM.SMS.OriginationNumber", False: "AWS.SNS.SM
 
 @dataclass(frozen=True, slots=True)
 class EndUserMessaging:
-    """SendTextMessage, one notification a call."""
+    """Sends one SMS a call, with SendTextMessage."""
 
     client: Any
     configuration_set: str | None
     name: str = "end-user-messaging"
 
     def send(self, call: Call) -> Sequence[ProviderOutcome]:
-        """Send the call's texts; there is one."""
+        """Send the call's only SMS."""
         [entry] = call.entries
         values: dict[str, Any] = {"OriginationIdentity": entry.source} if entry.source else {}
         if self.configuration_set:
@@ -44,13 +44,16 @@ class EndUserMessaging:
 
 @dataclass(frozen=True, slots=True)
 class Sns:
-    """Publish to a telephone. It carries no tags and gets no receipts: all is handed over."""
+    """Sends one SMS a call, with Publish.
+
+    SNS takes no tags and reports no receipts, so the outcome is `handed-over`.
+    """
 
     client: Any
     name: str = "sns"
 
     def send(self, call: Call) -> Sequence[ProviderOutcome]:
-        """Send the call's texts; there is one."""
+        """Send the call's only SMS."""
         [entry] = call.entries
         attributes = {"AWS.SNS.SMS.SMSType": "Transactional"}
         if entry.source:
@@ -72,14 +75,14 @@ class Sns:
 def outcome_of_success(
     answer: Mapping[str, Any] | ProviderOutcome, outcome: Outcome
 ) -> ProviderOutcome:
-    """Believe an answer only with a message id."""
+    """Accept only an answer with a message id."""
     if not isinstance(answer, Mapping):
         return answer
     id = answer.get("MessageId")
-    return Accepted(id, outcome) if id else Unknown("an answer without a message id")
+    return Accepted(id, outcome) if id else Unknown("the answer has no message id")
 
 
 def sms_body(entry: CallEntry) -> str:
-    """Give the entry's text."""
+    """Return the entry's text."""
     assert isinstance(entry.message, RenderedSms)
     return entry.message.body
