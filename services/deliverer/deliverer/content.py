@@ -1,4 +1,4 @@
-"""From a claimed row to what is sent: unseal, look up, render. No network is asked."""
+"""Renders a claimed row: decrypt it, look up its service and template, render. No network I/O."""
 
 import logging
 from collections.abc import MutableMapping
@@ -25,28 +25,28 @@ log = logging.getLogger(__name__)
 
 INACTIVE = "service: is not active"
 PREPARED_MAX = 10_000
-"""Template versions that are kept ready, of a few kilobytes each."""
+"""Prepared template versions that are cached; each takes a few kilobytes."""
 DIRECTORY_TRIES_MAX = 3
-"""How often to wait for what the directory does not know yet, before it counts as wrong."""
-ENTRY_BYTES = 600  # of an entry beside its template data: address, tags, names of fields
+"""Tries for an entry that the directory may not have read yet; after that it counts as missing."""
+ENTRY_BYTES = 600  # the rest of a bulk entry: address, tags, field names
 
 open_content = decoder(Content)
 
 
 class NotInDirectory(Exception):
-    """The directory does not hold it, or not yet; says what."""
+    """The directory does not hold an entry, or not yet; the message names its kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What is sent from, where a service names nothing of its own."""
+    """The senders to use for a service that has none of its own."""
 
     email_domain: str
     sms_origin: str
 
 
 class MessageRenderer:
-    """Writes messages; keeps each template version ready. Safe to use from any thread."""
+    """Renders messages and caches each template version. Safe to use from any thread."""
 
     def __init__(self, directory: Directory, ring: KeyRing, defaults: Defaults) -> None:
         self._directory, self._ring, self._defaults = directory, ring, defaults
@@ -54,7 +54,7 @@ class MessageRenderer:
         self._sms_templates: dict[tuple[UUID, int], Parsed] = {}
 
     def render(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
-        """Write what is sent for a row, or say why it cannot be sent."""
+        """Return the entry to send for a row, or the outcome that explains why there is none."""
         try:
             content = contracts.read(open_content, self._ring.decrypt(row.sealed, row.id.bytes))
             service, template = self._look_up(row)
@@ -74,7 +74,7 @@ class MessageRenderer:
             return Rejected(f"recipient: {error}", Outcome.UNSENDABLE)
         except (Undecryptable, Malformed) as error:
             return Rejected(str(error), Outcome.UNSENDABLE)
-        except Exception as error:  # noqa: BLE001  # what breaks the renderer must not stop its lane
+        except Exception as error:  # noqa: BLE001  # a row that breaks rendering must not stop its lane
             reason = f"content: cannot be rendered, {type(error).__name__}"
             log.error("message cannot be rendered", extra={"id": row.id, "reason": reason})
             return Rejected(reason, Outcome.UNSENDABLE)
@@ -90,12 +90,12 @@ class MessageRenderer:
 
     def _sender(self, row: ClaimedRow, channel: Channel) -> str | None:
         if row.sender_id:
-            named = self._directory.senders.get(row.service_id, {}).get(row.sender_id)
-            if not named:
+            sender = self._directory.senders.get(row.service_id, {}).get(row.sender_id)
+            if not sender:
                 raise NotInDirectory("sender")
-            return named.value
-        usual = self._directory.default_sender(row.service_id, channel)
-        return usual.value if usual else None
+            return sender.value
+        default = self._directory.default_sender(row.service_id, channel)
+        return default.value if default else None
 
     def _email_entry(
         self,
@@ -115,8 +115,8 @@ class MessageRenderer:
         domain = service.sending_domain or self._defaults.email_domain
         source = mailbox(service.name, f"{service.email_from}@{domain}")
         data, size_bytes = bulk_data(rendered)
-        mail = RenderedEmail(rendered.subject, rendered.text, rendered.html, data)
-        return CallEntry(row, source, sender, recipient.wire, mail, size_bytes)
+        message = RenderedEmail(rendered.subject, rendered.text, rendered.html, data)
+        return CallEntry(row, source, sender, recipient.wire, message, size_bytes)
 
     def _sms_entry(
         self,
@@ -150,14 +150,14 @@ class MessageRenderer:
         return self._sms_templates[key]
 
 
-def clear_if_full(kept: MutableMapping[tuple[UUID, int], Any]) -> None:
-    """Begin anew when too many are kept; who asked for one has it still."""
-    if len(kept) >= PREPARED_MAX:
-        kept.clear()
+def clear_if_full(cache: MutableMapping[tuple[UUID, int], Any]) -> None:
+    """Empty a full cache. Threads that hold a cached value keep it."""
+    if len(cache) >= PREPARED_MAX:
+        cache.clear()
 
 
 def template_version(template: Template) -> TemplateVersion:
-    """Give the template as the renderer takes it."""
+    """Return the template in the form that the render package takes."""
     return TemplateVersion(
         template.id,
         template.version,
@@ -170,10 +170,10 @@ def template_version(template: Template) -> TemplateVersion:
 
 
 def bulk_data(rendered: email.Rendered) -> tuple[str, int]:
-    """Write a bulk entry's template data, and how many bytes it takes in the call at most.
+    """Return a bulk entry's template data as JSON, and an upper bound of its bytes in the call.
 
-    The client writes it as a JSON text within JSON: quotes and backslashes double, and what is not
-    ASCII takes six bytes for two to three.
+    The client embeds this JSON text as a string in JSON. Quotes and backslashes are doubled, and a
+    character outside ASCII takes six bytes instead of two or three.
     """
     preview = " ".join(rendered.text[: 2 * PREVIEW_MAX].split())[:PREVIEW_MAX]
     raw = ENCODE(
@@ -192,7 +192,7 @@ def bulk_data(rendered: email.Rendered) -> tuple[str, int]:
 
 @lru_cache(maxsize=10_000)
 def mailbox(name: str, address: str) -> str:
-    """Write a display name and an address as a header does: a line, in ASCII."""
+    """Return a display name and an address as one ASCII line of a header."""
     name = " ".join(name.split())
     if name.isascii():
         return formataddr((name, address))
