@@ -80,7 +80,7 @@ def test_no_bytes_make_reading_raise(value: bytes, key: bytes) -> None:
 def test_no_more_is_claimed_than_is_surely_sent_within_the_lease(
     rate: float, pace: float, at_once: int, room: int, limit: int
 ) -> None:
-    assert rules.claim_limit(rate, pace, at_once, room * SECOND, most=500) == limit
+    assert rules.claim_limit(rate, pace, at_once, room * SECOND, limit=500) == limit
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_call_takes_no_more_than_the_rate_allows_in_a_moment(
 
 def test_a_call_has_one_source_and_one_reply_to() -> None:
     mixed = [entry(1, "a"), entry(2, "b"), entry(3, "a"), entry(4, "a", "c"), entry(5, "a")]
-    calls = rules.group_into_calls(mixed, most=50)
+    calls = rules.group_into_calls(mixed, limit=50)
     assert sorted([number.row.id.int - id_of(0).int for number in call] for call in calls) == [
         [1, 3, 5], [2], [4],
     ]  # fmt: skip

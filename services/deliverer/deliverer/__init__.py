@@ -1,1 +1,1 @@
-"""The deliverer: claims what is stored, sends it, and reports what came of it."""
+"""The deliverer claims stored notifications, sends them and reports each outcome."""

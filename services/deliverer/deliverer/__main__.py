@@ -17,7 +17,7 @@ from deliverer.store import PostgresStore
 
 
 def main() -> int:
-    """Run until told to stop; give the exit code."""
+    """Run until the process is asked to stop; return the exit code."""
     settings = load(DelivererSettings, "deliverer")
     logs.start("deliverer", settings.courant_log_format, settings.courant_log_level)
     stop = serve.Stop()

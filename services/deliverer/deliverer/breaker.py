@@ -1,4 +1,4 @@
-"""Stands between the lanes and a provider that takes nothing: then nothing is claimed for it."""
+"""The circuit breaker of a provider: while it is open, no rows are claimed for the provider."""
 
 import logging
 import time
@@ -14,7 +14,10 @@ from courant.errors import Unavailable
 log = logging.getLogger(__name__)
 
 FAILURES_MAX = 5
-"""Calls in a row whose outcome is unknown: more of them would only be more to resolve."""
+"""Consecutive calls with an unknown outcome that open the breaker.
+
+Each further call would only add messages whose outcome has to be resolved later.
+"""
 PAUSE_FIRST = timedelta(seconds=1)
 PAUSE_LONGEST = timedelta(seconds=30)
 
@@ -23,12 +26,12 @@ class BreakerState(Enum):
     """Whether calls may be made."""
 
     CLOSED = "calls are made"
-    OPEN = "no calls until the pause is over"
-    HALF_OPEN = "one call is made, and decides"
+    OPEN = "no calls are made until the pause ends"
+    HALF_OPEN = "one probe call is made; it closes or reopens the breaker"
 
 
 class Breaker:
-    """One for each provider; asked by every lane's thread."""
+    """The circuit breaker of one provider. Safe to use from any thread; all lanes share it."""
 
     def __init__(self, provider: str, now: Callable[[], float] = time.monotonic) -> None:
         self._provider, self._now = provider, now
@@ -43,9 +46,9 @@ class Breaker:
 
     @contextmanager
     def admit(self) -> Iterator[bool]:
-        """Let the caller claim and call; tells whether it is the single probe.
+        """Let the caller claim rows and make calls; yield whether it is the single probe.
 
-        Raises Unavailable where nothing is to be claimed.
+        Raises Unavailable while the provider is paused or another caller probes it.
         """
         probe = self._enter()
         try:
@@ -57,34 +60,35 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether no further call is to be made."""
+        """Whether no further call may be made."""
         return self._state is BreakerState.OPEN
 
     @property
     def pause(self) -> timedelta:
-        """Tell how long calls stop."""
+        """How long the current or the next pause lasts."""
         return self._pause
 
     def record_success(self) -> None:
-        """Hear that the provider answers."""
+        """Count a call that the provider answered; close the breaker if it was half open."""
         with self._lock:
             self._failures = 0
             if self._state is not BreakerState.HALF_OPEN:
-                return  # also a late answer to a call from before it was opened
+                # If it is open, this is a late answer to a call from before the pause.
+                return
             self._state, self._pause = BreakerState.CLOSED, PAUSE_FIRST
         metrics.BREAKER_OPEN.labels(self._provider).set(0)
         log.info("provider resumed", extra={"provider": self._provider})
 
     def record_failure(self, reason: str) -> None:
-        """Hear of a call whose outcome nobody knows."""
+        """Count a call whose outcome is unknown; open the breaker after FAILURES_MAX in a row."""
         with self._lock:
             self._failures += 1
-            enough = self._failures >= FAILURES_MAX or self._state is BreakerState.HALF_OPEN
-        if enough:
+            limit_reached = self._failures >= FAILURES_MAX or self._state is BreakerState.HALF_OPEN
+        if limit_reached:
             self.open(reason)
 
     def open(self, reason: str) -> None:
-        """Stop all calls for a while, longer after each probe that failed."""
+        """Stop all calls for a pause, which doubles after each failed probe."""
         with self._lock:
             if self._state is BreakerState.OPEN:
                 return
@@ -94,8 +98,8 @@ class Breaker:
             self._paused_until = self._now() + self._pause.total_seconds()
             pause = self._pause.total_seconds()
         metrics.BREAKER_OPEN.labels(self._provider).set(1)
-        told = {"provider": self._provider, "reason": reason, "resumes_in_seconds": pause}
-        log.error("provider paused", extra={**told, "runbook": "provider-paused"})
+        fields = {"provider": self._provider, "reason": reason, "resumes_in_seconds": pause}
+        log.error("provider paused", extra={**fields, "runbook": "provider-paused"})
 
     def _enter(self) -> bool:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What is sent and what comes of it: a claimed row, its message, a call, the provider's word."""
+"""The values of sending: a claimed row, its rendered message, a call and its outcomes."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,11 +10,11 @@ from courant.contracts import KeyType, Outcome, ReceiptKind
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRow:
-    """A row that this process holds for one attempt, until its lease is over."""
+    """A row that this process has claimed for one attempt, until its lease ends."""
 
     id: UUID
     attempt: int
-    tries: int  # outcomes so far that blame the message
+    tries: int  # earlier outcomes that blame the message
     service_id: UUID
     key_type: KeyType
     template_id: UUID
@@ -26,36 +26,36 @@ class ClaimedRow:
 
 @dataclass(frozen=True, slots=True)
 class RenderedEmail:
-    """An email, rendered; `data` is its parts as the JSON that a bulk call carries."""
+    """A rendered email; `data` holds its parts as the JSON text that a bulk call carries."""
 
     subject: str
     text: str
-    fragment: str  # of HTML, without the page around it
+    fragment: str  # HTML without the page around it
     data: str
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedSms:
-    """The text of an SMS, its prefix included."""
+    """The text of an SMS, including the service's prefix."""
 
     body: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallEntry:
-    """One notification, ready to go into a call."""
+    """One notification, ready to be sent in a call."""
 
     row: ClaimedRow
-    source: str  # From, or the SMS's origin
+    source: str  # the From address, or the number or sender id of an SMS
     reply_to: str | None
-    to: str  # as it goes over the wire
+    to: str  # in the form that the provider receives
     message: RenderedEmail | RenderedSms
-    size_bytes: int  # at most, in the call's body
+    size_bytes: int  # an upper bound of its size in the call's body
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a provider: entries that share their source and reply-to."""
+    """One request to a provider; its entries share their source and reply-to."""
 
     id: UUID
     entries: tuple[CallEntry, ...]
@@ -63,7 +63,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider took it. `receipt` is the receipt where it is known at once."""
+    """The provider accepted the message.
+
+    `receipt` is set only if the provider reports the receipt together with its answer.
+    """
 
     message_id: str
     outcome: Outcome = Outcome.ACCEPTED
@@ -73,7 +76,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Known not to be sent; may succeed later. After `tries_max` that blame it: `final_outcome`."""
+    """The message was certainly not sent, and a later try may succeed.
+
+    If the outcome blames the message, it counts as a try. The `tries_max`-th try ends with
+    `final_outcome`.
+    """
 
     reason: str
     retry_after: timedelta = timedelta()
@@ -84,7 +91,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Known not to be sent, and never will be; the outcome is what the message becomes."""
+    """The message was certainly not sent and is not retried; `outcome` is what is reported."""
 
     reason: str
     outcome: Outcome = Outcome.REJECTED
@@ -93,28 +100,37 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It may have been sent."""
+    """The message may have been sent."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """Known not to be sent: too fast. It goes into the next call, as the same attempt."""
+    """The provider rejected the message because calls come too fast; it was not sent.
+
+    The entry goes into the next call, as the same attempt.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAlone:
-    """Known not to be sent: one of the call's entries is refused, and nobody says which one."""
+    """The provider rejected the whole call because of one entry, without naming the entry.
+
+    Nothing was sent. Each entry is retried in a call of its own.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class AccountTrouble:
-    """Known not to be sent, for a reason that concerns all others too: nothing more is tried."""
+    """The message was not sent for a reason that affects every message of the account.
+
+    Calls to this provider stop for a while.
+    """
 
     reason: str
 

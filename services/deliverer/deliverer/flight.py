@@ -1,7 +1,7 @@
-"""The calls of one claim, from `started` to their outcomes, as many at a time as there are threads.
+"""The calls of one claim: from their `started` records to their outcomes, several at a time.
 
-Whatever happens, each entry that was claimed is told of while the lease lasts: its outcome, or that
-it goes back. Only what the lease does not cover any more is passed over in silence.
+Every claimed entry is reported while the lease lasts: with its outcome, or as released. Only
+entries that the lease no longer covers are not reported, because another process may hold them.
 """
 
 import logging
@@ -26,8 +26,8 @@ from deliverer.calls import (
     Call,
     CallEntry,
     Deferred,
+    FinalOutcome,
     ProviderOutcome,
-    Rejected,
     RetryAlone,
     Throttled,
     Unknown,
@@ -37,25 +37,25 @@ from deliverer.rate import RateLimiter
 
 log = logging.getLogger(__name__)
 
-jitter = random.random  # spreads what comes back; hides nothing
+jitter = random.random  # spreads retries over time; the simulation replaces it
 SLICE_SECONDS = 0.25
-"""How long to wait before asking again whether to stop."""
+"""The longest wait before the next look at whether the process stops."""
 STARTED_TIME_MAX = timedelta(milliseconds=500)
-"""For writing `started`, beyond a call's own time."""
+"""Time of the lease to reserve for writing `started`, in addition to the call's own time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A provider, how fast it may be called, and whether it may be called at all."""
+    """A provider with its rate limit, its circuit breaker and the size of its calls."""
 
     provider: Provider
     limiter: RateLimiter
     breaker: Breaker
-    entries_max: int = rules.ENTRIES_MAX  # a call
+    entries_max: int = rules.ENTRIES_MAX  # of one call
 
 
 class InFlightCalls:
-    """One claim's entries of one provider."""
+    """The calls for one claim's entries of one provider."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class InFlightCalls:
         self.answered = self.released = 0  # entries
 
     def steps(self, entries: Iterable[CallEntry]) -> Steps:
-        """Make the calls; what a call came to goes out together with what begins next."""
-        most = rules.entries_max(self._route.limiter.per_second, self._route.entries_max)
-        self._ready.extend(rules.group_into_calls(entries, most))
+        """Make the calls; yield finished calls' outcomes together with the next `started`."""
+        limit = rules.entries_max(self._route.limiter.per_second, self._route.entries_max)
+        self._ready.extend(rules.group_into_calls(entries, limit))
         while self._ready or self._in_flight or self._pending:
             if self._ready and (reason := self._stop_reason()):
                 self._release_unstarted(reason)
@@ -101,11 +101,11 @@ class InFlightCalls:
         if self._route.breaker.is_open:
             return "the provider is paused"
         if not self._lease.covers(self._limits.call_time + STARTED_TIME_MAX):
-            return "no time was left for a call"
+            return "the lease had no time left for a call"
         return None
 
     def _startable_calls(self) -> tuple[list[Call], float]:
-        """Give the calls that may begin now, and the seconds after which to ask for more."""
+        """Return the calls that may start now, and the seconds until more may start."""
         calls: list[Call] = []
         while self._ready and len(self._in_flight) + len(calls) < self._limits.threads:
             if seconds := self._route.limiter.try_acquire(self._lane, len(self._ready[0])):
@@ -117,7 +117,7 @@ class InFlightCalls:
         return make_call(self._route.provider, call, self._lease, self._limits.call_time)
 
     def _wait_for_calls(self, seconds: float) -> None:
-        """Wait for a call to end, or until more may begin."""
+        """Wait until a call ends or another may start."""
         seconds = min(seconds, SLICE_SECONDS)
         if not self._in_flight:
             if self._ready and not self._pending:
@@ -127,74 +127,76 @@ class InFlightCalls:
         for future in done:
             self._finish_call(self._in_flight.pop(future), future.result())
 
-    def _finish_call(self, call: Call, said: Sequence[ProviderOutcome]) -> None:
-        if not said:
-            log.warning("lease was over before a call", extra={"entries": len(call.entries)})
+    def _finish_call(self, call: Call, outcomes: Sequence[ProviderOutcome]) -> None:
+        if not outcomes:
+            log.warning("lease ended before a call", extra={"entries": len(call.entries)})
             return
-        self._record_health(said)
-        self.answered += len(said)
+        self._record_health(outcomes)
+        self.answered += len(outcomes)
         answers: list[AttemptOutcome] = []
         throttled: list[CallEntry] = []
-        for entry, each in zip(call.entries, said, strict=True):
-            if isinstance(each, Throttled):
+        for entry, outcome in zip(call.entries, outcomes, strict=True):
+            if isinstance(outcome, Throttled):
                 throttled.append(entry)
-            elif isinstance(each, RetryAlone):
+            elif isinstance(outcome, RetryAlone):
                 self._ready.appendleft((entry,))
             else:
-                answers.append(self._attempt_outcome(entry, each))
-                self._undurable.append((entry, each))
-                self._sent_count += isinstance(each, Accepted)
+                answers.append(self._attempt_outcome(entry, outcome))
+                self._undurable.append((entry, outcome))
+                self._sent_count += isinstance(outcome, Accepted)
         if throttled:
             self._ready.appendleft(tuple(throttled))
-        # Also without a single answer: it closes the call. Of the others the next call tells.
+        # Written even without an answer, because this record closes the call. The entries that go
+        # into another call are reported with that call.
         self._pending.append(rules.finished(call.id, answers))
-        self._pending += rules.receipts(call.entries, said)
+        self._pending += rules.receipts(call.entries, outcomes)
 
-    def _record_health(self, said: Sequence[ProviderOutcome]) -> None:
-        """Tell the provider's rate and breaker what a call came to."""
+    def _record_health(self, outcomes: Sequence[ProviderOutcome]) -> None:
+        """Report a call's outcomes to the provider's breaker and rate limiter."""
         breaker, limiter = self._route.breaker, self._route.limiter
-        if trouble := [each for each in said if isinstance(each, AccountTrouble)]:
-            breaker.open(trouble[0].reason)
-        elif len(lost := [each for each in said if isinstance(each, Unknown)]) == len(said):
-            breaker.record_failure(lost[0].reason)
+        unknowns = [outcome for outcome in outcomes if isinstance(outcome, Unknown)]
+        if troubles := [outcome for outcome in outcomes if isinstance(outcome, AccountTrouble)]:
+            breaker.open(troubles[0].reason)
+        elif len(unknowns) == len(outcomes):
+            breaker.record_failure(unknowns[0].reason)
         else:
             breaker.record_success()
-        if any(isinstance(each, Throttled) for each in said):
+        if any(isinstance(outcome, Throttled) for outcome in outcomes):
             limiter.record_throttle()
-        elif any(isinstance(each, Accepted) for each in said):
+        elif any(isinstance(outcome, Accepted) for outcome in outcomes):
             limiter.record_success()
 
     def _attempt_outcome(
-        self, entry: CallEntry, said: Accepted | Deferred | Rejected | Unknown | AccountTrouble
+        self, entry: CallEntry, outcome: FinalOutcome | AccountTrouble
     ) -> AttemptOutcome:
-        if isinstance(said, AccountTrouble):
-            said = Deferred(said.reason, retry_after=self._route.breaker.pause)
-        return rules.attempt_outcome(entry.row, said, jitter())
+        if isinstance(outcome, AccountTrouble):
+            outcome = Deferred(outcome.reason, retry_after=self._route.breaker.pause)
+        return rules.attempt_outcome(entry.row, outcome, jitter())
 
     def _release_unstarted(self, reason: str) -> None:
-        """Put back what no call was begun for, while that is still ours to say."""
-        entries = [entry for each in self._ready for entry in each]
+        """Defer the entries that no call was started for, if the lease still allows it."""
+        entries = [entry for group in self._ready for entry in group]
         self._ready.clear()
         self.released += len(entries)
         if not self._lease.covers(timedelta()):
-            log.warning("lease is over", extra={"entries": len(entries)})
+            log.warning("lease ended before rows were released", extra={"entries": len(entries)})
             return
         pause = self._route.breaker.pause if self._route.breaker.is_open else timedelta()
-        said = Deferred(reason, retry_after=pause)
-        answers = [rules.attempt_outcome(each.row, said, jitter()) for each in entries]
+        deferred = Deferred(reason, retry_after=pause)
+        answers = [rules.attempt_outcome(entry.row, deferred, jitter()) for entry in entries]
         self._pending.append(rules.finished(ids.new(clock.now()), answers))
-        self._undurable += [(each, said) for each in entries]
+        self._undurable += [(entry, deferred) for entry in entries]
         log.info("claimed rows released", extra={"reason": reason, "entries": len(entries)})
 
     def _count_outcomes(self, durable: Sequence[tuple[CallEntry, ProviderOutcome]]) -> None:
-        """Count what is durable now."""
+        """Count outcomes in the metrics, which must happen only after they are durable."""
         name, now = self._route.provider.name, clock.now()
-        sent = metrics.STAGE_SECONDS.labels("sent", self._lane)
-        tally: dict[str, int] = {}
-        for entry, said in durable:
-            outcome = outcome_label(said)
-            tally[outcome] = tally.get(outcome, 0) + 1
-            if isinstance(said, Accepted):
-                sent.observe((now - entry.row.accepted_at).total_seconds())
-        for outcome, times in tally.items():
-            metrics.OUTCOMES.labels(name, outcome).inc(times)
+        sent_seconds = metrics.STAGE_SECONDS.labels("sent", self._lane)
+        counts: dict[str, int] = {}
+        for entry, outcome in durable:
+            label = outcome_label(outcome)
+            counts[label] = counts.get(label, 0) + 1
+            if isinstance(outcome, Accepted):
+                sent_seconds.observe((now - entry.row.accepted_at).total_seconds())
+        for label, count in counts.items():
+            metrics.OUTCOMES.labels(name, label).inc(count)

@@ -1,4 +1,4 @@
-"""What the deliverer does with a batch of orders: claim, say what begins, call, say what came."""
+"""The steps of a batch of orders: claim rows, announce calls, make them, report the outcomes."""
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -20,27 +20,33 @@ from deliverer.flight import InFlightCalls, Route, jitter
 from deliverer.pool import Lease, Limits
 
 BATCH_AGE_MAX = timedelta(minutes=2)
-"""Of a batch at work; then it is read again, and what is sent already passed over at once. Kafka
-takes the partitions of who has not polled for five minutes."""
+"""How long one batch may take.
+
+After that it is read again, and rows already sent are skipped. It must stay well below
+`max.poll.interval.ms` (5 min), or Kafka reassigns our partitions.
+"""
 ORDERS_MAX = {Lane.PRIORITY: 500, Lane.NORMAL: 500, Lane.BULK: 150}
-"""A batch. The bulk lane takes smaller bites: for what is done at once the priority lane waits."""
+"""Orders of one batch.
+
+Bulk batches are smaller, because the priority lane waits for the work that a batch does at once.
+"""
 
 
 class Store(Protocol):
     """What the deliverer needs of a database."""
 
     def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[ClaimedRow]:
-        """Claim those of the rows that wait and are due, in the order of the ids.
+        """Claim those rows that are created and due; return them in the order of the ids.
 
-        Raises Unavailable under a hold, or where the server is not known: then nothing is claimed.
+        Raises Unavailable, and claims nothing, under a hold or on an unknown Postgres server.
         """
 
 
 class Renderer(Protocol):
-    """What turns a row into a message."""
+    """Renders the message of a row."""
 
     def render(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
-        """Write what is sent for a row, or say why it cannot be sent."""
+        """Return the entry to send for a row, or the outcome that explains why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,12 @@ class LaneParts:
     routes: Mapping[Channel, Route]
     simulated: Route
     limits: Limits
-    ready: Callable[[], str | None]  # None once messages can be written, else why not
+    ready: Callable[[], str | None]  # returns None once rows can be rendered, else the reason
     stopping: Callable[[], bool]
 
 
 def stages(parts: LaneParts) -> list[Stage[Any]]:
-    """Give everything the deliverer consumes: each channel and lane by itself."""
+    """Return all stages of the deliverer: one for each channel and lane."""
     return [
         Stage(
             group("deliverer", PERSISTED, channel, lane),
@@ -72,7 +78,7 @@ def stages(parts: LaneParts) -> list[Stage[Any]]:
 
 
 class LaneSender:
-    """One channel's lane, and its threads."""
+    """Sends one lane of one channel, with its own threads."""
 
     def __init__(self, parts: LaneParts, channel: Channel, lane: Lane) -> None:
         self._parts, self._channel, self._lane = parts, channel, lane
@@ -81,78 +87,83 @@ class LaneSender:
         self._measured_rate = 0.0  # entries a second, in the claim before
 
     def deliver(self, batch: Batch[UUID]) -> Steps:
-        """Send what the batch orders. Whatever is claimed here is told of before this ends.
+        """Send the rows that the batch orders; report every row that is claimed here.
 
-        A second order of a row that is claimed or sent claims nothing. Where a batch is left
-        half-way, or some of it was given back, its orders stay in the log, and it begins again:
-        new orders would stand behind a day's backlog.
+        A second order for a row that is already claimed or sent claims nothing. If a batch stops
+        half-way or rows are released, it raises Unavailable: the orders stay uncommitted and the
+        batch starts again. New orders instead would wait behind up to a day's backlog.
         """
-        orders = {each.value: each.record for each in batch.kept}
-        todo = list(orders)
-        oldest = self._parts.limits.start_lease(BATCH_AGE_MAX)
-        while todo:
-            self._raise_if_blocked(oldest)
+        orders = {order.value: order.record for order in batch.kept}
+        remaining = list(orders)
+        batch_time = self._parts.limits.start_lease(BATCH_AGE_MAX)
+        while remaining:
+            self._raise_if_blocked(batch_time)
             with self._route.breaker.admit() as probe:
                 lease = self._parts.limits.start_lease(self._parts.limits.lease)
-                most = 1 if probe else self._claim_limit()
-                taken, todo = todo[:most], todo[most:]
-                rows = self._parts.store.claim(taken, self._channel, self._lane)
+                limit = 1 if probe else self._claim_limit()
+                claim_ids, remaining = remaining[:limit], remaining[limit:]
+                rows = self._parts.store.claim(claim_ids, self._channel, self._lane)
                 released = yield from self._send(rows, orders, lease)
             if released:
                 raise Unavailable(f"{released} claimed rows were released")
 
-    def _raise_if_blocked(self, oldest: Lease) -> None:
+    def _raise_if_blocked(self, batch_time: Lease) -> None:
         if reason := self._parts.ready():
             raise Unavailable(reason)
         if self._parts.stopping():
-            raise Unavailable("stopping: what is not claimed stays in the log")
-        if not oldest.covers(timedelta()):
-            raise Unavailable("the batch takes longer than partitions are kept without a poll")
+            raise Unavailable("the process stops; unclaimed orders stay in Kafka")
+        if not batch_time.covers(timedelta()):
+            raise Unavailable(f"the batch took longer than {BATCH_AGE_MAX.total_seconds():g} s")
 
     def _claim_limit(self) -> int:
         limits, route = self._parts.limits, self._route
         rate, at_once = route.limiter.per_second, limits.threads * route.entries_max
-        room = limits.lease - limits.call_time
-        return rules.claim_limit(rate, self._measured_rate, at_once, room, limits.claim_max)
+        time_for_calls = limits.lease - limits.call_time
+        return rules.claim_limit(
+            rate, self._measured_rate, at_once, time_for_calls, limits.claim_max
+        )
 
     def _send(
         self, rows: Sequence[ClaimedRow], orders: Mapping[UUID, Record], lease: Lease
     ) -> Generator[Sequence[Effect], None, int]:
-        """Send what is claimed; gives how many of them were given back."""
-        written = [(row, self._parts.renderer.render(row, self._channel)) for row in rows]
-        failed = [(row, made) for row, made in written if not isinstance(made, CallEntry)]
+        """Send the claimed rows; return how many of them were released unsent."""
+        simulated: list[CallEntry] = []
+        real: list[CallEntry] = []
+        failed: list[tuple[ClaimedRow, Deferred | Rejected]] = []
+        for row in rows:
+            rendered = self._parts.renderer.render(row, self._channel)
+            if not isinstance(rendered, CallEntry):
+                failed.append((row, rendered))
+            elif row.key_type is KeyType.TEST:
+                simulated.append(rendered)
+            else:
+                real.append(rendered)
         yield unsendable_effects(failed, orders)
-        tests = [made for row, made in written if isinstance(made, CallEntry) and is_test(row)]
-        others = [made for row, made in written if isinstance(made, CallEntry) and not is_test(row)]
         released = 0
-        for route, entries in ((self._parts.simulated, tests), (self._route, others)):
+        for route, entries in ((self._parts.simulated, simulated), (self._route, real)):
             calls = InFlightCalls(
                 route, self._lane, self._pool, lease, self._parts.limits, self._parts.stopping
             )
-            began = time.monotonic()
+            started_at = time.monotonic()
             yield from calls.steps(entries)
             if route is self._route and calls.answered:
-                self._measured_rate = calls.answered / max(time.monotonic() - began, 0.001)
+                seconds = max(time.monotonic() - started_at, 0.001)
+                self._measured_rate = calls.answered / seconds
             released += calls.released
         return released
-
-
-def is_test(row: ClaimedRow) -> bool:
-    """Tell whether it came by a test key: no provider hears of it."""
-    return row.key_type is KeyType.TEST
 
 
 def unsendable_effects(
     failed: Sequence[tuple[ClaimedRow, Deferred | Rejected]], orders: Mapping[UUID, Record]
 ) -> Sequence[Effect]:
-    """Tell of rows that no provider will hear of, and put the orders of those aside for repair."""
+    """Report the rows that could not be rendered; dead-letter the orders that need repair."""
     if not failed:
         return []
-    answers = [rules.attempt_outcome(row, said, jitter()) for row, said in failed]
+    answers = [rules.attempt_outcome(row, outcome, jitter()) for row, outcome in failed]
     dead = [
-        Dead(orders[each.id], each.reason or "")
-        for each in answers
-        # Of a service that was switched off there may be a million, and nothing to repair.
-        if each.outcome is Outcome.UNSENDABLE and each.reason != INACTIVE
+        Dead(orders[answer.id], answer.reason or "")
+        for answer in answers
+        # An inactive service may have a million rows, and none of them needs repair.
+        if answer.outcome is Outcome.UNSENDABLE and answer.reason != INACTIVE
     ]
     return [*dead, rules.finished(ids.new(clock.now()), answers)]

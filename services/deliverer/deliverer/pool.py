@@ -1,4 +1,4 @@
-"""Calls in flight: a bounded pool of threads for each lane, each call made within its lease."""
+"""How calls are made: the lease and limits of a claim, the threads of a lane, one provider call."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from deliverer.calls import Accepted, Call, Deferred, ProviderOutcome, Rejected,
 
 
 class Provider(Protocol):
-    """What takes messages. It never sends one of a call's twice, whatever it meets."""
+    """A provider of messages. It never sends a call's message twice, whatever error it meets."""
 
     @property
     def name(self) -> str: ...
 
     def send(self, call: Call) -> Sequence[ProviderOutcome]:
-        """Send the call's messages and give one outcome for each, in order; never raises."""
+        """Send the call's messages; return one outcome for each, in order. Never raises."""
 
 
 class Lease:
-    """What is left of a claim, counted from before it was asked for.
+    """How much time is left of a claim, counted from just before the claim was requested.
 
-    Postgres's clock alone ends it; ours, which began earlier, only tells when to stop.
+    Only Postgres's clock ends a claim. This clock starts earlier, so it stops us in time.
     """
 
     def __init__(self, length: timedelta, age: Callable[[], float]) -> None:
@@ -35,67 +35,71 @@ class Lease:
         self._age = age
 
     def covers(self, span: timedelta) -> bool:
-        """Tell whether so much of it is left."""
+        """Return whether at least this much time is left."""
         return self._age() + span.total_seconds() < self._length
 
 
 def make_pool(channel: Channel, lane: Lane, threads: int) -> Executor:
-    """Make a lane's pool: with one for several, bulk's slow calls would hold up priority."""
+    """Make the thread pool of one lane.
+
+    Lanes do not share a pool, because slow bulk calls would hold up the priority lane.
+    """
     return ThreadPoolExecutor(threads, thread_name_prefix=f"{channel}.{lane}")
 
 
 def start_timer() -> Callable[[], float]:
-    """Begin to count seconds."""
+    """Start a timer; return the function that returns its seconds."""
     return Age().seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long and how many, by which clock and on what."""
+    """The limits of time and number, and the clock and the threads to use."""
 
     lease: timedelta
-    call_time: timedelta  # that one call can take: connecting, and waiting for its answer
-    threads: int  # a lane
-    claim_max: int = 500  # rows at a time
+    call_time: timedelta  # the longest time of one call: to connect and to wait for the answer
+    threads: int  # of each lane
+    claim_max: int = 500  # rows of one claim
     start_timer: Callable[[], Callable[[], float]] = start_timer
     make_pool: Callable[[Channel, Lane, int], Executor] = make_pool
 
     def start_lease(self, length: timedelta) -> Lease:
-        """Begin a lease of this length."""
+        """Start a lease of this length."""
         return Lease(length, self.start_timer())
 
 
 def make_call(
     provider: Provider, call: Call, lease: Lease, call_time: timedelta
 ) -> Sequence[ProviderOutcome]:
-    """Make a call and give one outcome for each entry; none where the lease no longer covers it.
+    """Make a call and return one outcome for each entry, or none if the lease is too short for it.
 
-    Then somebody else may hold these rows soon: nothing is sent, and nothing may be said.
+    If the lease is too short, another process may soon claim these rows. Nothing is sent then, and
+    no outcome may be reported.
     """
     if not lease.covers(call_time):
         return ()
     entries = len(call.entries)
-    inside = metrics.IN_CALLS.labels(provider.name)
-    inside.inc(entries)
-    began = time.perf_counter()
+    in_calls = metrics.IN_CALLS.labels(provider.name)
+    in_calls.inc(entries)
+    started_at = time.perf_counter()
     try:
-        said = provider.send(call)
+        outcomes = provider.send(call)
     finally:
-        inside.dec(entries)
-    metrics.PROVIDER_SECONDS.labels(provider.name).observe(time.perf_counter() - began)
-    if len(said) != entries:
-        return [Unknown("an outcome for each entry is wanted")] * entries
-    return said
+        in_calls.dec(entries)
+    metrics.PROVIDER_SECONDS.labels(provider.name).observe(time.perf_counter() - started_at)
+    if len(outcomes) != entries:
+        return [Unknown("the provider did not return one outcome for each entry")] * entries
+    return outcomes
 
 
-def outcome_label(said: ProviderOutcome) -> str:
-    """Name an outcome for the metrics."""
-    match said:
-        case Accepted(_, outcome) | Rejected(_, outcome):
-            return outcome
+def outcome_label(outcome: ProviderOutcome) -> str:
+    """Return the outcome's label in the metrics."""
+    match outcome:
+        case Accepted(_, label) | Rejected(_, label):
+            return label
         case Deferred():
             return Outcome.DEFERRED
         case Unknown():
             return Outcome.UNKNOWN
         case _:
-            return type(said).__name__.lower()
+            return type(outcome).__name__.lower()

@@ -1,4 +1,4 @@
-"""How fast a provider may be called: its quota, shared among lanes, priority first."""
+"""The rate limit of a provider: its quota is shared by the lanes, and priority goes first."""
 
 import math
 import time
@@ -8,19 +8,19 @@ from threading import Lock
 from courant.topics import Lane
 
 FLOORS = {Lane.NORMAL: 0.1, Lane.BULK: 0.1}
-"""The part of the rate that a lane has whatever the lanes above it want."""
+"""The share of the rate that a lane always has, however much the lanes above it send."""
 BURST_SECONDS = 0.5
 WAITING_SECONDS = 0.5
-"""How long a lane counts as waiting after it was told to."""
+"""How long a lane counts as waiting after `try_acquire` told it to wait."""
 PAUSE_FIRST_SECONDS = 0.1
 PAUSE_LONGEST_SECONDS = 5.0
 
 
 class RateLimiter:
-    """Buckets of recipients: one for all lanes, and one for each lane's floor.
+    """Token buckets, in recipients: one that all lanes share, and one for each lane's floor.
 
-    A bucket is taken from while there is anything in it, and may then owe: a bulk call of fifty is
-    one taking. Asked by every lane's thread.
+    A request succeeds while its bucket holds anything, and may overdraw the bucket, because a bulk
+    call takes fifty at once. All lanes share the limiter; it is safe to use from any thread.
     """
 
     def __init__(self, per_second: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -35,13 +35,13 @@ class RateLimiter:
         self._paused_until = -math.inf
 
     def set(self, per_second: float) -> None:
-        """Take another rate from now on."""
+        """Use this rate from now on."""
         with self._lock:
             self._fill()
             self.per_second = per_second
 
     def try_acquire(self, lane: Lane, recipients: int) -> float:
-        """Take for this many recipients and give 0, or the seconds after which to ask again."""
+        """Take tokens for the recipients and return 0, or return the seconds until the next try."""
         with self._lock:
             now = self._fill()
             if now < self._paused_until:
@@ -56,28 +56,35 @@ class RateLimiter:
             return 0.0
 
     def record_throttle(self) -> None:
-        """Stop a moment, longer from time to time: the provider says that it is too fast."""
+        """Stop all lanes for a moment, because the provider reports that calls come too fast.
+
+        Each further throttle doubles the pause, up to PAUSE_LONGEST_SECONDS.
+        """
         with self._lock:
             now = self._now()
             if now < self._paused_until:
-                return  # calls that were in flight together are one warning
+                return  # calls that were in flight together count as one throttle
             self._pause = min(max(2 * self._pause, PAUSE_FIRST_SECONDS), PAUSE_LONGEST_SECONDS)
             self._paused_until = now + self._pause
 
     def record_success(self) -> None:
-        """Forget half of the warnings: a steady limit is found again sooner than from nothing."""
+        """Halve the next pause.
+
+        It is not reset to zero, because a provider with a steady limit throttles again soon: the
+        right pause is then found sooner.
+        """
         self._pause /= 2
 
     def _is_higher_lane_waiting(self, lane: Lane, now: float) -> bool:
-        above = list(Lane)[: list(Lane).index(lane)]
-        return any(now - self._waited_at[each] < WAITING_SECONDS for each in above)
+        lanes_above = list(Lane)[: list(Lane).index(lane)]
+        return any(now - self._waited_at[above] < WAITING_SECONDS for above in lanes_above)
 
     def _fill(self) -> float:
         now = self._now()
         added = (now - self._filled_at) * self.per_second
         self._filled_at = now
         self._shared = min(self._shared + added, self.per_second * BURST_SECONDS)
-        for lane, part in FLOORS.items():
-            most = part * self.per_second * BURST_SECONDS
-            self._floors[lane] = min(self._floors[lane] + part * added, most)
+        for lane, share in FLOORS.items():
+            capacity = share * self.per_second * BURST_SECONDS
+            self._floors[lane] = min(self._floors[lane] + share * added, capacity)
         return now

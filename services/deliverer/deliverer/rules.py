@@ -1,4 +1,4 @@
-"""What the deliverer decides, given values alone. No clock, no chance, no database, no network."""
+"""The deliverer's decisions, from values alone: no clock, random numbers, database or network."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -30,18 +30,21 @@ from deliverer.calls import (
 )
 
 ENTRIES_MAX = 50
-"""In a call; SES takes no more."""
+"""Entries of one call; SES accepts no more."""
 CALL_BYTES_MAX = 900_000
-"""Of a call's body; SES takes 1 MB with an inline template."""
+"""Bytes of a call's body; SES accepts 1 MB with an inline template."""
 CALL_RATE_WINDOW = timedelta(milliseconds=50)
-"""A call takes no more than the rate allows in one: what it owes beyond, the priority lane waits
-for. With a second's, at 100 a second and beside a backlog, that was 1.2 s of a password reset's."""
+"""One call may use at most this much of the provider's rate.
+
+A larger call overdraws the bucket and the priority lane waits for it. With a window of 1 s, at 100
+emails a second and beside a backlog, a password reset waited 1.2 s.
+"""
 BACKOFF_FIRST = timedelta(seconds=10)
 BACKOFF_LONGEST = timedelta(minutes=10)
 
 
 def read_order(record: Record) -> Verdict[UUID]:
-    """Keep an order that says the same in its body and its key."""
+    """Keep an order whose key is the id in its body; every other record is dead."""
     try:
         order = Persisted.decode(record.value)
     except Malformed as error:
@@ -51,40 +54,43 @@ def read_order(record: Record) -> Verdict[UUID]:
     return Keep(record, order.id)
 
 
-def claim_limit(rate: float, measured_rate: float, at_once: int, room: timedelta, most: int) -> int:
-    """Give how many rows to claim: what is surely sent while the lease has room for calls.
+def claim_limit(
+    rate: float, measured_rate: float, at_once: int, time_for_calls: timedelta, limit: int
+) -> int:
+    """Return how many rows to claim, so that all of them are sent while the lease lasts.
 
-    That is what goes out `at_once`, in a call for each thread, or what half of the room is enough
-    for at the pace of the claim before; never more than the provider's rate allows in that half.
+    That is `at_once` (one full call for each thread), or more if the measured rate of the claim
+    before sends more in half of the time for calls. It never exceeds what the provider's `rate`
+    allows in that half, nor `limit`.
     """
-    half = room.total_seconds() / 2
-    return max(1, int(min(rate * half, max(at_once, measured_rate * half), most)))
+    half = time_for_calls.total_seconds() / 2
+    return max(1, int(min(rate * half, max(at_once, measured_rate * half), limit)))
 
 
-def entries_max(rate: float, most: int) -> int:
-    """Give how many entries a call may take, of the most that its provider does."""
-    return max(1, int(min(rate * CALL_RATE_WINDOW.total_seconds(), most)))
+def entries_max(rate: float, limit: int) -> int:
+    """Return how many entries one call may hold; `limit` is what its provider accepts."""
+    return max(1, int(min(rate * CALL_RATE_WINDOW.total_seconds(), limit)))
 
 
-def group_into_calls(entries: Iterable[CallEntry], most: int) -> list[tuple[CallEntry, ...]]:
-    """Give the entries of each call: those of one source and reply-to, up to a count and a size."""
+def group_into_calls(entries: Iterable[CallEntry], limit: int) -> list[tuple[CallEntry, ...]]:
+    """Group entries into calls of one source and reply-to, up to `limit` and CALL_BYTES_MAX."""
     calls: list[tuple[CallEntry, ...]] = []
-    filling: dict[tuple[str, str | None], tuple[list[CallEntry], int]] = {}
-    for each in entries:
-        key = each.source, each.reply_to
-        taken, size_bytes = filling.get(key, ([], 0))
-        if taken and (len(taken) == most or size_bytes + each.size_bytes > CALL_BYTES_MAX):
-            calls.append(tuple(taken))
-            taken, size_bytes = [], 0
-        taken.append(each)
-        filling[key] = taken, size_bytes + each.size_bytes
-    return calls + [tuple(taken) for taken, _ in filling.values()]
+    open_groups: dict[tuple[str, str | None], tuple[list[CallEntry], int]] = {}
+    for entry in entries:
+        key = entry.source, entry.reply_to
+        group, size_bytes = open_groups.get(key, ([], 0))
+        if group and (len(group) == limit or size_bytes + entry.size_bytes > CALL_BYTES_MAX):
+            calls.append(tuple(group))
+            group, size_bytes = [], 0
+        group.append(entry)
+        open_groups[key] = group, size_bytes + entry.size_bytes
+    return calls + [tuple(group) for group, _ in open_groups.values()]
 
 
-def attempt_outcome(row: ClaimedRow, said: FinalOutcome, jitter: float) -> AttemptOutcome:
-    """Say what an attempt came to; `jitter` is from 0 to 1."""
+def attempt_outcome(row: ClaimedRow, result: FinalOutcome, jitter: float) -> AttemptOutcome:
+    """Return the outcome to report for an attempt; `jitter` is from 0 to 1."""
     id, attempt = row.id, row.attempt
-    match said:
+    match result:
         case Accepted(message_id, outcome):
             return AttemptOutcome(id=id, attempt=attempt, outcome=outcome, message_id=message_id)
         case Unknown(reason):
@@ -100,50 +106,51 @@ def attempt_outcome(row: ClaimedRow, said: FinalOutcome, jitter: float) -> Attem
                 id=id, attempt=attempt, outcome=final_outcome, reason=reason, blames=True
             )
         case Deferred(reason, retry_after, blames):
-            after = max(retry_after, backoff(row.tries)) if blames else retry_after
+            wait = max(retry_after, backoff(row.tries)) if blames else retry_after
             return AttemptOutcome(
                 id=id,
                 attempt=attempt,
                 outcome=Outcome.DEFERRED,
                 reason=reason,
-                retry_after=after * (1 + jitter / 2),
+                retry_after=wait * (1 + jitter / 2),
                 blames=blames,
             )
 
 
 def backoff(tries: int) -> timedelta:
-    """Give how long a message waits that was blamed so often before."""
+    """Return how long a message waits after this many earlier outcomes that blame it."""
     return min(BACKOFF_FIRST * (1 << min(tries, 10)), BACKOFF_LONGEST)
 
 
 def started(call: Call) -> Outgoing:
-    """Say that the provider is about to hear of these."""
-    tried = tuple([Attempt(id=e.row.id, attempt=e.row.attempt) for e in call.entries])
-    return Outgoing(DELIVERY.name, call.id.bytes, Started(call=call.id, attempts=tried).encode())
+    """Build the record which announces that the provider is about to receive these entries."""
+    attempts = tuple([Attempt(id=e.row.id, attempt=e.row.attempt) for e in call.entries])
+    record = Started(call=call.id, attempts=attempts)
+    return Outgoing(DELIVERY.name, call.id.bytes, record.encode())
 
 
 def finished(call: UUID, answers: Iterable[AttemptOutcome]) -> Outgoing:
-    """Say what became of them: one record a call."""
+    """Build the one record that reports a call's outcomes and closes the call."""
     record = Outcomes(call=call, answers=tuple(answers))
     return Outgoing(DELIVERY.name, call.bytes, record.encode())
 
 
-def receipts(entries: Iterable[CallEntry], said: Iterable[ProviderOutcome]) -> list[Outgoing]:
-    """Write the receipts that are known at once: a provider that sends nothing gives them."""
-    found = []
-    for entry, each in zip(entries, said, strict=True):
-        if isinstance(each, Accepted) and each.receipt:
+def receipts(entries: Iterable[CallEntry], outcomes: Iterable[ProviderOutcome]) -> list[Outgoing]:
+    """Build the receipts that came with the answer; only the simulated provider returns them."""
+    records = []
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        if isinstance(outcome, Accepted) and outcome.receipt:
             receipt = Receipt(
                 id=entry.row.id,
                 attempt=entry.row.attempt,
-                says=each.receipt,
-                message_id=each.message_id,
-                reason=each.reason,
+                says=outcome.receipt,
+                message_id=outcome.message_id,
+                reason=outcome.reason,
             )
-            found.append(Outgoing(RECEIPTS.name, entry.row.id.bytes, receipt.encode()))
-    return found
+            records.append(Outgoing(RECEIPTS.name, entry.row.id.bytes, receipt.encode()))
+    return records
 
 
 def stat(lane: Lane, sent: int, now: datetime) -> Outgoing:
-    """Count what was sent, for the live figures."""
+    """Build the record that counts sent messages for the live figures."""
     return Outgoing(STATS.name, b"sent", Stat(stage="sent", lane=lane, count=sent, at=now).encode())
