@@ -97,9 +97,6 @@ class StoreSettings(Settings):
         float,
         Field(ge=1, le=300, description="seconds that a claim holds, from 1 to 300; all alike"),
     ] = 30.0
-    courant_margin_seconds: Annotated[
-        float, Field(ge=0.1, le=60, description="seconds beyond the lease, from 0.1 to 60")
-    ] = 5.0
 
 
 class SendingSettings(Settings):

@@ -111,7 +111,6 @@ def stack() -> Iterator[Stack]:
             "COURANT_SEAL_KEYS": SEAL_KEYS,
             "COURANT_HASH_KEY": HASH_KEY,
             "COURANT_LEASE_SECONDS": "6",
-            "COURANT_MARGIN_SECONDS": "2",
             "INGEST_PORT": str(port),
             "INGEST_HEALTH_PORT": str(health_port),
             "SAVER_HEALTH_PORT": str(ports.free()),

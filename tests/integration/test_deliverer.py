@@ -58,7 +58,6 @@ class Stack:
             "COURANT_SEAL_KEYS": KEYS,
             "COURANT_HASH_KEY": "a key of the tests alone",
             "COURANT_LEASE_SECONDS": "6",
-            "COURANT_MARGIN_SECONDS": "2",
             f"{name.upper()}_HEALTH_PORT": str(self.ports[name]),
             "AWS_ENDPOINT_URL": self.sandbox.url,
             "AWS_ACCESS_KEY_ID": "test",

@@ -17,6 +17,9 @@ class RecoverySettings(StoreSettings):
         Field(ge=3, le=3650, description="days that content is kept, from 3; rows for 14 more"),
     ] = 7
     courant_replication: Replication = 1
+    courant_margin_seconds: Annotated[
+        float, Field(ge=0.1, le=60, description="seconds beyond the lease, from 0.1 to 60")
+    ] = 5.0
     courant_grace_seconds: Seconds = 900.0
     courant_hash_key: HashKey
     public_receipts_url: Annotated[
