@@ -1,4 +1,4 @@
-"""Saver and deliverer as processes, on a real Kafka and Postgres, before the sandbox provider."""
+"""Saver and deliverer as processes, with a real Kafka and Postgres and the sandbox provider."""
 
 import base64
 import os
@@ -38,7 +38,7 @@ WITHIN_SECONDS = 40.0
 
 @dataclass
 class Stack:
-    """A saver and a deliverer, and all around them."""
+    """A saver and a deliverer with everything that they need."""
 
     broker: Broker
     server: Server
@@ -52,7 +52,7 @@ class Stack:
 
     def start(self, name: str) -> None:
         self.ports[name] = free_port()
-        ours = {
+        environment = {
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
             "DATABASE_URL": self.server.url_of(f"courant_{name}"),
             "COURANT_SEAL_KEYS": KEYS,
@@ -68,7 +68,7 @@ class Stack:
             "COURANT_SENDING_DOMAIN": "mail.example.ca",
         }
         command = [sys.executable, "-m", name]
-        self.processes[name] = subprocess.Popen(command, env=os.environ | ours)
+        self.processes[name] = subprocess.Popen(command, env=os.environ | environment)
         until(lambda: self.ready(name), WITHIN_SECONDS)
 
     def ready(self, name: str) -> bool:
@@ -78,7 +78,7 @@ class Stack:
         except httpx2.TransportError:
             return False
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.server.url)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -86,7 +86,7 @@ class Stack:
                 return cursor.fetchall() if cursor.description else []
 
     def states(self) -> dict[str, int]:
-        return dict(self.ask("SELECT state, count(*) FROM notifications GROUP BY 1"))
+        return dict(self.query("SELECT state, count(*) FROM notifications GROUP BY 1"))
 
     def booked(self) -> Counter[str]:
         lines = self.sandbox.get("/ledger").text.splitlines()
@@ -100,13 +100,13 @@ class Stack:
         key: KeyType = KeyType.NORMAL,
         to: str | None = None,
     ) -> list[UUID]:
-        """Put notifications into the inbox, as ingest does."""
+        """Write notifications to the inbox, as ingest does."""
         ring, now = crypto.key_ring(KEYS), datetime.now(UTC)
-        made = []
+        accepted = []
         for number in range(count):
             id = ids.new(now)
-            usual = f"person{number}@example.org" if channel is Channel.EMAIL else "+16132532222"
-            content = ENCODE(Content(to=to or usual, personalisation={"name": f"Ana {number}"}))
+            default = f"person{number}@example.org" if channel is Channel.EMAIL else "+16132532222"
+            content = ENCODE(Content(to=to or default, personalisation={"name": f"Ana {number}"}))
             notification = Notification(
                 id=id,
                 service_id=self.service,
@@ -122,14 +122,14 @@ class Stack:
             )
             value = notification.encode()
             self.producer.produce(Outgoing(INBOX.topic(channel, lane), id.bytes, value))
-            made.append(id)
+            accepted.append(id)
         self.producer.flush()
-        return made
+        return accepted
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    # A Kafka of its own: a Postgres that is new to a log with records would raise the hold.
+    # A Kafka of its own, because a new Postgres beside topics with records would raise the hold.
     with Broker() as broker, Server() as server:
         with clients.admin(broker.bootstrap, "test") as client:
             topics_admin.apply(client, replication=1)
@@ -166,7 +166,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(autouse=True)
 def clean(stack: Stack) -> None:
     stack.sandbox.reset()
-    stack.ask("DELETE FROM notifications; DELETE FROM events; DELETE FROM calls")
+    stack.query("DELETE FROM notifications; DELETE FROM events; DELETE FROM calls")
 
 
 def settled(stack: Stack, **states: int) -> bool:
@@ -185,8 +185,8 @@ def test_each_lane_and_channel_is_sent_once_and_test_keys_are_not_sent(stack: St
     )
     booked = stack.booked()
     assert {id: booked[str(id)] for id in real} == dict.fromkeys(real, 1)
-    until(lambda: not stack.ask("SELECT 1 FROM calls"))
-    [(claims, attempts)] = stack.ask(
+    until(lambda: not stack.query("SELECT 1 FROM calls"))
+    [(claims, attempts)] = stack.query(
         "SELECT count(*), max(attempt) FROM events WHERE move = 'claimed'"
     )
     assert (claims, attempts) == (377, 1)
@@ -201,64 +201,65 @@ def test_mail_comes_from_the_sending_domain(stack: Stack) -> None:
     assert "@mail.example.ca&gt;</dd>" in page
 
 
-def test_what_the_provider_refuses_or_does_not_answer_for_ends_as_it_must(stack: Stack) -> None:
+def test_rejected_messages_fail_and_an_unanswered_one_keeps_its_open_call(stack: Stack) -> None:
     stack.accept(3)
     stack.accept(1, to="reject@example.org")
-    [lost] = stack.accept(1, Channel.SMS, to="+16132530008")  # booked, then 500
+    [lost] = stack.accept(1, Channel.SMS, to="+16132530008")  # the sandbox sends it and answers 500
     stack.accept(1, Channel.SMS, to="+16132530004")  # opted out
     until(
         lambda: settled(stack, sending=3, permanent_failure=1, claimed=1, technical_failure=1),
         WITHIN_SECONDS,
     )
-    assert stack.ask("SELECT notifications FROM calls") == [([lost],)]
-    assert stack.ask("SELECT move FROM events WHERE move = 'unknown'") == [("unknown",)]
+    assert stack.query("SELECT notifications FROM calls") == [([lost],)]
+    assert stack.query("SELECT move FROM events WHERE move = 'unknown'") == [("unknown",)]
 
 
-def test_a_stop_leaves_in_time_with_nothing_claimed_and_the_next_one_sends_the_rest(
+def test_a_stop_is_quick_and_leaves_nothing_claimed_and_the_next_one_sends_the_rest(
     stack: Stack,
 ) -> None:
     stack.sandbox.order(latency_seconds=0.4)
     before = stack.booked().total()
     stack.accept(1500)
     until(lambda: stack.booked().total() > before + 200, WITHIN_SECONDS)
-    began = time.monotonic()
+    stopped_at = time.monotonic()
     stack.processes["deliverer"].send_signal(signal.SIGTERM)
     assert stack.processes["deliverer"].wait(25) == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - stopped_at < 10
     until(lambda: "claimed" not in stack.states())
     assert stack.states()["created"] > 0
-    assert not stack.ask("SELECT 1 FROM calls")
+    assert not stack.query("SELECT 1 FROM calls")
 
     stack.sandbox.reset()
     stack.start("deliverer")
 
-    # What was given back has used its order: recovery's sweep, which does not run, gives the next.
+    # Released rows have used up their order. Only recovery's sweep, which does not run here, orders
+    # them again.
     def rest_is_ordered() -> bool:
-        given_back = "SELECT 1 FROM notifications WHERE state = 'created' AND attempt = 0"
-        return not stack.ask(given_back)
+        never_claimed = "SELECT 1 FROM notifications WHERE state = 'created' AND attempt = 0"
+        return not stack.query(never_claimed)
 
     until(rest_is_ordered, WITHIN_SECONDS)
-    # A call has its entry once the saver has folded its `started`: until then its rows are claimed.
+    # The saver stores a call when it folds its `started`; until then the rows are claimed.
     until(lambda: "claimed" not in stack.states(), WITHIN_SECONDS)
-    until(lambda: not stack.ask("SELECT 1 FROM calls"))
+    until(lambda: not stack.query("SELECT 1 FROM calls"))
     booked = stack.booked()
-    sent = [id for (id,) in stack.ask("SELECT id FROM notifications WHERE state = 'sending'")]
+    sent = [id for (id,) in stack.query("SELECT id FROM notifications WHERE state = 'sending'")]
     assert {booked[str(id)] for id in sent} == {1}
     assert len(sent) + stack.states().get("created", 0) == 1500
 
 
-def test_a_postgres_that_started_anew_is_not_sent_from_until_the_hold_is_lifted(
+def test_after_a_restart_of_postgres_nothing_is_sent_until_the_hold_is_lifted(
     stack: Stack,
 ) -> None:
     stack.server.restart()
     accepted = stack.accept(20)
     until(lambda: stack.states() == {"created": 20}, WITHIN_SECONDS)
-    until(lambda: stack.ask("SELECT 1 FROM holds WHERE scope = 'rebuild' AND stands"))
+    until(lambda: stack.query("SELECT 1 FROM holds WHERE scope = 'rebuild' AND stands"))
     time.sleep(1)
     assert not any(stack.booked()[str(id)] for id in accepted)
-    stack.ask("UPDATE holds SET stands = false")
+    stack.query("UPDATE holds SET stands = false")
     until(lambda: settled(stack, sending=20), WITHIN_SECONDS)
-    [(attempt, epoch)] = stack.ask(
+    [(attempt, epoch)] = stack.query(
         "SELECT min(attempt), (SELECT max(epoch) FROM holds) FROM notifications"
     )
     assert attempt == epoch

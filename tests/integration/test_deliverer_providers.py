@@ -1,4 +1,4 @@
-"""The providers before the sandbox, over real HTTP: what each answer, or its lack, is taken for."""
+"""The providers against the sandbox over real HTTP: the outcome of each answer, or of none."""
 
 import signal
 from collections.abc import Iterator
@@ -57,16 +57,16 @@ def account(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> None:
 
 @pytest.fixture
 def clients() -> Iterator[Any]:
-    """Make clients, and close them."""
-    made = []
+    """Return a function that makes clients; close them at the end."""
+    clients = []
 
     def make(service: str, read_seconds: float = 5) -> Any:
-        made.append(aws.make_client(service, 2, 0.5, read_seconds))
-        return made[-1]
+        clients.append(aws.make_client(service, 2, 0.5, read_seconds))
+        return clients[-1]
 
     yield make
-    for each in made:
-        each.close()
+    for client in clients:
+        client.close()
 
 
 def entry(to: str) -> CallEntry:
@@ -82,7 +82,7 @@ def entry(to: str) -> CallEntry:
 
 
 def send(provider: Provider, *to: str) -> tuple[list[ProviderOutcome], list[CallEntry]]:
-    entries = tuple(entry(each) for each in to)
+    entries = tuple(map(entry, to))
     return list(provider.send(Call(ids.new(NOW), entries))), list(entries)
 
 
@@ -104,11 +104,9 @@ def booked(sandbox: Sandbox, entry: CallEntry) -> list[dict[str, Any]]:
         ("cut@example.org", Unknown, 1),
     ],
 )
-def test_an_email_alone(
-    sandbox: Sandbox, clients: Any, to: str, expected: type, times: int
-) -> None:
-    [said], [entry] = send(Ses(clients("sesv2", read_seconds=0.7), None), to)
-    assert type(said) is expected
+def test_one_email(sandbox: Sandbox, clients: Any, to: str, expected: type, times: int) -> None:
+    [outcome], [entry] = send(Ses(clients("sesv2", read_seconds=0.7), None), to)
+    assert type(outcome) is expected
     lines = booked(sandbox, entry)
     assert len(lines) == times
     assert {(line["to"], str(line["attempt"])) for line in lines} <= {(to, "4")}
@@ -126,22 +124,22 @@ def test_an_email_alone(
         ("cut@example.org", [Unknown, Unknown, Unknown]),
     ],
 )
-def test_one_of_three_emails_in_a_call(
+def test_three_emails_in_one_call(
     sandbox: Sandbox, clients: Any, to: str, expected: list[type]
 ) -> None:
     ses = Ses(clients("sesv2", read_seconds=0.7), None)
-    said, entries = send(ses, "a@example.org", to, "b@example.org")
-    assert [type(each) for each in said] == expected
-    for each, entry in zip(said, entries, strict=True):
-        if not isinstance(each, Unknown):
-            assert len(booked(sandbox, entry)) == isinstance(each, Accepted)
+    outcomes, entries = send(ses, "a@example.org", to, "b@example.org")
+    assert [type(outcome) for outcome in outcomes] == expected
+    for outcome, entry in zip(outcomes, entries, strict=True):
+        if not isinstance(outcome, Unknown):
+            assert len(booked(sandbox, entry)) == isinstance(outcome, Accepted)
 
 
-def test_in_bulk_and_alone_the_same_mail_arrives(sandbox: Sandbox, clients: Any) -> None:
+def test_bulk_and_single_calls_send_the_same_email(sandbox: Sandbox, clients: Any) -> None:
     ses = Ses(clients("sesv2"), None)
     _, alone = send(ses, "ana@example.org")
     _, together = send(ses, "ana@example.org", "ana@example.org")
-    hashes = {line["body_hash"] for each in alone + together for line in booked(sandbox, each)}
+    hashes = {line["body_hash"] for entry in alone + together for line in booked(sandbox, entry)}
     assert len(hashes) == 1
     assert len(booked(sandbox, together[1])) == 1
 
@@ -159,17 +157,17 @@ def test_in_bulk_and_alone_the_same_mail_arrives(sandbox: Sandbox, clients: Any)
         ("+16132530017", Unknown, 1),
     ],
 )
-def test_a_text(sandbox: Sandbox, clients: Any, to: str, expected: type, times: int) -> None:
+def test_one_sms(sandbox: Sandbox, clients: Any, to: str, expected: type, times: int) -> None:
     client = clients("pinpoint-sms-voice-v2", read_seconds=0.7)
-    [said], [entry] = send(EndUserMessaging(client, None), to)
-    assert type(said) is expected
+    [outcome], [entry] = send(EndUserMessaging(client, None), to)
+    assert type(outcome) is expected
     assert len(booked(sandbox, entry)) == times
 
 
-def test_who_opted_out_is_told_in_the_apis_words(clients: Any) -> None:
-    [said], _ = send(EndUserMessaging(clients("pinpoint-sms-voice-v2"), None), "+16132530004")
-    assert isinstance(said, Rejected)
-    assert (said.outcome, said.response) == (Outcome.UNSENDABLE, "Phone number is opted out")
+def test_an_opted_out_recipient_gets_the_response_that_our_api_promises(clients: Any) -> None:
+    [outcome], _ = send(EndUserMessaging(clients("pinpoint-sms-voice-v2"), None), "+16132530004")
+    assert isinstance(outcome, Rejected)
+    assert (outcome.outcome, outcome.response) == (Outcome.UNSENDABLE, "Phone number is opted out")
 
 
 @pytest.mark.parametrize(
@@ -177,46 +175,46 @@ def test_who_opted_out_is_told_in_the_apis_words(clients: Any) -> None:
     [("+16132532222", Accepted), ("+16132530006", Throttled), ("+16132530008", Unknown),
      ("+16132530017", Unknown)],
 )  # fmt: skip
-def test_a_text_by_sns(clients: Any, to: str, expected: type) -> None:
-    [said], _ = send(Sns(clients("sns")), to)
-    assert type(said) is expected
-    assert not isinstance(said, Accepted) or said.outcome is Outcome.HANDED_OVER
+def test_one_sms_through_sns(clients: Any, to: str, expected: type) -> None:
+    [outcome], _ = send(Sns(clients("sns")), to)
+    assert type(outcome) is expected
+    assert not isinstance(outcome, Accepted) or outcome.outcome is Outcome.HANDED_OVER
 
 
-def test_an_address_where_nobody_listens_is_trouble_and_blames_no_message(
+def test_a_refused_connection_is_account_trouble_and_blames_no_message(
     clients: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    said, _ = send(Ses(clients("sesv2"), None), "a@example.org", "b@example.org")
-    assert [type(each) for each in said] == [AccountTrouble, AccountTrouble]
+    outcomes, _ = send(Ses(clients("sesv2"), None), "a@example.org", "b@example.org")
+    assert [type(outcome) for outcome in outcomes] == [AccountTrouble, AccountTrouble]
 
 
-def test_the_accounts_own_rate_is_read(clients: Any) -> None:
+def test_the_rate_of_the_account_is_read(clients: Any) -> None:
     assert Ses(clients("sesv2"), None).rate() == 100_000
 
 
 @pytest.mark.parametrize("service", ["sesv2", "pinpoint-sms-voice-v2", "sns"])
-def test_a_call_that_fails_is_one_request_and_no_more(
+def test_a_failed_call_makes_one_request_only(
     clients: Any, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
-    class Fails(BaseHTTPRequestHandler):
+    class FailingHandler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_error(503)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Fails) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), FailingHandler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         client = clients(service)
         provider: Provider = {"sesv2": Ses(client, None), "sns": Sns(client)}.get(
             service, EndUserMessaging(client, None)
         )
-        [said], _ = send(provider, "a@example.org" if service == "sesv2" else "+16132532222")
+        [outcome], _ = send(provider, "a@example.org" if service == "sesv2" else "+16132532222")
         server.shutdown()
-    assert isinstance(said, Unknown)
-    assert len(asked) == 1
+    assert isinstance(outcome, Unknown)
+    assert len(requests) == 1

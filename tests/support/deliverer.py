@@ -1,4 +1,4 @@
-"""A deliverer of one lane in the loop that runs it; Kafka, Postgres and the provider are fakes."""
+"""One lane of the deliverer in its consumer loop, with fake Kafka, Postgres and provider."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -31,12 +31,12 @@ from deliverer.providers.simulated import Simulated
 from deliverer.rate import RateLimiter
 
 UNSENDABLE, SWITCHED_OFF, TEST_KEY = 900, 901, 902
-WARM = 1000
+WARM_UP = 1000
 SECOND = timedelta(seconds=1)
 
 
-class Claims:
-    """The fake store's claim, with what the deliverer reads of a row."""
+class ClaimStore:
+    """Claims on the fake store; adds the columns that the deliverer reads."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -52,7 +52,7 @@ class Claims:
         return ClaimedRow(id, attempt, 0, UUID(int=7), kind, UUID(int=9), 1, None, b"", NOW)
 
 
-class Writing:
+class FakeRenderer:
     def render(self, row: ClaimedRow, _: Channel) -> CallEntry | Deferred | Rejected:
         number = number_of(row.id)
         if number in {UNSENDABLE, SWITCHED_OFF}:
@@ -63,7 +63,7 @@ class Writing:
 
 
 class FakeProvider:
-    """Takes what is not scripted otherwise; refuses to hear of what was not announced."""
+    """Accepts every message without a scripted outcome; fails on a call without its `started`."""
 
     name = "fake"
 
@@ -74,21 +74,25 @@ class FakeProvider:
         self.meanwhile: Callable[[Call], None] = lambda _: None
 
     def send(self, call: Call) -> Sequence[ProviderOutcome]:
-        announced = {each.call for each in told(self.world) if isinstance(each, Started)}
-        assert call.id in announced, "the provider heard of it before it was durable"
-        self.calls.append([number_of(each.row.id) for each in call.entries])
+        records = delivery_records(self.world)
+        announced = {record.call for record in records if isinstance(record, Started)}
+        assert call.id in announced, (
+            "the call reached the provider before its `started` was durable"
+        )
+        numbers = [number_of(entry.row.id) for entry in call.entries]
+        self.calls.append(numbers)
         self.meanwhile(call)
-        return [self._said(number_of(each.row.id)) for each in call.entries]
+        return [self._next_outcome(number) for number in numbers]
 
-    def _said(self, number: int) -> ProviderOutcome:
+    def _next_outcome(self, number: int) -> ProviderOutcome:
         scripted = self.script.get(number, [])
         if not scripted:
             return Accepted(f"m-{number}")
         return scripted.pop(0) if len(scripted) > 1 else scripted[0]
 
 
-def told(world: World) -> list[object]:
-    """Read what is durable in `delivery`."""
+def delivery_records(world: World) -> list[object]:
+    """Return the durable records of `delivery`."""
     return [
         decode_delivery(record.value)
         for partition, log in list(world.kafka.log.items())
@@ -97,8 +101,8 @@ def told(world: World) -> list[object]:
     ]
 
 
-class Producer(FakeProducer):
-    """Keeps the figures apart: the fake Kafka's journal reads every key as an id."""
+class StatProducer(FakeProducer):
+    """Keeps the stats out of the fake Kafka, whose journal reads every key as an id."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world.kafka)
@@ -111,15 +115,18 @@ class Producer(FakeProducer):
             super().produce(outgoing)
 
 
-class Stand:
-    """A deliverer of one lane, and what is around it."""
+class DelivererLane:
+    """One lane of the deliverer with its fakes; a lane `beside` another shares its world."""
 
     def __init__(
-        self, lease: timedelta = 20 * SECOND, threads: int = 4, beside: "Stand | None" = None
+        self,
+        lease: timedelta = 20 * SECOND,
+        threads: int = 4,
+        beside: "DelivererLane | None" = None,
     ) -> None:
         self.world: World = beside.world if beside else World()
         self.provider: FakeProvider = beside.provider if beside else FakeProvider(self.world)
-        self.claims = Claims(self.world)
+        self.store = ClaimStore(self.world)
         self.now = 0.0
         self.breaker = Breaker("fake", now=lambda: self.now)
         self.stop = False
@@ -127,17 +134,17 @@ class Stand:
         simulated = Route(Simulated(), RateLimiter(1e6), Breaker("simulated"))
         route = Route(self.provider, RateLimiter(1e6), self.breaker)
         parts = LaneParts(
-            self.claims,
-            Writing(),
+            self.store,
+            FakeRenderer(),
             {Channel.EMAIL: route},
             simulated,
             Limits(lease, timedelta(milliseconds=50), threads),
             ready=lambda: self.ready,
             stopping=lambda: self.stop,
         )
-        [self.stage] = [each for each in stages(parts) if each.topics == (PERSISTED,)]
+        [self.stage] = [stage for stage in stages(parts) if stage.topics == (PERSISTED,)]
         self.consumer = FakeConsumer(self.world.kafka, self.stage.group, self.stage.topics)
-        self.producer = Producer(self.world)
+        self.producer = StatProducer(self.world)
 
     def order(self, *numbers: int) -> None:
         for number in numbers:
@@ -147,23 +154,25 @@ class Stand:
             self.world.kafka.append(Outgoing(PERSISTED, id_of(number).bytes, order))
 
     def warm_up(self) -> None:
-        """Send a few, after which the lane knows its pace and claims a whole batch."""
-        self.order(*range(WARM, WARM + 50))
+        """Send 50 rows, so that the lane has measured its rate and claims a whole batch next."""
+        self.order(*range(WARM_UP, WARM_UP + 50))
         self.step()
         self.provider.calls.clear()
-        self.claims.claimed.clear()
+        self.store.claimed.clear()
 
     def step(self) -> None:
         consume.step(self.consumer, self.producer, self.stage, comparing=False)
 
-    def answers(self) -> dict[int, list[str]]:
-        """Give each number's outcomes, in order."""
-        found: dict[int, list[str]] = {}
-        for each in told(self.world):
-            for answer in each.answers if isinstance(each, Outcomes) else ():
-                found.setdefault(number_of(answer.id), []).append(answer.outcome)
-        return {number: outcomes for number, outcomes in found.items() if number < WARM}
+    def outcomes(self) -> dict[int, list[str]]:
+        """Return the reported outcomes of each number, in order."""
+        reported: dict[int, list[str]] = {}
+        for record in delivery_records(self.world):
+            for answer in record.answers if isinstance(record, Outcomes) else ():
+                reported.setdefault(number_of(answer.id), []).append(answer.outcome)
+        return {number: outcomes for number, outcomes in reported.items() if number < WARM_UP}
 
     def records(self, topic: str) -> list[bytes]:
         logs = self.world.kafka.log.items()
-        return [record.value for each, log in logs if each.topic == topic for record in log]
+        return [
+            record.value for partition, log in logs if partition.topic == topic for record in log
+        ]

@@ -1,4 +1,4 @@
-"""What is written for a row: unsealed, looked up, rendered; or why it cannot be."""
+"""Rendering a claimed row: decrypted, looked up and rendered, or reported as unsendable."""
 
 import json
 from dataclasses import replace
@@ -20,25 +20,25 @@ from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected, RenderedE
 from deliverer.content import Defaults, MessageRenderer, bulk_data, mailbox
 
 RING = crypto.KeyRing({"a": bytes(32)})
-SERVICE, TEMPLATE, TEXTS, EMPTY, SENDER = (UUID(int=n) for n in range(20, 25))
+SERVICE, TEMPLATE, SMS_TEMPLATE, EMPTY_TEMPLATE, SENDER = (UUID(int=n) for n in range(20, 25))
 
 
 @pytest.fixture
 def directory() -> Directory:
-    found = Directory()
+    directory = Directory()
     template: dict[str, Any] = {"version": 2, "service_id": SERVICE, "created_at": NOW}
     for entry in (
         Service(id=SERVICE, name="Bureau d’Été", email_from="ete"),
         Template(id=TEMPLATE, channel=Channel.EMAIL, name="a", subject="Hello ((name))",
                  body="# Dear ((name))\n\nSee you at **noon**.", **template),
-        Template(id=TEXTS, channel=Channel.SMS, name="b", subject=None, body="Hi ((name)) –",
+        Template(id=SMS_TEMPLATE, channel=Channel.SMS, name="b", subject=None, body="Hi ((name)) –",
                  **template),
-        Template(id=EMPTY, channel=Channel.SMS, name="c", subject=None, body="((gone??x))",
+        Template(id=EMPTY_TEMPLATE, channel=Channel.SMS, name="c", subject=None, body="((gone??x))",
                  **template),
         Sender(id=SENDER, service_id=SERVICE, channel=Channel.EMAIL, value="reply@example.ca"),
     ):  # fmt: skip
-        found.put(entry)
-    return found
+        directory.put(entry)
+    return directory
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def renderer(directory: Directory) -> MessageRenderer:
 
 def row(to: str = "Ana@Example.org", template: UUID = TEMPLATE, **changed: Any) -> ClaimedRow:
     content = ENCODE(Content(to=to, personalisation={"name": "Ana <b>", "gone": "no"}))
-    made = ClaimedRow(
+    claimed = ClaimedRow(
         id_of(1), 3, 0, SERVICE, KeyType.NORMAL, template, 2, None,
         RING.encrypt(content, id_of(1).bytes), NOW,
     )  # fmt: skip
-    return replace(made, **changed)
+    return replace(claimed, **changed)
 
 
 def test_an_email_is_rendered_and_addressed(renderer: MessageRenderer) -> None:
@@ -67,7 +67,7 @@ def test_an_email_is_rendered_and_addressed(renderer: MessageRenderer) -> None:
     assert "<strong>noon</strong>" in entry.message.fragment
 
 
-def test_a_bulk_entry_gives_the_same_page_as_a_single_mail(renderer: MessageRenderer) -> None:
+def test_a_bulk_entry_makes_the_same_page_as_a_single_email(renderer: MessageRenderer) -> None:
     entry = renderer.render(row(), Channel.EMAIL)
     assert isinstance(entry, CallEntry)
     assert isinstance(entry.message, RenderedEmail)
@@ -79,8 +79,8 @@ def test_a_bulk_entry_gives_the_same_page_as_a_single_mail(renderer: MessageRend
     assert (values["s"], values["t"]) == (entry.message.subject, entry.message.text)
 
 
-def test_a_text_has_its_prefix_and_its_origin(renderer: MessageRenderer) -> None:
-    entry = renderer.render(row("613-253-2222", TEXTS), Channel.SMS)
+def test_an_sms_has_its_prefix_and_its_origin(renderer: MessageRenderer) -> None:
+    entry = renderer.render(row("613-253-2222", SMS_TEMPLATE), Channel.SMS)
     assert isinstance(entry, CallEntry)
     assert isinstance(entry.message, RenderedSms)
     assert (entry.to, entry.source) == ("+16132532222", "+15005550006")
@@ -92,8 +92,8 @@ def test_a_text_has_its_prefix_and_its_origin(renderer: MessageRenderer) -> None
     [
         (Channel.EMAIL, {"to": "nobody"}, "recipient: Not a valid email address"),
         (Channel.EMAIL, {"to": "é@example.org"}, "recipient: Not a valid email address"),
-        (Channel.SMS, {"to": "12", "template": TEXTS}, "recipient: Not"),
-        (Channel.SMS, {"to": "613-253-2222", "template": EMPTY}, "content: is empty"),
+        (Channel.SMS, {"to": "12", "template": SMS_TEMPLATE}, "recipient: Not"),
+        (Channel.SMS, {"to": "613-253-2222", "template": EMPTY_TEMPLATE}, "content: is empty"),
         (Channel.EMAIL, {"sealed": b"\x01a" + bytes(40)}, "sealed: does not open"),
         (Channel.EMAIL, {"sealed": b"\x01b" + bytes(40)}, "sealed: by a key"),
         (Channel.EMAIL, {"sealed": b""}, "sealed: by a key"),
@@ -105,14 +105,14 @@ def test_a_text_has_its_prefix_and_its_origin(renderer: MessageRenderer) -> None
         ),
     ],
 )
-def test_what_cannot_be_sent_says_why_and_not_to_whom(
+def test_an_unsendable_row_reports_its_reason_but_no_recipient(
     renderer: MessageRenderer, channel: Channel, changed: dict[str, Any], reason: str
 ) -> None:
-    said = renderer.render(row(**changed), channel)
-    assert isinstance(said, Rejected)
-    assert said.outcome is Outcome.UNSENDABLE
-    assert said.reason.startswith(reason)
-    assert "nobody" not in said.reason
+    outcome = renderer.render(row(**changed), channel)
+    assert isinstance(outcome, Rejected)
+    assert outcome.outcome is Outcome.UNSENDABLE
+    assert outcome.reason.startswith(reason)
+    assert "nobody" not in outcome.reason
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_what_cannot_be_sent_says_why_and_not_to_whom(
     [{"template": UUID(int=99)}, {"template_version": 3}, {"service_id": UUID(int=99)},
      {"sender_id": UUID(int=99)}],
 )  # fmt: skip
-def test_what_the_directory_does_not_know_yet_is_waited_for_a_few_times(
+def test_a_row_whose_entry_the_directory_lacks_is_retried_a_few_times(
     renderer: MessageRenderer, changed: dict[str, Any]
 ) -> None:
-    said = renderer.render(row(**changed), Channel.EMAIL)
-    assert isinstance(said, Deferred)
-    assert said.blames
-    assert 1 < said.tries_max < 10
+    outcome = renderer.render(row(**changed), Channel.EMAIL)
+    assert isinstance(outcome, Deferred)
+    assert outcome.blames
+    assert 1 < outcome.tries_max < 10
 
 
 def test_a_template_that_breaks_the_renderer_stops_no_lane(
@@ -137,17 +137,15 @@ def test_a_template_that_breaks_the_renderer_stops_no_lane(
         Template(id=TEMPLATE, version=2, service_id=SERVICE, channel=Channel.EMAIL, name="a",
                  subject="", body=broken, created_at=NOW, number=1)
     )  # fmt: skip
-    said = renderer.render(row(), Channel.EMAIL)
-    assert isinstance(said, Rejected)
-    assert said.reason.startswith("content: cannot be rendered")
+    outcome = renderer.render(row(), Channel.EMAIL)
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason.startswith("content: cannot be rendered")
 
 
-def test_a_service_that_was_switched_off_sends_nothing(
-    renderer: MessageRenderer, directory: Directory
-) -> None:
+def test_an_inactive_service_sends_nothing(renderer: MessageRenderer, directory: Directory) -> None:
     directory.put(Service(id=SERVICE, name="x", active=False, number=1))
-    said = renderer.render(row(), Channel.EMAIL)
-    assert said == Rejected("service: is not active", Outcome.UNSENDABLE)
+    outcome = renderer.render(row(), Channel.EMAIL)
+    assert outcome == Rejected("service: is not active", Outcome.UNSENDABLE)
 
 
 @given(st.text(max_size=60), st.text(max_size=200), st.text(max_size=200))
@@ -155,7 +153,7 @@ def test_a_service_that_was_switched_off_sends_nothing(
 @example("", "\\" * 9000, "\n" * 9000)
 @example("", "é" * 9000, "漢" * 9000)
 @example("", "😀" * 9000, "")
-def test_an_entrys_size_is_never_less_than_what_goes_over_the_wire(
+def test_the_size_of_an_entry_is_never_less_than_the_bytes_sent(
     subject: str, text: str, html: str
 ) -> None:
     data, size_bytes = bulk_data(Rendered(subject, text, html))
@@ -172,8 +170,8 @@ def test_an_entrys_size_is_never_less_than_what_goes_over_the_wire(
 
 @given(st.text(max_size=300))
 def test_a_display_name_never_breaks_its_header(name: str) -> None:
-    written = mailbox(name, "us@example.ca")
-    assert written.isascii()
-    assert "\n" not in written
-    assert "\r" not in written
-    assert written.endswith("us@example.ca>") or written == "us@example.ca"
+    header = mailbox(name, "us@example.ca")
+    assert header.isascii()
+    assert "\n" not in header
+    assert "\r" not in header
+    assert header.endswith("us@example.ca>") or header == "us@example.ca"

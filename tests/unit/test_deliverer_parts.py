@@ -1,4 +1,4 @@
-"""The deliverer's rate, breaker and settings."""
+"""The deliverer's rate limiter, circuit breaker and settings."""
 
 from typing import Any
 
@@ -25,36 +25,36 @@ def clock() -> Clock:
     return Clock()
 
 
-def taken(
+def acquired(
     limiter: RateLimiter, clock: Clock, seconds: float, *lanes: Lane, size: int = 1
 ) -> dict[Lane, int]:
-    """Ask for each lane a thousand times a second, the least urgent first."""
-    got = dict.fromkeys(lanes, 0)
+    """Count what each lane acquires; each tries every millisecond, the least urgent lane first."""
+    counts = dict.fromkeys(lanes, 0)
     for _ in range(int(seconds * 1000)):
         clock.now += 0.001
         for lane in sorted(lanes, key=list(Lane).index, reverse=True):
-            got[lane] += 0 if limiter.try_acquire(lane, size) else size
-    return got
+            counts[lane] += 0 if limiter.try_acquire(lane, size) else size
+    return counts
 
 
 @pytest.mark.parametrize("lane", Lane)
 @pytest.mark.parametrize("size", [1, 50])
 def test_a_lane_alone_has_the_whole_rate_and_no_more(clock: Clock, lane: Lane, size: int) -> None:
     limiter = RateLimiter(100, clock)
-    got = taken(limiter, clock, 60, lane, size=size)[lane]
-    assert 0.97 * 6000 <= got <= 6000 + 50 + size
+    counts = acquired(limiter, clock, 60, lane, size=size)[lane]
+    assert 0.97 * 6000 <= counts <= 6000 + 50 + size
 
 
 def test_priority_comes_first_and_the_others_keep_their_floor(clock: Clock) -> None:
     limiter = RateLimiter(100, clock)
-    got = taken(limiter, clock, 60, *Lane)
-    assert got[Lane.PRIORITY] >= 0.75 * 6000
-    assert 0.09 * 6000 <= got[Lane.NORMAL] <= 0.15 * 6000
-    assert 0.09 * 6000 <= got[Lane.BULK] <= 0.15 * 6000
-    assert sum(got.values()) <= 6100
+    counts = acquired(limiter, clock, 60, *Lane)
+    assert counts[Lane.PRIORITY] >= 0.75 * 6000
+    assert 0.09 * 6000 <= counts[Lane.NORMAL] <= 0.15 * 6000
+    assert 0.09 * 6000 <= counts[Lane.BULK] <= 0.15 * 6000
+    assert sum(counts.values()) <= 6100
 
 
-def test_one_that_must_wait_is_told_how_long(clock: Clock) -> None:
+def test_a_lane_that_must_wait_gets_the_seconds_to_wait(clock: Clock) -> None:
     limiter = RateLimiter(10, clock)
     assert limiter.try_acquire(Lane.PRIORITY, 50) == 0
     wait = limiter.try_acquire(Lane.PRIORITY, 1)
@@ -63,12 +63,12 @@ def test_one_that_must_wait_is_told_how_long(clock: Clock) -> None:
     assert limiter.try_acquire(Lane.PRIORITY, 1) == 0
 
 
-def test_a_throttle_stops_all_lanes_a_moment_and_longer_each_time(clock: Clock) -> None:
+def test_a_throttle_pauses_all_lanes_and_the_next_one_for_longer(clock: Clock) -> None:
     limiter = RateLimiter(1e6, clock)
     limiter.record_throttle()
     first = limiter.try_acquire(Lane.PRIORITY, 1)
     assert 0 < first <= 0.2
-    limiter.record_throttle()  # of a call that flew beside the first one: the same warning
+    limiter.record_throttle()  # of a call in flight beside the first one: the same throttle
     assert limiter.try_acquire(Lane.BULK, 1) == first
     clock.now += 1
     assert limiter.try_acquire(Lane.PRIORITY, 1) == 0
@@ -81,7 +81,7 @@ def test_a_throttle_stops_all_lanes_a_moment_and_longer_each_time(clock: Clock) 
     assert limiter.try_acquire(Lane.PRIORITY, 1) == pytest.approx(first)
 
 
-def test_a_pause_is_bounded(clock: Clock) -> None:
+def test_the_pause_after_throttles_is_bounded(clock: Clock) -> None:
     limiter = RateLimiter(1e6, clock)
     for _ in range(20):
         clock.now += 60
@@ -89,33 +89,33 @@ def test_a_pause_is_bounded(clock: Clock) -> None:
     assert limiter.try_acquire(Lane.PRIORITY, 1) == pytest.approx(5)
 
 
-def entered(breaker: Breaker) -> bool:
+def admitted_as_probe(breaker: Breaker) -> bool:
     with breaker.admit() as probe:
         return probe
 
 
-def test_a_breaker_lets_pass_while_nothing_is_wrong(clock: Clock) -> None:
-    assert entered(Breaker("fake", clock)) is False
+def test_a_closed_breaker_admits_callers_that_are_no_probe(clock: Clock) -> None:
+    assert admitted_as_probe(Breaker("fake", clock)) is False
 
 
-def test_an_open_breaker_refuses_then_lets_one_probe_pass(clock: Clock) -> None:
+def test_an_open_breaker_refuses_callers_then_admits_one_probe(clock: Clock) -> None:
     breaker = Breaker("fake", clock)
     breaker.open("suspended")
     with pytest.raises(Unavailable, match="suspended"):
-        entered(breaker)
+        admitted_as_probe(breaker)
     clock.now += 2
     with breaker.admit() as probe:
         assert probe
         with pytest.raises(Unavailable):
-            entered(breaker)
-    # It made no call, so that another one may.
+            admitted_as_probe(breaker)
+    # The first probe made no call, so another one is admitted.
     with breaker.admit() as probe:
         assert probe
         breaker.record_success()
-    assert entered(breaker) is False
+    assert admitted_as_probe(breaker) is False
 
 
-def test_a_probe_that_fails_makes_the_pause_longer_up_to_a_bound(clock: Clock) -> None:
+def test_a_failed_probe_makes_the_pause_longer_up_to_a_bound(clock: Clock) -> None:
     breaker = Breaker("fake", clock)
     breaker.open("suspended")
     for _ in range(10):
@@ -127,7 +127,7 @@ def test_a_probe_that_fails_makes_the_pause_longer_up_to_a_bound(clock: Clock) -
     assert breaker.pause.total_seconds() == 30
 
 
-def test_unknown_outcomes_open_it_only_in_a_row(clock: Clock) -> None:
+def test_only_consecutive_unknown_outcomes_open_the_breaker(clock: Clock) -> None:
     breaker = Breaker("fake", clock)
     for _ in range(3):
         for _ in range(FAILURES_MAX - 1):
@@ -139,7 +139,7 @@ def test_unknown_outcomes_open_it_only_in_a_row(clock: Clock) -> None:
     assert breaker.is_open
 
 
-GIVEN: dict[str, Any] = {
+REQUIRED: dict[str, Any] = {
     "kafka_bootstrap_servers": "127.0.0.1:9092",
     "database_url": "postgresql://courant@127.0.0.1/courant",
     "courant_seal_keys": "a:" + "A" * 43 + "=",
@@ -151,7 +151,7 @@ GIVEN: dict[str, Any] = {
     [(30, 2, 8, True), (30, 2, 26.9, True), (30, 2, 27, False), (6, 2, 8, False),
      (6, 5, 0.1, False), (6, 0.5, 3.5, True), (6, 2, None, True), (2.5, 2, None, False)],
 )  # fmt: skip
-def test_timeouts_that_outlast_the_lease_are_refused_by_name(
+def test_timeouts_longer_than_the_lease_are_rejected_by_name(
     lease: float, connect: float, read: float | None, fits: bool
 ) -> None:
     values: dict[str, Any] = {
@@ -160,16 +160,16 @@ def test_timeouts_that_outlast_the_lease_are_refused_by_name(
         "deliverer_read_timeout_seconds": read,
     }
     if fits:
-        settings = DelivererSettings(**GIVEN, **values)
+        settings = DelivererSettings(**REQUIRED, **values)
         assert settings.read_seconds + connect + 1 <= lease
         return
     with pytest.raises(ValidationError) as raised:
-        DelivererSettings(**GIVEN, **values)
-    told = "\n".join(complaints(DelivererSettings, raised.value))
-    assert "TIMEOUT_SECONDS" in told
-    assert "COURANT_LEASE_SECONDS" in told
+        DelivererSettings(**REQUIRED, **values)
+    message = "\n".join(complaints(DelivererSettings, raised.value))
+    assert "TIMEOUT_SECONDS" in message
+    assert "COURANT_LEASE_SECONDS" in message
 
 
-def test_without_a_read_timeout_the_lease_gives_one() -> None:
-    assert DelivererSettings(**GIVEN).read_seconds == 8
-    assert 2 < DelivererSettings(**GIVEN, courant_lease_seconds=6).read_seconds < 3
+def test_the_lease_determines_the_default_read_timeout() -> None:
+    assert DelivererSettings(**REQUIRED).read_seconds == 8
+    assert 2 < DelivererSettings(**REQUIRED, courant_lease_seconds=6).read_seconds < 3

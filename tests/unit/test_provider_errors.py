@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (a table is a table)
-"""What became of a send, by what the client got. The expected outcomes stand here literally."""
+"""The outcome of a send for each answer and error. The expected outcomes are written literally."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,11 +75,11 @@ def stubbed(service: str) -> Iterator[tuple[Any, Stubber]]:
     client.close()
 
 
-def gone(operation: str) -> Callable[..., ProviderOutcome]:
-    """Give how a provider takes an error answer to one message."""
+def outcome_of(operation: str) -> Callable[..., ProviderOutcome]:
+    """Return a function that sends one message and returns the outcome of an error answer."""
 
     def ask(code: str, http: int, message: str, reason: str | None) -> ProviderOutcome:
-        made: dict[str, tuple[str, Callable[[Any], Provider]]] = {
+        providers: dict[str, tuple[str, Callable[[Any], Provider]]] = {
             "send_email": ("sesv2", lambda client: Ses(client, None)),
             "send_text_message": (
                 "pinpoint-sms-voice-v2",
@@ -87,7 +87,7 @@ def gone(operation: str) -> Callable[..., ProviderOutcome]:
             ),
             "publish": ("sns", Sns),
         }
-        service, provider = made[operation]
+        service, provider = providers[operation]
         with stubbed(service) as (client, stub):
             stub.add_client_error(
                 operation,
@@ -96,9 +96,9 @@ def gone(operation: str) -> Callable[..., ProviderOutcome]:
                 http,
                 modeled_fields={"Reason": reason} if reason else None,
             )
-            [said] = provider(client).send(mails(1) if operation == "send_email" else TEXT)
-            assert isinstance(said, ProviderOutcome)
-            return said
+            [outcome] = provider(client).send(mails(1) if operation == "send_email" else TEXT)
+            assert isinstance(outcome, ProviderOutcome)
+            return outcome
 
     return ask
 
@@ -176,10 +176,10 @@ def test_an_error_answer_is_what_the_table_says(
     reason: str | None,
     expected: ProviderOutcome | type,
 ) -> None:
-    said = gone(operation)(code, http, message, reason)
-    assert said == expected if not isinstance(expected, type) else type(said) is expected
-    assert UNLUCKY not in str(said)
-    assert "us@example.ca" not in str(said)
+    outcome = outcome_of(operation)(code, http, message, reason)
+    assert outcome == expected if not isinstance(expected, type) else type(outcome) is expected
+    assert UNLUCKY not in str(outcome)
+    assert "us@example.ca" not in str(outcome)
 
 
 URL = {"endpoint_url": "http://127.0.0.1:1"}
@@ -211,7 +211,7 @@ URL = {"endpoint_url": "http://127.0.0.1:1"}
         (RuntimeError("?"), Unknown),
     ],
 )
-def test_what_raised_is_unknown_unless_it_certainly_never_left(
+def test_an_exception_is_unknown_unless_certainly_nothing_was_sent(
     error: Exception, expected: type
 ) -> None:
     for api in Api:
@@ -225,8 +225,8 @@ def bulk(stub: Stubber, *results: dict[str, str]) -> None:
 def test_each_entry_of_a_bulk_call_has_its_own_outcome_in_order() -> None:
     with stubbed("sesv2") as (client, stub):
         bulk(stub, {"Status": "SUCCESS", "MessageId": "m-1"}, {"Status": "MESSAGE_REJECTED"})
-        said = Ses(client, None).send(mails(2))
-    assert said == [Accepted("m-1"), Rejected("MESSAGE_REJECTED")]
+        outcomes = Ses(client, None).send(mails(2))
+    assert outcomes == [Accepted("m-1"), Rejected("MESSAGE_REJECTED")]
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,8 @@ def test_each_entry_of_a_bulk_call_has_its_own_outcome_in_order() -> None:
 def test_a_bulk_entrys_status_is_what_the_table_says(status: str, expected: type) -> None:
     with stubbed("sesv2") as (client, stub):
         bulk(stub, {"Status": status}, {"Status": "SUCCESS", "MessageId": "m"})
-        said = Ses(client, None).send(mails(2))
-    assert [type(each) for each in said] == [expected, Accepted]
+        outcomes = Ses(client, None).send(mails(2))
+    assert [type(outcome) for outcome in outcomes] == [expected, Accepted]
 
 
 @pytest.mark.parametrize(
@@ -262,8 +262,8 @@ def test_a_bulk_entrys_status_is_what_the_table_says(status: str, expected: type
 def test_a_bulk_answer_of_another_length_is_unknown_for_all(results: list[dict[str, str]]) -> None:
     with stubbed("sesv2") as (client, stub):
         bulk(stub, *results)
-        said = Ses(client, None).send(mails(2))
-    assert [type(each) for each in said] == [Unknown, Unknown]
+        outcomes = Ses(client, None).send(mails(2))
+    assert [type(outcome) for outcome in outcomes] == [Unknown, Unknown]
 
 
 def test_a_success_without_a_message_id_is_unknown() -> None:
@@ -276,14 +276,14 @@ def test_a_success_without_a_message_id_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("code", ["BadRequestException", "MessageRejected", "SomethingNew"])
-def test_a_bulk_call_refused_for_its_content_is_tried_one_by_one(code: str) -> None:
+def test_the_entries_of_a_bulk_call_rejected_for_its_content_are_retried_alone(code: str) -> None:
     with stubbed("sesv2") as (client, stub):
         stub.add_client_error("send_bulk_email", code, "one of them", 400)
-        said = Ses(client, None).send(mails(3))
-    assert said == [RetryAlone(code)] * 3
+        outcomes = Ses(client, None).send(mails(3))
+    assert outcomes == [RetryAlone(code)] * 3
 
 
-def test_a_bulk_call_refused_for_its_account_is_not_taken_apart() -> None:
+def test_a_bulk_call_rejected_for_its_account_is_not_split() -> None:
     with stubbed("sesv2") as (client, stub):
         stub.add_client_error("send_bulk_email", "AccountSuspendedException", "", 400)
         stub.add_client_error("send_bulk_email", "TooManyRequestsException", FAST, 429)
@@ -292,24 +292,24 @@ def test_a_bulk_call_refused_for_its_account_is_not_taken_apart() -> None:
         assert [type(each) for each in ses.send(mails(2))] == [Throttled, Throttled]
 
 
-def test_our_tags_go_with_every_message() -> None:
+def test_every_message_carries_our_tags() -> None:
     tags = [
         {"Name": "courant_id", "Value": str(id_of(0))},
         {"Name": "courant_attempt", "Value": "3"},
     ]
-    seen: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
     with stubbed("sesv2") as (client, stub):
         client.meta.events.register(
-            "provide-client-params.sesv2.*", lambda params, **_: seen.append(params)
+            "provide-client-params.sesv2.*", lambda params, **_: requests.append(params)
         )
         bulk(stub, *[{"Status": "SUCCESS", "MessageId": "m"}] * 2)
         stub.add_response("send_email", {"MessageId": "m"})
         ses = Ses(client, "receipts")
         ses.send(mails(2))
         ses.send(mails(1))
-    assert seen[0]["BulkEmailEntries"][0]["ReplacementTags"] == tags
-    assert seen[1]["EmailTags"] == tags
-    assert [each["ConfigurationSetName"] for each in seen] == ["receipts"] * 2
+    assert requests[0]["BulkEmailEntries"][0]["ReplacementTags"] == tags
+    assert requests[1]["EmailTags"] == tags
+    assert [request["ConfigurationSetName"] for request in requests] == ["receipts"] * 2
 
 
 def test_the_client_makes_one_attempt_whatever_the_environment_says(
