@@ -3,31 +3,23 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from datetime import timedelta
-from uuid import UUID
 
 import pytest
 
-from courant.contracts import KeyType, Outcomes, Persisted, Receipt, ReceiptKind, Started
+from courant.contracts import Outcomes, Persisted, Receipt, ReceiptKind, Started
 from courant.errors import Unavailable
 from courant.lifecycle import State
-from courant.testing.builders import NOW, id_of
+from courant.testing.builders import id_of
 from courant.testing.world import Crash, Fault
 from deliverer.calls import (
     Accepted,
     AccountTrouble,
     Call,
-    CallEntry,
-    ClaimedRow,
-    ProviderOutcome,
     Rejected,
-    RenderedEmail,
     RetryAlone,
     Throttled,
     Unknown,
 )
-from deliverer.pool import Lease, make_call
 from support.deliverer import (
     SECOND,
     SWITCHED_OFF,
@@ -258,38 +250,6 @@ def test_no_fault_sends_a_message_twice_or_skips_one(fault: Fault, point: int) -
         # Recovery, which does not run here, frees or resolves rows that a crash left claimed.
         left_claimed = fault is Fault.CRASH and rows[id_of(number)].state is State.CLAIMED
         assert sent[number] == 1 or (left_claimed and sent[number] == 0)
-
-
-def entries(*numbers: int) -> tuple[CallEntry, ...]:
-    rows = [ClaimedRow(id_of(n), 1, 0, UUID(int=7), KeyType.NORMAL, UUID(int=9), 1, None, b"", NOW)
-            for n in numbers]  # fmt: skip
-    mail = RenderedEmail("subject", "text", "html", "{}")
-    return tuple(CallEntry(row, "us@example.ca", None, "a@example.org", mail, 1000) for row in rows)
-
-
-class ShortProvider:
-    """Returns one outcome too few."""
-
-    name = "short"
-    calls = 0
-
-    def send(self, call: Call) -> Sequence[ProviderOutcome]:
-        self.calls += 1
-        return [Accepted("m")] * (len(call.entries) - 1)
-
-
-def test_too_few_outcomes_make_all_entries_unknown() -> None:
-    call = Call(UUID(int=1), entries(1, 2))
-    outcomes = make_call(ShortProvider(), call, Lease(SECOND, age=lambda: 0), timedelta())
-    assert [type(outcome) for outcome in outcomes] == [Unknown, Unknown]
-
-
-@pytest.mark.parametrize(("age", "calls"), [(7.9, 1), (8.1, 0), (11.0, 0)])
-def test_a_call_is_made_only_if_the_lease_covers_all_of_it(age: float, calls: int) -> None:
-    provider = ShortProvider()
-    lease = Lease(10 * SECOND, age=lambda: age)
-    outcomes = make_call(provider, Call(UUID(int=1), entries(1, 2)), lease, 2 * SECOND)
-    assert (provider.calls, bool(outcomes)) == (calls, bool(calls))
 
 
 def test_a_lease_that_ends_between_started_and_the_call_reports_no_outcome() -> None:
