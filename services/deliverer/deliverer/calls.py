@@ -91,7 +91,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The message was certainly not sent and is not retried; `outcome` is what is reported."""
+    """The message was certainly not sent and is not retried; `outcome` is reported for it."""
 
     reason: str
     outcome: Outcome = Outcome.REJECTED

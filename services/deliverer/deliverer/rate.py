@@ -11,7 +11,7 @@ FLOORS = {Lane.NORMAL: 0.1, Lane.BULK: 0.1}
 """The share of the rate that a lane always has, however much the lanes above it send."""
 BURST_SECONDS = 0.5
 WAITING_SECONDS = 0.5
-"""How long a lane counts as waiting after `try_acquire` told it to wait."""
+"""How long a lane counts as waiting after `try_acquire` returned a wait."""
 PAUSE_FIRST_SECONDS = 0.1
 PAUSE_LONGEST_SECONDS = 5.0
 
@@ -70,8 +70,8 @@ class RateLimiter:
     def record_success(self) -> None:
         """Halve the next pause.
 
-        It is not reset to zero, because a provider with a steady limit throttles again soon: the
-        right pause is then found sooner.
+        It is not reset to zero. A provider with a steady limit throttles again soon, and the right
+        pause is then found sooner than from the first one.
         """
         self._pause /= 2
 

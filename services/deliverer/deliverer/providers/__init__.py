@@ -1,1 +1,1 @@
-"""One provider a file: a batch in, one outcome for each of its messages out."""
+"""The providers, one a file: each sends a call and returns one outcome for each entry."""
