@@ -23,7 +23,7 @@ from courant.kafka import clients, offsets
 from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import DELIVERY, FAMILIES, PERSISTED
-from courant_cli.installation import Installation
+from courant_cli.installation import NAME, Installation
 from courant_local.plan import Unsuitable
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)
@@ -204,7 +204,7 @@ def letters(places: Installation, family: str | None = None) -> Iterator[Letter]
     with places.admin() as client:
         found = offsets.ends(client, offsets.partitions(client, names))
     ends = {(each.topic, each.number): end for each, end in found.items() if end}
-    reader = Consumer({"bootstrap.servers": places.bootstrap, "group.id": "courant.cli.dead",
+    reader = Consumer({**clients.common(places.cluster, NAME), "group.id": "courant.cli.dead",
                        "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip
     try:
         reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in ends])

@@ -5,12 +5,14 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 
 from confluent_kafka.admin import AdminClient
+from pydantic import ValidationError
 from sqlalchemy import Engine
 
 from courant import crypto
-from courant.kafka.clients import admin
+from courant.kafka.clients import Cluster, admin
 from courant.kafka.producer import KafkaProducer
 from courant.postgres import database
+from courant.settings import Settings, complaints
 from courant_local import home, processes
 from courant_local.plan import Plan, Unsuitable
 
@@ -32,8 +34,15 @@ class Installation:
         return self._known[name]
 
     @cached_property
-    def bootstrap(self) -> str:
-        return self.variable("KAFKA_BOOTSTRAP_SERVERS")
+    def cluster(self) -> Cluster:
+        """Return the Kafka cluster, by the settings that the services take; raises Unsuitable."""
+        self.variable("KAFKA_BOOTSTRAP_SERVERS")
+        given = {name: self._known[name.upper()] for name in Settings.model_fields
+                 if name.upper() in self._known}  # fmt: skip
+        try:
+            return Settings.model_validate(given).cluster
+        except ValidationError as error:
+            raise Unsuitable("\n".join(complaints(Settings, error)).strip()) from None
 
     @cached_property
     def replication(self) -> int:
@@ -44,11 +53,11 @@ class Installation:
         return database.engine(self.variable("DATABASE_URL"), "cli", connections=2)
 
     def admin(self) -> AbstractContextManager[AdminClient]:
-        return admin(self.bootstrap, NAME)
+        return admin(self.cluster, NAME)
 
     @cached_property
     def producer(self) -> KafkaProducer:
-        return KafkaProducer(self.bootstrap, NAME)
+        return KafkaProducer(self.cluster, NAME)
 
     @cached_property
     def ring(self) -> crypto.KeyRing:

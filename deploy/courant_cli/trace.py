@@ -13,8 +13,9 @@ from sqlalchemy import text
 
 from courant import ids
 from courant.kafka import offsets
+from courant.kafka.clients import common
 from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, dead
-from courant_cli.installation import Installation
+from courant_cli.installation import NAME, Installation
 from courant_local.plan import Unsuitable
 
 ROW = text("SELECT state, attempt, tries, channel, lane, key_type, issued_at, lease_until, reason "
@@ -80,7 +81,7 @@ def search(
         ends = offsets.ends(client, parts)
     reader = Consumer(
         {
-            "bootstrap.servers": places.bootstrap,
+            **common(places.cluster, NAME),
             "group.id": "courant.cli.trace",  # required by the client; never joined
             "enable.auto.commit": False,
             "enable.partition.eof": True,

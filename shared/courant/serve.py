@@ -19,6 +19,7 @@ from prometheus_client import make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from courant import consume
+from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.kafka.producer import KafkaProducer
 
@@ -139,14 +140,14 @@ def start(name: str, work: Callable[[], None], stop: Stop) -> threading.Thread:
 
 
 def run_stages(
-    stages: Sequence[consume.Stage[Any]], bootstrap: str, stop: Stop
+    stages: Sequence[consume.Stage[Any]], cluster: Cluster, stop: Stop
 ) -> Mapping[str, threading.Thread]:
     """Give each stage a consumer, a producer and a thread of its own."""
     sys.setswitchinterval(SWITCH_SECONDS)
 
     def work(stage: consume.Stage[Any]) -> None:
-        with closing(KafkaConsumer(bootstrap, stage.group, stage.topics)) as consumer:
-            consume.run(consumer, KafkaProducer(bootstrap, stage.group), stage, stop)
+        with closing(KafkaConsumer(cluster, stage.group, stage.topics)) as consumer:
+            consume.run(consumer, KafkaProducer(cluster, stage.group), stage, stop)
 
     return {stage.group: start(stage.group, lambda s=stage: work(s), stop) for stage in stages}  # type: ignore[misc]
 

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from courant import crypto
+from courant.kafka.clients import Cluster
 
 S = TypeVar("S", bound="Settings")
 
@@ -87,6 +88,11 @@ class Settings(BaseSettings):
         Literal["debug", "info", "warning", "error"],
         Field(description="debug, info, warning or error"),
     ] = "info"
+
+    @property
+    def cluster(self) -> Cluster:
+        """Return the Kafka cluster that these settings name."""
+        return Cluster(self.kafka_bootstrap_servers)
 
 
 class StoreSettings(Settings):

@@ -81,7 +81,7 @@ def lose_an_order(site: Site) -> Result:
         with site.load(1, 1, template_id) as result:
             pass
         wait(lambda: orders(site) == before + 1, "the order is there")
-        with clients.admin(site.stack.plan.bootstrap, "test") as client:
+        with clients.admin(site.stack.places.cluster, "test") as client:
             ends = [
                 TopicPartition(topic, each.number, OFFSET_END)
                 for each in offsets.partitions(client, [topic])
@@ -93,5 +93,5 @@ def lose_an_order(site: Site) -> Result:
 
 def orders(site: Site) -> int:
     """Count the orders that were ever given."""
-    with clients.admin(site.stack.plan.bootstrap, "test") as client:
+    with clients.admin(site.stack.places.cluster, "test") as client:
         return sum(offsets.ends(client, offsets.partitions(client, PERSISTED.names())).values())

@@ -9,6 +9,7 @@ from datetime import timedelta
 from confluent_kafka.admin import NewPartitions
 
 from courant.kafka import clients, offsets
+from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.topics import DELIVERY, FAMILIES, INBOX, PERSISTED, RECEIPTS, Channel, Lane, group
 from fault.site import Site
@@ -59,7 +60,7 @@ def guests(site: Site) -> Iterator[dict[str, int]]:
 
     def come_and_go(name: str) -> None:
         while not over.is_set():
-            guest = KafkaConsumer(site.stack.plan.bootstrap, name, GROUPS[name])
+            guest = KafkaConsumer(site.stack.places.cluster, name, GROUPS[name])
             guest.poll(1)  # joins; what it is given it leaves to who comes after it
             guest.rest(MEMBER_SECONDS)
             stays[name] += bool(guest.positions())
@@ -78,28 +79,28 @@ def guests(site: Site) -> Iterator[dict[str, int]]:
 
 
 def test_partitions_are_added_to_every_topic(site: Site) -> None:
-    bootstrap = site.stack.plan.bootstrap
+    cluster = site.stack.places.cluster
     with site.load(100, 40) as result:
         time.sleep(3)
         # Who writes knows of the new ones first, so that who reads finds something in them.
         with site.still("saver"), site.still("deliverer"):
-            grow(bootstrap)
+            grow(cluster)
             time.sleep(WRITERS_LOOK_SECONDS)
     found = site.ask(result)
     assert found.wrong() == {}
     assert len(found.explained) <= len(site.inside)
     assert set(result.statuses) == {201}
     used = (INBOX.topic(Channel.EMAIL, Lane.NORMAL), PERSISTED.topic(Channel.EMAIL, Lane.NORMAL))
-    with clients.admin(bootstrap, "test") as client:
+    with clients.admin(cluster, "test") as client:
         ends = offsets.ends(client, offsets.partitions(client, (*used, *DELIVERY.names())))
     new = [end for each, end in ends.items() if each.number >= GROWN[each.topic] - MORE]
     assert len(new) == 3 * MORE
     assert all(new), "a new partition was not used"
 
 
-def grow(bootstrap: str) -> None:
+def grow(cluster: Cluster) -> None:
     """Add partitions to each topic that may have several."""
     wanted = [NewPartitions(name, count) for name, count in GROWN.items()]
-    with clients.admin(bootstrap, "test") as client:
+    with clients.admin(cluster, "test") as client:
         for done in client.create_partitions(wanted).values():
             done.result(timeout=30)

@@ -16,6 +16,7 @@ import psycopg2
 
 from courant.directory.entries import AnyEntry, encode
 from courant.kafka import clients, topics_admin
+from courant.kafka.clients import Cluster
 from courant.kafka.producer import KafkaProducer
 from courant.postgres import migrate
 from courant.records import Outgoing
@@ -40,9 +41,13 @@ class Stack:
     health: str  # where ingest answers /readyz and /metrics
     ingest: subprocess.Popen[bytes]
 
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(self.broker.bootstrap)
+
     def publish(self, *changed: AnyEntry) -> None:
         """Put entries into the directory's topic."""
-        producer = KafkaProducer(self.broker.bootstrap, "tests")
+        producer = KafkaProducer(self.cluster, "tests")
         for each in changed:
             producer.produce(Outgoing(DIRECTORY.name, each.key.encode(), encode(each)))
         producer.flush()
@@ -100,7 +105,7 @@ def stack() -> Iterator[Stack]:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         broker = held.enter_context(Broker())
         postgres = held.enter_context(Server())
-        with clients.admin(broker.bootstrap, "test") as client:
+        with clients.admin(Cluster(broker.bootstrap), "test") as client:
             topics_admin.apply(client, replication=1)
         migrate.upgrade(postgres.url)
         port, health_port = ports.free(), ports.free()

@@ -24,6 +24,7 @@ from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.directory import publish
 from courant.directory.entries import Service, Template
 from courant.kafka import clients, topics_admin
+from courant.kafka.clients import Cluster
 from courant.kafka.producer import KafkaProducer
 from courant.postgres import database, migrate
 from courant.records import Outgoing
@@ -131,7 +132,7 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # A Kafka of its own, because a new Postgres beside topics with records would raise the hold.
     with Broker() as broker, Server() as server:
-        with clients.admin(broker.bootstrap, "test") as client:
+        with clients.admin(Cluster(broker.bootstrap), "test") as client:
             topics_admin.apply(client, replication=1)
         migrate.upgrade(server.url)
         engine = database.engine(server.url, "test", connections=1)
@@ -139,7 +140,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             connection.exec_driver_sql(database.RECOGNISE)
         sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"))
         sandbox.start()
-        stack = Stack(broker, server, sandbox, KafkaProducer(broker.bootstrap, "test"))
+        stack = Stack(broker, server, sandbox, KafkaProducer(Cluster(broker.bootstrap), "test"))
         now = datetime.now(UTC)
         common: dict[str, Any] = {"version": 1, "service_id": stack.service, "created_at": now}
         body = "Hello ((name)), your appointment is tomorrow."

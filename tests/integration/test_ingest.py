@@ -129,7 +129,7 @@ def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> Non
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert 1.5 < time.monotonic() - began < 3.0
 
-    with clients.admin(running.broker.bootstrap, "test") as client:
+    with clients.admin(running.cluster, "test") as client:
         topic_ids = offsets.topic_ids(client, INBOX.names())
 
     def mark(at: str, ahead: int, topics: tuple[str, ...] = INBOX.names()) -> None:

@@ -177,7 +177,7 @@ def test_not_found_is_said_once_all_seals_before_are_folded(running: Stack, hand
     answer = ask(running, young)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert 1.5 < time.monotonic() - began < 3.0
-    with clients.admin(running.broker.bootstrap, "test") as client:
+    with clients.admin(running.cluster, "test") as client:
         [topic_id] = offsets.topic_ids(client, [JOBS.name]).values()
     mark = (
         "INSERT INTO marks (at, topic_id, family, topic, ends) "

@@ -40,7 +40,7 @@ def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
 
 
 def make_topic(broker: Broker, name: str) -> None:
-    with clients.admin(broker.bootstrap, "test") as client:
+    with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
         client.create_topics([NewTopic(name, 1, replication_factor=1)])[name].result(10)
 
 
@@ -98,7 +98,7 @@ def test_a_broker_that_does_not_answer_tells_no_end(
     topic = f"away-{away.__name__}"
     make_topic(broker, topic)
     produce(broker, topic, "first")
-    with clients.admin(broker.bootstrap, "test") as client:
+    with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
         parts = offsets.partitions(client, [topic])
         assert list(offsets.ends(client, parts).values()) == [1]
         assert list(offsets.starts(client, parts).values()) == [0]
@@ -119,7 +119,7 @@ def test_a_topic_is_not_made_by_accident(broker: Broker) -> None:
     producer.flush(10)
     assert errors
     assert errors[0] is not None
-    with clients.admin(broker.bootstrap, "test") as client:
+    with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
         assert "by-accident" not in client.list_topics(timeout=5).topics
 
 

@@ -27,7 +27,7 @@ from courant import ids, topics
 from courant.contracts import Stat
 from courant.crypto import keyed_hash
 from courant.errors import Unavailable
-from courant.kafka.clients import admin
+from courant.kafka.clients import Cluster, admin
 from courant.kafka.offsets import ends, partitions
 from courant.kafka.producer import KafkaProducer
 from courant.kafka.topics_admin import apply
@@ -53,7 +53,7 @@ class Stack:
     """A broker, a database, and where heartbeats arrive."""
 
     broker: Broker
-    bootstrap: str
+    cluster: Cluster
     url: str
     engine: Engine
     log: GroupOffsets
@@ -78,7 +78,7 @@ class Stack:
         return id
 
     def orders(self) -> int:
-        with admin(self.bootstrap, "test") as client:
+        with admin(self.cluster, "test") as client:
             return sum(ends(client, partitions(client, [PERSISTED])).values())
 
 
@@ -87,13 +87,15 @@ def stack() -> Iterator[Stack]:
     with (
         Broker() as broker,
         Server() as server,
-        closing(GroupOffsets(broker.bootstrap, "test")) as log,
+        closing(GroupOffsets(Cluster(broker.bootstrap), "test")) as log,
     ):
-        with admin(broker.bootstrap, "test") as client:
+        with admin(Cluster(broker.bootstrap), "test") as client:
             apply(client, replication=1)
         migrate.upgrade(server.url)
         engine = create_engine(migrate.engine_url(server.url))
-        made = Stack(broker, broker.bootstrap, server.url_of("courant_recovery"), engine, log)
+        made = Stack(
+            broker, Cluster(broker.bootstrap), server.url_of("courant_recovery"), engine, log
+        )
         for table in DAILY:
             make_day(engine, table, ids.day_at(datetime.now(UTC)))
         wait(lambda: tells_all(log))
@@ -139,7 +141,7 @@ class Process:
     def __init__(self, stack: Stack, log: Path) -> None:
         self.port = ports.free()
         env = {
-            "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap,
+            "KAFKA_BOOTSTRAP_SERVERS": stack.broker.bootstrap,
             "DATABASE_URL": stack.url,
             "COURANT_HASH_KEY": HASH_KEY,
             "PUBLIC_RECEIPTS_URL": stack.receipts,
@@ -188,7 +190,7 @@ def test_what_a_group_has_not_committed_it_has_not_read(stack: Stack) -> None:
     assert {each.topic for each in places} == rules.ORDERS.keys()
     assert set(places.values()) == {0}
     name = rules.ORDERS[PERSISTED]
-    consumer = Consumer({"bootstrap.servers": stack.bootstrap, "group.id": name})
+    consumer = Consumer({"bootstrap.servers": stack.broker.bootstrap, "group.id": name})
     consumer.commit(offsets=[TopicPartition(PERSISTED, 2, 7)], asynchronous=False)
     consumer.close()
     committed = {
@@ -246,8 +248,8 @@ def test_what_a_stage_did_is_shown_for_the_last_minute(
     monkeypatch.setattr(figures, "MINUTE", timedelta(seconds=seconds))
     monkeypatch.setattr(figures, "WINDOW", faust.TumblingWindow(seconds, expires=60.0))
     monkeypatch.setattr(figures, "SHOW_SECONDS", 0.5)
-    producer, stop = KafkaProducer(stack.bootstrap, "test"), Stop()
-    thread = threading.Thread(target=figures.run, args=(stack.bootstrap, 1, stop))
+    producer, stop = KafkaProducer(stack.cluster, "test"), Stop()
+    thread = threading.Thread(target=figures.run, args=(stack.cluster, 1, stop))
     thread.start()
 
     def shown() -> float:
@@ -296,7 +298,7 @@ def test_places_are_told_again_after_the_broker_was_away(stack: Stack) -> None:
 
 
 def test_no_client_is_kept_of_a_broker_that_is_away(stack: Stack) -> None:
-    with closing(GroupOffsets(stack.bootstrap, "test")) as log:
+    with closing(GroupOffsets(stack.cluster, "test")) as log:
         before = psutil.Process().num_threads()
         log.committed(rules.ORDERS)
         assert psutil.Process().num_threads() > before

@@ -60,16 +60,18 @@ class RealCluster:
     def __init__(self, broker: Broker) -> None:
         self.broker, self.topic = broker, f"twin-{uuid.uuid4().hex[:8]}"
         self.members: list[KafkaConsumer] = []
-        with clients.admin(broker.bootstrap, "twin") as client:
+        with clients.admin(clients.Cluster(broker.bootstrap), "twin") as client:
             for future in client.create_topics([NewTopic(self.topic, 3, 1)]).values():
                 future.result()
 
     def join(self) -> Consumer:
-        self.members.append(KafkaConsumer(self.broker.bootstrap, self.topic, [self.topic]))
+        self.members.append(
+            KafkaConsumer(clients.Cluster(self.broker.bootstrap), self.topic, [self.topic])
+        )
         return self.members[-1]
 
     def producer(self) -> Producer:
-        return KafkaProducer(self.broker.bootstrap, "twin")
+        return KafkaProducer(clients.Cluster(self.broker.bootstrap), "twin")
 
     def stand_still(self) -> None:
         self.broker.freeze()

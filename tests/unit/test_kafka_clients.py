@@ -17,6 +17,7 @@ import pytest
 from courant import consume
 from courant.errors import Unavailable
 from courant.kafka import offsets
+from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.kafka.producer import KafkaProducer
 from courant.testing.kafka import FakeConsumer
@@ -53,13 +54,13 @@ def threads_left_by(ask: Callable[[], object]) -> int:
 
 
 def test_a_consumer_ends_the_client_that_it_asks_before_it_joins(silent: str) -> None:
-    with closing(KafkaConsumer(silent, "test", ["test"])) as consumer, uncollected():
+    with closing(KafkaConsumer(Cluster(silent), "test", ["test"])) as consumer, uncollected():
         assert threads_left_by(lambda: consumer.poll(1)) < TIMES
 
 
 def test_a_stage_without_work_asks_what_its_producer_was_told() -> None:
     world = World()
-    nobody = "127.0.0.1:1"
+    nobody = Cluster("127.0.0.1:1")
     producer = KafkaProducer(nobody, "test")
     stage = consume.Stage("group", ("inbox.email.normal",), never, never)
     until = time.monotonic() + 10

@@ -22,7 +22,7 @@ def main() -> int:
     logs.start("deliverer", settings.courant_log_format, settings.courant_log_level)
     stop = serve.Stop()
     stop.listen()
-    directory, bootstrap = Directory(), settings.kafka_bootstrap_servers
+    directory, cluster = Directory(), settings.cluster
     ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
     defaults = Defaults(settings.courant_sending_domain, settings.deliverer_sms_origin)
     lease = timedelta(seconds=settings.courant_lease_seconds)
@@ -48,9 +48,9 @@ def main() -> int:
         settings.deliverer_health_port,
         lambda: parts.ready() or database.why_unreachable(engine),
     )
-    serve.start("directory", lambda: follow(directory, bootstrap, "deliverer", stop), stop)
+    serve.start("directory", lambda: follow(directory, cluster, "deliverer", stop), stop)
     serve.start("quota", lambda: follow_quota(settings, routes, stop), stop)
-    return serve.run(serve.run_stages(stages(parts), bootstrap, stop), stop)
+    return serve.run(serve.run_stages(stages(parts), cluster, stop), stop)
 
 
 serve.leave(main())

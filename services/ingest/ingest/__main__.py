@@ -32,9 +32,9 @@ CONNECTIONS_MAX = 12_000  # beyond which nobody is heard; idle ones are let go a
 async def listen(given: IngestSettings, stop: Stop) -> None:
     """Serve until the stop; then finish what is in flight."""
     directory = Directory()
-    bootstrap = given.kafka_bootstrap_servers
-    serve.start("directory", lambda: follow(directory, bootstrap, "courant.ingest", stop), stop)
-    producer = AsyncProducer(bootstrap, "courant.ingest")
+    cluster = given.cluster
+    serve.start("directory", lambda: follow(directory, cluster, "courant.ingest", stop), stop)
+    producer = AsyncProducer(cluster, "courant.ingest")
     producer.start()
     url = given.database_url.get_secret_value()
     reader = Reader(url, given.ingest_readers)

@@ -17,7 +17,7 @@ def main() -> int:
     logs.start("job-runner", wanted.courant_log_format, wanted.courant_log_level)
     stop = serve.Stop()
     stop.listen()
-    url, bootstrap = wanted.database_url.get_secret_value(), wanted.kafka_bootstrap_servers
+    url, cluster = wanted.database_url.get_secret_value(), wanted.cluster
     engine = database.engine(url, "job-runner", CONNECTIONS)
     ring = crypto.key_ring(wanted.courant_seal_keys.get_secret_value())
     serve.health(
@@ -27,11 +27,11 @@ def main() -> int:
     )
     issuer = Issuer(
         PostgresRounds(engine),
-        KafkaProducer(bootstrap, "courant.job-runner.rounds"),
+        KafkaProducer(cluster, "courant.job-runner.rounds"),
         wanted.job_runner_lag_seconds,
     )
     threads = {
-        **serve.run_stages(stages(PostgresStore(engine), ring), bootstrap, stop),
+        **serve.run_stages(stages(PostgresStore(engine), ring), cluster, stop),
         "rounds": serve.start("rounds", lambda: issuer.run(stop.wait), stop),
     }
     return serve.run(threads, stop)

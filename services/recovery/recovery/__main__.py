@@ -20,13 +20,13 @@ def main() -> int:
     logs.start("recovery", chosen.courant_log_format, chosen.courant_log_level)
     stop = serve.Stop()
     stop.listen()
-    bootstrap = chosen.kafka_bootstrap_servers
+    cluster = chosen.cluster
     published = Published()
     rounds = Rounds(
         RoundParts(
             lead=Lead(connect(chosen.database_url.get_secret_value())),
-            log=GroupOffsets(bootstrap, NAME),
-            producer=KafkaProducer(bootstrap, NAME),
+            log=GroupOffsets(cluster, NAME),
+            producer=KafkaProducer(cluster, NAME),
             directory=published,
             lease=timedelta(seconds=chosen.courant_lease_seconds),
             margin=timedelta(seconds=chosen.courant_margin_seconds),
@@ -38,9 +38,9 @@ def main() -> int:
     url, key = chosen.public_receipts_url, chosen.courant_hash_key.get_secret_value().encode()
     replication = chosen.courant_replication
     work = {
-        "sweeps": lambda: timers.run(bootstrap, replication, rounds.go, rounds.resign, stop),
-        "figures": lambda: figures.run(bootstrap, replication, stop),
-        "directory": lambda: follow(published, bootstrap, NAME, stop),
+        "sweeps": lambda: timers.run(cluster, replication, rounds.go, rounds.resign, stop),
+        "figures": lambda: figures.run(cluster, replication, stop),
+        "directory": lambda: follow(published, cluster, NAME, stop),
         "heartbeat": lambda: heartbeat.run(url, key, stop.wait),
     }
     threads = {name: serve.start(name, each, stop) for name, each in work.items()}

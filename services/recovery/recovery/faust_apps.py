@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import faust
 
 from courant import backoff
+from courant.kafka.clients import Cluster
 from courant.serve import Stop
 
 log = logging.getLogger(__name__)
@@ -53,11 +54,11 @@ async def live(app: faust.App, stop: Stop) -> None:
         await app.stop()
 
 
-def app(name: str, bootstrap: str, replication: int) -> faust.App:
+def app(name: str, cluster: Cluster, replication: int) -> faust.App:
     """Make an app of this name."""
     return faust.App(
         name,
-        broker=[f"kafka://{each.strip()}" for each in bootstrap.split(",")],
+        broker=[f"kafka://{each.strip()}" for each in cluster.bootstrap_servers.split(",")],
         # A killed leader's successor leads after 11 s; by default it would be 59 s.
         broker_session_timeout=10,
         broker_heartbeat_interval=3,

@@ -15,6 +15,7 @@ import faust
 from prometheus_client import Gauge
 
 from courant.contracts import Malformed, Stat
+from courant.kafka.clients import Cluster
 from courant.serve import Stop
 from courant.topics import STATS, Lane
 from recovery import faust_apps
@@ -35,14 +36,14 @@ LAST_MINUTE = Gauge(
 )
 
 
-def run(bootstrap: str, replication: int, stop: Stop) -> None:
+def run(cluster: Cluster, replication: int, stop: Stop) -> None:
     """Sum and show until the stop."""
-    asyncio.run(faust_apps.keep(lambda: make(bootstrap, replication), stop))
+    asyncio.run(faust_apps.keep(lambda: make(cluster, replication), stop))
 
 
-def make(bootstrap: str, replication: int) -> faust.App:
+def make(cluster: Cluster, replication: int) -> faust.App:
     """Make the app."""
-    app = faust_apps.app(NAME, bootstrap, replication)
+    app = faust_apps.app(NAME, cluster, replication)
     stats = app.topic(
         STATS.name,
         key_type=bytes,

@@ -7,14 +7,15 @@ from confluent_kafka.admin import AdminClient
 
 from courant.errors import Unavailable
 from courant.kafka import clients, offsets
+from courant.kafka.clients import Cluster
 from courant.topics import Partition, Positions
 
 
 class GroupOffsets:
     """`marks.Log` on a broker."""
 
-    def __init__(self, bootstrap: str, name: str) -> None:
-        self._bootstrap, self._name = bootstrap, name
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self._cluster, self._name = cluster, name
         self._open = ExitStack()
         self._admin: AdminClient | None = None
         self._groups: dict[str, offsets.CommittedOffsets] = {}
@@ -42,7 +43,7 @@ class GroupOffsets:
     @contextmanager
     def _asking(self) -> Iterator[AdminClient]:
         if self._admin is None:
-            self._admin = self._open.enter_context(clients.admin(self._bootstrap, self._name))
+            self._admin = self._open.enter_context(clients.admin(self._cluster, self._name))
         try:
             yield self._admin
         except Unavailable:
@@ -53,6 +54,6 @@ class GroupOffsets:
 
     def _commits(self, group: str) -> offsets.CommittedOffsets:
         if group not in self._groups:
-            made = offsets.CommittedOffsets(self._bootstrap, self._name, group)
+            made = offsets.CommittedOffsets(self._cluster, self._name, group)
             self._groups[group] = self._open.enter_context(closing(made))
         return self._groups[group]

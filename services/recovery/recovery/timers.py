@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import faust
 
 from courant.errors import Unavailable
+from courant.kafka.clients import Cluster
 from courant.serve import Stop
 from recovery import faust_apps
 
@@ -22,7 +23,11 @@ ROUND_SECONDS = 1.0
 
 
 def run(
-    bootstrap: str, replication: int, go: Callable[[], None], resign: Callable[[], None], stop: Stop
+    cluster: Cluster,
+    replication: int,
+    go: Callable[[], None],
+    resign: Callable[[], None],
+    stop: Stop,
 ) -> None:
     """Make rounds while this process leads, until the stop."""
     # One thread: who resigns waits for the round that is under way.
@@ -32,16 +37,16 @@ def run(
         await asyncio.get_running_loop().run_in_executor(worker, work)
 
     def made() -> faust.App:
-        return make(bootstrap, replication, lambda leads: do(go if leads else resign), stop)
+        return make(cluster, replication, lambda leads: do(go if leads else resign), stop)
 
     asyncio.run(faust_apps.keep(made, stop, after=lambda: do(resign)))
 
 
 def make(
-    bootstrap: str, replication: int, act: Callable[[bool], Awaitable[None]], stop: Stop
+    cluster: Cluster, replication: int, act: Callable[[bool], Awaitable[None]], stop: Stop
 ) -> faust.App:
     """Make the app, which tells `act` each second whether it leads."""
-    app = faust_apps.app(NAME, bootstrap, replication)
+    app = faust_apps.app(NAME, cluster, replication)
 
     @app.timer(interval=ROUND_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
     async def lead() -> None:

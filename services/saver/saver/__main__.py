@@ -21,9 +21,7 @@ def main() -> int:
     serve.health(
         loaded.saver_health_host, loaded.saver_health_port, lambda: database.why_unreachable(engine)
     )
-    return serve.run(
-        serve.run_stages(handle.stages(store), loaded.kafka_bootstrap_servers, stop), stop
-    )
+    return serve.run(serve.run_stages(handle.stages(store), loaded.cluster, stop), stop)
 
 
 serve.leave(main())

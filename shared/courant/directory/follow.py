@@ -3,15 +3,16 @@
 from collections.abc import Callable
 
 from courant.directory.entries import Directory, apply
+from courant.kafka.clients import Cluster
 from courant.kafka.reader import TopicReader
 from courant.topics import DIRECTORY
 
 READ_SECONDS = 0.25
 
 
-def follow(directory: Directory, bootstrap: str, name: str, stopping: Callable[[], bool]) -> None:
+def follow(directory: Directory, cluster: Cluster, name: str, stopping: Callable[[], bool]) -> None:
     """Keep the directory as the topic is, until the stop. Runs in a thread of its own."""
-    reader = TopicReader(bootstrap, name, DIRECTORY.name)
+    reader = TopicReader(cluster, name, DIRECTORY.name)
     try:
         while not stopping():
             for _, value in reader.read(READ_SECONDS):

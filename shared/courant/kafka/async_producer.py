@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Librdkafka
 
 from courant.errors import Unavailable
+from courant.kafka.clients import Cluster, common
 from courant.records import Outgoing
 from courant.topics import USAGE
 
@@ -30,6 +31,7 @@ QUEUE_KBYTES_MAX = 65_536
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
 QUIET_SECONDS = 1.0  # after which an older acknowledgement proves nothing about now
 LEAVE_SECONDS = 5.0
+LOG_LEVEL_INFO = 6
 
 
 class Inbox(Protocol):
@@ -46,7 +48,7 @@ class AsyncProducer:
     """The log on a broker."""
 
     def __init__(
-        self, bootstrap: str, name: str, deadline_seconds: float = DEADLINE_SECONDS
+        self, cluster: Cluster, name: str, deadline_seconds: float = DEADLINE_SECONDS
     ) -> None:
         self._deadline_seconds = deadline_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,8 +58,9 @@ class AsyncProducer:
         self.fatal = False
         self._producer = Librdkafka(
             {
-                "bootstrap.servers": bootstrap,
-                "client.id": name,
+                **common(cluster, name),
+                # Ingest logs nothing else about a broker that is away: it answers 503.
+                "log_level": LOG_LEVEL_INFO,
                 "acks": "all",
                 "enable.idempotence": True,
                 "compression.type": "lz4",
@@ -67,11 +70,6 @@ class AsyncProducer:
                 "message.max.bytes": REQUEST_BYTES_MAX,
                 "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
                 "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
-                "reconnect.backoff.ms": 50,
-                "reconnect.backoff.max.ms": 1000,
-                "socket.keepalive.enable": True,
-                "topic.metadata.refresh.interval.ms": 10_000,
-                "logger": logging.getLogger("librdkafka"),
                 "error_cb": self._error,
             }
         )

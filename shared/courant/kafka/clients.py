@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaException, Message
@@ -14,10 +15,17 @@ LOG_LEVEL_CRITICAL = 2
 ANSWER_SECONDS = 10.0
 
 
-def common(bootstrap: str, name: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The Kafka cluster that Courant uses. Every client is built from it, in `common`."""
+
+    bootstrap_servers: str
+
+
+def common(cluster: Cluster, name: str) -> dict[str, Any]:
     """Return the options that every client has."""
     return {
-        "bootstrap.servers": bootstrap,
+        "bootstrap.servers": cluster.bootstrap_servers,
         "client.id": name,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
@@ -30,13 +38,13 @@ def common(bootstrap: str, name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def admin(bootstrap: str, name: str) -> Iterator[AdminClient]:
+def admin(cluster: Cluster, name: str) -> Iterator[AdminClient]:
     """Give an admin client, and end it here.
 
     One that is left to the garbage collector may be collected while its own thread runs Python, and
     librdkafka aborts the process then (confluent-kafka-python, pull request 2131).
     """
-    with AdminClient(common(bootstrap, name)) as client:
+    with AdminClient(common(cluster, name)) as client:
         yield client
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from courant.errors import Fenced, Unavailable
-from courant.kafka.clients import ANSWER_SECONDS, admin, common, headers_of
+from courant.kafka.clients import ANSWER_SECONDS, Cluster, admin, common, headers_of
 from courant.kafka.offsets import committed, topic_ids
 from courant.records import Record, ends_of
 from courant.topics import Partition, Positions
@@ -43,9 +43,9 @@ LOST = {
 class KafkaConsumer:
     """A member of a consumer group: `consume.Consumer` on a broker."""
 
-    def __init__(self, bootstrap: str, group: str, topics: Sequence[str]) -> None:
+    def __init__(self, cluster: Cluster, group: str, topics: Sequence[str]) -> None:
         self._topics = topics
-        self._bootstrap, self._group = bootstrap, group
+        self._cluster, self._group = cluster, group
         self._topic_ids: Mapping[str, UUID] = {}
         self._held: dict[tuple[str, int], Partition] = {}
         self._positions: dict[Partition, int | None] = {}  # None: nothing was read of it yet
@@ -55,7 +55,7 @@ class KafkaConsumer:
         self._answers: list[tuple[KafkaError | None, list[TopicPartition]]] = []  # of commits
         self._consumer = Consumer(
             {
-                **common(bootstrap, group),
+                **common(cluster, group),
                 "group.id": group,
                 # The session and heartbeat are the broker's then: 9 s and 1 s (docs/deployment).
                 "group.protocol": "consumer",
@@ -91,7 +91,7 @@ class KafkaConsumer:
 
     def _join(self) -> None:
         # Asked before anything is taken from the client, which would not give it again.
-        with admin(self._bootstrap, self._group) as client:
+        with admin(self._cluster, self._group) as client:
             self._topic_ids = topic_ids(client, self._topics)
         self._consumer.subscribe(
             list(self._topics), on_assign=self._given, on_revoke=self._taken, on_lost=self._taken

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from courant.errors import Unavailable
-from courant.kafka.clients import ANSWER_SECONDS, common, raises_unavailable
+from courant.kafka.clients import ANSWER_SECONDS, Cluster, common, raises_unavailable
 from courant.topics import Partition, Positions
 
 
@@ -29,9 +29,9 @@ class CommittedOffsets:
     pull request 5318).
     """
 
-    def __init__(self, bootstrap: str, name: str, group: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, group: str) -> None:
         self._consumer = Consumer(
-            {**common(bootstrap, name), "group.id": group, "enable.auto.commit": False}
+            {**common(cluster, name), "group.id": group, "enable.auto.commit": False}
         )
 
     def of(self, partitions: Sequence[Partition]) -> Positions:

@@ -3,7 +3,7 @@
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from courant.errors import Unavailable
-from courant.kafka.clients import common
+from courant.kafka.clients import Cluster, common
 from courant.records import Outgoing
 
 POLL_SECONDS = 0.25
@@ -13,11 +13,11 @@ FLUSH_SECONDS = 5.0
 class KafkaProducer:
     """A writer that returns from `flush` only when every in-sync replica has all that is queued."""
 
-    def __init__(self, bootstrap: str, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str) -> None:
         self._failed: list[tuple[Outgoing, KafkaError]] = []
         self._producer = Producer(
             {
-                **common(bootstrap, name),
+                **common(cluster, name),
                 "acks": "all",
                 "enable.idempotence": True,
                 "compression.type": "lz4",

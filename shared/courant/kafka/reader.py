@@ -5,17 +5,17 @@ from collections.abc import Iterator
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from courant.kafka.clients import common
+from courant.kafka.clients import Cluster, common
 
 
 class TopicReader:
     """Reads one partition from its start, in no group: for who keeps a whole topic in memory."""
 
-    def __init__(self, bootstrap: str, name: str, topic: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, topic: str) -> None:
         self._topic = topic
         self._consumer = Consumer(
             {
-                **common(bootstrap, name),
+                **common(cluster, name),
                 "group.id": f"{name}.reader",  # required by the client; never joined or committed
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
