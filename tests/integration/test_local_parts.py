@@ -10,11 +10,12 @@ from typing import Any
 
 import psycopg2
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from courant.errors import Unavailable
 from courant.kafka import clients, offsets
+from courant.kafka.consumer import KafkaConsumer
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
 
@@ -39,15 +40,15 @@ def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
             return cursor.fetchall() if cursor.description else []
 
 
-def make_topic(broker: Broker, name: str) -> None:
+def make_topic(broker: Broker, name: str, partitions: int = 1) -> None:
     with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
-        client.create_topics([NewTopic(name, 1, replication_factor=1)])[name].result(10)
+        client.create_topics([NewTopic(name, partitions, replication_factor=1)])[name].result(10)
 
 
-def produce(broker: Broker, topic: str, value: str) -> None:
+def produce(broker: Broker, topic: str, value: str, partition: int = 0) -> None:
     # With acks=all and so little time that only an acknowledgement ends the flush well.
     producer = Producer({"bootstrap.servers": broker.bootstrap, "acks": "all"})
-    producer.produce(topic, value)
+    producer.produce(topic, value, partition=partition)
     assert producer.flush(20) == 0
 
 
@@ -110,6 +111,24 @@ def test_a_broker_that_does_not_answer_tells_no_end(
         finally:
             broker.thaw()
             broker.restart()
+
+
+def test_a_consumer_knows_where_each_partition_begins_whose_oldest_records_are_gone(
+    broker: Broker,
+) -> None:
+    make_topic(broker, "shortened", partitions=3)
+    for value in ("first", "second"):
+        produce(broker, "shortened", value, partition=1)
+    with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
+        parts = offsets.partitions(client, ["shortened"])
+        gone = client.delete_records([TopicPartition("shortened", 1, 1)])
+        for future in gone.values():
+            future.result(10)
+    with closing(
+        KafkaConsumer(clients.Cluster(broker.bootstrap), "group", ["shortened"])
+    ) as reader:
+        found = {each.number: start for each, start in reader.starts(parts).items()}
+    assert found == {0: 0, 1: 1, 2: 0}
 
 
 def test_a_topic_is_not_made_by_accident(broker: Broker) -> None:

