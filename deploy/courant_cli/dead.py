@@ -203,8 +203,10 @@ def letters(places: Installation, family: str | None = None) -> Iterator[Letter]
         raise Unsuitable(f"no family of topics is called {family}")
     with places.admin() as client:
         found = offsets.ends(client, offsets.partitions(client, names))
-    ends = {(each.topic, each.number): end for each, end in found.items() if end}
-    reader = Consumer({**clients.common(places.cluster, NAME), "group.id": "courant.cli.dead",
+    cluster = places.cluster
+    ends = {spot: found[each] for spot, each in offsets.by_spot(cluster, found).items()
+            if found[each]}  # fmt: skip
+    reader = Consumer({**clients.common(cluster, NAME), "group.id": cluster.group("cli.dead"),
                        "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip
     try:
         reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in ends])
@@ -215,7 +217,7 @@ def letters(places: Installation, family: str | None = None) -> Iterator[Letter]
                 return
             for message in messages:
                 if not message.error():
-                    yield read(message, orders)
+                    yield read(cluster, message, orders)
                     spot = (str(message.topic()), message.partition() or 0)
                     if (message.offset() or 0) + 1 >= ends.get(spot, 0):
                         ends.pop(spot, None)
@@ -223,8 +225,8 @@ def letters(places: Installation, family: str | None = None) -> Iterator[Letter]
         reader.close()
 
 
-def read(message: Message, orders: Counter[tuple[str, bytes]]) -> Letter:
-    topic, key = str(message.topic()), message.key() or b""
+def read(cluster: clients.Cluster, message: Message, orders: Counter[tuple[str, bytes]]) -> Letter:
+    topic, key = cluster.name_of(str(message.topic())), message.key() or b""
     headers = tuple(clients.headers_of(message))
     # An order that died is given anew and not sent back, so it brings no earlier deaths along.
     orders[topic, key] += topics.family(topic) == PERSISTED.name

@@ -4,19 +4,18 @@ import os
 from contextlib import AbstractContextManager
 from functools import cached_property
 
-from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
 from courant import crypto
-from courant.kafka.clients import Cluster, admin
+from courant.kafka.clients import Admin, Cluster, admin
 from courant.kafka.producer import KafkaProducer
 from courant.postgres import database
 from courant.settings import Settings, complaints
 from courant_local import home, processes
 from courant_local.plan import Plan, Unsuitable
 
-NAME = "courant.cli"
+NAME = "cli"
 
 
 class Installation:
@@ -52,7 +51,7 @@ class Installation:
     def engine(self) -> Engine:
         return database.engine(self.variable("DATABASE_URL"), "cli", connections=2)
 
-    def admin(self) -> AbstractContextManager[AdminClient]:
+    def admin(self) -> AbstractContextManager[Admin]:
         return admin(self.cluster, NAME)
 
     @cached_property
@@ -80,6 +79,7 @@ def variables(plan: Plan) -> dict[str, str]:
         "COURANT_URL": plan.url,
         **{name: str(demo[name]) for name in sorted(demo) if name.startswith("COURANT_")},
         "KAFKA_BOOTSTRAP_SERVERS": plan.bootstrap,
+        **plan.kafka,
         "DATABASE_URL": plan.database_url,
         "COURANT_SANDBOX_URL": plan.sandbox_url,
     }

@@ -82,14 +82,15 @@ def search(
     reader = Consumer(
         {
             **common(places.cluster, NAME),
-            "group.id": "courant.cli.trace",  # required by the client; never joined
+            "group.id": places.cluster.group("cli.trace"),  # required by the client; never joined
             "enable.auto.commit": False,
             "enable.partition.eof": True,
         }
     )
     # A second back: the id's time is its maker's, the records' the broker's.
     ms = int(since.timestamp() * 1000) - 1000
-    wanted = [TopicPartition(p.topic, p.number, ms) for p in parts if ends[p]]
+    with_records = offsets.by_spot(places.cluster, [each for each in parts if ends[each]])
+    wanted = [TopicPartition(*spot, ms) for spot in with_records]
     try:
         starts = reader.offsets_for_times(wanted, timeout=READ_SECONDS)
         open_ = {(s.topic, s.partition) for s in starts if s.offset >= 0}
@@ -106,6 +107,7 @@ def search(
                 elif message.key() == id.bytes or str(id).encode() in (message.value() or b""):
                     at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
                     spot = f"{message.partition()}/{message.offset()}"
-                    yield at, str(message.topic()), spot, len(message.value() or b"")
+                    topic = places.cluster.name_of(str(message.topic()))
+                    yield at, topic, spot, len(message.value() or b"")
     finally:
         reader.close()

@@ -10,6 +10,8 @@ from courant.postgres.grants import GRANTS
 from courant_local import home, ports
 
 REPLICATION_MAX = 3
+REMEMBERED = ("COURANT_TOPIC_PREFIX", "COURANT_GROUP_PREFIX")
+"""Settings of the environment that a home keeps: they describe what its cluster holds."""
 
 
 class Unsuitable(Exception):
@@ -26,6 +28,7 @@ class Plan:
     brokers: int = 1
     scale: Mapping[str, int] = field(default_factory=dict)
     restart: bool = True
+    kafka: Mapping[str, str] = field(default_factory=dict)  # of REMEMBERED, those that were set
 
     def port(self, kind: str, instance: int = 1) -> int:
         return self.ports[kind] + instance - 1
@@ -87,6 +90,7 @@ class Plan:
             "brokers": self.brokers,
             "scale": dict(self.scale),
             "restart": self.restart,
+            "kafka": dict(self.kafka),
         }
 
     @classmethod
@@ -111,6 +115,7 @@ def make(
             f"the stack in {place} was made with {last['brokers']} broker(s); "
             f"another number wants another COURANT_HOME"
         )
+    asked = {name: os.environ[name] for name in REMEMBERED if name in os.environ}
     numbers = {"brokers": count, **(scale or {})}
     for name, number in numbers.items():
         if not 1 <= number < ports.WIDTH:
@@ -122,4 +127,5 @@ def make(
         brokers=count,
         scale=dict(scale or {}),
         restart=restart,
+        kafka={**last.get("kafka", {}), **asked},
     )

@@ -14,6 +14,6 @@ class PrepareSettings(Settings):
 if __name__ == "__main__":
     given = settings.load(PrepareSettings, "prepare")
     logs.start("prepare", given.courant_log_format, given.courant_log_level)
-    with clients.admin(given.cluster, "courant.prepare") as client:
+    with clients.admin(given.cluster, "prepare") as client:
         topics_admin.apply(client, given.courant_replication)
         migrate.prepare(given.database_url.get_secret_value(), client)

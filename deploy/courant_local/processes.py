@@ -166,6 +166,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "no_proxy": f"{ports.HOST},localhost",
         "PYTHONUNBUFFERED": "1",
         "KAFKA_BOOTSTRAP_SERVERS": plan.bootstrap,
+        **plan.kafka,
         "COURANT_HOME": str(plan.home),
         "COURANT_REPLICATION": str(plan.replication),
         "COURANT_SEAL_KEYS": plan.secrets["seal_keys"],

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from courant import crypto
+from courant.kafka import clients
 from courant.kafka.clients import Cluster
 
 S = TypeVar("S", bound="Settings")
@@ -50,6 +51,12 @@ RENAMED = {
 start while the old one is set: it would run with a default where the operator chose a value."""
 
 HASH_KEY_MIN = 16
+PREFIX_MAX = 100
+"""Characters of a prefix. Kafka allows 249 for a whole name, and Faust's longest topic has 34."""
+Prefix = Annotated[
+    str,
+    Field(pattern=rf"^[A-Za-z0-9._-]{{0,{PREFIX_MAX}}}$"),
+]
 Port = Annotated[int, Field(ge=1, le=65535, description="a port from 1 to 65535")]
 HealthHost = Annotated[str, Field(description="the address that health and metrics are served on")]
 Seconds = Annotated[float, Field(ge=0.1, le=86_400, description="seconds, from 0.1 to 86400")]
@@ -81,6 +88,20 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: Annotated[
         str, Field(min_length=3, description="host:port, several parted by commas")
     ]
+    courant_topic_prefix: Annotated[
+        Prefix,
+        Field(
+            description="a prefix of each topic's name, for all services the same: up to 100 "
+            "letters, digits, dots, dashes and underscores, or empty"
+        ),
+    ] = clients.PREFIX
+    courant_group_prefix: Annotated[
+        Prefix,
+        Field(
+            description="a prefix of each consumer group, client id and topic of Faust's: "
+            "likewise; a group with another prefix has no offsets"
+        ),
+    ] = clients.PREFIX
     courant_log_format: Annotated[
         Literal["json", "pretty", "auto"], Field(description="json, pretty or auto")
     ] = "auto"
@@ -92,7 +113,9 @@ class Settings(BaseSettings):
     @property
     def cluster(self) -> Cluster:
         """Return the Kafka cluster that these settings name."""
-        return Cluster(self.kafka_bootstrap_servers)
+        return Cluster(
+            self.kafka_bootstrap_servers, self.courant_topic_prefix, self.courant_group_prefix
+        )
 
 
 class StoreSettings(Settings):

@@ -151,4 +151,4 @@ def dead(topic: str) -> str:
 
 def group(service: str, family: Family, *lane: Channel | Lane) -> str:
     """Name a consumer group. Names are API: a renamed group has lost its offsets."""
-    return ".".join(("courant", service, family.name, *lane))
+    return ".".join((service, family.name, *lane))

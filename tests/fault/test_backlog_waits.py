@@ -81,17 +81,17 @@ def lose_an_order(site: Site) -> Result:
         with site.load(1, 1, template_id) as result:
             pass
         wait(lambda: orders(site) == before + 1, "the order is there")
-        with clients.admin(site.stack.places.cluster, "test") as client:
+        with clients.admin(site.stack.places.cluster, "test") as admin:
+            parts = offsets.partitions(admin, [topic])
             ends = [
-                TopicPartition(topic, each.number, OFFSET_END)
-                for each in offsets.partitions(client, [topic])
+                TopicPartition(*spot, OFFSET_END) for spot in offsets.by_spot(admin.cluster, parts)
             ]
-            for done in client.delete_records(ends).values():
+            for done in admin.client.delete_records(ends).values():
                 done.result(timeout=30)
     return result
 
 
 def orders(site: Site) -> int:
     """Count the orders that were ever given."""
-    with clients.admin(site.stack.places.cluster, "test") as client:
-        return sum(offsets.ends(client, offsets.partitions(client, PERSISTED.names())).values())
+    with clients.admin(site.stack.places.cluster, "test") as admin:
+        return sum(offsets.ends(admin, offsets.partitions(admin, PERSISTED.names())).values())

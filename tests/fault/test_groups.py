@@ -100,7 +100,7 @@ def test_partitions_are_added_to_every_topic(site: Site) -> None:
 
 def grow(cluster: Cluster) -> None:
     """Add partitions to each topic that may have several."""
-    wanted = [NewPartitions(name, count) for name, count in GROWN.items()]
-    with clients.admin(cluster, "test") as client:
-        for done in client.create_partitions(wanted).values():
+    wanted = [NewPartitions(cluster.topic(name), count) for name, count in GROWN.items()]
+    with clients.admin(cluster, "test") as admin:
+        for done in admin.client.create_partitions(wanted).values():
             done.result(timeout=30)

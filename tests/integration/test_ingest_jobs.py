@@ -114,7 +114,8 @@ def wishes(running: Stack, job: UUID) -> list[str]:
     """Read from the broker what was wanted of a job."""
     reader = Consumer({"bootstrap.servers": running.broker.bootstrap, "group.id": "tests",
                        "enable.partition.eof": True})  # fmt: skip
-    reader.assign([TopicPartition(JOBS.name, n, OFFSET_BEGINNING) for n in range(JOBS.partitions)])
+    topic = running.cluster.topic(JOBS.name)
+    reader.assign([TopicPartition(topic, n, OFFSET_BEGINNING) for n in range(JOBS.partitions)])
     found, open_ = [], JOBS.partitions
     while open_:
         [message] = reader.consume(1, 10)

@@ -73,7 +73,9 @@ def written(running: Stack, answer: httpx2.Response) -> tuple[Seal, list[JobRow]
 
 def log(running: Stack) -> Iterator[JobRecord]:
     consumer = Consumer({"bootstrap.servers": running.broker.bootstrap, "group.id": "tests"})
-    places = [TopicPartition(JOBS.name, n, 0) for n in range(JOBS.partitions)]
+    places = [
+        TopicPartition(running.cluster.topic(JOBS.name), n, 0) for n in range(JOBS.partitions)
+    ]
     ends = {each.partition: consumer.get_watermark_offsets(each)[1] for each in places}
     consumer.assign(places)
     left = sum(ends.values())

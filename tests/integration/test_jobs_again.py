@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import httpx2
-from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine
 
 from courant import consume, crypto
@@ -72,7 +71,7 @@ def seen(stack: Stack) -> Mapping[str, Any]:
     }
 
 
-def ends_of(client: AdminClient, topics: Sequence[str]) -> Mapping[Any, int]:
+def ends_of(client: clients.Admin, topics: Sequence[str]) -> Mapping[Any, int]:
     return offsets.ends(client, offsets.partitions(client, topics))
 
 
@@ -93,7 +92,7 @@ def stages(stack: Stack) -> Iterator[list[Stage[Any]]]:
         engine.dispose()
 
 
-def read_all(stack: Stack, client: AdminClient, stage: Stage[Any]) -> None:
+def read_all(stack: Stack, client: clients.Admin, stage: Stage[Any]) -> None:
     """Read its topics from the beginning to the end."""
     with (
         closing(KafkaConsumer(stack.places.cluster, stage.group, stage.topics)) as consumer,

@@ -40,9 +40,15 @@ def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
             return cursor.fetchall() if cursor.description else []
 
 
+def unprefixed(broker: Broker) -> clients.Cluster:
+    return clients.Cluster(broker.bootstrap, topic_prefix="", group_prefix="")
+
+
 def make_topic(broker: Broker, name: str, partitions: int = 1) -> None:
-    with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
-        client.create_topics([NewTopic(name, partitions, replication_factor=1)])[name].result(10)
+    with clients.admin(unprefixed(broker), "test") as admin:
+        admin.client.create_topics([NewTopic(name, partitions, replication_factor=1)])[name].result(
+            10
+        )
 
 
 def produce(broker: Broker, topic: str, value: str, partition: int = 0) -> None:
@@ -99,15 +105,15 @@ def test_a_broker_that_does_not_answer_tells_no_end(
     topic = f"away-{away.__name__}"
     make_topic(broker, topic)
     produce(broker, topic, "first")
-    with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
-        parts = offsets.partitions(client, [topic])
-        assert list(offsets.ends(client, parts).values()) == [1]
-        assert list(offsets.starts(client, parts).values()) == [0]
+    with clients.admin(unprefixed(broker), "test") as admin:
+        parts = offsets.partitions(admin, [topic])
+        assert list(offsets.ends(admin, parts).values()) == [1]
+        assert list(offsets.starts(admin, parts).values()) == [0]
         away(broker)
         try:
             for asked in (offsets.ends, offsets.starts):
                 with pytest.raises(Unavailable):
-                    asked(client, parts)
+                    asked(admin, parts)
         finally:
             broker.thaw()
             broker.restart()
@@ -119,14 +125,12 @@ def test_a_consumer_knows_where_each_partition_begins_whose_oldest_records_are_g
     make_topic(broker, "shortened", partitions=3)
     for value in ("first", "second"):
         produce(broker, "shortened", value, partition=1)
-    with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
-        parts = offsets.partitions(client, ["shortened"])
-        gone = client.delete_records([TopicPartition("shortened", 1, 1)])
+    with clients.admin(unprefixed(broker), "test") as admin:
+        parts = offsets.partitions(admin, ["shortened"])
+        gone = admin.client.delete_records([TopicPartition("shortened", 1, 1)])
         for future in gone.values():
             future.result(10)
-    with closing(
-        KafkaConsumer(clients.Cluster(broker.bootstrap), "group", ["shortened"])
-    ) as reader:
+    with closing(KafkaConsumer(unprefixed(broker), "group", ["shortened"])) as reader:
         found = {each.number: start for each, start in reader.starts(parts).items()}
     assert found == {0: 0, 1: 1, 2: 0}
 
@@ -138,8 +142,8 @@ def test_a_topic_is_not_made_by_accident(broker: Broker) -> None:
     producer.flush(10)
     assert errors
     assert errors[0] is not None
-    with clients.admin(clients.Cluster(broker.bootstrap), "test") as client:
-        assert "by-accident" not in client.list_topics(timeout=5).topics
+    with clients.admin(unprefixed(broker), "test") as admin:
+        assert "by-accident" not in admin.client.list_topics(timeout=5).topics
 
 
 def test_a_committed_row_is_there_after_the_server_was_killed(server: Server) -> None:

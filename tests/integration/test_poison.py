@@ -66,7 +66,7 @@ def write(stack: Stack, records: list[Outgoing]) -> None:
         }
     )
     for each in records:
-        producer.produce(each.topic, key=each.key, value=each.value)
+        producer.produce(stack.places.cluster.topic(each.topic), key=each.key, value=each.value)
     assert producer.flush(30) == 0
 
 

@@ -87,21 +87,24 @@ def stack() -> Iterator[Stack]:
     with (
         Broker() as broker,
         Server() as server,
-        closing(GroupOffsets(Cluster(broker.bootstrap), "test")) as log,
+        closing(GroupOffsets(cluster := prefixed(broker), "test")) as log,
     ):
-        with admin(Cluster(broker.bootstrap), "test") as client:
+        with admin(cluster, "test") as client:
             apply(client, replication=1)
         migrate.upgrade(server.url)
         engine = create_engine(migrate.engine_url(server.url))
-        made = Stack(
-            broker, Cluster(broker.bootstrap), server.url_of("courant_recovery"), engine, log
-        )
+        made = Stack(broker, cluster, server.url_of("courant_recovery"), engine, log)
         for table in DAILY:
             make_day(engine, table, ids.day_at(datetime.now(UTC)))
         wait(lambda: tells_all(log))
         with listening(made):
             yield made
         engine.dispose()
+
+
+def prefixed(broker: Broker) -> Cluster:
+    """Give the broker's topics and groups two prefixes that no default is equal to."""
+    return Cluster(broker.bootstrap, "topics.of-", "groups.of-")
 
 
 def tells_all(log: GroupOffsets) -> bool:
@@ -142,6 +145,8 @@ class Process:
         self.port = ports.free()
         env = {
             "KAFKA_BOOTSTRAP_SERVERS": stack.broker.bootstrap,
+            "COURANT_TOPIC_PREFIX": stack.cluster.topic_prefix,
+            "COURANT_GROUP_PREFIX": stack.cluster.group_prefix,
             "DATABASE_URL": stack.url,
             "COURANT_HASH_KEY": HASH_KEY,
             "PUBLIC_RECEIPTS_URL": stack.receipts,
@@ -190,8 +195,11 @@ def test_what_a_group_has_not_committed_it_has_not_read(stack: Stack) -> None:
     assert {each.topic for each in places} == rules.ORDERS.keys()
     assert set(places.values()) == {0}
     name = rules.ORDERS[PERSISTED]
-    consumer = Consumer({"bootstrap.servers": stack.broker.bootstrap, "group.id": name})
-    consumer.commit(offsets=[TopicPartition(PERSISTED, 2, 7)], asynchronous=False)
+    consumer = Consumer(
+        {"bootstrap.servers": stack.broker.bootstrap, "group.id": stack.cluster.group(name)}
+    )
+    spot = TopicPartition(stack.cluster.topic(PERSISTED), 2, 7)
+    consumer.commit(offsets=[spot], asynchronous=False)
     consumer.close()
     committed = {
         each.number: at
@@ -313,6 +321,29 @@ def test_no_client_is_kept_of_a_broker_that_is_away(stack: Stack) -> None:
         wait(lambda: tells_all(log))
 
 
+def test_every_topic_and_group_carries_its_prefix(stack: Stack, tmp_path: Path) -> None:
+    of_faust = {
+        "groups.of-recovery.sweeps-__assignor-__leader",
+        "groups.of-recovery.figures-__assignor-__leader",
+        "groups.of-recovery.figures-minutes-changelog",
+    }
+
+    def names() -> tuple[set[str], set[str]]:
+        with admin(stack.cluster, "test") as asked:
+            listed = asked.client.list_topics(timeout=SECONDS).topics.keys()
+            groups = asked.client.list_consumer_groups().result().valid
+        return {each for each in listed if not each.startswith("__")}, {
+            each.group_id for each in groups
+        }
+
+    with ExitStack() as ending:
+        ending.callback(Process(stack, tmp_path / "log").end)
+        wait(lambda: of_faust <= names()[0] and len(names()[1]) > 1)
+        topics_, groups = names()
+    assert topics_ - of_faust == {f"topics.of-{each.name}" for each in topics.declared()}
+    assert all(each.startswith("groups.of-") for each in groups), groups
+
+
 def test_groups_are_named_as_the_deliverer_names_them() -> None:
-    assert rules.ORDERS[PERSISTED] == "courant.deliverer.persisted.email.normal"
-    assert group("saver", topics.DELIVERY) == f"courant.saver.{DELIVERY}"
+    assert rules.ORDERS[PERSISTED] == "deliverer.persisted.email.normal"
+    assert group("saver", topics.DELIVERY) == f"saver.{DELIVERY}"

@@ -58,20 +58,20 @@ class FakeCluster:
 
 class RealCluster:
     def __init__(self, broker: Broker) -> None:
-        self.broker, self.topic = broker, f"twin-{uuid.uuid4().hex[:8]}"
+        self.broker, self.cluster = broker, clients.Cluster(broker.bootstrap)
+        self.topic = f"twin-{uuid.uuid4().hex[:8]}"
         self.members: list[KafkaConsumer] = []
-        with clients.admin(clients.Cluster(broker.bootstrap), "twin") as client:
-            for future in client.create_topics([NewTopic(self.topic, 3, 1)]).values():
+        with clients.admin(self.cluster, "twin") as admin:
+            new = NewTopic(self.cluster.topic(self.topic), 3, 1)
+            for future in admin.client.create_topics([new]).values():
                 future.result()
 
     def join(self) -> Consumer:
-        self.members.append(
-            KafkaConsumer(clients.Cluster(self.broker.bootstrap), self.topic, [self.topic])
-        )
+        self.members.append(KafkaConsumer(self.cluster, self.topic, [self.topic]))
         return self.members[-1]
 
     def producer(self) -> Producer:
-        return KafkaProducer(clients.Cluster(self.broker.bootstrap), "twin")
+        return KafkaProducer(self.cluster, "twin")
 
     def stand_still(self) -> None:
         self.broker.freeze()
@@ -128,6 +128,7 @@ def test_a_record_is_read_as_it_was_written(cluster: Cluster) -> None:
     first, second = read(cluster.join(), 2)
     assert (first.key, first.value, first.headers) == (uuid.UUID(int=5).bytes, b"", (("h", b"1"),))
     assert second.partition == first.partition
+    assert first.partition.topic == cluster.topic
     assert (first.offset, second.offset) == (0, 1)
 
 

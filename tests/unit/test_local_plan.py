@@ -131,6 +131,18 @@ def test_a_plan_keeps_the_ports_and_the_brokers_of_the_last_time(
         plan.make(tmp_path, brokers=1)
 
 
+def test_a_plan_keeps_the_prefixes_of_the_last_time_until_others_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as once:
+        once.setenv("COURANT_TOPIC_PREFIX", "")
+        first = plan.make(tmp_path)
+    home.write(tmp_path / "stack.json", {"plan": first.told()})
+    assert processes.environment(plan.make(tmp_path))["COURANT_TOPIC_PREFIX"] == ""
+    monkeypatch.setenv("COURANT_TOPIC_PREFIX", "acme.")
+    assert processes.environment(plan.make(tmp_path))["COURANT_TOPIC_PREFIX"] == "acme."
+
+
 def test_more_instances_than_ports_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsuitable, match="saver wants a number from 1 to 9, got 10"):
         plan.make(tmp_path, scale={"saver": 10})

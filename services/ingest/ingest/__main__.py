@@ -33,8 +33,8 @@ async def listen(given: IngestSettings, stop: Stop) -> None:
     """Serve until the stop; then finish what is in flight."""
     directory = Directory()
     cluster = given.cluster
-    serve.start("directory", lambda: follow(directory, cluster, "courant.ingest", stop), stop)
-    producer = AsyncProducer(cluster, "courant.ingest")
+    serve.start("directory", lambda: follow(directory, cluster, "ingest", stop), stop)
+    producer = AsyncProducer(cluster, "ingest")
     producer.start()
     url = given.database_url.get_secret_value()
     reader = Reader(url, given.ingest_readers)

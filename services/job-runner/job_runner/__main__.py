@@ -27,7 +27,7 @@ def main() -> int:
     )
     issuer = Issuer(
         PostgresRounds(engine),
-        KafkaProducer(cluster, "courant.job-runner.rounds"),
+        KafkaProducer(cluster, "job-runner.rounds"),
         wanted.job_runner_lag_seconds,
     )
     threads = {

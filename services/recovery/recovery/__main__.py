@@ -12,7 +12,7 @@ from recovery.offsets import GroupOffsets
 from recovery.rounds import RoundParts, Rounds
 from recovery.settings import RecoverySettings
 
-NAME = "courant.recovery"
+NAME = "recovery"
 
 
 def main() -> int:

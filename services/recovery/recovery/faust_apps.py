@@ -55,9 +55,9 @@ async def live(app: faust.App, stop: Stop) -> None:
 
 
 def app(name: str, cluster: Cluster, replication: int) -> faust.App:
-    """Make an app of this name."""
+    """Make an app of this name. It names its group and its own topics after the app."""
     return faust.App(
-        name,
+        cluster.group(name),
         broker=[f"kafka://{each.strip()}" for each in cluster.bootstrap_servers.split(",")],
         # A killed leader's successor leads after 11 s; by default it would be 59 s.
         broker_session_timeout=10,

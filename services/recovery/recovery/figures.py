@@ -22,7 +22,7 @@ from recovery import faust_apps
 
 log = logging.getLogger(__name__)
 
-NAME = "courant.recovery.figures"
+NAME = "recovery.figures"
 STAGES = ("accepted", "saved", "sent", "receipts")
 MINUTE, KEPT = timedelta(minutes=1), timedelta(hours=1)
 WINDOW = faust.TumblingWindow(MINUTE.total_seconds(), expires=KEPT.total_seconds())
@@ -45,7 +45,7 @@ def make(cluster: Cluster, replication: int) -> faust.App:
     """Make the app."""
     app = faust_apps.app(NAME, cluster, replication)
     stats = app.topic(
-        STATS.name,
+        cluster.topic(STATS.name),
         key_type=bytes,
         value_type=bytes,
         key_serializer="raw",

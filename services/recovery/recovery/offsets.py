@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 
-from confluent_kafka.admin import AdminClient
-
 from courant.errors import Unavailable
 from courant.kafka import clients, offsets
-from courant.kafka.clients import Cluster
+from courant.kafka.clients import Admin, Cluster
 from courant.topics import Partition, Positions
 
 
@@ -17,7 +15,7 @@ class GroupOffsets:
     def __init__(self, cluster: Cluster, name: str) -> None:
         self._cluster, self._name = cluster, name
         self._open = ExitStack()
-        self._admin: AdminClient | None = None
+        self._admin: Admin | None = None
         self._groups: dict[str, offsets.CommittedOffsets] = {}
 
     def ends(self, topics: Iterable[str]) -> Positions:
@@ -41,7 +39,7 @@ class GroupOffsets:
         self._open.close()
 
     @contextmanager
-    def _asking(self) -> Iterator[AdminClient]:
+    def _asking(self) -> Iterator[Admin]:
         if self._admin is None:
             self._admin = self._open.enter_context(clients.admin(self._cluster, self._name))
         try:

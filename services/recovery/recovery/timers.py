@@ -18,7 +18,7 @@ from recovery import faust_apps
 
 log = logging.getLogger(__name__)
 
-NAME = "courant.recovery.sweeps"
+NAME = "recovery.sweeps"
 ROUND_SECONDS = 1.0
 
 

@@ -50,6 +50,7 @@ class AsyncProducer:
     def __init__(
         self, cluster: Cluster, name: str, deadline_seconds: float = DEADLINE_SECONDS
     ) -> None:
+        self._cluster = cluster
         self._deadline_seconds = deadline_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look_again: asyncio.TimerHandle | None = None
@@ -84,7 +85,7 @@ class AsyncProducer:
         future: asyncio.Future[None] = self._loop.create_future()
         try:
             self._producer.produce(
-                outgoing.topic,
+                self._cluster.topic(outgoing.topic),
                 key=outgoing.key,
                 value=outgoing.value,
                 headers=list(outgoing.headers) or None,

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from courant.errors import Fenced, Unavailable
 from courant.kafka.clients import Cluster, admin, common, headers_of
-from courant.kafka.offsets import begun, committed, topic_ids
+from courant.kafka.offsets import begun, by_spot, committed, topic_ids
 from courant.records import Record, ends_of
 from courant.topics import Partition, Positions
 
@@ -56,7 +56,7 @@ class KafkaConsumer:
         self._consumer = Consumer(
             {
                 **common(cluster, group),
-                "group.id": group,
+                "group.id": cluster.group(group),
                 # The session and heartbeat are the broker's then: 9 s and 1 s (docs/deployment).
                 "group.protocol": "consumer",
                 "auto.offset.reset": "earliest",
@@ -94,13 +94,16 @@ class KafkaConsumer:
         with admin(self._cluster, self._group) as client:
             self._topic_ids = topic_ids(client, self._topics)
         self._consumer.subscribe(
-            list(self._topics), on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
+            [self._cluster.topic(each) for each in self._topics],
+            on_assign=self._given,
+            on_revoke=self._taken,
+            on_lost=self._taken,
         )
 
     def positions(self) -> Positions:
         unread = [each for each, place in self._positions.items() if place is None]
         if unread:
-            places = self._ask(committed, self._consumer, unread)
+            places = self._ask(committed, self._consumer, self._cluster, unread)
             # Where nothing was committed it is read from the log's start.
             places |= self.starts(each for each in unread if each not in places)
             self._positions.update(places)
@@ -110,13 +113,13 @@ class KafkaConsumer:
         self._forget(positions)
         for each, offset in positions.items():
             if each in self._positions:
-                self._stand(TopicPartition(each.topic, each.number, offset))
+                self._stand(self._spot(each, offset))
                 if each in self._positions:
                     self._positions[each] = offset
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
         """Tell where the log of each begins: what was before is gone by its retention."""
-        found: Positions = self._ask(begun, self._consumer, partitions)
+        found: Positions = self._ask(begun, self._consumer, self._cluster, partitions)
         return found
 
     def rest(self, delay: timedelta) -> None:
@@ -149,7 +152,7 @@ class KafkaConsumer:
         Polls until the answer is there. A broker that was frozen keeps a commit waiting for a
         rebalance, which waits for this member's poll; and the client lets one thread in at a time.
         """
-        spots = [TopicPartition(each.topic, each.number, at) for each, at in positions.items()]
+        spots = [self._spot(each, at) for each, at in positions.items()]
         self._answers.clear()
         self._ask(self._consumer.commit, offsets=spots, asynchronous=True)
         until = time.monotonic() + PATIENCE_SECONDS
@@ -223,8 +226,11 @@ class KafkaConsumer:
             if raised.args[0].code() != KafkaError._STATE:
                 raise Unavailable(f"seek: {raised.args[0].name()}") from None
 
+    def _spot(self, partition: Partition, offset: int) -> TopicPartition:
+        return TopicPartition(self._cluster.topic(partition.topic), partition.number, offset)
+
     def _forget(self, partitions: Iterable[Partition]) -> None:
-        gone = {(each.topic, each.number) for each in partitions}
+        gone = by_spot(self._cluster, partitions)
         self._ahead = [each for each in self._ahead if (each.topic(), each.partition()) not in gone]
 
     def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -236,10 +242,11 @@ class KafkaConsumer:
         # undone by losing it, and it would never be read.
         (consumer.pause if self._resting else consumer.resume)(partitions)
         for each in partitions:
-            partition = Partition(each.topic, self._topic_ids[each.topic], each.partition)
+            topic = self._cluster.name_of(each.topic)
+            partition = Partition(topic, self._topic_ids[topic], each.partition)
             self._held[each.topic, each.partition] = partition
             self._positions[partition] = None
-        log.info("partitions given", extra={"partitions": _names(partitions)})
+        log.info("partitions given", extra={"partitions": self._names(partitions)})
 
     def _taken(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = [self._held.pop((each.topic, each.partition)) for each in partitions]
@@ -248,7 +255,7 @@ class KafkaConsumer:
             del self._positions[partition]
         consumer.incremental_unassign(partitions)
         if partitions:
-            log.info("partitions taken", extra={"partitions": _names(partitions)})
+            log.info("partitions taken", extra={"partitions": self._names(partitions)})
 
     def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
@@ -265,6 +272,6 @@ class KafkaConsumer:
             return
         log.debug("from Kafka", extra={"reason": error.name()})
 
-
-def _names(partitions: Iterable[TopicPartition]) -> list[str]:
-    return sorted(f"{each.topic}/{each.partition}" for each in partitions)
+    def _names(self, partitions: Iterable[TopicPartition]) -> list[str]:
+        name_of = self._cluster.name_of
+        return sorted(f"{name_of(each.topic)}/{each.partition}" for each in partitions)

@@ -14,6 +14,7 @@ class KafkaProducer:
     """A writer that returns from `flush` only when every in-sync replica has all that is queued."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
+        self._cluster = cluster
         self._failed: list[tuple[Outgoing, KafkaError]] = []
         self._producer = Producer(
             {
@@ -42,7 +43,7 @@ class KafkaProducer:
         while True:
             try:
                 self._producer.produce(
-                    outgoing.topic,
+                    self._cluster.topic(outgoing.topic),
                     key=outgoing.key,
                     value=outgoing.value,
                     headers=list(outgoing.headers),

@@ -12,11 +12,12 @@ class TopicReader:
     """Reads one partition from its start, in no group: for who keeps a whole topic in memory."""
 
     def __init__(self, cluster: Cluster, name: str, topic: str) -> None:
-        self._topic = topic
         self._consumer = Consumer(
             {
                 **common(cluster, name),
-                "group.id": f"{name}.reader",  # required by the client; never joined or committed
+                "group.id": cluster.group(
+                    f"{name}.reader"
+                ),  # required by the client; never joined or committed
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "earliest",
@@ -25,7 +26,9 @@ class TopicReader:
                 "allow.auto.create.topics": False,
             }
         )
-        self._consumer.assign([TopicPartition(topic, 0, confluent_kafka.OFFSET_BEGINNING)])
+        self._consumer.assign(
+            [TopicPartition(cluster.topic(topic), 0, confluent_kafka.OFFSET_BEGINNING)]
+        )
         self.at_end = False
 
     def read(self, seconds: float) -> Iterator[tuple[bytes, bytes]]:

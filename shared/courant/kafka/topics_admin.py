@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -16,6 +15,7 @@ from confluent_kafka.admin import (
 
 from courant.errors import Unavailable
 from courant.kafka import offsets
+from courant.kafka.clients import Admin
 from courant.topics import Topic, declared
 
 ANSWER_SECONDS = 15.0
@@ -41,10 +41,13 @@ class Difference:
         return f"{self.topic.name}: {', '.join(told)}"
 
 
-def diff(client: AdminClient, replication: int) -> list[Difference]:
+def diff(admin: Admin, replication: int) -> list[Difference]:
     """Compare the cluster with what is declared; raises Unavailable."""
+    cluster = admin.cluster
     try:
-        present = client.list_topics(timeout=ANSWER_SECONDS).topics
+        listed = admin.client.list_topics(timeout=ANSWER_SECONDS).topics
+        present = {cluster.name_of(name): topic for name, topic in listed.items()
+                   if name.startswith(cluster.topic_prefix)}  # fmt: skip
         wanted = [
             Topic(
                 each.name,
@@ -54,9 +57,13 @@ def diff(client: AdminClient, replication: int) -> list[Difference]:
             for each in declared()
         ]
         there = [each for each in wanted if each.name in present]
-        asked = [ConfigResource(ResourceType.TOPIC, each.name) for each in there]
-        futures = client.describe_configs(asked, request_timeout=ANSWER_SECONDS) if asked else {}
-        configs = {resource.name: future.result() for resource, future in futures.items()}
+        asked = [ConfigResource(ResourceType.TOPIC, cluster.topic(each.name)) for each in there]
+        futures = (
+            admin.client.describe_configs(asked, request_timeout=ANSWER_SECONDS) if asked else {}
+        )
+        configs = {
+            cluster.name_of(resource.name): future.result() for resource, future in futures.items()
+        }
     except KafkaException as raised:
         raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
     found = [Difference(each, True, 0, {}) for each in wanted if each.name not in present]
@@ -69,12 +76,12 @@ def diff(client: AdminClient, replication: int) -> list[Difference]:
     return found
 
 
-def apply(client: AdminClient, replication: int) -> list[Difference]:
+def apply(admin: Admin, replication: int) -> list[Difference]:
     """Make the cluster match, and give what was done; raises Unavailable. Takes nothing away."""
-    done = diff(client, replication)
+    done, cluster = diff(admin, replication), admin.cluster
     new = [
         NewTopic(
-            each.topic.name,
+            cluster.topic(each.topic.name),
             num_partitions=each.topic.partitions,
             replication_factor=replication,
             config=dict(each.topic.config),
@@ -83,14 +90,14 @@ def apply(client: AdminClient, replication: int) -> list[Difference]:
         if each.missing
     ]
     more = [
-        NewPartitions(each.topic.name, each.topic.partitions)
+        NewPartitions(cluster.topic(each.topic.name), each.topic.partitions)
         for each in done
         if not each.missing and each.partitions < each.topic.partitions
     ]
     settings = [
         ConfigResource(
             ResourceType.TOPIC,
-            each.topic.name,
+            cluster.topic(each.topic.name),
             incremental_configs=[
                 ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
                 for name, value in each.config.items()
@@ -100,23 +107,23 @@ def apply(client: AdminClient, replication: int) -> list[Difference]:
         if each.config
     ]
     try:
-        made = client.create_topics(new, operation_timeout=ANSWER_SECONDS) if new else {}
-        grown = client.create_partitions(more) if more else {}
-        set_ = client.incremental_alter_configs(settings) if settings else {}
+        made = admin.client.create_topics(new, operation_timeout=ANSWER_SECONDS) if new else {}
+        grown = admin.client.create_partitions(more) if more else {}
+        set_ = admin.client.incremental_alter_configs(settings) if settings else {}
         for future in (*made.values(), *grown.values(), *set_.values()):
             future.result()
     except KafkaException as raised:
         raise Unavailable(f"Kafka: {raised.args[0].str()}") from None
-    _wait_until_led(client, [each.topic.name for each in done if each.missing])
+    _wait_until_led(admin, [each.topic.name for each in done if each.missing])
     return done
 
 
-def _wait_until_led(client: AdminClient, names: list[str]) -> None:
+def _wait_until_led(admin: Admin, names: list[str]) -> None:
     # A topic that was just made is not known to every broker yet, nor has each partition a leader.
     until = time.monotonic() + ANSWER_SECONDS
     while names:
         try:
-            offsets.ends(client, offsets.partitions(client, names))
+            offsets.ends(admin, offsets.partitions(admin, names))
         except Unavailable:
             if time.monotonic() > until:
                 raise

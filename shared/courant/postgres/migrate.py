@@ -4,11 +4,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 
 from courant.kafka import offsets
+from courant.kafka.clients import Admin
 from courant.postgres.database import RECOGNISE
 from courant.topics import declared
 
@@ -35,7 +35,7 @@ def upgrade(url: str) -> bool:
     return new
 
 
-def prepare(url: str, client: AdminClient) -> None:
+def prepare(url: str, admin: Admin) -> None:
     """Upgrade; a schema that is made anew while every topic is empty needs no hold.
 
     A Postgres that is empty because it lost everything must raise it: then the topics are not.
@@ -43,7 +43,7 @@ def prepare(url: str, client: AdminClient) -> None:
     """
     if not upgrade(url):
         return
-    ends = offsets.ends(client, offsets.partitions(client, [each.name for each in declared()]))
+    ends = offsets.ends(admin, offsets.partitions(admin, [each.name for each in declared()]))
     if not any(ends.values()):
         engine = create_engine(engine_url(url))
         with engine.begin() as connection:
