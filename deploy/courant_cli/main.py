@@ -8,6 +8,7 @@ from rich.console import Console
 
 from courant import version
 from courant.errors import Unavailable
+from courant.kafka.topics_admin import OtherPrefix
 from courant.postgres.grants import RoleMissing
 from courant_cli import dead, entries, job, load, schema, send, stack, trace
 from courant_cli.jobs_api import Declined
@@ -24,6 +25,7 @@ SAID = (
     Failed,
     JarsMissing,
     NotReady,
+    OtherPrefix,
     Occupied,
     PortTaken,
     PortUnusable,

@@ -1,5 +1,7 @@
 """`courant topics diff|apply` and `courant db upgrade`."""
 
+from typing import Annotated
+
 import typer
 from rich.console import Console
 
@@ -16,18 +18,25 @@ console = Console(highlight=False)
 def diff() -> None:
     """Show what the cluster lacks; the exit code is 1 if anything."""
     places = Installation()
-    with places.admin() as client:
-        found = topics_admin.diff(client, places.replication)
+    with places.admin() as admin:
+        found = topics_admin.diff(admin, places.replication)
     console.print("\n".join(map(str, found)) or "The cluster has all that is declared.")
     raise typer.Exit(1 if found else 0)
 
 
 @topics.command()
-def apply() -> None:
+def apply(
+    beside: Annotated[
+        bool,
+        typer.Option(
+            "--beside", help="Also where topics of Courant's stand under another prefix only."
+        ),
+    ] = False,
+) -> None:
     """Make what is missing, and set what differs. Takes nothing away."""
     places = Installation()
-    with places.admin() as client:
-        done = topics_admin.apply(client, places.replication)
+    with places.admin() as admin:
+        done = topics_admin.apply(admin, places.replication, beside)
     console.print("\n".join(map(str, done)) or "The cluster had all that is declared.")
 
 
@@ -35,6 +44,6 @@ def apply() -> None:
 def upgrade() -> None:
     """Bring the schema to this version, and know the server if nothing was ever written."""
     places = Installation()
-    with places.admin() as client:
-        migrate.prepare(places.variable("DATABASE_URL"), client)
+    with places.admin() as admin:
+        migrate.prepare(places.variable("DATABASE_URL"), admin)
     console.print("The schema is this version's.")

@@ -1,5 +1,7 @@
 """What must stand before a service starts, topics and tables: `python -m courant_local.prepare`."""
 
+import sys
+
 from courant import logs, settings
 from courant.kafka import clients, topics_admin
 from courant.postgres import migrate
@@ -14,6 +16,9 @@ class PrepareSettings(Settings):
 if __name__ == "__main__":
     given = settings.load(PrepareSettings, "prepare")
     logs.start("prepare", given.courant_log_format, given.courant_log_level)
-    with clients.admin(given.cluster, "prepare") as client:
-        topics_admin.apply(client, given.courant_replication)
-        migrate.prepare(given.database_url.get_secret_value(), client)
+    with clients.admin(given.cluster, "prepare") as admin:
+        try:
+            topics_admin.apply(admin, given.courant_replication)
+        except topics_admin.OtherPrefix as raised:
+            sys.exit(f"prepare: {raised}")
+        migrate.prepare(given.database_url.get_secret_value(), admin)

@@ -1,6 +1,7 @@
 """Making the cluster's topics match what is declared: `courant topics diff|apply`."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaException
@@ -15,12 +16,18 @@ from confluent_kafka.admin import (
 
 from courant.errors import Unavailable
 from courant.kafka import offsets
-from courant.kafka.clients import Admin
-from courant.topics import Topic, declared
+from courant.kafka.clients import Admin, Cluster
+from courant.topics import INBOX, Topic, declared
 
 ANSWER_SECONDS = 15.0
 IN_SYNC_MIN = {1: 1, 2: 1}
 """`min.insync.replicas` by replication; 2 from three replicas on."""
+SIGN = INBOX.names()[0]
+"""The name by which an installation is looked for; all of its family must be there."""
+
+
+class OtherPrefix(Exception):
+    """The cluster has Courant's topics under another prefix, and none under the one that is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,16 @@ class Difference:
         return f"{self.topic.name}: {', '.join(told)}"
 
 
-def diff(admin: Admin, replication: int) -> list[Difference]:
-    """Compare the cluster with what is declared; raises Unavailable."""
+def diff(admin: Admin, replication: int, beside: bool = False) -> list[Difference]:
+    """Compare the cluster with what is declared; raises Unavailable.
+
+    Raises OtherPrefix, unless topics beside those of another installation are wanted.
+    """
     cluster = admin.cluster
     try:
         listed = admin.client.list_topics(timeout=ANSWER_SECONDS).topics
+        if not beside:
+            _same_prefix(cluster, listed)
         present = {cluster.name_of(name): topic for name, topic in listed.items()
                    if name.startswith(cluster.topic_prefix)}  # fmt: skip
         wanted = [
@@ -76,9 +88,9 @@ def diff(admin: Admin, replication: int) -> list[Difference]:
     return found
 
 
-def apply(admin: Admin, replication: int) -> list[Difference]:
-    """Make the cluster match, and give what was done; raises Unavailable. Takes nothing away."""
-    done, cluster = diff(admin, replication), admin.cluster
+def apply(admin: Admin, replication: int, beside: bool = False) -> list[Difference]:
+    """Make the cluster match, and return what was done. Takes nothing away; raises as `diff`."""
+    done, cluster = diff(admin, replication, beside), admin.cluster
     new = [
         NewTopic(
             cluster.topic(each.topic.name),
@@ -116,6 +128,25 @@ def apply(admin: Admin, replication: int) -> list[Difference]:
         raise Unavailable(f"Kafka: {raised.args[0].str()}") from None
     _wait_until_led(admin, [each.topic.name for each in done if each.missing])
     return done
+
+
+def _same_prefix(cluster: Cluster, listed: Collection[str]) -> None:
+    # New and empty topics lose nothing, but nobody would read the full ones beside them.
+    found = {name.removesuffix(SIGN) for name in listed if name.endswith(SIGN)}
+    whole = [prefix for prefix in found if all(prefix + name in listed for name in INBOX.names())]
+    others = sorted(whole)
+    if others and cluster.topic_prefix not in found:
+        raise OtherPrefix(
+            f'no topic on the cluster has the prefix "{cluster.topic_prefix}", which '
+            f"COURANT_TOPIC_PREFIX sets, but Courant's topics are there with the prefix "
+            f"{' or '.join(map(_shown, others))}. Kafka cannot rename them: to go on with them set "
+            f"{' or '.join(f'COURANT_TOPIC_PREFIX={each}' for each in others)}. If another, empty "
+            f"installation is meant, make its topics once by `courant topics apply --beside`."
+        )
+
+
+def _shown(prefix: str) -> str:
+    return f'"{prefix}"' if prefix else '"" (none)'
 
 
 def _wait_until_led(admin: Admin, names: list[str]) -> None:

@@ -1,0 +1,108 @@
+"""The cluster's topics: made, found again under their prefix, and never made anew beside others."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from uuid import uuid4
+
+import pytest
+from courant_cli.places import Places
+
+from courant.kafka import clients, offsets
+from courant.kafka.clients import Cluster
+from courant.kafka.consumer import KafkaConsumer
+from courant.kafka.producer import KafkaProducer
+from courant.kafka.topics_admin import OtherPrefix, apply, diff
+from courant.records import Outgoing
+from courant.topics import DELIVERY, declared
+from courant_local.kafka import Broker
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """Give one that has no topics yet."""
+    with Broker() as started:
+        yield started
+
+
+def topics_of(cluster: Cluster) -> set[str]:
+    with clients.admin(cluster, "test") as admin:
+        listed = admin.client.list_topics(timeout=30).topics.keys()
+    return {each for each in listed if not each.startswith("__")}
+
+
+def put_there(cluster: Cluster, beside: bool = False) -> None:
+    with clients.admin(cluster, "test") as admin:
+        apply(admin, 1, beside)
+
+
+@pytest.mark.parametrize(("there", "set_"), [("", "courant."), ("courant.", ""), ("a.", "b.")])
+def test_topics_are_not_made_beside_those_of_another_prefix_unless_that_is_meant(
+    broker: Broker, there: str, set_: str
+) -> None:
+    old, new = Cluster(broker.bootstrap, there), Cluster(broker.bootstrap, set_)
+    put_there(old)
+    before = topics_of(old)
+    assert before == {f"{there}{each.name}" for each in declared()}
+    with clients.admin(new, "test") as admin:
+        for work in (diff, apply):
+            with pytest.raises(OtherPrefix, match=f"set COURANT_TOPIC_PREFIX={there}\\. "):
+                work(admin, 1)
+    assert topics_of(old) == before
+    put_there(new, beside=True)
+    assert len(topics_of(old)) == 2 * len(before)
+    put_there(old)  # each is an installation now that finds its own
+    put_there(new)
+
+
+def test_the_commands_stop_and_name_the_setting(
+    broker: Broker, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_there(Cluster(broker.bootstrap, ""))
+    before = topics_of(Cluster(broker.bootstrap))
+    env = {
+        **os.environ,
+        "COURANT_HOME": str(tmp_path),
+        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+        "COURANT_REPLICATION": "1",
+        # Nobody listens there: the topics come first.
+        "DATABASE_URL": "postgresql://courant:secret@127.0.0.1:1/courant",
+    }
+    for words in (["courant_local.prepare"], ["courant_cli.main", "topics", "apply"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", *words], env=env, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 1
+        assert "set COURANT_TOPIC_PREFIX=. If another" in ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert topics_of(Cluster(broker.bootstrap)) == before
+    for name in ("COURANT_HOME", "KAFKA_BOOTSTRAP_SERVERS"):
+        monkeypatch.setenv(name, env[name])
+    monkeypatch.setenv("COURANT_TOPIC_PREFIX", "")
+    with Places().admin() as admin:
+        assert diff(admin, 1) == []
+
+
+def test_two_installations_on_one_cluster_do_not_see_each_other(broker: Broker) -> None:
+    both = [Cluster(broker.bootstrap, "one.", "one."), Cluster(broker.bootstrap, "two.", "two.")]
+    for cluster in both:
+        put_there(cluster, beside=True)
+    for cluster, value in zip(both, (b"first", b"second"), strict=True):
+        producer = KafkaProducer(cluster, "test")
+        producer.produce(Outgoing(DELIVERY.name, uuid4().bytes, value))
+        producer.flush()
+    for cluster, value in zip(both, (b"first", b"second"), strict=True):
+        with closing(KafkaConsumer(cluster, "group", [DELIVERY.name])) as consumer:
+            until, records = time.monotonic() + 60, []
+            while not records:
+                assert time.monotonic() < until, "nothing came"
+                records = list(consumer.poll(10))
+            consumer.commit(records)
+            assert [each.value for each in records] == [value]
+            [partition] = {each.partition for each in records}
+        assert partition.topic == DELIVERY.name
+        with closing(offsets.Commits(cluster, "test", "group")) as commits:
+            assert commits.of([partition]) == {partition: 1}
