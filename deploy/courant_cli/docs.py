@@ -10,6 +10,7 @@ from courant import lifecycle, metrics, settings, topics
 from courant.lifecycle import Move
 from courant.postgres import grants, tables
 from courant_local.home import PROJECT
+from courant_local.prepare import PrepareSettings
 from deliverer.settings import DelivererSettings
 from ingest.settings import IngestSettings
 from job_runner.settings import JobRunnerSettings
@@ -24,6 +25,7 @@ SERVICES: dict[str, type[settings.Settings]] = {
     "deliverer": DelivererSettings,
     "job-runner": JobRunnerSettings,
     "recovery": RecoverySettings,
+    "prepare": PrepareSettings,
 }
 
 
@@ -66,13 +68,20 @@ def lifecycle_page() -> Iterator[str]:
 def topics_page() -> Iterator[str]:
     yield from (MADE, "# Topics", "")
     yield from table(
-        ("family", "a record means", "topics", "partitions each", "kept", "dead letters"),
+        (
+            "family",
+            "a record means",
+            "topics",
+            "partitions each by default",
+            "kept",
+            "dead letters",
+        ),
         *(
             (
                 f"`{each.name}`",
                 each.meaning,
                 ", ".join(f"`{name}`" for name in each.names()),
-                str(each.partitions),
+                f"{each.partitions}, fixed" if each.fixed else str(each.partitions),
                 "the last of each key" if each.compacted else f"{each.retention.days} days",
                 f"`{topics.dead(each.name)}`" if each.consumed else "–",
             )
@@ -81,6 +90,8 @@ def topics_page() -> Iterator[str]:
     )
     yield from ("", "All have `message.timestamp.type=LogAppendTime`, no `retention.bytes`,",
                 "and never elect an unclean leader. `courant topics diff` compares a cluster.",
+                "Each name begins with `COURANT_TOPIC_PREFIX` on the cluster. `COURANT_PARTITIONS`",
+                "sets other numbers of partitions: `courant topics apply` adds what is missing.",
                 "", "## Tables", "")  # fmt: skip
     yield from table(
         ("table", "columns"),

@@ -11,7 +11,7 @@ from courant import crypto
 from courant.kafka.clients import Admin, Cluster, admin
 from courant.kafka.producer import KafkaProducer
 from courant.postgres import database
-from courant.settings import Settings, complaints
+from courant.settings import TopicSettings, complaints
 from courant_local import home, processes
 from courant_local.plan import Plan, Unsuitable
 
@@ -34,18 +34,19 @@ class Installation:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """Return the Kafka cluster, by the settings that the services take; raises Unsuitable."""
-        self.variable("KAFKA_BOOTSTRAP_SERVERS")
-        given = {name: self._known[name.upper()] for name in Settings.model_fields
-                 if name.upper() in self._known}  # fmt: skip
-        try:
-            return Settings.model_validate(given).cluster
-        except ValidationError as error:
-            raise Unsuitable("\n".join(complaints(Settings, error)).strip()) from None
+        return self.topics.cluster
 
     @cached_property
-    def replication(self) -> int:
-        return int(self._known.get("COURANT_REPLICATION") or 3)
+    def topics(self) -> TopicSettings:
+        """Return the settings of the cluster and its topics; raises Unsuitable."""
+        self.variable("KAFKA_BOOTSTRAP_SERVERS")
+        known = {"COURANT_REPLICATION": "3", **self._known}
+        given = {name: known[name.upper()] for name in TopicSettings.model_fields
+                 if name.upper() in known}  # fmt: skip
+        try:
+            return TopicSettings.model_validate(given)
+        except ValidationError as error:
+            raise Unsuitable("\n".join(complaints(TopicSettings, error)).strip()) from None
 
     @cached_property
     def engine(self) -> Engine:

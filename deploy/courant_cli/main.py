@@ -8,7 +8,7 @@ from rich.console import Console
 
 from courant import version
 from courant.errors import Unavailable
-from courant.kafka.topics_admin import OtherPrefix
+from courant.kafka.topics_admin import FewerPartitions, OtherPrefix
 from courant.postgres.grants import RoleMissing
 from courant_cli import dead, entries, job, load, schema, send, stack, trace
 from courant_cli.jobs_api import Declined
@@ -23,6 +23,7 @@ from courant_local.postgres import Unreachable
 SAID = (
     Declined,
     Failed,
+    FewerPartitions,
     JarsMissing,
     NotReady,
     OtherPrefix,

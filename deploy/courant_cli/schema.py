@@ -19,7 +19,9 @@ def diff() -> None:
     """Show what the cluster lacks; the exit code is 1 if anything."""
     places = Installation()
     with places.admin() as admin:
-        found = topics_admin.diff(admin, places.replication)
+        found = topics_admin.diff(
+            admin, places.topics.courant_replication, places.topics.partitions
+        )
     console.print("\n".join(map(str, found)) or "The cluster has all that is declared.")
     raise typer.Exit(1 if found else 0)
 
@@ -33,10 +35,12 @@ def apply(
         ),
     ] = False,
 ) -> None:
-    """Make what is missing, and set what differs. Takes nothing away."""
+    """Make what is missing, add partitions, and set what differs. Takes nothing away."""
     places = Installation()
     with places.admin() as admin:
-        done = topics_admin.apply(admin, places.replication, beside)
+        done = topics_admin.apply(
+            admin, places.topics.courant_replication, places.topics.partitions, beside
+        )
     console.print("\n".join(map(str, done)) or "The cluster had all that is declared.")
 
 

@@ -10,7 +10,7 @@ from courant.postgres.grants import GRANTS
 from courant_local import home, ports
 
 REPLICATION_MAX = 3
-REMEMBERED = ("COURANT_TOPIC_PREFIX", "COURANT_GROUP_PREFIX")
+REMEMBERED = ("COURANT_TOPIC_PREFIX", "COURANT_GROUP_PREFIX", "COURANT_PARTITIONS")
 """Settings of the environment that a home keeps: they describe what its cluster holds."""
 
 

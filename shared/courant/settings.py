@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from courant import crypto
+from courant import crypto, topics
 from courant.kafka import clients
 from courant.kafka.clients import Cluster
 
@@ -62,6 +62,22 @@ HealthHost = Annotated[str, Field(description="the address that health and metri
 Seconds = Annotated[float, Field(ge=0.1, le=86_400, description="seconds, from 0.1 to 86400")]
 Replication = Annotated[
     int, Field(ge=1, le=9, description="replicas of each topic, from 1 to 9; 3 in production")
+]
+
+
+def _partitions(text: str) -> str:
+    topics.partition_counts(text)
+    return text
+
+
+Partitions = Annotated[
+    str,
+    AfterValidator(_partitions),
+    Field(
+        description="family=number of partitions of each of its topics, several parted by commas, "
+        f"from 1 to {topics.PARTITIONS_MAX}, as inbox=48,persisted=48; for a family that is not "
+        "named the number in docs/topics.md; directory, usage and stats cannot be set"
+    ),
 ]
 DatabaseUrl = Annotated[
     SecretStr,
@@ -116,6 +132,18 @@ class Settings(BaseSettings):
         return Cluster(
             self.kafka_bootstrap_servers, self.courant_topic_prefix, self.courant_group_prefix
         )
+
+
+class TopicSettings(Settings):
+    """What the topics are made by: `prepare` and `courant topics`."""
+
+    courant_replication: Replication
+    courant_partitions: Partitions = ""
+
+    @property
+    def partitions(self) -> Mapping[str, int]:
+        """Return the numbers of partitions that are set, by family."""
+        return topics.partition_counts(self.courant_partitions)
 
 
 class StoreSettings(Settings):

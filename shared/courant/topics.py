@@ -36,6 +36,9 @@ Positions: TypeAlias = Mapping[Partition, int]
 
 DEAD_RETENTION = timedelta(days=30)
 DEAD_PARTITIONS = 1
+# As many as the most replicas of a service that share a topic's work. MANY for what grows with the
+# number of notifications; a chunk's record stands for hundreds of rows.
+MANY, FEW = 24, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Family:
     name: str
     meaning: str  # what a record in it means, for the documentation
     retention: timedelta
-    partitions: int = 6
+    partitions: int = FEW  # by default; COURANT_PARTITIONS sets another number
+    fixed: bool = False  # order or co-partitioning relies on the number
     by_lane: bool = False  # one topic for each channel and lane, or a single one
     compacted: bool = False
     consumed: bool = True  # by a group, so that it has dead letters
@@ -71,20 +75,21 @@ WEEK = timedelta(days=7)
 FORTNIGHT = 2 * WEEK
 
 # fmt: off
-INBOX     = Family("inbox",     "a client was answered 201 for this",      FORTNIGHT, by_lane=True)
-PERSISTED = Family("persisted", "the row is there: send it",                  WEEK, by_lane=True)
-DELIVERY  = Family("delivery",  "calls that begin, outcomes, decisions",      FORTNIGHT)
-RECEIPTS  = Family("receipts",  "what a provider says later",                 FORTNIGHT)
+INBOX     = Family("inbox",     "a client was answered 201 for this", FORTNIGHT, MANY, by_lane=True)
+PERSISTED = Family("persisted", "the row is there: send it",               WEEK, MANY, by_lane=True)
+DELIVERY  = Family("delivery",  "calls that begin, outcomes, decisions", FORTNIGHT, MANY)
+RECEIPTS  = Family("receipts",  "what a provider says later",            FORTNIGHT, MANY)
 JOBS      = Family("jobs",      "chunks of an upload, and the seals on them", FORTNIGHT)
 CHUNKS    = Family("chunks",    "turn this chunk into notifications",         WEEK)
 CALLBACKS = Family("callbacks", "tell the client's own address",              WEEK)
 # One partition for good: compaction and order could not be relied on with more.
 DIRECTORY = Family("directory", "services, keys, templates, senders: the last version of each",
-                   WEEK, partitions=1, compacted=True, consumed=False)
+                   WEEK, partitions=1, fixed=True, compacted=True, consumed=False)
 USAGE     = Family("usage",     "how much each service asked for, by process and tick",
-                   timedelta(days=2), partitions=1, compacted=True, consumed=False)
+                   timedelta(days=2), partitions=1, fixed=True, compacted=True, consumed=False)
+# Faust's changelog has as many partitions as this, and is not grown with it.
 STATS     = Family("stats",     "one small record a batch, for the live figures",
-                   timedelta(days=1), partitions=3, consumed=False)
+                   timedelta(days=1), partitions=3, fixed=True, consumed=False)
 # fmt: on
 FAMILIES = (
     INBOX,
@@ -109,14 +114,19 @@ class Topic:
     config: Mapping[str, str]
 
 
-def declared() -> list[Topic]:
-    """Give every topic, the dead letters' too, with the configuration it must have."""
+def declared(partitions: Mapping[str, int] | None = None) -> list[Topic]:
+    """Return every topic, the dead letters' too, with the configuration it must have.
+
+    `partitions` are those of the families that do not have their default.
+    """
+    wanted = partitions or {}
     found = []
     for family in FAMILIES:
         policy = "compact" if family is DIRECTORY else "compact,delete"
         cleanup = policy if family.compacted else "delete"
         config = _config(family.retention, cleanup)
-        found += [Topic(name, family.partitions, config) for name in family.names()]
+        count = wanted.get(family.name, family.partitions)
+        found += [Topic(name, count, config) for name in family.names()]
         if family.consumed:
             found.append(Topic(dead(family.name), DEAD_PARTITIONS, _config(DEAD_RETENTION)))
     return found
@@ -137,6 +147,23 @@ def _config(retention: timedelta, cleanup: str = "delete") -> dict[str, str]:
 
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 """Room for a dead letter of the largest record that anyone may write, 2 MiB, and its reasons."""
+
+
+def partition_counts(text: str) -> dict[str, int]:
+    """Read `inbox=48,jobs=12`; raises ValueError for anything that no topic may have."""
+    settable = {each.name for each in FAMILIES if not each.fixed}
+    counts: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        name, _, number = (each.strip() for each in part.partition("="))
+        if name not in settable or name in counts or not number.isdecimal():
+            raise ValueError(f"{part} is not one of {', '.join(sorted(settable))}, and a number")
+        counts[name] = int(number)
+        if not 1 <= counts[name] <= PARTITIONS_MAX:
+            raise ValueError(f"{part} is not from 1 to {PARTITIONS_MAX}")
+    return counts
+
+
+PARTITIONS_MAX = 1_000
 
 
 def family(topic: str) -> str:

@@ -4,20 +4,21 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from uuid import uuid4
 
 import pytest
-from courant_cli.places import Places
 
 from courant.kafka import clients, offsets
 from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.kafka.producer import KafkaProducer
-from courant.kafka.topics_admin import OtherPrefix, apply, diff
+from courant.kafka.topics_admin import FewerPartitions, OtherPrefix, apply, diff
 from courant.records import Outgoing
-from courant.topics import DELIVERY, declared
+from courant.topics import DELIVERY, INBOX, declared
+from courant_cli.installation import Installation
 from courant_local.kafka import Broker
 
 
@@ -36,7 +37,7 @@ def topics_of(cluster: Cluster) -> set[str]:
 
 def put_there(cluster: Cluster, beside: bool = False) -> None:
     with clients.admin(cluster, "test") as admin:
-        apply(admin, 1, beside)
+        apply(admin, 1, beside=beside)
 
 
 @pytest.mark.parametrize(("there", "set_"), [("", "courant."), ("courant.", ""), ("a.", "b.")])
@@ -82,7 +83,41 @@ def test_the_commands_stop_and_name_the_setting(
     for name in ("COURANT_HOME", "KAFKA_BOOTSTRAP_SERVERS"):
         monkeypatch.setenv(name, env[name])
     monkeypatch.setenv("COURANT_TOPIC_PREFIX", "")
-    with Places().admin() as admin:
+    with Installation().admin() as admin:
+        assert diff(admin, 1) == []
+
+
+def test_partitions_are_added_to_a_running_cluster_and_fewer_are_refused(broker: Broker) -> None:
+    cluster = Cluster(broker.bootstrap)
+
+    def counts() -> dict[str, int]:
+        with clients.admin(cluster, "test") as admin:
+            found = offsets.partitions(admin, [each.name for each in declared()])
+        return Counter(each.topic for each in found)
+
+    with clients.admin(cluster, "test") as admin:
+        apply(admin, 1, {"inbox": 2, "delivery": 3})
+        before = counts()
+        assert {before[name] for name in INBOX.names()} == {2}
+        assert (before["delivery"], before["receipts"], before["jobs"]) == (3, 24, 6)
+
+        told = [str(each) for each in apply(admin, 1, {"inbox": 5})]
+        assert "inbox.email.bulk: 2 of 5 partitions" in told
+        after = counts()
+        assert {after[name] for name in INBOX.names()} == {5}
+        # A default is not set by anybody, but it is what the topic should have at least.
+        assert after["delivery"] == 24
+
+        for work in (diff, apply):
+            with pytest.raises(FewerPartitions, match="inbox has 5 partitions, and inbox=4 is set"):
+                work(admin, 1, {"inbox": 4, "persisted": 30})
+        assert counts() == after
+        assert diff(admin, 1, {"inbox": 5}) == []
+
+
+def test_a_topic_that_has_more_partitions_than_its_default_is_left_as_it_is(broker: Broker) -> None:
+    with clients.admin(Cluster(broker.bootstrap), "test") as admin:
+        apply(admin, 1, {"jobs": 9})
         assert diff(admin, 1) == []
 
 
@@ -104,5 +139,5 @@ def test_two_installations_on_one_cluster_do_not_see_each_other(broker: Broker) 
             assert [each.value for each in records] == [value]
             [partition] = {each.partition for each in records}
         assert partition.topic == DELIVERY.name
-        with closing(offsets.Commits(cluster, "test", "group")) as commits:
+        with closing(offsets.CommittedOffsets(cluster, "test", "group")) as commits:
             assert commits.of([partition]) == {partition: 1}

@@ -3,7 +3,7 @@
 import pytest
 
 from courant.kafka.clients import Cluster
-from courant.settings import Settings, load
+from courant.settings import Settings, TopicSettings, load
 
 ADDRESS = "127.0.0.1:9092"
 
@@ -37,3 +37,31 @@ def test_a_prefix_that_kafka_does_not_allow_stops_the_start_and_is_named(
     assert name in told
     assert "up to 100 letters" in told or "likewise" in told
     assert wrong in told
+
+
+def test_the_partitions_of_families_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURANT_REPLICATION", "1")
+    monkeypatch.delenv("COURANT_PARTITIONS", raising=False)
+    assert load(TopicSettings, "test").partitions == {}
+    monkeypatch.setenv("COURANT_PARTITIONS", "inbox=48, jobs=12,")
+    assert load(TopicSettings, "test").partitions == {"inbox": 48, "jobs": 12}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("directory=1", "usage=3", "stats=6"),  # fixed
+        *("outbox=6", "inbox.email.bulk=6", "inbox.dead=2", "inbox", "inbox=", "=6", "inbox=six"),
+        *("inbox=0", "inbox=-1", "inbox=1001", "inbox=6,inbox=7", "inbox=6;jobs=6"),
+    ],
+)
+def test_partitions_that_no_topic_may_have_stop_the_start_and_are_named(
+    wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COURANT_REPLICATION", "1")
+    monkeypatch.setenv("COURANT_PARTITIONS", wrong)
+    with pytest.raises(SystemExit):
+        load(TopicSettings, "test")
+    told = capsys.readouterr().err
+    assert "COURANT_PARTITIONS" in told
+    assert f'got "{wrong}"' in told

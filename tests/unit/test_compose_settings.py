@@ -23,7 +23,7 @@ def test_a_service_is_given_all_that_has_no_default(name: str, compose: dict[str
     assert wanted <= compose["services"][name]["environment"].keys()
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"prepare"}))  # which ends when it is done
 def test_probes_and_prometheus_ask_the_health_port_which_is_not_published(
     name: str, compose: dict[str, Any]
 ) -> None:

@@ -1,7 +1,7 @@
 """Making the cluster's topics match what is declared: `courant topics diff|apply`."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaException
@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 from courant.errors import Unavailable
 from courant.kafka import offsets
 from courant.kafka.clients import Admin, Cluster
-from courant.topics import INBOX, Topic, declared
+from courant.topics import FAMILIES, INBOX, Topic, declared
 
 ANSWER_SECONDS = 15.0
 IN_SYNC_MIN = {1: 1, 2: 1}
@@ -28,6 +28,10 @@ SIGN = INBOX.names()[0]
 
 class OtherPrefix(Exception):
     """The cluster has Courant's topics under another prefix, and none under the one that is set."""
+
+
+class FewerPartitions(Exception):
+    """Fewer partitions are set than a topic has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,17 @@ class Difference:
         return f"{self.topic.name}: {', '.join(told)}"
 
 
-def diff(admin: Admin, replication: int, beside: bool = False) -> list[Difference]:
+def diff(
+    admin: Admin,
+    replication: int,
+    partitions: Mapping[str, int] | None = None,
+    beside: bool = False,
+) -> list[Difference]:
     """Compare the cluster with what is declared; raises Unavailable.
 
-    Raises OtherPrefix, unless topics beside those of another installation are wanted.
+    `partitions` are the numbers that are set, by family; the others have their defaults. A topic
+    that has more than its default is left as it is; raises FewerPartitions if it has more than is
+    set. Raises OtherPrefix, unless topics beside those of another installation are wanted.
     """
     cluster = admin.cluster
     try:
@@ -60,13 +71,16 @@ def diff(admin: Admin, replication: int, beside: bool = False) -> list[Differenc
             _same_prefix(cluster, listed)
         present = {cluster.name_of(name): topic for name, topic in listed.items()
                    if name.startswith(cluster.topic_prefix)}  # fmt: skip
+        _no_fewer(
+            partitions or {}, {name: len(topic.partitions) for name, topic in present.items()}
+        )
         wanted = [
             Topic(
                 each.name,
                 each.partitions,
                 {**each.config, "min.insync.replicas": str(IN_SYNC_MIN.get(replication, 2))},
             )
-            for each in declared()
+            for each in declared(partitions)
         ]
         there = [each for each in wanted if each.name in present]
         asked = [ConfigResource(ResourceType.TOPIC, cluster.topic(each.name)) for each in there]
@@ -82,15 +96,20 @@ def diff(admin: Admin, replication: int, beside: bool = False) -> list[Differenc
     for each in there:
         has = {name: entry.value for name, entry in configs[each.name].items()}
         other = {name: value for name, value in each.config.items() if has.get(name) != value}
-        partitions = len(present[each.name].partitions)
-        if other or partitions < each.partitions:
-            found.append(Difference(each, False, partitions, other))
+        count = len(present[each.name].partitions)
+        if other or count < each.partitions:
+            found.append(Difference(each, False, count, other))
     return found
 
 
-def apply(admin: Admin, replication: int, beside: bool = False) -> list[Difference]:
+def apply(
+    admin: Admin,
+    replication: int,
+    partitions: Mapping[str, int] | None = None,
+    beside: bool = False,
+) -> list[Difference]:
     """Make the cluster match, and return what was done. Takes nothing away; raises as `diff`."""
-    done, cluster = diff(admin, replication, beside), admin.cluster
+    done, cluster = diff(admin, replication, partitions, beside), admin.cluster
     new = [
         NewTopic(
             cluster.topic(each.topic.name),
@@ -142,6 +161,17 @@ def _same_prefix(cluster: Cluster, listed: Collection[str]) -> None:
             f"{' or '.join(map(_shown, others))}. Kafka cannot rename them: to go on with them set "
             f"{' or '.join(f'COURANT_TOPIC_PREFIX={each}' for each in others)}. If another, empty "
             f"installation is meant, make its topics once by `courant topics apply --beside`."
+        )
+
+
+def _no_fewer(wanted: Mapping[str, int], present: Mapping[str, int]) -> None:
+    most = {each.name: max(present.get(name, 0) for name in each.names()) for each in FAMILIES}
+    fewer = [f"{name} has {most[name]} partitions, and {name}={count} is set"
+             for name, count in wanted.items() if count < most[name]]  # fmt: skip
+    if fewer:
+        raise FewerPartitions(
+            f"{'; '.join(fewer)}. Kafka can add partitions to a topic and never take any away: set "
+            f"COURANT_PARTITIONS to as many or more, or leave these out."
         )
 
 
