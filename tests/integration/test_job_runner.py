@@ -19,7 +19,7 @@ from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.world import World
 from courant.topics import CHUNKS, INBOX, JOBS, Channel, Lane, dead
 from job_runner import dispatch, handle
-from job_runner.dispatch import Issuer
+from job_runner.dispatch import Dispatcher
 from job_runner.dispatch_store import PostgresRounds
 from job_runner.store import PostgresStore
 from support.job_runner import RING, Upload, upload, written
@@ -37,7 +37,7 @@ class Runner:
         ours = acting(engine, "courant_job_runner")
         self.store = PostgresStore(ours)
         self.producer = FakeProducer(self.world.kafka)
-        self.issuer = Issuer(PostgresRounds(ours), self.producer, lag_seconds)
+        self.issuer = Dispatcher(PostgresRounds(ours), self.producer, lag_seconds)
         self.jobs, self.chunks = handle.stages(self.store, RING)
         self.consumers = {
             each.group: FakeConsumer(self.world.kafka, each.group, each.topics)
@@ -113,7 +113,7 @@ def runner(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
 def test_a_job_becomes_its_rows_each_once(runner: Runner) -> None:
     made = upload(7)
     runner.give(*made.outgoing())
-    assert runner.issuer.go() == 3
+    assert runner.issuer.run_round() == 3
     assert runner.orders() == [0, 1, 2]
     found = runner.spread()
     assert sorted(each.job_row for each in found if each.job_row) == list(range(1, 8))
@@ -123,25 +123,25 @@ def test_a_job_becomes_its_rows_each_once(runner: Runner) -> None:
 
 def test_it_is_over_once_all_rows_have_left_their_lane(runner: Runner) -> None:
     runner.give(*upload(20, each=10).outgoing())
-    runner.issuer.go()
+    runner.issuer.run_round()
     found = sorted(runner.spread(), key=lambda each: each.id)
     finished = "SELECT finished_at IS NOT NULL FROM jobs"
     runner.save(found[:19], "sending", 1)
-    runner.issuer.go()
+    runner.issuer.run_round()
     assert runner.ask(finished) == [(False,)]  # one is not there
     states = "SELECT saved_at IS NULL, settled_at IS NULL FROM chunks ORDER BY number"
     assert runner.ask(states) == [(False, False), (True, False)]  # but it keeps nobody back
     runner.save(found[19:])
-    runner.issuer.go()
+    runner.issuer.run_round()
     assert runner.ask(finished) == [(True,)]  # one of ten may wait
     assert runner.ask(states) == [(False, False), (False, False)]
-    assert runner.issuer.go() == 0
+    assert runner.issuer.run_round() == 0
 
 
 def test_the_whole_log_read_again_changes_nothing_and_floods_nobody(runner: Runner) -> None:
     made = upload(6)
     runner.give(*made.outgoing())
-    runner.issuer.go()
+    runner.issuer.run_round()
     runner.save(runner.spread(), "sending", 1)
     before = runner.ask("SELECT * FROM jobs"), runner.ask("SELECT * FROM chunks")
     for stage in (runner.jobs, runner.chunks):
@@ -158,7 +158,7 @@ def test_the_whole_log_read_again_changes_nothing_and_floods_nobody(runner: Runn
 
 def test_an_order_that_comes_twice_gives_what_is_not_there_yet(runner: Runner) -> None:
     runner.give(*upload(3).outgoing())
-    runner.issuer.go()
+    runner.issuer.run_round()
     order = runner.records(CHUNKS.name)[0]
     first = runner.spread()
     runner.save(first[:2])
@@ -178,30 +178,30 @@ def test_a_job_whose_chunk_is_missing_waits_for_it_and_says_so(
     runner.give(made.chunks[0], lost, made.chunks[2], made.seal)
     assert runner.letters() == ["sealed: by a key that is not in the ring"]
     runner.ask("UPDATE jobs SET at = now() - interval '11 s'")
-    assert runner.issuer.go() == 0
+    assert runner.issuer.run_round() == 0
     assert "job lacks rows" in caplog.text
     runner.give(made.chunks[1])  # sent back after the repair
-    assert runner.issuer.go() == 3
+    assert runner.issuer.run_round() == 3
 
 
 def test_chunks_of_which_one_was_put_in_anothers_place_are_no_job(runner: Runner) -> None:
     made, other = upload(6), upload(6)
     swapped = msgspec.structs.replace(other.seal, upload_id=made.seal.upload_id)
     runner.give(*made.chunks, swapped)
-    assert runner.issuer.go() == 0
+    assert runner.issuer.run_round() == 0
 
 
 def test_a_scheduled_job_waits_for_its_time(runner: Runner) -> None:
     soon = upload(3, scheduled_for=clock.now() + timedelta(hours=1))
     runner.give(*soon.outgoing())
-    assert runner.issuer.go() == 0
+    assert runner.issuer.run_round() == 0
     runner.ask("UPDATE jobs SET scheduled_for = now() - interval '1 s'")
-    assert runner.issuer.go() == 1
+    assert runner.issuer.run_round() == 1
 
 
 def test_an_upload_without_rows_is_over_at_once(runner: Runner) -> None:
     runner.give(*upload(0).outgoing())
-    runner.issuer.go()
+    runner.issuer.run_round()
     assert runner.ask("SELECT finished_at IS NOT NULL FROM jobs") == [(True,)]
 
 
@@ -211,7 +211,7 @@ def test_jobs_that_lack_chunks_keep_no_other_of_their_service_back(runner: Runne
         runner.give(made.chunks[0], made.seal)
     runner.ask("UPDATE jobs SET at = now() - interval '11 s'")
     runner.give(*upload(3).outgoing())
-    assert runner.issuer.go() == 1
+    assert runner.issuer.run_round() == 1
     assert metric("courant_jobs_broken") == 30
 
 
@@ -221,32 +221,32 @@ def metric(name: str) -> float | None:
 
 def test_chunks_whose_rows_do_not_come_keep_nobody_back_for_long(runner: Runner) -> None:
     runner.give(*upload(60).outgoing())
-    assert runner.issuer.go() == 4
+    assert runner.issuer.run_round() == 4
     runner.give(*upload(30, service_id=UUID(int=70)).outgoing())
-    assert runner.issuer.go() == 0
+    assert runner.issuer.run_round() == 0
     runner.ask("UPDATE chunks SET orders = 2 WHERE orders = 1")  # a sweep had to order them again
-    assert runner.issuer.go() == 4
+    assert runner.issuer.run_round() == 4
     assert metric("courant_jobs_broken") == 0
     runner.ask("UPDATE chunks SET orders = 5 WHERE orders = 2")
-    runner.issuer.go()
+    runner.issuer.run_round()
     assert metric("courant_jobs_broken") == 1
 
 
 def test_what_a_sweep_ordered_again_ends_its_job_once_it_is_there(runner: Runner) -> None:
     runner.give(*upload(3).outgoing())
-    runner.issuer.go()
+    runner.issuer.run_round()
     runner.ask("UPDATE chunks SET orders = 3")
     runner.save(runner.spread(), "sending", 1)
-    runner.issuer.go()
+    runner.issuer.run_round()
     assert runner.ask("SELECT finished_at IS NOT NULL FROM jobs") == [(True,)]
 
 
 def test_a_row_that_was_put_aside_ends_no_job_and_stops_none(runner: Runner) -> None:
     runner.give(*upload(20, each=10).outgoing())
-    runner.issuer.go()
+    runner.issuer.run_round()
     found = runner.spread()
     runner.save(found[1:], "sending", 1)
-    runner.issuer.go()
+    runner.issuer.run_round()
     assert runner.ask("SELECT count(settled_at), count(saved_at) FROM chunks") == [(2, 1)]
     assert runner.ask("SELECT finished_at IS NULL FROM jobs") == [(True,)]
 
@@ -273,66 +273,66 @@ def test_of_wishes_the_latest_holds_and_cancelled_for_good(
     runner.give(*(command(made, *each) for each in wishes))
     assert runner.ask("SELECT wish FROM wishes") == [(left,)]
     runner.give(*made.outgoing())  # which may come after
-    assert runner.issuer.go() == (left == "resumed")
+    assert runner.issuer.run_round() == (left == "resumed")
 
 
 def test_a_cancelled_job_gives_no_more_rows(runner: Runner) -> None:
     made = upload(9)
     runner.give(*made.outgoing())
-    runner.issuer.go()
+    runner.issuer.run_round()
     runner.give(command(made, Command.CANCELLED))
     assert runner.spread() == []
-    runner.issuer.go()
+    runner.issuer.run_round()
     assert runner.ask("SELECT finished_at IS NOT NULL FROM jobs") == [(True,)]
 
 
 def test_what_is_paused_keeps_nobody_back(runner: Runner) -> None:
     first, second = upload(30), upload(30, service_id=UUID(int=70))
     runner.give(*first.outgoing())
-    assert runner.issuer.go() == 4
-    assert runner.issuer.go() == 0  # so many are out, and none was handled
+    assert runner.issuer.run_round() == 4
+    assert runner.issuer.run_round() == 0  # so many are out, and none was handled
     runner.give(command(first, Command.PAUSED))
     runner.give(*second.outgoing())
-    assert runner.issuer.go() == 4
+    assert runner.issuer.run_round() == 4
 
 
 def test_no_orders_are_given_while_the_lane_lags(runner: Runner) -> None:
     runner.give(*upload(60).outgoing())
-    assert runner.issuer.go() == 4
+    assert runner.issuer.run_round() == 4
     runner.save(runner.spread(), "sending", 1)
-    assert runner.issuer.go() == 4
+    assert runner.issuer.run_round() == 4
     runner.ask("UPDATE chunks SET issued_at = now() - interval '6 s' WHERE number = 5")
-    assert runner.issuer.go() == 0
+    assert runner.issuer.run_round() == 0
 
 
 def test_without_back_pressure_all_is_ordered(runner: Runner) -> None:
     free = Runner(runner.engine, lag_seconds=0.0)
     free.give(*upload(60).outgoing())
-    assert free.issuer.go() == 20
+    assert free.issuer.run_round() == 20
 
 
 def test_one_runner_at_a_time_gives_orders(runner: Runner) -> None:
     runner.give(*upload(3).outgoing())
     with PostgresRounds(acting(runner.engine, "courant_job_runner")).round() as turn:
         assert turn
-        assert runner.issuer.go() == 0
-    assert runner.issuer.go() == 1
+        assert runner.issuer.run_round() == 0
+    assert runner.issuer.run_round() == 1
 
 
 def test_under_a_hold_no_orders_are_given(runner: Runner) -> None:
     runner.give(*upload(3).outgoing())
     runner.ask("INSERT INTO holds (scope, reason) VALUES ('rebuild', '')")
-    assert runner.issuer.go() == 0
+    assert runner.issuer.run_round() == 0
     runner.ask("UPDATE holds SET stands = false")
-    assert runner.issuer.go() == 1
+    assert runner.issuer.run_round() == 1
 
 
 def test_orders_that_nobody_acknowledged_are_given_again(runner: Runner) -> None:
     runner.give(*upload(3).outgoing())
     runner.world.kafka.refusals = 1
     with pytest.raises(dispatch.Unavailable):
-        runner.issuer.go()
-    assert runner.issuer.go() == 1
+        runner.issuer.run_round()
+    assert runner.issuer.run_round() == 1
 
 
 def test_an_idempotency_key_stands_for_its_first_job(runner: Runner) -> None:
@@ -345,7 +345,7 @@ def test_an_idempotency_key_stands_for_its_first_job(runner: Runner) -> None:
     assert runner.ask("SELECT id, upload_id FROM jobs") == [(first.job_id, first.seal.upload_id)]
     assert runner.ask("SELECT id, winner FROM aliases") == [(later.job_id, first.job_id)]
     assert runner.letters() == ["idempotency: the key came with another body"]
-    assert runner.issuer.go() == 1
+    assert runner.issuer.run_round() == 1
 
 
 def test_a_job_that_lost_its_key_stays_the_others_after_the_key_is_forgotten(
@@ -367,7 +367,7 @@ def test_a_job_that_lost_its_key_stays_the_others_after_the_key_is_forgotten(
 def test_a_postgres_that_went_back_reads_again_what_it_lacks(runner: Runner) -> None:
     made = upload(6)
     runner.give(*made.outgoing())
-    runner.issuer.go()
+    runner.issuer.run_round()
     first = runner.spread()
     for table in ("jobs", "chunks", "positions"):
         runner.ask(f"DELETE FROM {table}")
@@ -378,5 +378,5 @@ def test_a_postgres_that_went_back_reads_again_what_it_lacks(runner: Runner) -> 
     ]
     runner.step(runner.jobs, 5)
     runner.ask("UPDATE holds SET stands = false")
-    runner.issuer.go()
+    runner.issuer.run_round()
     assert {each.id for each in runner.spread()} == {each.id for each in first}

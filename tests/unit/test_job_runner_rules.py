@@ -16,7 +16,7 @@ from courant.records import Dead, Keep, Record
 from courant.testing.builders import NOW, partition
 from courant.topics import JOBS, Channel, Lane
 from job_runner import rules
-from job_runner.rows import Due, Job
+from job_runner.rows import DueJob, Job
 from support.job_runner import RING, row, upload, written
 
 JOB = Job(
@@ -136,7 +136,7 @@ def test_a_chunk_is_settled_once_most_of_it_has_left(
 def test_no_more_is_ordered_than_will_be_handled(
     out: int, oldest: float, settled: int, lag: float, room: int | None
 ) -> None:
-    assert rules.room(out, oldest, settled, lag) == room
+    assert rules.orders_allowed(out, oldest, settled, lag) == room
 
 
 A, B = UUID(int=1), UUID(int=2)
@@ -144,26 +144,26 @@ A, B = UUID(int=1), UUID(int=2)
 
 def test_services_take_turns_and_a_services_first_job_is_first() -> None:
     jobs = [uuid4() for _ in range(3)]
-    due = [Due(jobs[0], A, 100), Due(jobs[1], A, 100), Due(jobs[2], B, 3)]
-    assert rules.turns(due, {}, 4) == Counter({jobs[0]: 2, jobs[2]: 2})
-    assert rules.turns(due, {}, 10) == Counter({jobs[0]: 7, jobs[2]: 3})
+    due = [DueJob(jobs[0], A, 100), DueJob(jobs[1], A, 100), DueJob(jobs[2], B, 3)]
+    assert rules.share_orders(due, {}, 4) == Counter({jobs[0]: 2, jobs[2]: 2})
+    assert rules.share_orders(due, {}, 10) == Counter({jobs[0]: 7, jobs[2]: 3})
     # What a service has out already counts.
-    assert rules.turns(due, {A: 9}, 3) == Counter({jobs[2]: 3})
-    assert rules.turns(due, {}, 0) == Counter()
+    assert rules.share_orders(due, {A: 9}, 3) == Counter({jobs[2]: 3})
+    assert rules.share_orders(due, {}, 0) == Counter()
 
 
 def test_without_room_to_mind_all_is_ordered() -> None:
     jobs = [uuid4(), uuid4()]
-    due = [Due(jobs[0], A, 5), Due(jobs[1], A, 2)]
-    assert rules.turns(due, {}, None) == Counter({jobs[0]: 5, jobs[1]: 2})
+    due = [DueJob(jobs[0], A, 5), DueJob(jobs[1], A, 2)]
+    assert rules.share_orders(due, {}, None) == Counter({jobs[0]: 5, jobs[1]: 2})
 
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("room", [None, 4])
 def test_a_job_without_rows_takes_no_turn(room: int | None) -> None:
     jobs = [uuid4(), uuid4()]
-    due = [Due(jobs[0], A, 0), Due(jobs[1], A, 3)]
-    assert rules.turns(due, {}, room) == Counter({jobs[1]: 3})
+    due = [DueJob(jobs[0], A, 0), DueJob(jobs[1], A, 3)]
+    assert rules.share_orders(due, {}, room) == Counter({jobs[1]: 3})
 
 
 def test_an_upload_is_whole_when_each_chunk_is_the_one_that_was_sealed() -> None:

@@ -3,7 +3,7 @@
 from courant import crypto, logs, serve, settings
 from courant.kafka.producer import KafkaProducer
 from courant.postgres import database
-from job_runner.dispatch import Issuer
+from job_runner.dispatch import Dispatcher
 from job_runner.dispatch_store import PostgresRounds
 from job_runner.handle import stages
 from job_runner.settings import JobRunnerSettings
@@ -25,7 +25,7 @@ def main() -> int:
         wanted.job_runner_health_port,
         lambda: database.why_unreachable(engine),
     )
-    issuer = Issuer(
+    issuer = Dispatcher(
         PostgresRounds(engine),
         KafkaProducer(cluster, "job-runner.rounds"),
         wanted.job_runner_lag_seconds,

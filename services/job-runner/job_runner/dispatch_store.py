@@ -12,25 +12,25 @@ from courant.postgres.database import hold_after_restart
 from courant.postgres.folding import Cursor, Folding
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import Channel
-from job_runner.rows import Out, Waiting
+from job_runner.rows import OrderedChunk, WaitingJob
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
 TURN = "SELECT pg_try_advisory_xact_lock(hashtext('courant.job-runner'))"
 STOPPED = "SELECT FROM holds WHERE stands AND scope IN ('rebuild', 'jobs', 'all', 'lane:bulk')"
-JOBS_LOOKED_AT, CHUNKS_LOOKED_AT = 5, 200
+JOBS_MAX, CHUNKS_MAX = 5, 200
 """Jobs of each service in a round, and chunks of each job."""
 
 # Of jobs and services that are stopped nothing moves: they must not hold back the others.
-MOVES = f"""
+RUNS = f"""
     {jobs.sql_job_runs("j.id")} AND NOT EXISTS (SELECT FROM holds h WHERE h.stands
         AND h.scope IN ('service:' || j.service_id, 'channel:' || j.channel))"""
 # What a sweep had to order again comes last, the latest first: it must hold back nobody.
-OUT = f"""
+ORDERED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows, j.channel, j.service_id, c.issued_at,
         c.settled_at IS NULL AND c.orders = 1
     FROM chunks c JOIN jobs j USING (upload_id)
-    WHERE {UNDER_WAY} AND j.finished_at IS NULL AND {MOVES}
+    WHERE {UNDER_WAY} AND j.finished_at IS NULL AND {RUNS}
     ORDER BY c.orders > 1, CASE c.orders WHEN 1 THEN c.issued_at END, c.issued_at DESC, c.number"""
 NOW = "SELECT now()"
 SETTLED = """
@@ -38,9 +38,9 @@ SETTLED = """
     WHERE c.settled_at > now() - make_interval(secs => %s) GROUP BY j.channel"""
 WHOLE = "j.chunks <= (SELECT count(*) FROM chunks c WHERE c.upload_id = j.upload_id)"
 # An order that was given four times, over some minutes, was not lost: what it should bring is.
-LACKING = f"""
+STUCK = f"""
     SELECT j.id FROM jobs j
-    WHERE j.finished_at IS NULL AND coalesce(j.scheduled_for <= now(), true) AND {MOVES}
+    WHERE j.finished_at IS NULL AND coalesce(j.scheduled_for <= now(), true) AND {RUNS}
         AND (j.started_at IS NULL AND j.at < now() - interval '10 s' AND NOT {WHOLE}
             OR j.started_at IS NOT NULL AND EXISTS (SELECT FROM chunks c
                 WHERE c.upload_id = j.upload_id AND c.saved_at IS NULL AND c.orders > 4))"""
@@ -49,16 +49,16 @@ WAITING = f"""
         SELECT j.*,
             row_number() OVER (PARTITION BY j.service_id ORDER BY j.accepted_at, j.id) AS nth
         FROM jobs j
-        WHERE j.finished_at IS NULL AND coalesce(j.scheduled_for <= now(), true) AND {MOVES}
+        WHERE j.finished_at IS NULL AND coalesce(j.scheduled_for <= now(), true) AND {RUNS}
             AND (j.started_at IS NULL AND {WHOLE}
                 OR j.started_at IS NOT NULL AND EXISTS (SELECT FROM chunks c
                 WHERE c.upload_id = j.upload_id AND c.issued_at IS NULL))) AS due,
     LATERAL (SELECT count(*) AS left_ FROM (SELECT FROM chunks c
-        WHERE c.upload_id = due.upload_id AND c.issued_at IS NULL LIMIT {CHUNKS_LOOKED_AT}) AS c)
-    WHERE nth <= {JOBS_LOOKED_AT} ORDER BY accepted_at, id"""
+        WHERE c.upload_id = due.upload_id AND c.issued_at IS NULL LIMIT {CHUNKS_MAX}) AS c)
+    WHERE nth <= {JOBS_MAX} ORDER BY accepted_at, id"""
 FINGERPRINTS = "SELECT fingerprint FROM chunks WHERE upload_id = %s ORDER BY number"
 START = "UPDATE jobs SET started_at = clock_timestamp() WHERE id = %s"
-UNISSUED = """
+UNORDERED = """
     SELECT j.id, upload_id, c.number, c.first, c.rows FROM jobs j JOIN chunks c USING (upload_id)
     WHERE j.id = %s AND c.issued_at IS NULL ORDER BY c.number LIMIT %s"""
 FINISH = f"""
@@ -92,34 +92,34 @@ class PostgresRound:
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
 
-    def out(self) -> tuple[datetime, list[Out]]:
+    def ordered_chunks(self) -> tuple[datetime, list[OrderedChunk]]:
         self._cursor.execute(NOW)
         [(now,)] = self._cursor.fetchall()
-        self._cursor.execute(OUT)
+        self._cursor.execute(ORDERED)
         return now, [
-            Out(ChunkRef(*place), Channel(channel), service_id, issued_at, in_lane)
+            OrderedChunk(ChunkRef(*place), Channel(channel), service_id, issued_at, in_lane)
             for *place, channel, service_id, issued_at, in_lane in self._cursor
         ]
 
-    def count(self, places: Sequence[ChunkRef]) -> list[StoredRows]:
+    def count_rows(self, places: Sequence[ChunkRef]) -> list[StoredRows]:
         return jobs.count(self._cursor, places)
 
-    def settle(self, saved: Sequence[ChunkRef], settled: Sequence[ChunkRef]) -> None:
+    def record_settled(self, saved: Sequence[ChunkRef], settled: Sequence[ChunkRef]) -> None:
         jobs.note_saved(self._cursor, saved)
         jobs.note_settled(self._cursor, settled)
 
-    def settled(self, seconds: float) -> Mapping[Channel, int]:
+    def settled_since(self, seconds: float) -> Mapping[Channel, int]:
         self._cursor.execute(SETTLED, [seconds])
         return {Channel(channel): count for channel, count in self._cursor}
 
-    def lacking(self) -> list[UUID]:
-        self._cursor.execute(LACKING)
+    def stuck_jobs(self) -> list[UUID]:
+        self._cursor.execute(STUCK)
         return [id for (id,) in self._cursor]
 
-    def waiting(self) -> list[Waiting]:
+    def waiting_jobs(self) -> list[WaitingJob]:
         self._cursor.execute(WAITING)
         return [
-            Waiting(id, upload_id, service_id, Channel(channel), chunks, bytes(digest), *rest)
+            WaitingJob(id, upload_id, service_id, Channel(channel), chunks, bytes(digest), *rest)
             for id, upload_id, service_id, channel, chunks, digest, *rest in self._cursor
         ]
 
@@ -127,16 +127,16 @@ class PostgresRound:
         self._cursor.execute(FINGERPRINTS, [upload_id])
         return [bytes(each) for (each,) in self._cursor]
 
-    def start(self, job_id: UUID) -> None:
+    def start_job(self, job_id: UUID) -> None:
         self._cursor.execute(START, [job_id])
 
-    def unissued(self, job_id: UUID, limit: int) -> list[ChunkRef]:
-        self._cursor.execute(UNISSUED, [job_id, limit])
+    def unordered_chunks(self, job_id: UUID, limit: int) -> list[ChunkRef]:
+        self._cursor.execute(UNORDERED, [job_id, limit])
         return [ChunkRef(*place) for place in self._cursor]
 
-    def issued(self, places: Sequence[ChunkRef]) -> None:
+    def record_orders(self, places: Sequence[ChunkRef]) -> None:
         jobs.note_ordered(self._cursor, places)
 
-    def finish(self) -> int:
+    def finish_jobs(self) -> int:
         self._cursor.execute(FINISH)
         return self._cursor.rowcount

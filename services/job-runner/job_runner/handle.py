@@ -14,7 +14,7 @@ from courant.crypto import KeyRing, Undecryptable
 from courant.records import Batch, Dead, Keep, Span, isolate
 from courant.topics import CHUNKS, JOBS, Positions, group
 from job_runner import rules
-from job_runner.rows import Held
+from job_runner.rows import StoredChunk
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Fold(Protocol):
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         """Give those that no transaction before this one has folded."""
 
-    def keep(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
+    def store(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
         """Keep them, all or none; raises Refused.
 
         Gives those seals whose Idempotency-Key another body has come with before.
@@ -50,7 +50,7 @@ class Store(Protocol):
     def fold(self, span: Span) -> AbstractContextManager[Fold]:
         """Begin a transaction that moves Postgres's place past `span`; raises Behind likewise."""
 
-    def chunk(self, job_id: UUID, number: int) -> Held | None:
+    def chunk(self, job_id: UUID, number: int) -> StoredChunk | None:
         """Give a chunk; None where nothing is left to do for it."""
 
 
@@ -61,7 +61,7 @@ def stages(store: Store, ring: KeyRing) -> list[Stage[Any]]:
             group("job-runner", JOBS),
             (JOBS.name,),
             partial(rules.read_job, ring),
-            partial(keep, store),
+            partial(fold_jobs, store),
             compare=store.compare,
             skip=store.skip,
             limit=RECORDS_MAX,
@@ -70,17 +70,17 @@ def stages(store: Store, ring: KeyRing) -> list[Stage[Any]]:
             group("job-runner", CHUNKS),
             (CHUNKS.name,),
             rules.read_order,
-            partial(spread, store, ring),
+            partial(expand_chunks, store, ring),
             limit=ORDERS_MAX,
         ),
     ]
 
 
-def keep(store: Store, batch: Batch[JobRecord]) -> Steps:
+def fold_jobs(store: Store, batch: Batch[JobRecord]) -> Steps:
     """Keep chunks, seals and wishes; each record once."""
     with store.fold(batch.span) as fold:
         fresh = fold.fresh(batch.kept)
-        refused, dead = isolate(fresh, fold.keep)
+        refused, dead = isolate(fresh, fold.store)
         other = [each.record for each in fresh if each.value in refused]
         # Inside, since Postgres will be past them: nobody would see them again.
         yield [
@@ -89,7 +89,7 @@ def keep(store: Store, batch: Batch[JobRecord]) -> Steps:
         ]
 
 
-def spread(store: Store, ring: KeyRing, batch: Batch[ChunkOrder]) -> Steps:
+def expand_chunks(store: Store, ring: KeyRing, batch: Batch[ChunkOrder]) -> Steps:
     """Turn chunks into notifications, and mark nothing: done is what Postgres counts."""
     for order in batch.kept:
         held = store.chunk(order.value.job_id, order.value.number)

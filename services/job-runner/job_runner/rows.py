@@ -26,7 +26,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueJob:
     """A job that has chunks to give orders for."""
 
     id: UUID
@@ -35,7 +35,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredChunk:
     """A chunk whose rows are not all stored yet, with its job."""
 
     job: Job
@@ -45,10 +45,10 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Out:
+class OrderedChunk:
     """A chunk that has its order, and is not settled or lacks rows."""
 
-    place: ChunkRef
+    chunk: ChunkRef
     channel: Channel
     service_id: UUID
     issued_at: datetime
@@ -56,7 +56,7 @@ class Out:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingJob:
     """A due job of which some chunk has no order yet."""
 
     id: UUID

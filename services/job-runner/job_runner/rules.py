@@ -25,9 +25,9 @@ from courant.contracts import (
 from courant.crypto import KeyRing, Undecryptable
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
 from courant.topics import INBOX, Lane
-from job_runner.rows import Due, Job
+from job_runner.rows import DueJob, Job
 
-OUT_MIN = 4
+ORDERED_MIN = 4
 """So many chunks may be out before it is known how fast they leave."""
 
 
@@ -89,7 +89,7 @@ def is_settled(rows: int, stored: StoredRows) -> bool:
     return (rows - stored.there + stored.waiting) * 10 <= rows
 
 
-def room(out: int, oldest_seconds: float, settled: int, lag_seconds: float) -> int | None:
+def orders_allowed(out: int, oldest_seconds: float, settled: int, lag_seconds: float) -> int | None:
     """Tell for how many more chunks of a channel orders may be given; None: for all.
 
     `out` have orders and are not settled, the oldest order is `oldest_seconds` old, and `settled`
@@ -101,17 +101,17 @@ def room(out: int, oldest_seconds: float, settled: int, lag_seconds: float) -> i
         return None
     if oldest_seconds >= lag_seconds:
         return 0
-    return max(0, max(OUT_MIN, settled // 2) - out)
+    return max(0, max(ORDERED_MIN, settled // 2) - out)
 
 
-def turns(due: Sequence[Due], out: Mapping[UUID, int], room: int | None) -> Counter[UUID]:
+def share_orders(due: Sequence[DueJob], out: Mapping[UUID, int], room: int | None) -> Counter[UUID]:
     """Tell for how many chunks of each job orders are given now; services take turns.
 
     The next turn is that service's which has the fewest chunks out; `out` tells how many that are.
     Within a service the first job comes first: `due` is in that order.
     """
     given: Counter[UUID] = Counter()
-    waiting: dict[UUID, list[Due]] = {}
+    waiting: dict[UUID, list[DueJob]] = {}
     for each in due:
         if each.left:
             waiting.setdefault(each.service_id, []).append(each)

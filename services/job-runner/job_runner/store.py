@@ -17,29 +17,29 @@ from courant.postgres.folding import Cursor, Folding
 from courant.postgres.tables import jobs as table
 from courant.records import Keep, Span
 from courant.topics import Channel, Positions
-from job_runner.rows import Held, Job
+from job_runner.rows import Job, StoredChunk
 
 T = TypeVar("T")
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
-KEEP_CHUNK = """
+STORE_CHUNK = """
     INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed)
     VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 COLUMNS = tuple(name for name in ("id", *Seal.__struct_fields__) if name in table.c)
 VALUES = attrgetter(*("job_id" if name == "id" else name for name in COLUMNS))
-KEEP_JOB = f"""
+STORE_JOB = f"""
     INSERT INTO jobs ({", ".join(COLUMNS)}) VALUES ({", ".join(["%s"] * len(COLUMNS))})
     ON CONFLICT DO NOTHING"""
 # An Idempotency-Key stands for the first job that came with it.
 TAKE_KEY = """
     INSERT INTO idempotency (service_id, key_hash, id, body_hash) VALUES (%s, %s, %s, %s)
     ON CONFLICT DO NOTHING"""
-LOST = "SELECT FROM aliases WHERE id = %s"
-TAKEN = "SELECT id, body_hash FROM idempotency WHERE service_id = %s AND key_hash = %s"
-LOSE = "INSERT INTO aliases (id, winner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+IS_ALIAS = "SELECT FROM aliases WHERE id = %s"
+KEY_OWNER = "SELECT id, body_hash FROM idempotency WHERE service_id = %s AND key_hash = %s"
+MAKE_ALIAS = "INSERT INTO aliases (id, winner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 # Cancelled is for good, and of the others the latest holds, in whatever order they come.
-KEEP_WISH = f"""
+STORE_COMMAND = f"""
     INSERT INTO wishes AS w (job_id, wish, wished_at) VALUES (%s, %s, %s)
     ON CONFLICT (job_id) DO UPDATE
     SET wish = excluded.wish, wished_at = excluded.wished_at, at = now()
@@ -61,7 +61,7 @@ class PostgresStore(Folding):
         with self.moving_on(span) as (connection, cursor, places):
             yield PostgresFold(connection, cursor, places)
 
-    def chunk(self, job_id: UUID, number: int) -> Held | None:
+    def chunk(self, job_id: UUID, number: int) -> StoredChunk | None:
         with self.transaction() as (_, cursor):
             cursor.execute(CHUNK, [job_id, number])
             found = cursor.fetchone()
@@ -83,7 +83,7 @@ class PostgresStore(Folding):
             Channel(channel),
             sender_id,
         )
-        return Held(job, upload_id, first, bytes(sealed))
+        return StoredChunk(job, upload_id, first, bytes(sealed))
 
 
 class PostgresFold:
@@ -95,7 +95,7 @@ class PostgresFold:
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         return folding.fresh(kept, self._places)
 
-    def keep(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
+    def store(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
         refused: list[JobRecord] = []
         with classified_errors(), self._connection.begin_nested():
             for each in records:
@@ -103,30 +103,30 @@ class PostgresFold:
                     case Chunk():
                         print_ = bulk.fingerprint(each.sealed)
                         place = [each.upload_id, each.number, each.first, each.rows]
-                        self._cursor.execute(KEEP_CHUNK, [*place, print_, each.sealed])
+                        self._cursor.execute(STORE_CHUNK, [*place, print_, each.sealed])
                     case Seal():
                         if not self._seal(each):
                             refused.append(each)
                     case JobCommand():
-                        self._cursor.execute(KEEP_WISH, [each.job_id, each.command, each.at])
+                        self._cursor.execute(STORE_COMMAND, [each.job_id, each.command, each.at])
         return refused
 
     def _seal(self, seal: Seal) -> bool:
         """Make the job, unless its key stands for another; tell whether the key is its body's."""
         if seal.idempotency_key is not None:
             # Asked first: the key is forgotten long before the log is, which may be read again.
-            self._cursor.execute(LOST, [seal.job_id])
+            self._cursor.execute(IS_ALIAS, [seal.job_id])
             if self._cursor.rowcount:
                 return True
             key = [seal.service_id, seal.idempotency_key]
             self._cursor.execute(TAKE_KEY, [*key, seal.job_id, seal.body_hash])
-            self._cursor.execute(TAKEN, key)
+            self._cursor.execute(KEY_OWNER, key)
             [(winner, body_hash)] = self._cursor.fetchall()
             if winner != seal.job_id:
-                self._cursor.execute(LOSE, [seal.job_id, winner])
+                self._cursor.execute(MAKE_ALIAS, [seal.job_id, winner])
             if bytes(body_hash) != seal.body_hash:
                 return False
             if winner != seal.job_id:
                 return True
-        self._cursor.execute(KEEP_JOB, VALUES(seal))
+        self._cursor.execute(STORE_JOB, VALUES(seal))
         return True

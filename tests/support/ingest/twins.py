@@ -121,7 +121,7 @@ def mark(hand: PostgresTwin, family: Family, ends: Mapping[str, int]) -> None:
 def fold_jobs(store: job_runner.handle.Store, records: Sequence[Record]) -> None:
     """Fold records of `jobs` as job-runner does."""
     kept = sift(records, partial(job_runner.rules.read_job, RING))
-    _ = [*job_runner.handle.keep(store, kept)]
+    _ = [*job_runner.handle.fold_jobs(store, kept)]
 
 
 class PostgresRowsTwin:
