@@ -1,1 +1,1 @@
-"""job-runner: turns a job's file into notifications."""
+"""Job-runner turns the rows of a job's file into notifications."""

@@ -1,4 +1,4 @@
-"""Job-runner: reads its settings, builds its parts, runs until it is told to stop."""
+"""Run job-runner: `python -m job_runner`."""
 
 from courant import crypto, logs, serve, settings
 from courant.kafka.producer import KafkaProducer
@@ -9,30 +9,30 @@ from job_runner.handle import stages
 from job_runner.settings import JobRunnerSettings
 from job_runner.store import PostgresStore
 
-CONNECTIONS = 4  # two stages, the rounds and the probe
+CONNECTIONS = 4  # one each for the two stages, the dispatcher's rounds and the probe
 
 
 def main() -> int:
-    wanted = settings.load(JobRunnerSettings, "job-runner")
-    logs.start("job-runner", wanted.courant_log_format, wanted.courant_log_level)
+    loaded = settings.load(JobRunnerSettings, "job-runner")
+    logs.start("job-runner", loaded.courant_log_format, loaded.courant_log_level)
     stop = serve.Stop()
     stop.listen()
-    url, cluster = wanted.database_url.get_secret_value(), wanted.cluster
+    url, cluster = loaded.database_url.get_secret_value(), loaded.cluster
     engine = database.engine(url, "job-runner", CONNECTIONS)
-    ring = crypto.key_ring(wanted.courant_seal_keys.get_secret_value())
+    ring = crypto.key_ring(loaded.courant_seal_keys.get_secret_value())
     serve.health(
-        wanted.job_runner_health_host,
-        wanted.job_runner_health_port,
+        loaded.job_runner_health_host,
+        loaded.job_runner_health_port,
         lambda: database.why_unreachable(engine),
     )
-    issuer = Dispatcher(
+    dispatcher = Dispatcher(
         PostgresRounds(engine),
         KafkaProducer(cluster, "job-runner.rounds"),
-        wanted.job_runner_lag_seconds,
+        loaded.job_runner_lag_seconds,
     )
     threads = {
         **serve.run_stages(stages(PostgresStore(engine), ring), cluster, stop),
-        "rounds": serve.start("rounds", lambda: issuer.run(stop.wait), stop),
+        "rounds": serve.start("rounds", lambda: dispatcher.run(stop.wait), stop),
     }
     return serve.run(threads, stop)
 

@@ -1,4 +1,4 @@
-"""Job-runner's SQL for its rounds: what is out, what is due, what is over."""
+"""Job-runner's SQL for its rounds: ordered chunks, due jobs, finished jobs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,18 +14,18 @@ from courant.postgres.tables import UNDER_WAY
 from courant.topics import Channel
 from job_runner.rows import OrderedChunk, WaitingJob
 
-# ruff: noqa: S608  (every word of SQL that is put together here is ours)
+# ruff: noqa: S608  (no part of the SQL that is assembled here comes from outside)
 
 TURN = "SELECT pg_try_advisory_xact_lock(hashtext('courant.job-runner'))"
 STOPPED = "SELECT FROM holds WHERE stands AND scope IN ('rebuild', 'jobs', 'all', 'lane:bulk')"
 JOBS_MAX, CHUNKS_MAX = 5, 200
-"""Jobs of each service in a round, and chunks of each job."""
+"""The most jobs of each service in one round, and the most chunks of each job."""
 
-# Of jobs and services that are stopped nothing moves: they must not hold back the others.
+# Nothing of a stopped job, service or channel counts, so that it does not hold back the others.
 RUNS = f"""
     {jobs.sql_job_runs("j.id")} AND NOT EXISTS (SELECT FROM holds h WHERE h.stands
         AND h.scope IN ('service:' || j.service_id, 'channel:' || j.channel))"""
-# What a sweep had to order again comes last, the latest first: it must hold back nobody.
+# Chunks that a sweep ordered again come last, the latest first, so that they hold back no other.
 ORDERED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows, j.channel, j.service_id, c.issued_at,
         c.settled_at IS NULL AND c.orders = 1
@@ -37,7 +37,7 @@ SETTLED = """
     SELECT j.channel, count(*) FROM chunks c JOIN jobs j USING (upload_id)
     WHERE c.settled_at > now() - make_interval(secs => %s) GROUP BY j.channel"""
 WHOLE = "j.chunks <= (SELECT count(*) FROM chunks c WHERE c.upload_id = j.upload_id)"
-# An order that was given four times, over some minutes, was not lost: what it should bring is.
+# After four orders over some minutes it is not the order that was lost, but the chunk's rows.
 STUCK = f"""
     SELECT j.id FROM jobs j
     WHERE j.finished_at IS NULL AND coalesce(j.scheduled_for <= now(), true) AND {RUNS}
@@ -72,7 +72,7 @@ FINISH = f"""
 
 
 class PostgresRounds(Folding):
-    """The rounds' store on PostgreSQL."""
+    """The store of the rounds on PostgreSQL."""
 
     @contextmanager
     def round(self) -> Iterator["PostgresRound | None"]:
@@ -87,7 +87,7 @@ class PostgresRounds(Folding):
 
 
 class PostgresRound:
-    """One round's transaction."""
+    """One round's transaction on PostgreSQL."""
 
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
@@ -97,12 +97,12 @@ class PostgresRound:
         [(now,)] = self._cursor.fetchall()
         self._cursor.execute(ORDERED)
         return now, [
-            OrderedChunk(ChunkRef(*place), Channel(channel), service_id, issued_at, in_lane)
-            for *place, channel, service_id, issued_at, in_lane in self._cursor
+            OrderedChunk(ChunkRef(*chunk), Channel(channel), service_id, issued_at, in_lane)
+            for *chunk, channel, service_id, issued_at, in_lane in self._cursor
         ]
 
-    def count_rows(self, places: Sequence[ChunkRef]) -> list[StoredRows]:
-        return jobs.count(self._cursor, places)
+    def count_rows(self, chunks: Sequence[ChunkRef]) -> list[StoredRows]:
+        return jobs.count(self._cursor, chunks)
 
     def record_settled(self, saved: Sequence[ChunkRef], settled: Sequence[ChunkRef]) -> None:
         jobs.note_saved(self._cursor, saved)
@@ -132,10 +132,10 @@ class PostgresRound:
 
     def unordered_chunks(self, job_id: UUID, limit: int) -> list[ChunkRef]:
         self._cursor.execute(UNORDERED, [job_id, limit])
-        return [ChunkRef(*place) for place in self._cursor]
+        return [ChunkRef(*chunk) for chunk in self._cursor]
 
-    def record_orders(self, places: Sequence[ChunkRef]) -> None:
-        jobs.note_ordered(self._cursor, places)
+    def record_orders(self, chunks: Sequence[ChunkRef]) -> None:
+        jobs.note_ordered(self._cursor, chunks)
 
     def finish_jobs(self) -> int:
         self._cursor.execute(FINISH)

@@ -1,4 +1,4 @@
-"""What job-runner does: keeps what is uploaded, turns a chunk into notifications when ordered."""
+"""Job-runner's stages: one stores uploads, the other turns ordered chunks into notifications."""
 
 import logging
 from collections.abc import Sequence
@@ -20,42 +20,43 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 RECORDS_MAX = 50
-"""Of `jobs` in a batch; a chunk may have half a megabyte."""
+"""Records of `jobs` in one batch. A chunk may have half a megabyte."""
 ORDERS_MAX = 4
-"""A crash repeats a batch: so many chunks come twice into the inbox at most, and change nothing."""
+"""Chunks in one batch. A crash repeats a batch, so at most this many chunks come into the inbox
+twice, which changes nothing."""
 
 
 class Fold(Protocol):
-    """One transaction. What is kept in it and Postgres's place in the log hold together or not."""
+    """One transaction. Its changes and Postgres's position in the log commit together."""
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
-        """Give those that no transaction before this one has folded."""
+        """Return the records that no earlier transaction has folded."""
 
     def store(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
-        """Keep them, all or none; raises Refused.
+        """Store the records, all or none; raises Refused.
 
-        Gives those seals whose Idempotency-Key another body has come with before.
+        Returns the seals whose Idempotency-Key was used with another body before.
         """
 
 
 class Store(Protocol):
-    """What the stages need of a database."""
+    """What the stages need from their database."""
 
     def compare(self, positions: Positions) -> None:
-        """Raise Behind, and the hold that goes with it, where Postgres has not read so far."""
+        """Raise Behind, and a hold, if Postgres's position is before one of these positions."""
 
     def skip(self, starts: Positions) -> None:
-        """Move the places on to where the log begins: what was before has left it."""
+        """Move Postgres's positions to the log's start: earlier records are deleted."""
 
     def fold(self, span: Span) -> AbstractContextManager[Fold]:
-        """Begin a transaction that moves Postgres's place past `span`; raises Behind likewise."""
+        """Begin a transaction that moves Postgres's position past `span`; raises Behind."""
 
     def chunk(self, job_id: UUID, number: int) -> StoredChunk | None:
-        """Give a chunk; None where nothing is left to do for it."""
+        """Return a chunk, or None if nothing is left to do for it."""
 
 
 def stages(store: Store, ring: KeyRing) -> list[Stage[Any]]:
-    """Give all that job-runner consumes."""
+    """Return a stage for each consumer group of job-runner."""
     return [
         Stage(
             group("job-runner", JOBS),
@@ -77,33 +78,38 @@ def stages(store: Store, ring: KeyRing) -> list[Stage[Any]]:
 
 
 def fold_jobs(store: Store, batch: Batch[JobRecord]) -> Steps:
-    """Keep chunks, seals and wishes; each record once."""
+    """Store chunks, seals and commands, once for each record."""
     with store.fold(batch.span) as fold:
         fresh = fold.fresh(batch.kept)
         refused, dead = isolate(fresh, fold.store)
-        other = [each.record for each in fresh if each.value in refused]
-        # Inside, since Postgres will be past them: nobody would see them again.
+        conflicting = [each.record for each in fresh if each.value in refused]
+        # The dead letters must be durable before the commit: afterwards Postgres's position is past
+        # these records, and they would never be read again.
         yield [
             *dead,
-            *(Dead(each, "idempotency: the key came with another body") for each in other),
+            *(Dead(each, "idempotency: the key came with another body") for each in conflicting),
         ]
 
 
 def expand_chunks(store: Store, ring: KeyRing, batch: Batch[ChunkOrder]) -> Steps:
-    """Turn chunks into notifications, and mark nothing: done is what Postgres counts."""
+    """Turn each ordered chunk into inbox records.
+
+    Nothing is marked as done here, because a chunk is done once Postgres has all of its rows.
+    """
     for order in batch.kept:
-        held = store.chunk(order.value.job_id, order.value.number)
-        if held is None:
+        chunk = store.chunk(order.value.job_id, order.value.number)
+        if chunk is None:
             continue
         try:
-            rows = bulk.unpack(ring, held.upload_id, order.value.number, held.sealed)
+            rows = bulk.unpack(ring, chunk.upload_id, order.value.number, chunk.sealed)
         except (Malformed, Undecryptable) as error:
-            # It did open when it was kept. Once it does again, a sweep's order will find it.
-            told = {"job_id": held.job.id, "chunk": order.value.number, "reason": str(error)}
-            log.error("chunk cannot be opened", extra=told)
+            # It could be decrypted when it was stored. Recovery's sweep orders it again, so it is
+            # sent once the key is back.
+            fields = {"job_id": chunk.job.id, "chunk": order.value.number, "reason": str(error)}
+            log.error("chunk cannot be opened", extra=fields)
             continue
         now = clock.now()
         yield [
-            rules.notification(held.job, row, number, ring, now)
-            for number, row in enumerate(rows, held.first)
+            rules.notification(chunk.job, row, number, ring, now)
+            for number, row in enumerate(rows, chunk.first)
         ]

@@ -1,19 +1,17 @@
-"""What job-runner's store reads: jobs, chunks that were ordered, chunks that wait."""
+"""The rows that job-runner's store returns: jobs, and chunks with or without an order."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from courant.bulk import ChunkRef
-from courant.contracts import (
-    KeyType,
-)
+from courant.contracts import KeyType
 from courant.topics import Channel
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What its notifications have in common."""
+    """The fields that all notifications of a job share."""
 
     id: UUID
     service_id: UUID
@@ -27,7 +25,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class DueJob:
-    """A job that has chunks to give orders for."""
+    """A due job that has chunks without an order."""
 
     id: UUID
     service_id: UUID
@@ -36,7 +34,7 @@ class DueJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A chunk whose rows are not all stored yet, with its job."""
+    """A chunk and its job, while not all rows of the chunk are stored as notifications."""
 
     job: Job
     upload_id: UUID
@@ -46,24 +44,24 @@ class StoredChunk:
 
 @dataclass(frozen=True, slots=True)
 class OrderedChunk:
-    """A chunk that has its order, and is not settled or lacks rows."""
+    """A chunk that has been ordered, while it is unsettled or some of its rows are missing."""
 
     chunk: ChunkRef
     channel: Channel
     service_id: UUID
     issued_at: datetime
-    in_lane: bool  # it counts among what the lane has to do
+    in_lane: bool  # counts toward the lane's backlog
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingJob:
-    """A due job of which some chunk has no order yet."""
+    """A due job, while some of its chunks have no order."""
 
     id: UUID
     upload_id: UUID
     service_id: UUID
     channel: Channel
-    chunks: int  # that its seal tells of
+    chunks: int  # the number that the seal states
     digest: bytes
     started: bool
     left: int

@@ -1,4 +1,4 @@
-"""What job-runner decides, given values alone. No clock, no database, no network."""
+"""Job-runner's decisions, from values alone: no clock, no database, no network."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,27 +28,27 @@ from courant.topics import INBOX, Lane
 from job_runner.rows import DueJob, Job
 
 ORDERED_MIN = 4
-"""So many chunks may be out before it is known how fast they leave."""
+"""Chunks of a channel that may be ordered before it is known how fast the lane takes them."""
 
 
 def read_job(ring: KeyRing, record: Record) -> Verdict[JobRecord]:
-    """Keep what belongs to a job; a chunk only if it opens: else its job would stand still."""
+    """Keep a job's record, a chunk only if it decrypts: otherwise its job would never finish."""
     try:
-        found = decode_job(record.value)
-        if isinstance(found, Chunk):
-            rows = bulk.unpack(ring, found.upload_id, found.number, found.sealed)
-            if len(rows) != found.rows:
+        job_record = decode_job(record.value)
+        if isinstance(job_record, Chunk):
+            rows = bulk.unpack(ring, job_record.upload_id, job_record.number, job_record.sealed)
+            if len(rows) != job_record.rows:
                 return Dead(record, "rows: not as many as the chunk says")
     except (Malformed, Undecryptable) as error:
         return Dead(record, str(error))
-    if isinstance(found, JobCommand):
-        # Of several ingests' clocks none decides which wish is the later one, but the broker's.
-        found = msgspec.structs.replace(found, at=record.timestamp)
-    return Keep(record, found)
+    if isinstance(job_record, JobCommand):
+        # The broker's time decides which command is later, because ingests' clocks may differ.
+        job_record = msgspec.structs.replace(job_record, at=record.timestamp)
+    return Keep(record, job_record)
 
 
 def read_order(record: Record) -> Verdict[ChunkOrder]:
-    """Keep an order."""
+    """Keep an order for a chunk."""
     try:
         return Keep(record, ChunkOrder.decode(record.value))
     except Malformed as error:
@@ -56,14 +56,14 @@ def read_order(record: Record) -> Verdict[ChunkOrder]:
 
 
 def notification(job: Job, row: JobRow, number: int, ring: KeyRing, now: datetime) -> Outgoing:
-    """Turn a row into what is put into the inbox: the same id, however often it is done."""
+    """Return the inbox record of a row. Its id is the same each time."""
     id = ids.of_row(job.id, number)
     content = ENCODE(Content(to=row.to, personalisation=row.personalisation))
     record = Notification(
         id=id,
         service_id=job.service_id,
         key_id=job.key_id,
-        # What is only simulated goes the way of the test keys: no provider hears of it.
+        # A simulated recipient is handled as with a test key: no provider is called.
         key_type=KeyType.TEST if row.simulated else job.key_type,
         template_id=job.template_id,
         template_version=job.template_version,
@@ -75,27 +75,30 @@ def notification(job: Job, row: JobRow, number: int, ring: KeyRing, now: datetim
         sender_id=job.sender_id,
         recipient_hash=row.recipient_hash,
         sealed=ring.encrypt(content, owner=id.bytes),
-        # Not the upload's time: what waits for its turn longer than notifications may is not late.
+        # Not the upload's time: a job may wait for its turn for longer than a notification may be
+        # old before recovery expires it.
         accepted_at=now,
     )
     return Outgoing(INBOX.topic(job.channel, Lane.BULK), id.bytes, record.encode())
 
 
 def is_settled(rows: int, stored: StoredRows) -> bool:
-    """Tell whether a chunk has left its lane: nine of ten rows are there and wait no more.
+    """Return whether a chunk has left its lane: 90 % of its rows are stored and past waiting.
 
-    The tenth may be repeated, be a dead letter, or be healed by a sweep; nobody need wait for that.
+    The other rows may be retried, be dead letters, or be repaired by a sweep; the lane's next
+    chunks need not wait for them.
     """
     return (rows - stored.there + stored.waiting) * 10 <= rows
 
 
 def orders_allowed(out: int, oldest_seconds: float, settled: int, lag_seconds: float) -> int | None:
-    """Tell for how many more chunks of a channel orders may be given; None: for all.
+    """Return how many more chunks of a channel may be ordered now; None means all of them.
 
-    `out` have orders and are not settled, the oldest order is `oldest_seconds` old, and `settled`
-    were settled in the last `lag_seconds`. What is out is what is handled in half of that time: a
-    job that is cancelled has little under way, and Postgres holds no million rows that wait. With
-    as much as is handled in all of it the lane stood at its limit, then ran empty, by turns.
+    `out` chunks are ordered and not settled, the oldest order is `oldest_seconds` old, and
+    `settled` chunks were settled in the last `lag_seconds`. As many chunks may be ordered as the
+    lane settles in half of that time, so that a cancelled job has little under way and Postgres
+    does not hold a million waiting rows. With the whole time, the lane alternated between its limit
+    and idleness (seen in make bench).
     """
     if not lag_seconds:
         return None
@@ -105,30 +108,30 @@ def orders_allowed(out: int, oldest_seconds: float, settled: int, lag_seconds: f
 
 
 def share_orders(due: Sequence[DueJob], out: Mapping[UUID, int], room: int | None) -> Counter[UUID]:
-    """Tell for how many chunks of each job orders are given now; services take turns.
+    """Return for each job how many of its chunks are ordered now; services take turns.
 
-    The next turn is that service's which has the fewest chunks out; `out` tells how many that are.
-    Within a service the first job comes first: `due` is in that order.
+    The next turn goes to the service with the fewest ordered chunks; `out` counts them by service.
+    Within a service the first job in `due` comes first. `room` is the limit for all of them.
     """
-    given: Counter[UUID] = Counter()
+    orders: Counter[UUID] = Counter()
     waiting: dict[UUID, list[DueJob]] = {}
     for each in due:
         if each.left:
             waiting.setdefault(each.service_id, []).append(each)
     under_way = Counter({service: out.get(service, 0) for service in waiting})
-    while waiting and (room is None or given.total() < room):
+    while waiting and (room is None or orders.total() < room):
         service = min(waiting, key=lambda each: under_way[each])
         job = waiting[service][0]
-        given[job.id] += 1
+        orders[job.id] += 1
         under_way[service] += 1
-        if given[job.id] == job.left:
+        if orders[job.id] == job.left:
             del waiting[service][0]
             if not waiting[service]:
                 del waiting[service]
-    return given
+    return orders
 
 
 def is_whole(fingerprints: Iterable[bytes], expected: int, digest: bytes) -> bool:
-    """Tell whether these are the chunks that the seal was set on."""
+    """Return whether these are exactly the chunks that the seal states."""
     found = list(fingerprints)
     return len(found) == expected and bulk.digest(found) == digest

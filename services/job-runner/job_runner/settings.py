@@ -1,4 +1,4 @@
-"""What job-runner takes from the environment."""
+"""Job-runner's settings."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from courant.settings import DatabaseUrl, HealthHost, Port, SealKeys, Settings
 
 
 class JobRunnerSettings(Settings):
-    """Job-runner's settings."""
+    """Job-runner reads these from the environment."""
 
     courant_seal_keys: SealKeys
     database_url: DatabaseUrl
@@ -19,6 +19,6 @@ class JobRunnerSettings(Settings):
         Field(
             ge=0,
             le=3600,
-            description="seconds that the bulk lane may lag, then jobs wait; 0: they never do",
+            description="seconds that the bulk lane may lag before jobs wait; 0: jobs never wait",
         ),
     ] = 5.0

@@ -1,4 +1,4 @@
-"""Job-runner's SQL for what it consumes: uploads kept, chunks read."""
+"""Job-runner's SQL for its stages: storing uploads, reading chunks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from job_runner.rows import Job, StoredChunk
 
 T = TypeVar("T")
 
-# ruff: noqa: S608  (every word of SQL that is put together here is ours)
+# ruff: noqa: S608  (no part of the SQL that is assembled here comes from outside)
 
 STORE_CHUNK = """
     INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed)
@@ -38,7 +38,7 @@ TAKE_KEY = """
 IS_ALIAS = "SELECT FROM aliases WHERE id = %s"
 KEY_OWNER = "SELECT id, body_hash FROM idempotency WHERE service_id = %s AND key_hash = %s"
 MAKE_ALIAS = "INSERT INTO aliases (id, winner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
-# Cancelled is for good, and of the others the latest holds, in whatever order they come.
+# Cancelled is final. Of the other commands the latest by its time holds, in any order of arrival.
 STORE_COMMAND = f"""
     INSERT INTO wishes AS w (job_id, wish, wished_at) VALUES (%s, %s, %s)
     ON CONFLICT (job_id) DO UPDATE
@@ -54,12 +54,12 @@ CHUNK = f"""
 
 
 class PostgresStore(Folding):
-    """The stages' store on PostgreSQL."""
+    """The store of the stages on PostgreSQL."""
 
     @contextmanager
     def fold(self, span: Span) -> Iterator["PostgresFold"]:
-        with self.moving_on(span) as (connection, cursor, places):
-            yield PostgresFold(connection, cursor, places)
+        with self.moving_on(span) as (connection, cursor, positions):
+            yield PostgresFold(connection, cursor, positions)
 
     def chunk(self, job_id: UUID, number: int) -> StoredChunk | None:
         with self.transaction() as (_, cursor):
@@ -68,7 +68,7 @@ class PostgresStore(Folding):
             if not found:
                 return None
             upload_id, first, rows, sealed, *columns = found
-            # An order that is read again must not flood the lane with what is there.
+            # Counted so that an order that is read again does not flood the lane with stored rows.
             [stored] = jobs.count(cursor, [ChunkRef(job_id, upload_id, number, first, rows)])
         if stored.there == rows:
             return None
@@ -87,13 +87,13 @@ class PostgresStore(Folding):
 
 
 class PostgresFold:
-    """One such transaction; `places` is how far it was read before."""
+    """One transaction of the store; `positions` is how far the log was folded before it."""
 
-    def __init__(self, connection: Connection, cursor: Cursor, places: Positions) -> None:
-        self._connection, self._cursor, self._places = connection, cursor, places
+    def __init__(self, connection: Connection, cursor: Cursor, positions: Positions) -> None:
+        self._connection, self._cursor, self._positions = connection, cursor, positions
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
-        return folding.fresh(kept, self._places)
+        return folding.fresh(kept, self._positions)
 
     def store(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
         refused: list[JobRecord] = []
@@ -102,8 +102,8 @@ class PostgresFold:
                 match each:
                     case Chunk():
                         print_ = bulk.fingerprint(each.sealed)
-                        place = [each.upload_id, each.number, each.first, each.rows]
-                        self._cursor.execute(STORE_CHUNK, [*place, print_, each.sealed])
+                        chunk = [each.upload_id, each.number, each.first, each.rows]
+                        self._cursor.execute(STORE_CHUNK, [*chunk, print_, each.sealed])
                     case Seal():
                         if not self._seal(each):
                             refused.append(each)
@@ -112,9 +112,10 @@ class PostgresFold:
         return refused
 
     def _seal(self, seal: Seal) -> bool:
-        """Make the job, unless its key stands for another; tell whether the key is its body's."""
+        """Store the job unless its key stands for another; return false if the bodies differ."""
         if seal.idempotency_key is not None:
-            # Asked first: the key is forgotten long before the log is, which may be read again.
+            # The alias is looked up first, because a key is deleted after 48 h but the log, which
+            # may be read again, is kept for 14 days.
             self._cursor.execute(IS_ALIAS, [seal.job_id])
             if self._cursor.rowcount:
                 return True
