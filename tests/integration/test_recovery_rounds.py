@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable
 from courant.testing.builders import PERSISTED
 from courant.testing.world import World
 from courant.topics import Positions
 from recovery import rounds, rules, sweeps
-from recovery.directory import Published
 from recovery.leader import Lead, connect
 from recovery.rounds import RoundParts, Rounds
 from support.recovery import Hand
@@ -53,7 +53,7 @@ def own(hand: Hand) -> Engine:
 def parts(hand: Hand) -> Iterator[RoundParts]:
     lead = Lead(own(hand))
     second = timedelta(seconds=1)
-    published = Published()
+    published = Directory()
     published.is_read = True
     yield RoundParts(
         lead=lead,

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from courant.directory.entries import Template
+from courant.directory.entries import Directory, Template
 from courant.errors import Unavailable
 from courant.lifecycle import Move, Report
 from courant.testing import builders
@@ -19,7 +19,6 @@ from courant.testing.builders import DELIVERY, NOW, PERSISTED, RECEIPTS
 from courant.testing.kafka import FakeProducer
 from courant.topics import Channel, Lane, Positions
 from recovery import rules, store, sweeps
-from recovery.directory import Published
 from recovery.rows import OverdueRow
 from recovery.sweeps import SWEEPS, Tools
 from saver.store import PostgresStore as SaverStore
@@ -42,8 +41,8 @@ def sweep(hand: Hand, name: str, places: Positions | None = None) -> list[tuple[
     return hand.written()
 
 
-def directory() -> Published:
-    found = Published()
+def directory() -> Directory:
+    found = Directory()
     for version, hours, resend in ((3, 72, True), (4, 2, True), (5, 72, False)):
         found.put(
             Template(

@@ -7,14 +7,13 @@ import pytest
 from sqlalchemy import Engine
 
 from courant import ids
-from courant.directory.entries import AnyEntry, Service, decode, encode
+from courant.directory.entries import AnyEntry, Directory, Service, decode, encode
 from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.testing import builders
 from courant.testing.builders import DELIVERY, RECEIPTS
 from courant.topics import DIRECTORY, JOBS, Positions
 from recovery import days, directory, marks, rules, upkeep
-from recovery.directory import Published
 from recovery.leader import Lead, connect
 from recovery.upkeep import CHORES
 from support.recovery import TODAY, Hand, id_of, make_day
@@ -237,8 +236,8 @@ def entry(number: int, name: str) -> Service:
     return Service(number=number, id=UUID(int=number // 100), name=name)
 
 
-def known(*entries: AnyEntry) -> Published:
-    found = Published()
+def known(*entries: AnyEntry) -> Directory:
+    found = Directory()
     for each in entries:
         found.put(each)
     found.is_read = True

@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 from courant import logs, serve, settings
+from courant.directory.entries import Directory
 from courant.directory.follow import follow
 from courant.kafka.producer import KafkaProducer
 from recovery import figures, heartbeat, timers
-from recovery.directory import Published
 from recovery.leader import Lead, connect
 from recovery.offsets import GroupOffsets
 from recovery.rounds import RoundParts, Rounds
@@ -21,7 +21,7 @@ def main() -> int:
     stop = serve.Stop()
     stop.listen()
     cluster = chosen.cluster
-    published = Published()
+    published = Directory()
     rounds = Rounds(
         RoundParts(
             lead=Lead(connect(chosen.database_url.get_secret_value())),

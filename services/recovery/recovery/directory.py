@@ -5,7 +5,6 @@ and its transaction died, or where Postgres was put back. The SQL stands beside 
 """
 
 import logging
-from collections.abc import Mapping
 
 from courant.consume import Producer
 from courant.directory import entries
@@ -28,16 +27,7 @@ TAKE_OVER = """
 CATCH_UP = "SELECT setval('directory_number', greatest(nextval('directory_number'), %(number)s))"
 
 
-class Published(Directory):
-    """The directory as the topic has it."""
-
-    @property
-    def entries(self) -> Mapping[str, AnyEntry]:
-        """Give the last version of every entry, by its key."""
-        return self._entries.copy()
-
-
-def reconcile(store: PostgresStore, published: Published, producer: Producer, limit: int) -> int:
+def reconcile(store: PostgresStore, published: Directory, producer: Producer, limit: int) -> int:
     """Put out the rows that the topic lacks, take over what it has newer; tell how many differed.
 
     Does nothing until the topic was read to its end: all would seem to be missing in it.

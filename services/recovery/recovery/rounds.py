@@ -8,10 +8,10 @@ from datetime import timedelta
 from functools import partial
 
 from courant.consume import Producer
+from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable
 from recovery import days, marks, rules, sweeps, upkeep
 from recovery import directory as published
-from recovery.directory import Published
 from recovery.leader import Lead
 from recovery.store import PostgresStore
 from recovery.sweeps import SWEEPS, Tools
@@ -39,7 +39,7 @@ class RoundParts:
     lead: Lead
     log: marks.Offsets
     producer: Producer
-    directory: Published
+    directory: Directory
     lease: timedelta
     margin: timedelta
     grace: timedelta
