@@ -15,7 +15,7 @@ from deliverer.settings import DelivererSettings
 from ingest.settings import IngestSettings
 from job_runner.settings import JobRunnerSettings
 from recovery.settings import RecoverySettings
-from recovery.sweeps import SWEEPS
+from recovery.tasks import TASKS
 from saver.settings import SaverSettings
 
 MADE = "<!-- Made by `make docs` from the code. Change it there. -->"
@@ -57,10 +57,16 @@ def lifecycle_page() -> Iterator[str]:
     )
     yield from ("", "## What gives a row that stood still its next step", "")
     yield from table(
-        ("sweep", "every", "rows at once", "what proves it"),
+        ("sweep", "every", "rows at once", "what it does, and what proves that it may"),
         *(
-            (f"`{s.name}`", f"{s.every.total_seconds():g} s", str(s.limit), s.overdue.__doc__ or "")
-            for s in SWEEPS
+            (
+                f"`{task.name}`",
+                f"{task.every.total_seconds():g} s",
+                str(task.limit),
+                " ".join((task.do.__doc__ or "").split()),
+            )
+            for task in TASKS
+            if task.is_sweep
         ),
     )
 

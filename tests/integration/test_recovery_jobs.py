@@ -17,12 +17,12 @@ from courant.postgres import jobs
 from courant.testing import builders
 from courant.testing.builders import DELIVERY
 from courant.topics import CHUNKS, INBOX, JOBS, Lane, Positions
-from recovery import store, sweeps, upkeep
-from recovery.sweeps import SWEEPS, Tools
-from recovery.upkeep import CHORES
+from recovery import store, sweeps, tasks, upkeep
+from recovery.sweeps import Tools
+from recovery.tasks import TASKS
 from support.recovery import Hand, ago, id_of, make_mistake
 
-BY_NAME = {each.name: each for each in SWEEPS}
+BY_NAME = {each.name: each for each in TASKS}
 JOB = id_of(5_000)
 UPLOAD = UUID(int=50)
 BULK = INBOX.topics(Lane.BULK)
@@ -33,10 +33,15 @@ def hand(engine: Engine) -> Hand:
     return Hand(engine)
 
 
+def run(hand: Hand, name: str, places: Positions | None = None) -> int:
+    grace, kept = timedelta(seconds=30), timedelta(days=7)
+    tools = Tools(hand.producer, Directory(), places or {}, grace, kept)
+    return tasks.run(BY_NAME[name], hand.store, tools)
+
+
 def sweep(hand: Hand, name: str, places: Positions | None = None) -> list[tuple[str, int, str]]:
     """Run one sweep, and give all decisions that were ever written."""
-    tools = Tools(hand.producer, Directory(), places or {}, timedelta(seconds=30))
-    sweeps.sweep(BY_NAME[name], hand.store, tools)
+    run(hand, name, places)
     return [each for each in hand.written() if each[0] not in (CHUNKS.name, JOBS.name)]
 
 
@@ -156,8 +161,7 @@ def test_a_job_ends_before_its_rows_would_be_refused(hand: Hand) -> None:
     job(hand, over, UUID(int=63), accepted_at=f"ago({14 * day})", finished_at="now()")
     job(hand, JOB, accepted_at=f"ago({14 * day})")
     put_command(hand, "cancelled")
-    tools = Tools(hand.producer, Directory(), {}, timedelta(seconds=30))
-    assert sweeps.sweep(BY_NAME["outlived"], hand.store, tools) == 1
+    assert run(hand, "outlived") == 1
     kafka = hand.world.kafka
     [record] = [each for at in kafka.partitions(JOBS.name) for each in kafka.log[at]]
     told = decode_job(record.value)
@@ -203,11 +207,6 @@ def test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again(hand:
     assert [each[0] for each in sweep(hand, "expired")] == [DELIVERY, topic]
 
 
-def chore(hand: Hand, name: str) -> None:
-    [found] = [each for each in CHORES if each.name == name]
-    upkeep.do(found, hand.store)
-
-
 def test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week(
     hand: Hand,
 ) -> None:
@@ -221,14 +220,14 @@ def test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week(
     chunk(hand, 0, UPLOAD, at=f"ago({2 * week - 99})")
     chunk(hand, 1, UPLOAD, at=f"ago({2 * week + day})")
     everything = {(running, 0), (young, 0), (old, 0), (UPLOAD, 0), (UPLOAD, 1)}
-    chore(hand, "chunks")
+    run(hand, "chunks")
     assert chunks_left(hand) == everything  # job-runner has not read its log
     hand.mark(JOBS.name, 2 * day, 7)
     hand.place(JOBS.name, 7)
-    chore(hand, "chunks")
+    run(hand, "chunks")
     assert chunks_left(hand) == everything - {(old, 0), (UPLOAD, 1)} | {(UPLOAD, 1)}
     hand.mark(JOBS.name, 1, 7)
-    chore(hand, "chunks")
+    run(hand, "chunks")
     assert chunks_left(hand) == {(running, 0), (young, 0), (UPLOAD, 0)}
 
 
@@ -243,11 +242,11 @@ def test_jobs_outlive_the_log_that_could_bring_them_back(hand: Hand) -> None:
     job(hand, JOB, UUID(int=62), at=long_ago)  # not over
     job(hand, id_of(3), UUID(int=63), at=f"ago({(log_days + 8) * 86_400})", finished_at="now()")
     put_command(hand, "paused", long_ago)
-    chore(hand, "jobs")
+    run(hand, "jobs")
     assert {id for (id,) in hand.ask("SELECT id FROM jobs")} == {JOB, id_of(3)}
     assert hand.ask("SELECT wish FROM wishes") == [("paused",)]  # it must not begin by itself
     hand.ask("UPDATE jobs SET finished_at = now()")
-    chore(hand, "jobs")
+    run(hand, "jobs")
     assert hand.ask("SELECT FROM wishes") == []
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import Engine
@@ -12,9 +13,10 @@ from courant.errors import Refused, Unavailable
 from courant.testing.builders import PERSISTED
 from courant.testing.world import World
 from courant.topics import Positions
-from recovery import rounds, rules, sweeps
+from recovery import rounds, rules
 from recovery.leader import Lead, connect
 from recovery.rounds import RoundParts, Rounds
+from recovery.tasks import TASKS, Task
 from support.recovery import Hand
 
 
@@ -69,7 +71,10 @@ def parts(hand: Hand) -> Iterator[RoundParts]:
     lead.resign()
 
 
-def test_a_round_marks_every_topic_and_does_what_is_due(hand: Hand, parts: RoundParts) -> None:
+def test_a_round_marks_every_topic_and_does_what_is_due(
+    hand: Hand, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: 7.0))  # time stands still
     hand.row(1, issued_at="ago(60)", not_before="ago(1)")
     leader = Rounds(parts)
     leader.go()
@@ -110,8 +115,7 @@ def test_a_task_that_fails_keeps_no_other_from_its_own(
     def fail(*_: object) -> int:
         raise error
 
-    broken = sweeps.Sweep("broken", timedelta(), 1, fail, sweeps.order)  # type: ignore[arg-type]
-    monkeypatch.setattr(rounds, "SWEEPS", (broken, *sweeps.SWEEPS))
+    monkeypatch.setattr(rounds, "TASKS", (Task("broken", timedelta(), 1, fail), *TASKS))
     hand.row(1, issued_at="ago(60)", not_before="ago(1)")
     Rounds(parts).go()
     assert hand.written() == [(PERSISTED, 1, "")]

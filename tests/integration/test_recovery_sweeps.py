@@ -18,15 +18,16 @@ from courant.testing import builders
 from courant.testing.builders import DELIVERY, NOW, PERSISTED, RECEIPTS
 from courant.testing.kafka import FakeProducer
 from courant.topics import Channel, Lane, Positions
-from recovery import rules, store, sweeps
+from recovery import rules, store, sweeps, tasks
 from recovery.rows import OverdueRow
-from recovery.sweeps import SWEEPS, Tools
+from recovery.sweeps import Tools
+from recovery.tasks import TASKS
 from saver.store import PostgresStore as SaverStore
 from support.recovery import Hand, id_of, make_mistake
 from support.roles import acting
 
-GRACE = timedelta(seconds=30)
-BY_NAME = {each.name: each for each in SWEEPS}
+GRACE, KEPT = timedelta(seconds=30), timedelta(days=7)
+BY_NAME = {each.name: each for each in TASKS}
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def hand(engine: Engine) -> Hand:
 
 def sweep(hand: Hand, name: str, places: Positions | None = None) -> list[tuple[str, int, str]]:
     """Run one sweep, and give all that was ever written."""
-    tools = Tools(hand.producer, directory(), places or {}, GRACE)
-    sweeps.sweep(BY_NAME[name], hand.store, tools)
+    tools = Tools(hand.producer, directory(), places or {}, GRACE, KEPT)
+    tasks.run(BY_NAME[name], hand.store, tools)
     return hand.written()
 
 
@@ -119,8 +120,8 @@ def test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again(hand
 def test_a_sweep_runs_on_while_it_finds_its_limit(hand: Hand) -> None:
     for number in range(1, 6):
         hand.row(number, issued_at="ago(60)", not_before="ago(1)")
-    tools = Tools(hand.producer, directory(), {}, GRACE)
-    assert sweeps.sweep(replace(BY_NAME["due"], limit=2), hand.store, tools) == 5
+    tools = Tools(hand.producer, directory(), {}, GRACE, KEPT)
+    assert tasks.run(replace(BY_NAME["due"], limit=2), hand.store, tools) == 5
     assert hand.written() == [order(number) for number in range(1, 6)]
 
 
@@ -358,11 +359,11 @@ MISTAKES: dict[str, Mistake] = {
     "scheduled expired": (store, "EXPIRED", "n.scheduled_for, ", "", EXPIRED),
     "template's time of no account": (store, "EXPIRED", "make_interval(hours => s.hours), ", "", EXPIRED),
     "not noted": (store, "ISSUED", "WHERE id =", "WHERE false AND id =", FREED),
-    "noted before it is written": (sweeps, "bite", "tools.producer.flush()", "each.note(rows, found); rows.run('COMMIT'); tools.producer.flush()", test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again),
-    "one bite": (sweeps, "sweep", "range(BITES_MAX)", "range(1)", test_a_sweep_runs_on_while_it_finds_its_limit),
+    "noted before it is written": (sweeps, "issue", "publish(tools.producer", "rows.issued(overdue); rows.run('COMMIT'); publish(tools.producer", test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again),
+    "one bite": (tasks, "run", "range(BITES_MAX if task.is_sweep else 1)", "range(1)", test_a_sweep_runs_on_while_it_finds_its_limit),
     "swept under a hold": (store, "STOPPED", "WHERE stands AND", "WHERE false AND", held),
     "every stop stops": (store, "STOPPED", "scope IN ('rebuild', 'all')", "true", test_a_stop_of_one_lane_stops_no_sweep),
-    "server not recognised": (store, "recognise", "cursor.rowcount", "False", test_another_server_raises_the_hold_before_it_is_swept),
+    "server not recognised": (store, "hold_after_restart", "cursor.rowcount", "False", test_another_server_raises_the_hold_before_it_is_swept),
 }
 # fmt: on
 

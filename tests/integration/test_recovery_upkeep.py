@@ -13,18 +13,25 @@ from courant.records import Outgoing
 from courant.testing import builders
 from courant.testing.builders import DELIVERY, RECEIPTS
 from courant.topics import DIRECTORY, JOBS, Positions
-from recovery import days, directory, marks, rules, upkeep
+from recovery import marks, rules, tasks
 from recovery.leader import Lead, connect
-from recovery.upkeep import CHORES
+from recovery.sweeps import Tools
+from recovery.tasks import TASKS
 from support.recovery import TODAY, Hand, id_of, make_day
 
 LEASE, MARGIN = timedelta(seconds=6), timedelta(seconds=2)
-BY_NAME = {each.name: each for each in CHORES}
+GRACE, KEPT = timedelta(seconds=30), timedelta(days=7)
+BY_NAME = {each.name: each for each in TASKS}
 
 
 @pytest.fixture
 def hand(engine: Engine) -> Hand:
     return Hand(engine)
+
+
+def run(hand: Hand, name: str) -> int:
+    tools = Tools(hand.producer, known(), {}, GRACE, KEPT)
+    return tasks.run(BY_NAME[name], hand.store, tools)
 
 
 # marks and holds
@@ -128,7 +135,7 @@ def test_it_is_told_how_far_behind_each_group_is(hand: Hand) -> None:
 
 
 def thinned(hand: Hand) -> None:
-    upkeep.do(BY_NAME["marks"], hand.store)
+    run(hand, "marks")
 
 
 def test_marks_grow_fewer_with_age_and_stay_evenly_spread(hand: Hand) -> None:
@@ -136,22 +143,23 @@ def test_marks_grow_fewer_with_age_and_stay_evenly_spread(hand: Hand) -> None:
         sql = """INSERT INTO marks SELECT now() - interval '1 s' * s, :id, :topic, :topic, '{1}'
             FROM generate_series(1, 4000) s"""
         hand.ask(sql, id=builders.partition(topic).topic_id, topic=topic)
-    counts = """SELECT count(*) FILTER (WHERE age < 119),
-        count(*) FILTER (WHERE age BETWEEN 120 AND 3599), count(*) FILTER (WHERE age > 3600)
+    counts = """SELECT count(*) FILTER (WHERE age BETWEEN 120 AND 3599),
+        count(*) FILTER (WHERE age BETWEEN 3600 AND 3990)
         FROM (SELECT extract(epoch FROM now() - at) AS age FROM marks WHERE topic = :topic) x"""
     thinned(hand)
     thinned(hand)
-    [(young, middle, old)] = hand.ask(counts, topic=DELIVERY)
-    assert young >= 117
+    [(middle, old)] = hand.ask(counts, topic=DELIVERY)
     assert 346 <= middle <= 350
-    assert 6 <= old <= 8
-    [(_, middle, old)] = hand.ask(counts, topic=RECEIPTS)
+    assert 5 <= old <= 8
+    [(middle, old)] = hand.ask(counts, topic=RECEIPTS)
     assert 694 <= middle <= 698  # a gap must be seen in them
-    assert 78 <= old <= 82
+    assert 77 <= old <= 79
     widest = """SELECT max(at - before) FROM (SELECT at, lag(at) OVER (ORDER BY at) AS before
-        FROM marks WHERE topic = :topic AND at > now() - interval '3000 s') x"""
-    [(found,)] = hand.ask(widest, topic=RECEIPTS)
-    assert found < rules.GAP
+        FROM marks WHERE topic = :topic AND at > now() - interval '1 s' * :age) x"""
+    [(gap,)] = hand.ask(widest, topic=DELIVERY, age=110)
+    assert gap == timedelta(seconds=1)  # the youngest are all kept
+    [(gap,)] = hand.ask(widest, topic=RECEIPTS, age=3000)
+    assert gap < rules.GAP
 
 
 def test_marks_older_than_the_log_are_forgotten(hand: Hand) -> None:
@@ -173,7 +181,7 @@ def test_calls_of_which_no_row_is_claimed_any_more_are_closed(hand: Hand) -> Non
     hand.call(2, {1: 1, 2: 2}, at="ago(60)")
     hand.call(3, {3: 1}, at="ago(60)")  # of a row that is not there
     hand.call(4, {2: 2}, at="ago(0)")
-    assert upkeep.do(BY_NAME["orphan-calls"], hand.store) == 2
+    assert run(hand, "orphan-calls") == 2
     assert hand.ask("SELECT id FROM calls ORDER BY 1") == [(UUID(int=1),), (UUID(int=4),)]
 
 
@@ -181,7 +189,7 @@ def test_keys_are_forgotten_after_two_days(hand: Hand) -> None:
     for hours in (47, 49):
         at = f"now() - interval '{hours} h'"
         hand.ask(f"INSERT INTO idempotency VALUES (:id, '', :id, '', {at})", id=id_of(hours))
-    assert upkeep.do(BY_NAME["idempotency"], hand.store) == 1
+    assert run(hand, "idempotency") == 1
     assert hand.ask("SELECT service_id FROM idempotency") == [(id_of(47),)]
 
 
@@ -190,15 +198,15 @@ def test_an_alias_is_kept_for_as_long_as_the_log_can_bring_it_back(hand: Hand) -
         hand.ask(
             f"INSERT INTO aliases VALUES (:id, :id, now() - interval '{age} d')", id=id_of(age)
         )
-    assert upkeep.do(BY_NAME["aliases"], hand.store) == 1
+    assert run(hand, "aliases") == 1
     assert hand.ask("SELECT id FROM aliases") == [(id_of(27),)]
 
 
 def test_under_a_hold_nothing_is_forgotten(hand: Hand) -> None:
     hand.hold()
-    for chore in CHORES:
+    for task in TASKS:
         with pytest.raises(Unavailable, match="on hold"):
-            upkeep.do(chore, hand.store)
+            run(hand, task.name)
 
 
 # days
@@ -208,22 +216,21 @@ def test_the_days_ahead_are_made_once(hand: Hand) -> None:
     for day in (TODAY + 1, TODAY + 2):
         for table in ("notifications", "events"):
             hand.ask(f"DROP TABLE IF EXISTS {table}_{day}")
-    assert days.make(hand.store) == 4
-    assert days.make(hand.store) == 0
+    assert run(hand, "days-made") == 4
+    assert run(hand, "days-made") == 0
     tomorrow = ids.first_of(TODAY + 1)
     hand.ask("INSERT INTO events (id, move, attempt) VALUES (:id, 'saved', 0)", id=tomorrow)
     assert hand.ask("SELECT tableoid::regclass::text FROM events") == [(f"events_{TODAY + 1}",)]
 
 
 def test_days_past_what_is_kept_are_dropped(hand: Hand) -> None:
-    kept = timedelta(days=7)
     for day in (TODAY - 23, TODAY - 22, TODAY - 21):
         hand.ask(f"DROP TABLE IF EXISTS events_{day}")
         make_day(hand.engine, "events", day)
     # Somebody detached one, and died before it was dropped.
     hand.ask(f"ALTER TABLE events DETACH PARTITION events_{TODAY - 23}")
-    assert days.drop(hand.store, kept) == 2
-    assert days.drop(hand.store, kept) == 0
+    assert run(hand, "days-dropped") == 2
+    assert run(hand, "days-dropped") == 0
     there = hand.ask("SELECT relname FROM pg_class WHERE relname ~ '^events_[0-9]+$'")
     old = sorted(int(name.removeprefix("events_")) for (name,) in there)
     assert old[0] == TODAY - 21
@@ -271,7 +278,7 @@ def test_the_directory_has_of_each_entry_the_later_version(hand: Hand) -> None:
         put_row(hand, each)
     topic = known(same, entry(201, "old"), newer_record, only_record)
     pen = Pen()
-    assert directory.reconcile(hand.store, topic, pen, 10) == 4
+    assert tasks.run(BY_NAME["directory"], hand.store, Tools(pen, topic, {}, GRACE, KEPT)) == 4
     assert [each.topic for each in pen.written] == [DIRECTORY.name] * 2
     written = {each.key.decode(): decode(each.value) for each in pen.written}
     assert written == {each.key: each for each in (newer_row, only_row)}
@@ -287,7 +294,10 @@ def test_a_directory_that_was_not_read_to_its_end_proves_nothing(hand: Hand) -> 
     put_row(hand, entry(101, "row"))
     topic = known()
     topic.is_read = False
-    assert directory.reconcile(hand.store, topic, hand.producer, 10) == 0
+    assert (
+        tasks.run(BY_NAME["directory"], hand.store, Tools(hand.producer, topic, {}, GRACE, KEPT))
+        == 0
+    )
     assert hand.written() == []
 
 

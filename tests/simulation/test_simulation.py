@@ -35,7 +35,7 @@ from courant.testing.world import Crash, Fault, World
 from deliverer import flight
 from deliverer import rules as sending
 from recovery import marks, sweeps
-from recovery.sweeps import SWEEPS
+from recovery.tasks import TASKS
 from saver import handle, rules
 from simulation import outside
 from simulation.outside import GRACE, LIVES, Provider, life_of
@@ -426,8 +426,8 @@ def test_the_simulation_sees_the_mistake(mistake: str, monkeypatch: pytest.Monke
 
 
 def refresh(patch: pytest.MonkeyPatch) -> None:
-    """Put the functions as they are now into the table of sweeps, which holds those that were."""
+    """Put the changed functions into the table of tasks, which still holds the right ones."""
     table = tuple(
-        dataclasses.replace(s, overdue=getattr(sweeps, s.overdue.__name__)) for s in SWEEPS
+        dataclasses.replace(task, do=getattr(sweeps, task.do.__name__, task.do)) for task in TASKS
     )
-    patch.setattr(outside, "SWEEPS", table)
+    patch.setattr(outside, "TASKS", table)

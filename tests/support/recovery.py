@@ -1,5 +1,6 @@
 """A hand in a real PostgreSQL, for tests of recovery: rows, marks, places as a story needs them."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -16,9 +17,8 @@ from courant.testing.builders import notification
 from courant.testing.kafka import FakeProducer
 from courant.testing.world import World
 from courant.topics import Partition, family
-from recovery import sweeps
 from recovery.store import PostgresStore
-from recovery.sweeps import Sweep
+from recovery.tasks import Task
 from support import mistakes
 from support.roles import acting
 
@@ -120,16 +120,15 @@ class Hand:
 
 def make_mistake(
     patch: pytest.MonkeyPatch,
-    by_name: dict[str, Sweep[Any]],
+    by_name: dict[str, Task],
     where: Sequence[Any],  # as mistakes.replace takes it
 ) -> None:
-    """Put wrong words into the product, and have the table of sweeps name what stands there now."""
+    """Put a mistake into the product, and have the table of tasks name the changed functions."""
     owner, name, right, wrong = where
     mistakes.replace(patch, owner, name, right, wrong)
-    for sweep, each in by_name.items():
-        overdue = getattr(sweeps, each.overdue.__name__)
-        write = getattr(sweeps, each.write.__name__, each.write)
-        patch.setitem(by_name, sweep, replace(each, overdue=overdue, write=write))
+    for task in list(by_name.values()):
+        do = getattr(sys.modules[task.do.__module__], task.do.__name__)
+        patch.setitem(by_name, task.name, replace(task, do=do))
 
 
 def make_day(engine: Engine, table: str, day: int) -> None:

@@ -11,6 +11,7 @@ from itertools import product
 from courant import ids
 from courant.postgres.days import DAILY, DROP_DAY, MAKE_DAY
 from recovery.store import PostgresStore
+from recovery.sweeps import Tools
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ ALL = """
 DAY = re.compile(f"({'|'.join(DAILY)})_([0-9]+)")
 
 
-def make(store: PostgresStore) -> int:
+def make(store: PostgresStore, _: object, __: int) -> int:
     """Make tomorrow and the day after; tell how many partitions."""
     made = 0
     with store.sweeping() as rows:
@@ -37,7 +38,7 @@ def make(store: PostgresStore) -> int:
     return made
 
 
-def drop(store: PostgresStore, kept: timedelta) -> int:
+def drop(store: PostgresStore, tools: Tools, limit: int) -> int:
     """Drop the days that are past what is kept of content and stubs; tell how many partitions.
 
     Each in a transaction of its own: the lock that one takes is not held while the next is dropped.
@@ -45,8 +46,8 @@ def drop(store: PostgresStore, kept: timedelta) -> int:
     with store.sweeping() as rows:
         [(now,)] = rows.fetch(NOW)
         found = [day_in(name) for (name,) in rows.fetch(ALL, names=f"^{DAY.pattern}$")]
-    oldest = ids.day_at(now - kept - STUBS_KEPT)
-    past = [(table, day) for table, day in found if day < oldest]
+    oldest = ids.day_at(now - tools.kept - STUBS_KEPT)
+    past = [(table, day) for table, day in found if day < oldest][:limit]
     for table, day in past:
         with store.sweeping() as rows:
             rows.fetch(DROP_DAY, daily=table, day=day)

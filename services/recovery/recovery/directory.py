@@ -8,10 +8,11 @@ import logging
 
 from courant.consume import Producer
 from courant.directory import entries
-from courant.directory.entries import AnyEntry, Directory
+from courant.directory.entries import AnyEntry
 from courant.records import Outgoing
 from courant.topics import DIRECTORY
 from recovery.store import PostgresRows, PostgresStore
+from recovery.sweeps import Tools
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,12 @@ TAKE_OVER = """
 CATCH_UP = "SELECT setval('directory_number', greatest(nextval('directory_number'), %(number)s))"
 
 
-def reconcile(store: PostgresStore, published: Directory, producer: Producer, limit: int) -> int:
+def reconcile(store: PostgresStore, tools: Tools, limit: int) -> int:
     """Put out the rows that the topic lacks, take over what it has newer; tell how many differed.
 
     Does nothing until the topic was read to its end: all would seem to be missing in it.
     """
+    published = tools.directory
     if not published.is_read:
         return 0
     with store.sweeping() as rows:
@@ -40,7 +42,7 @@ def reconcile(store: PostgresStore, published: Directory, producer: Producer, li
         differ = [key for key in {**here, **there} if here.get(key) != there.get(key)][:limit]
     for key in differ:
         with store.sweeping() as rows:
-            settle(rows, key, published.entries.get(key), producer)
+            settle(rows, key, published.entries.get(key), tools.producer)
     return len(differ)
 
 

@@ -5,31 +5,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 
 from courant.consume import Producer
 from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable
-from recovery import days, marks, rules, sweeps, upkeep
-from recovery import directory as published
+from recovery import marks, rules
 from recovery.leader import Lead
 from recovery.store import PostgresStore
-from recovery.sweeps import SWEEPS, Tools
-from recovery.upkeep import CHORES
+from recovery.sweeps import Tools
+from recovery.tasks import TASKS, Task, run
 
 log = logging.getLogger(__name__)
-
-DIRECTORY_EVERY, DIRECTORY_LIMIT = timedelta(seconds=30), 500
-DAYS_EVERY = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Something that is done again and again on the leader's store."""
-
-    name: str
-    every: timedelta
-    do: Callable[[PostgresStore], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +53,10 @@ class Rounds:
         marks.show(store, places)
         # What an earlier round could not write comes first, or it would be queued anew each time.
         parts.producer.flush()
-        tools = Tools(parts.producer, parts.directory, places, parts.grace)
-        for task in tasks(parts, tools):
+        tools = Tools(parts.producer, parts.directory, places, parts.grace, parts.kept)
+        for task in TASKS:
             if self._is_due(task) and not parts.stopping():
-                attempt(task, store)
+                attempt(task, store, tools)
 
     def resign(self) -> None:
         """Let another lead."""
@@ -86,28 +72,10 @@ class Rounds:
         return due
 
 
-def tasks(parts: RoundParts, tools: Tools) -> list[Task]:
-    """Give all that is done, the sweeps first."""
-    reconcile = partial(
-        published.reconcile,
-        published=parts.directory,
-        producer=parts.producer,
-        limit=DIRECTORY_LIMIT,
-    )
-    drop = partial(days.drop, kept=parts.kept)
-    return [
-        *(Task(each.name, each.every, partial(sweeps.sweep, each, tools=tools)) for each in SWEEPS),
-        *(Task(each.name, each.every, partial(upkeep.do, each)) for each in CHORES),
-        Task("directory", DIRECTORY_EVERY, reconcile),
-        Task("days-made", DAYS_EVERY, days.make),
-        Task("days-dropped", DAYS_EVERY, drop),
-    ]
-
-
-def attempt(task: Task, store: PostgresStore) -> None:
+def attempt(task: Task, store: PostgresStore, tools: Tools) -> None:
     """Do a task; one that cannot be done now, or at all, must not keep the others from theirs."""
     try:
-        task.do(store)
+        run(task, store, tools)
     except Unavailable as weather:
         log.warning("bad weather", extra={"task": task.name, "reason": str(weather)})
     except Refused as refusal:

@@ -1,20 +1,20 @@
-"""The sweeps: every row that stood still, found by what proves it, is given its next step.
+"""The sweeps: each finds one kind of overdue notification and orders or decides its next step.
 
-One table. A row that waits its turn in a backlog is never touched: a time by Postgres's clock is
-compared with the time before which all that was written is known to be handled (`marks`). Each
-step may be done twice: orders and decisions are fenced by the row's state and attempt.
+A row that waits its turn in a backlog is never touched. Each sweep compares a time by Postgres's
+clock with the moment before which everything written is known to be handled (`marks`). Each step
+may be done twice, because orders and decisions are fenced by the row's state and attempt.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import product
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Protocol
 from uuid import UUID
 
-from courant import bulk, clock, metrics
+from courant import bulk, clock
 from courant.bulk import ChunkRef
 from courant.consume import Producer
 from courant.contracts import Command
@@ -25,71 +25,71 @@ from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel
 from recovery import rules
 from recovery.rows import OverdueGroup, OverdueRow
 
-T = TypeVar("T")
-log = logging.getLogger(__name__)
-
-BITES_MAX = 20
-"""So often a sweep that finds its limit runs on before the others have their turn."""
 ORDER_WAIT = timedelta(seconds=60)
-"""A saver that dies between row and order gives the order well within this."""
+"""How long after its row an order may still come.
+
+A saver that dies between the two writes the order well within this time, once it runs again.
+"""
 
 
 class Rows(Protocol):
-    """One transaction under no hold. It gives rows that nobody else is at work on, and keeps them.
+    """One transaction that runs under no hold and locks the rows that it returns.
 
-    Every method that gives rows gives the longest overdue first, and at most `limit`.
+    It skips rows that another transaction has locked. Every method that returns rows returns at
+    most `limit` of them, the longest overdue first.
     """
 
     def passed(
-        self, topics: Sequence[str], places: Positions | None = None
+        self, topics: Sequence[str], positions: Positions | None = None
     ) -> Mapping[str, datetime]:
-        """Tell before what time all that was written to each topic is handled, where it is known.
+        """Return for each topic the time before which everything written to it is handled.
 
-        By the places given, or else Postgres's own.
+        A topic of which this is not known is missing. Without `positions`, Postgres's own count.
         """
 
     def growth(self, since: datetime) -> Sequence[tuple[datetime, int]]:
-        """Give the times of the marks from there on, and how far `receipts` had grown by each."""
+        """Return the times of the marks since then, each with the records in `receipts` by then."""
 
     def due(self, limit: int) -> list[OverdueRow]:
-        """Give what waits, whose time has come since its last order."""
+        """Return waiting rows whose time has come since their last order."""
 
     def unclaimed(
         self, channel: Channel, lane: Lane, before: datetime, limit: int
     ) -> list[OverdueRow]:
-        """Give what waits for no time, of one lane, whose last order is older than `before`."""
+        """Return rows of one lane that wait for no time and were last ordered before `before`."""
 
     def unstarted(self, delivery: datetime, limit: int) -> list[OverdueRow]:
-        """Give what is claimed by a lease that ended before, and is in no open call."""
+        """Return claimed rows whose lease ended before `delivery` and that are in no open call."""
 
     def unresolved(self, before: datetime, delivery: datetime, limit: int) -> list[OverdueRow]:
-        """Give what is claimed by a lease that ended before `before`, and is in an open call."""
+        """Return claimed rows whose lease ended before `before` and that are in an open call."""
 
     def unanswered(self, before: datetime, delivery: datetime, limit: int) -> list[OverdueRow]:
-        """Give what was taken by its provider before, and had no receipt."""
+        """Return rows that a provider accepted before `before` and that had no receipt."""
 
     def expired(
         self, usual: timedelta, shelves: Sequence[OverdueGroup], delivery: datetime, limit: int
     ) -> list[OverdueRow]:
-        """Give what waits for longer than usual, or than its template lets it."""
+        """Return rows that have waited longer than `usual`, or than their template allows."""
 
     def cancelled(self, delivery: datetime, limit: int) -> list[OverdueRow]:
-        """Give what waits for its turn, and whose job was cancelled."""
+        """Return rows that wait for their turn and whose job was cancelled."""
 
     def issued(self, rows: Sequence[OverdueRow]) -> None:
-        """Note that these rows have their next step now."""
+        """Note that these rows have been given their next step now."""
 
     def incomplete(self, before: datetime, limit: int) -> list[ChunkRef]:
-        """Give chunks of jobs whose last order is older than `before`, and of which rows lack.
+        """Return chunks that were last ordered before `before` and still lack rows.
 
-        Looks at `limit` chunks, and notes of which nothing lacks: they are not looked at again.
+        It looks at `limit` chunks. It marks complete chunks as saved, so that they are not looked
+        at again.
         """
 
     def ordered(self, chunks: Sequence[ChunkRef]) -> None:
-        """Note that these chunks have their order now."""
+        """Note that these chunks have been ordered now."""
 
     def outlived(self, age: timedelta, limit: int) -> list[UUID]:
-        """Give jobs that are older than this, and neither over nor cancelled."""
+        """Return jobs older than `age` that are neither finished nor cancelled."""
 
 
 class Store(Protocol):
@@ -101,183 +101,183 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a sweep works with besides the store."""
+    """What a task works with besides the store."""
 
     producer: Producer
     directory: Directory
-    places: Positions  # the deliverers' in the topics of orders
-    grace: timedelta
+    positions: Positions  # of the groups that read orders, in the topics of orders
+    grace: timedelta  # how long the receipts of an unknown outcome may take
+    kept: timedelta  # how long a notification's content is kept
 
 
-def issued(rows: Rows, found: Sequence[OverdueRow]) -> None:
-    rows.issued(found)
+def due(store: Store, tools: Tools, limit: int) -> int:
+    """Order deferred, freed, resent and scheduled rows once their time has come.
+
+    They need no proof, because a claim has used or passed over their last order.
+    """
+    with store.sweeping() as rows:
+        return issue(rows, tools, rows.due(limit), rules.order)
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep(Generic[T]):
-    """What is overdue, by which proof, what is written for it, and how that is noted."""
+def lost_orders(store: Store, tools: Tools, limit: int) -> int:
+    """Order rows again whose last order is lost.
 
-    name: str
-    every: timedelta
-    limit: int  # rows a run
-    overdue: Callable[[Rows, Tools, int], list[T]]
-    write: Callable[[T, Directory], Outgoing]
-    note: Callable[[Rows, Sequence[Any]], None] = issued
-
-
-def due(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
-    """Deferred, freed, resent, scheduled. No proof is needed: their last order was used."""
-    return rows.due(limit)
-
-
-def lost_orders(rows: Rows, tools: Tools, limit: int) -> list[OverdueRow]:
-    """The deliverer has passed all that was written a minute after the last order."""
-    passed = rows.passed(tuple(rules.ORDERS), tools.places)
-    found: list[OverdueRow] = []
-    for channel, lane in product(Channel, Lane):
-        until = passed.get(PERSISTED.topic(channel, lane))
-        if until and len(found) < limit:
-            found += rows.unclaimed(channel, lane, until - ORDER_WAIT, limit - len(found))
-    return found
+    Proof: the deliverer has passed everything that was written a minute after that order.
+    """
+    with store.sweeping() as rows:
+        passed = rows.passed(tuple(rules.ORDERS), tools.positions)
+        unclaimed: list[OverdueRow] = []
+        for channel, lane in product(Channel, Lane):
+            until = passed.get(PERSISTED.topic(channel, lane))
+            if until and len(unclaimed) < limit:
+                left = limit - len(unclaimed)
+                unclaimed += rows.unclaimed(channel, lane, until - ORDER_WAIT, left)
+        return issue(rows, tools, unclaimed, rules.order)
 
 
-def never_started(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
-    """The saver has passed the lease's end in `delivery`: a `started` would be known."""
-    delivery, _receipts = folded(rows)
-    return rows.unstarted(delivery, limit) if delivery else []
+def never_started(store: Store, tools: Tools, limit: int) -> int:
+    """Free claimed rows whose lease ended before any call began.
+
+    Proof: the saver has passed the lease's end in `delivery`, so a `started` would be known.
+    """
+    with store.sweeping() as rows:
+        delivery, _receipts = folded(rows)
+        unstarted = rows.unstarted(delivery, limit) if delivery else []
+        return issue(rows, tools, unstarted, decide(Move.FREED, "its lease ended, no call began"))
 
 
-def unknown(rows: Rows, tools: Tools, limit: int) -> list[OverdueRow]:
-    """The saver has passed the lease's end, and a grace without a gap in which receipts came."""
-    delivery, receipts = folded(rows)
-    # A template that is only not read yet must not look as if it had no policy.
-    if not delivery or not receipts or not tools.directory.is_read:
-        return []
-    since = rules.reachable_since(rows.growth(receipts - tools.grace - rules.GAP))
-    silent = rules.silent_before(receipts, tools.grace, since)
-    return rows.unresolved(min(delivery, silent), delivery, limit) if silent else []
+def unknown(store: Store, tools: Tools, limit: int) -> int:
+    """Send rows of unknown outcome again or give them up, as their template says.
+
+    Proof: the saver has passed the lease's end in `delivery`, and in `receipts` a whole grace after
+    it in which receipts came without a gap.
+    """
+    with store.sweeping() as rows:
+        delivery, receipts = folded(rows)
+        # A template that is only not read yet must not look as if it had no policy.
+        if not delivery or not receipts or not tools.directory.is_read:
+            return 0
+        since = rules.reachable_since(rows.growth(receipts - tools.grace - rules.GAP))
+        silent = rules.silent_before(receipts, tools.grace, since)
+        if not silent:
+            return 0
+        unresolved = rows.unresolved(min(delivery, silent), delivery, limit)
+        return issue(rows, tools, unresolved, partial(resolve, directory=tools.directory))
 
 
-def unanswered(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
-    """For three days, all of whose receipts are folded."""
-    delivery, receipts = folded(rows)
-    if not delivery or not receipts:
-        return []
-    return rows.unanswered(receipts - rules.GIVEN_UP, delivery, limit)
+def unanswered(store: Store, tools: Tools, limit: int) -> int:
+    """Give up rows that a provider accepted three days ago and of which no receipt came.
+
+    Proof: the saver has folded every receipt of those three days.
+    """
+    with store.sweeping() as rows:
+        delivery, receipts = folded(rows)
+        if not delivery or not receipts:
+            return 0
+        silent = rows.unanswered(receipts - rules.GIVEN_UP, delivery, limit)
+        return issue(rows, tools, silent, decide(Move.UNANSWERED, "no receipt came"))
 
 
-def expired(rows: Rows, tools: Tools, limit: int) -> list[OverdueRow]:
-    """For three days, or as many hours as its template says."""
-    delivery, _ = folded(rows)
-    versions = (
-        each for found in list(tools.directory.templates.values()) for each in found.values()
-    )
+def expired(store: Store, tools: Tools, limit: int) -> int:
+    """Give up rows that have waited for three days, or for the hours that their template says.
+
+    Proof: the saver has folded every decision that was made for the row before.
+    """
+    templates = list(tools.directory.templates.values())
     shelves = rules.shelves(
-        OverdueGroup(each.id, each.version, each.valid_for_hours) for each in versions
+        OverdueGroup(version.id, version.version, version.valid_for_hours)
+        for versions in templates
+        for version in versions.values()
     )
-    return rows.expired(rules.GIVEN_UP, shelves, delivery, limit) if delivery else []
+    with store.sweeping() as rows:
+        delivery, _receipts = folded(rows)
+        late = rows.expired(rules.GIVEN_UP, shelves, delivery, limit) if delivery else []
+        return issue(rows, tools, late, decide(Move.EXPIRED, "not sent in time"))
 
 
-def cancelled(rows: Rows, _: Tools, limit: int) -> list[OverdueRow]:
-    """Of jobs that were cancelled. No claim takes them meanwhile."""
-    delivery, _receipts = folded(rows)
-    return rows.cancelled(delivery, limit) if delivery else []
+def cancelled(store: Store, tools: Tools, limit: int) -> int:
+    """Cancel waiting rows of cancelled jobs.
+
+    No claim takes them meanwhile. Proof: the saver has folded every decision made for the row.
+    """
+    with store.sweeping() as rows:
+        delivery, _receipts = folded(rows)
+        waiting = rows.cancelled(delivery, limit) if delivery else []
+        return issue(rows, tools, waiting, decide(Move.CANCELLED, "its job was cancelled"))
 
 
-def incomplete(rows: Rows, tools: Tools, limit: int) -> list[ChunkRef]:
-    """Job-runner and saver have passed all that was written a minute after the chunk's order."""
-    inbox = rows.passed(INBOX.topics(Lane.BULK))
-    passed = [*inbox.values(), *rows.passed((CHUNKS.name,), tools.places).values()]
-    if len(passed) < len(Channel) + 1:  # of some topic it is not known
-        return []
-    return rows.incomplete(min(passed) - ORDER_WAIT, limit)
+def outlived(store: Store, tools: Tools, limit: int) -> int:
+    """Cancel jobs that are so old that the saver would soon refuse their rows.
+
+    They were paused, held or without their chunks. Nothing is noted: the command is written again
+    until job-runner has read it.
+    """
+    with store.sweeping() as rows:
+        jobs = rows.outlived(rules.JOB_KEPT, limit)
+        now = clock.now()
+        publish(tools.producer, [bulk.job_command(job, Command.CANCELLED, now) for job in jobs])
+    return len(jobs)
 
 
-def outlived(rows: Rows, _: Tools, limit: int) -> list[UUID]:
-    """Paused, held or without their chunks for so long that the saver would refuse their rows."""
-    return rows.outlived(rules.JOB_KEPT, limit)
+def incomplete(store: Store, tools: Tools, limit: int) -> int:
+    """Order chunks of jobs again of which rows are missing.
+
+    Proof: job-runner and the saver have passed everything that was written a minute after the
+    chunk's order.
+    """
+    with store.sweeping() as rows:
+        inbox = rows.passed(INBOX.topics(Lane.BULK))
+        passed = [*inbox.values(), *rows.passed((CHUNKS.name,), tools.positions).values()]
+        if len(passed) < len(Channel) + 1:  # of some topic it is not known
+            return 0
+        chunks = rows.incomplete(min(passed) - ORDER_WAIT, limit)
+        orders = [bulk.chunk_order(chunk.job_id, chunk.number) for chunk in chunks]
+        publish(tools.producer, orders)
+        if chunks:
+            rows.ordered(chunks)
+    return len(chunks)
+
+
+def issue(
+    rows: Rows,
+    tools: Tools,
+    overdue: Sequence[OverdueRow],
+    step: Callable[[OverdueRow], Outgoing],
+) -> int:
+    """Write the next step of each row, then note it; return the number of rows.
+
+    The records come first. A row that was noted, and whose record was then lost in a crash, would
+    wait for a record that does not exist. Raises Unavailable; then the same rows are found again.
+    """
+    publish(tools.producer, [step(row) for row in overdue])
+    if overdue:
+        # Noted after the flush, so that whoever has passed this time in the topic has passed the
+        # record.
+        rows.issued(overdue)
+    return len(overdue)
+
+
+def publish(producer: Producer, records: Sequence[Outgoing]) -> None:
+    """Produce the records and return once they are in every in-sync replica; raises Unavailable."""
+    for record in records:
+        producer.produce(record)
+    if records:
+        producer.flush()
 
 
 def folded(rows: Rows) -> tuple[datetime | None, datetime | None]:
-    """Tell before what time all is folded that was written to `delivery` and to `receipts`."""
+    """Return the times before which everything in `delivery` and in `receipts` is folded."""
     passed = rows.passed((DELIVERY.name, RECEIPTS.name))
     return passed.get(DELIVERY.name), passed.get(RECEIPTS.name)
 
 
-def order(row: OverdueRow, _: Directory) -> Outgoing:
-    return rules.order(row)
-
-
-def spread(chunk: ChunkRef, _: Directory) -> Outgoing:
-    return bulk.chunk_order(chunk.job_id, chunk.number)
-
-
-def cancel(job_id: UUID, _: Directory) -> Outgoing:
-    return bulk.job_command(job_id, Command.CANCELLED, clock.now())
-
-
 def resolve(row: OverdueRow, directory: Directory) -> Outgoing:
+    """Decide a row of unknown outcome by the policy of its template."""
     template = directory.template(row.template_id, row.template_version)
-    # Templates are kept for good: of one that is not there nobody said not to send again.
+    # Templates are kept for good, so a template that is missing never forbade sending again.
     return rules.resolve(row, resends=template is None or template.resend_unknown)
 
 
-def decide(move: Move, reason: str) -> Callable[[OverdueRow, Directory], Outgoing]:
-    """Make what decides one move for every row of a sweep."""
-    return lambda row, _: rules.decide(row, move, reason)
-
-
-def unnoted(_: Rows, __: Sequence[UUID]) -> None:
-    """Note nothing: the same is written again until job-runner has read it."""
-
-
-def ordered(rows: Rows, found: Sequence[ChunkRef]) -> None:
-    rows.ordered(found)
-
-
-SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
-NEVER, SILENT, LATE = "its lease ended, no call began", "no receipt came", "not sent in time"
-GONE = "its job was cancelled"
-# fmt: off
-SWEEPS: tuple[Sweep[Any], ...] = (
-    Sweep("due",            SECOND,     1000, due,           order),
-    Sweep("replay-created", 5 * SECOND, 1000, lost_orders,   order),
-    Sweep("never-started",  SECOND,     1000, never_started, decide(Move.FREED, NEVER)),
-    Sweep("unknown",        5 * SECOND, 200,  unknown,       resolve),
-    Sweep("unanswered",     MINUTE,     1000, unanswered,    decide(Move.UNANSWERED, SILENT)),
-    Sweep("expired",        MINUTE,     1000, expired,       decide(Move.EXPIRED, LATE)),
-    Sweep("cancelled",      SECOND,     1000, cancelled,     decide(Move.CANCELLED, GONE)),
-    Sweep("outlived",       MINUTE,     100,  outlived,      cancel, unnoted),
-    Sweep("incomplete",     5 * SECOND, 100,  incomplete,    spread, ordered),
-)
-# fmt: on
-
-
-def sweep(each: Sweep[Any], store: Store, tools: Tools) -> int:
-    """Give what is overdue its next step, bite by bite; tell for how many rows."""
-    total = 0
-    for _ in range(BITES_MAX):
-        done = bite(each, store, tools)
-        total += done
-        if done < each.limit:
-            break
-    if total:
-        log.info("rows given their next step", extra={"sweep": each.name, "rows": total})
-    return total
-
-
-def bite(each: Sweep[Any], store: Store, tools: Tools) -> int:
-    """Run once; raises Unavailable, and then the same is found again.
-
-    The records come first: a row that was noted, and whose record then died, would wait for it.
-    """
-    with store.sweeping() as rows:
-        found = each.overdue(rows, tools, each.limit)
-        for row in found:
-            tools.producer.produce(each.write(row, tools.directory))
-        if found:
-            tools.producer.flush()
-            # After the flush: who has passed this time in the topic has passed the record.
-            each.note(rows, found)
-    metrics.SWEPT.labels(each.name).inc(len(found))
-    return len(found)
+def decide(move: Move, reason: str) -> Callable[[OverdueRow], Outgoing]:
+    """Return the function that decides this move for a row."""
+    return partial(rules.decide, move=move, reason=reason)

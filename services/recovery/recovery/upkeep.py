@@ -3,15 +3,12 @@
 The SQL stands here, beside what it is for.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 
-from courant import metrics
 from courant.lifecycle import State
 from courant.topics import DELIVERY, JOBS, RECEIPTS
 from recovery import rules
-from recovery.store import PostgresRows, PostgresStore
+from recovery.store import PostgresStore
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
@@ -70,77 +67,53 @@ THIN = """
 FORGET_MARKS = "DELETE FROM marks WHERE at < now() - %(age)s"
 
 
-@dataclass(frozen=True, slots=True)
-class Chore:
-    """What is done again and again; tells how much it did."""
-
-    name: str
-    every: timedelta
-    limit: int  # of what one run does
-    do: Callable[[PostgresRows, int], int]
-
-
-def close_orphans(rows: PostgresRows, limit: int) -> int:
+def close_orphans(store: PostgresStore, _: object, limit: int) -> int:
     """Close calls of which no row is claimed at their attempt any more."""
-    delivery = rows.passed((DELIVERY.name,)).get(DELIVERY.name)
-    return rows.run(CLOSE, delivery=delivery, limit=limit) if delivery else 0
-
-
-def forget_keys(rows: PostgresRows, limit: int) -> int:
-    """Forget which notification an Idempotency-Key stood for."""
-    return rows.run(FORGET_KEYS, age=KEY_KEPT, limit=limit)
-
-
-def forget_aliases(rows: PostgresRows, limit: int) -> int:
-    """Forget the ids that lost to another of the same Idempotency-Key."""
-    return rows.run(FORGET_ALIASES, age=ALIAS_KEPT, limit=limit)
-
-
-def forget_chunks(rows: PostgresRows, limit: int) -> int:
-    """Forget what uploads held: of jobs that are over, and of those that never became one."""
-    passed = rows.passed((JOBS.name,)).get(JOBS.name)
-    ages = {"age": CHUNK_KEPT, "unsealed": UNSEALED_KEPT}
-    return rows.run(FORGET_CHUNKS, passed=passed, limit=limit, **ages) if passed else 0
-
-
-def forget_jobs(rows: PostgresRows, limit: int) -> int:
-    """Forget jobs that are over, and what was wanted of them."""
-    forgotten = rows.run(FORGET_JOBS, age=ALIAS_KEPT, limit=limit)
-    return forgotten + rows.run(FORGET_WISHES, age=ALIAS_KEPT, limit=limit)
-
-
-def thin_marks(rows: PostgresRows, limit: int) -> int:
-    """Keep the fewer marks the older they are."""
-    thinned = rows.run(FORGET_MARKS, age=rules.MARKS_KEPT)
-    for bands, of_receipts in ((rules.THINNED, False), (rules.THINNED_RECEIPTS, True)):
-        for age, until, space in bands:
-            thinned += rows.run(
-                THIN,
-                age=age,
-                until=until,
-                space=space,
-                receipts=RECEIPTS.name,
-                of_receipts=of_receipts,
-                limit=limit,
-            )
-    return thinned
-
-
-# fmt: off
-CHORES = (
-    Chore("orphan-calls", timedelta(minutes=1),  1000,   close_orphans),
-    Chore("idempotency",  timedelta(minutes=1),  5000,   forget_keys),
-    Chore("aliases",      timedelta(minutes=1),  5000,   forget_aliases),
-    Chore("chunks",       timedelta(minutes=1),  1000,   forget_chunks),
-    Chore("jobs",         timedelta(minutes=1),  1000,   forget_jobs),
-    Chore("marks",        timedelta(seconds=10), 20_000, thin_marks),
-)
-# fmt: on
-
-
-def do(chore: Chore, store: PostgresStore) -> int:
-    """Do one run of a chore, if no hold stands; tell how much it did."""
     with store.sweeping() as rows:
-        done = chore.do(rows, chore.limit)
-    metrics.SWEPT.labels(chore.name).inc(done)
-    return done
+        delivery = rows.passed((DELIVERY.name,)).get(DELIVERY.name)
+        return rows.run(CLOSE, delivery=delivery, limit=limit) if delivery else 0
+
+
+def forget_keys(store: PostgresStore, _: object, limit: int) -> int:
+    """Forget which notification an Idempotency-Key stood for."""
+    with store.sweeping() as rows:
+        return rows.run(FORGET_KEYS, age=KEY_KEPT, limit=limit)
+
+
+def forget_aliases(store: PostgresStore, _: object, limit: int) -> int:
+    """Forget the ids that lost to another of the same Idempotency-Key."""
+    with store.sweeping() as rows:
+        return rows.run(FORGET_ALIASES, age=ALIAS_KEPT, limit=limit)
+
+
+def forget_chunks(store: PostgresStore, _: object, limit: int) -> int:
+    """Forget what uploads held: of jobs that are over, and of those that never became one."""
+    with store.sweeping() as rows:
+        passed = rows.passed((JOBS.name,)).get(JOBS.name)
+        ages = {"age": CHUNK_KEPT, "unsealed": UNSEALED_KEPT}
+        return rows.run(FORGET_CHUNKS, passed=passed, limit=limit, **ages) if passed else 0
+
+
+def forget_jobs(store: PostgresStore, _: object, limit: int) -> int:
+    """Forget jobs that are over, and what was wanted of them."""
+    with store.sweeping() as rows:
+        forgotten = rows.run(FORGET_JOBS, age=ALIAS_KEPT, limit=limit)
+        return forgotten + rows.run(FORGET_WISHES, age=ALIAS_KEPT, limit=limit)
+
+
+def thin_marks(store: PostgresStore, _: object, limit: int) -> int:
+    """Keep the fewer marks the older they are."""
+    with store.sweeping() as rows:
+        thinned = rows.run(FORGET_MARKS, age=rules.MARKS_KEPT)
+        for bands, of_receipts in ((rules.THINNED, False), (rules.THINNED_RECEIPTS, True)):
+            for age, until, space in bands:
+                thinned += rows.run(
+                    THIN,
+                    age=age,
+                    until=until,
+                    space=space,
+                    receipts=RECEIPTS.name,
+                    of_receipts=of_receipts,
+                    limit=limit,
+                )
+        return thinned
