@@ -1,19 +1,26 @@
 """The leader's rounds, on a real PostgreSQL and a log that fails when it is told to."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import asyncio
+import traceback
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from psycopg2 import extensions
+from sqlalchemy import Engine, event
 
 from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable
+from courant.serve import Stop
 from courant.testing.builders import PERSISTED
 from courant.testing.world import World
 from courant.topics import Positions
-from recovery import rounds, rules
+from recovery import faust_apps, rounds, rules, store, timers
 from recovery.leader import Lead, connect
 from recovery.rounds import RoundParts, Rounds
 from recovery.tasks import TASKS, Task
@@ -159,3 +166,60 @@ def test_what_could_not_be_written_is_not_queued_anew_in_each_round(
     leader.begun.clear()
     leader.go()
     assert hand.written() == [(PERSISTED, 1, "")] * 2  # what was left, and what then was due
+
+
+FRAMES_MAX = 8
+"""Seven today: lead, go, attempt, run, the sweep, and two of the store."""
+
+
+@dataclass
+class TimerApp:
+    """A Faust app that leads and does not run its timer by itself."""
+
+    timers: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
+
+    def timer(self, interval: float) -> Callable[[Any], None]:
+        assert interval == timers.ROUND_SECONDS
+        return self.timers.append
+
+    def is_leader(self) -> bool:
+        return True
+
+
+def our_frames() -> list[str]:
+    """Return the product's functions on this thread's stack, the outermost first."""
+    frames = [(Path(frame.filename), frame.name) for frame in traceback.extract_stack()]
+    return [f"{path.stem}.{name}" for path, name in frames if "recovery" in path.parent.name]
+
+
+def test_a_sweeps_sql_is_few_calls_below_the_leaders_timer(
+    hand: Hand, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacks: list[list[str]] = []  # of the timer when it starts a round, of the sweep at its SQL
+
+    class RecordingExecutor(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            stacks.append(our_frames())
+            return super().submit(*args, **kwargs)
+
+    class RecordingCursor(extensions.cursor):
+        def execute(self, sql: Any, values: Any = None) -> None:
+            if sql == store.DUE:
+                stacks.append(our_frames())
+            super().execute(sql, values)
+
+    def record(connection: Any, _: object) -> None:
+        connection.cursor_factory = RecordingCursor
+
+    event.listen(parts.lead._engine, "connect", record)
+    app = TimerApp()
+    monkeypatch.setattr(faust_apps, "app", lambda *_: app)
+    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    with RecordingExecutor(1) as worker:
+        timers.app("", 1, Rounds(parts), worker, Stop())
+        [lead] = app.timers
+        asyncio.run(lead())
+    assert hand.written() == [(PERSISTED, 1, "")]
+    timer, sweep = stacks
+    assert timer[0] == "timers.lead"
+    assert len(timer + sweep) <= FRAMES_MAX, timer + sweep

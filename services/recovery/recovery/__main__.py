@@ -38,7 +38,7 @@ def main() -> int:
     url, key = chosen.public_receipts_url, chosen.courant_hash_key.get_secret_value().encode()
     replication = chosen.courant_replication
     work = {
-        "sweeps": lambda: timers.run(cluster, replication, rounds.go, rounds.resign, stop),
+        "sweeps": lambda: timers.run(cluster, replication, rounds, stop),
         "figures": lambda: figures.run(cluster, replication, stop),
         "directory": lambda: follow(published, cluster, NAME, stop),
         "heartbeat": lambda: heartbeat.run(url, key, stop.wait),

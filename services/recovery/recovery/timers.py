@@ -1,13 +1,13 @@
-"""The leader's timer, which Faust gives to one process of all.
+"""The leader's timer, which Faust runs in every process but lets only one of them lead.
 
-No tables, so that no changelog can keep it from starting; the work in a thread, since it waits for
-Postgres. Faust only says who should try: Postgres's lock says who may (`lead`).
+The app has no tables, so no changelog can keep it from starting. The rounds run in a thread because
+they wait for Postgres. Faust only decides which process tries to lead: Postgres's lock decides
+which one does (`leader`).
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import faust
 
@@ -15,6 +15,7 @@ from courant.errors import Unavailable
 from courant.kafka.clients import Cluster
 from courant.serve import Stop
 from recovery import faust_apps
+from recovery.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -22,38 +23,33 @@ NAME = "recovery.sweeps"
 ROUND_SECONDS = 1.0
 
 
-def run(
-    cluster: Cluster,
-    replication: int,
-    go: Callable[[], None],
-    resign: Callable[[], None],
-    stop: Stop,
-) -> None:
+def run(cluster: Cluster, replication: int, rounds: Rounds, stop: Stop) -> None:
     """Make rounds while this process leads, until the stop."""
-    # One thread: who resigns waits for the round that is under way.
+    # One thread, so that resigning waits for the round that is under way.
     worker = ThreadPoolExecutor(1, thread_name_prefix="rounds")
 
-    async def do(work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(worker, work)
+    async def resign() -> None:
+        await asyncio.get_running_loop().run_in_executor(worker, rounds.resign)
 
-    def made() -> faust.App:
-        return make(cluster, replication, lambda leads: do(go if leads else resign), stop)
+    def make() -> faust.App:
+        return app(cluster, replication, rounds, worker, stop)
 
-    asyncio.run(faust_apps.keep(made, stop, after=lambda: do(resign)))
+    asyncio.run(faust_apps.keep(make, stop, after=resign))
 
 
-def make(
-    cluster: Cluster, replication: int, act: Callable[[bool], Awaitable[None]], stop: Stop
+def app(
+    cluster: Cluster, replication: int, rounds: Rounds, worker: Executor, stop: Stop
 ) -> faust.App:
-    """Make the app, which tells `act` each second whether it leads."""
+    """Make the app, which each second makes a round if it leads and resigns otherwise."""
     app = faust_apps.app(NAME, cluster, replication)
 
     @app.timer(interval=ROUND_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
     async def lead() -> None:
+        work = rounds.go if app.is_leader() else rounds.resign
         try:
-            await act(app.is_leader())
-        except Unavailable as weather:
-            log.warning("bad weather", extra={"reason": str(weather)})
+            await asyncio.get_running_loop().run_in_executor(worker, work)
+        except Unavailable as unavailable:
+            log.warning("bad weather", extra={"reason": str(unavailable)})
         except Exception:
             log.exception("a round failed, the process ends")
             stop.set(failed=True)
