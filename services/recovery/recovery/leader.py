@@ -7,23 +7,22 @@ needs connections that are its own: not a pooler's that are given out by transac
 
 import logging
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine
+from sqlalchemy import Connection, Engine
 
 from courant import metrics
 from courant.errors import Unavailable
+from courant.postgres import database
 from courant.postgres.database import classified_errors
-from courant.postgres.migrate import engine_url
 from recovery.store import PostgresStore
 
 log = logging.getLogger(__name__)
 
 LOCK = "SELECT pg_try_advisory_lock(hashtext('courant.recovery'))"
-# A leader asks every second. One that is frozen, or whose machine is gone, must not keep the lock:
-# the server ends its session.
+# A leader asks every second. A leader that is frozen, or whose machine is gone, must not keep the
+# lock, so the server ends its session.
 SESSION = {
     "idle_session_timeout": "25s",
     "idle_in_transaction_session_timeout": "25s",
-    "statement_timeout": "60s",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
@@ -31,21 +30,8 @@ SESSION = {
 
 
 def connect(url: str) -> Engine:
-    """Make an engine whose every connection is a new one, and is given up soon when it is dead."""
-    options = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
-    return create_engine(
-        engine_url(url),
-        poolclass=NullPool,
-        connect_args={
-            "application_name": "courant-recovery",
-            "connect_timeout": 5,
-            "keepalives_idle": 5,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
-            "options": options,
-        },
-    )
+    """Return an engine whose every connection is new, and whose sessions end soon when idle."""
+    return database.engine(url, "recovery", connections=None, session=SESSION)
 
 
 class Lead:

@@ -1,16 +1,17 @@
 """The thin edge to PostgreSQL: servers recognised, errors told apart, COPY's text format."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import psycopg2
 from psycopg2.extras import register_uuid
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
@@ -44,17 +45,30 @@ RECOGNISE = f"INSERT INTO servers (id) {FINGERPRINT} ON CONFLICT DO NOTHING"
 
 
 def engine(
-    url: str, service: str, connections: int, statement_seconds: int = 60, **options: Any
+    url: str,
+    service: str,
+    connections: int | None,
+    statement_seconds: int = 60,
+    session: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
 ) -> Engine:
-    """Make a pool of at most so many connections; a lost one is an error of the next statement.
+    """Return an engine whose pool holds at most so many connections; with None, it has no pool.
 
-    `options` are further ones of SQLAlchemy's.
+    Without a pool, every connection is a new one. A lost connection is an error of the next
+    statement. `session` holds further settings of the server for each connection, `options` further
+    ones of SQLAlchemy's.
     """
+    if connections is None:
+        options["poolclass"] = NullPool
+    else:
+        options |= {"pool_size": connections, "max_overflow": 0, "pool_timeout": 5}
+    settings = {
+        "statement_timeout": f"{statement_seconds}s",
+        "idle_in_transaction_session_timeout": "60s",
+        **session,
+    }
     return create_engine(
         make_url(url).set(drivername="postgresql+psycopg2"),
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=5,
         connect_args={
             "connect_timeout": 3,
             "application_name": f"courant-{service}",
@@ -63,8 +77,7 @@ def engine(
             "keepalives_interval": 2,
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,
-            "options": f"-c statement_timeout={statement_seconds}s "
-            "-c idle_in_transaction_session_timeout=60s",
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
         },
         **options,
     )
