@@ -9,6 +9,7 @@ from datetime import timedelta
 from courant.consume import Producer
 from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable
+from courant.runbooks import Runbook
 from recovery import marks, rules
 from recovery.leader import Lead
 from recovery.store import PostgresStore
@@ -79,4 +80,7 @@ def attempt(task: Task, store: PostgresStore, tools: Tools) -> None:
     except Unavailable as weather:
         log.warning("bad weather", extra={"task": task.name, "reason": str(weather)})
     except Refused as refusal:
-        log.error("Postgres refuses a task", extra={"task": task.name, "reason": str(refusal)})
+        fields = {"task": task.name, "reason": str(refusal)}
+        log.error(
+            "Postgres refuses a task", extra={**fields, "runbook": Runbook.RECOVERY_TASK_REFUSED}
+        )

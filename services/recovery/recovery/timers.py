@@ -13,6 +13,7 @@ import faust
 
 from courant.errors import Unavailable
 from courant.kafka.clients import Cluster
+from courant.runbooks import Runbook
 from courant.serve import Stop
 from recovery import faust_apps
 from recovery.rounds import Rounds
@@ -51,7 +52,9 @@ def app(
         except Unavailable as unavailable:
             log.warning("bad weather", extra={"reason": str(unavailable)})
         except Exception:
-            log.exception("a round failed, the process ends")
+            log.exception(
+                "a round failed, the process ends", extra={"runbook": Runbook.RECOVERY_ROUND_FAILED}
+            )
             stop.set(failed=True)
 
     return app
