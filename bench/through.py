@@ -11,16 +11,17 @@ from bench.ground import Ground, cpu_seconds, ground
 from bench.ledger import Bookings
 from bench.load import load
 from bench.parts import Part, interleaved, middle
+from courant.postgres.holds import Scope
 from courant_local.processes import SERVICES
 
 EMAILS = 50_000
 SECONDS_MAX = 180.0
 LOOK_SECONDS = 0.5
 KINDS = tuple(each.kind for each in SERVICES)
-HOLD = """
-    INSERT INTO holds (scope, reason) VALUES ('all', 'bench')
+HOLD = f"""
+    INSERT INTO holds (scope, reason) VALUES ('{Scope.ALL}', 'bench')
     ON CONFLICT (scope) DO UPDATE SET stands = true"""
-LIFT = "UPDATE holds SET stands = false WHERE scope = 'all'"
+LIFT = f"UPDATE holds SET stands = false WHERE scope = '{Scope.ALL}'"
 SAVED = "SELECT count(*) FROM notifications"
 TOLD = "SELECT count(*) FROM notifications WHERE state NOT IN ('created', 'claimed')"
 

@@ -12,6 +12,7 @@ from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import Move
 from courant.postgres.database import FINGERPRINT, array, classified_errors, hold_after_restart
+from courant.postgres.holds import Scope, channel_scope, lane_scope, sql_service_scope
 from courant.postgres.jobs import sql_job_runs
 from courant.topics import Channel, Lane
 from deliverer.calls import ClaimedRow
@@ -25,7 +26,7 @@ COLUMNS = (
     "accepted_at",
 )  # fmt: skip
 COLUMN_NAMES = ", ".join(f"n.{name}" for name in COLUMNS)
-LANE_HOLDS = {Lane.PRIORITY: (), Lane.NORMAL: (), Lane.BULK: ("jobs",)}
+LANE_HOLDS = {Lane.PRIORITY: (), Lane.NORMAL: (), Lane.BULK: (Scope.JOBS,)}
 """The scopes of holds that stop one lane only."""
 # `gate` always returns a row, so the claim itself reports why it took nothing. A separate query
 # could run after the hold was lifted and find no reason; the orders would then be lost.
@@ -44,7 +45,7 @@ CLAIM = f"""
             AND n.id = ANY(%(ids)s::uuid[])
             AND {Move.CLAIMED.condition()}
             AND NOT EXISTS (
-                SELECT FROM holds WHERE stands AND scope = 'service:' || n.service_id)
+                SELECT FROM holds WHERE stands AND scope = {sql_service_scope("n.service_id")})
             AND {sql_job_runs("n.job_id")}
         ORDER BY n.id FOR UPDATE OF n),
     claimed AS (
@@ -73,16 +74,11 @@ class PostgresStore:
         """
         with classified_errors(), self._engine.begin() as connection:
             cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
+            scopes = [Scope.REBUILD, Scope.ALL, channel_scope(channel), lane_scope(lane)]
             values = {
                 "ids": array(ids),
                 "lease": self._lease,
-                "scopes": [
-                    "rebuild",
-                    "all",
-                    f"channel:{channel}",
-                    f"lane:{lane}",
-                    *LANE_HOLDS[lane],
-                ],
+                "scopes": [*scopes, *LANE_HOLDS[lane]],
             }
             cursor.execute(CLAIM, values)
             rows = cursor.fetchall()

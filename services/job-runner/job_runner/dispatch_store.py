@@ -10,21 +10,24 @@ from courant.contracts import Command
 from courant.postgres import jobs
 from courant.postgres.database import hold_after_restart
 from courant.postgres.folding import Cursor, Folding
+from courant.postgres.holds import Scope, lane_scope, sql_channel_scope, sql_service_scope
 from courant.postgres.tables import UNDER_WAY
-from courant.topics import Channel
+from courant.topics import Channel, Lane
 from job_runner.rows import OrderedChunk, WaitingJob
 
 # ruff: noqa: S608  (no part of the SQL that is assembled here comes from outside)
 
 TURN = "SELECT pg_try_advisory_xact_lock(hashtext('courant.job-runner'))"
-STOPPED = "SELECT FROM holds WHERE stands AND scope IN ('rebuild', 'jobs', 'all', 'lane:bulk')"
+STOPPED = f"""
+    SELECT FROM holds WHERE stands AND scope IN
+        ('{Scope.REBUILD}', '{Scope.JOBS}', '{Scope.ALL}', '{lane_scope(Lane.BULK)}')"""
 JOBS_MAX, CHUNKS_MAX = 5, 200
 """The most jobs of each service in one round, and the most chunks of each job."""
 
 # Nothing of a stopped job, service or channel counts, so that it does not hold back the others.
 RUNS = f"""
     {jobs.sql_job_runs("j.id")} AND NOT EXISTS (SELECT FROM holds h WHERE h.stands
-        AND h.scope IN ('service:' || j.service_id, 'channel:' || j.channel))"""
+        AND h.scope IN ({sql_service_scope("j.service_id")}, {sql_channel_scope("j.channel")}))"""
 # Chunks that a sweep ordered again come last, the latest first, so that they hold back no other.
 ORDERED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows, j.channel, j.service_id, c.issued_at,

@@ -20,6 +20,7 @@ from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.postgres import jobs
 from courant.postgres.database import HOLD, array, classified_errors, hold_after_restart
+from courant.postgres.holds import Scope
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
 from recovery.rows import OverdueGroup, OverdueRow
@@ -30,14 +31,14 @@ Cursor: TypeAlias = extensions.cursor
 
 TIME = "SELECT clock_timestamp()"
 # Not one whose time is not after the hold's: it may come from another server's clock.
-KEEP_MARK = """
+KEEP_MARK = f"""
     INSERT INTO marks (at, topic_id, family, topic, ends)
     SELECT %(at)s, %(topic_id)s, %(family)s, %(topic)s, %(ends)s::bigint[]
-    WHERE NOT EXISTS (SELECT FROM holds WHERE scope = 'rebuild' AND raised_at >= %(at)s)"""
+    WHERE NOT EXISTS (SELECT FROM holds WHERE scope = '{Scope.REBUILD}' AND raised_at >= %(at)s)"""
 # Marks and a hold of the future: all that is compared with Postgres's clock was before another.
-WENT_BACK = """
+WENT_BACK = f"""
     SELECT FROM marks WHERE at > %(at)s UNION ALL
-    SELECT FROM holds WHERE scope = 'rebuild' AND raised_at > %(at)s LIMIT 1"""
+    SELECT FROM holds WHERE scope = '{Scope.REBUILD}' AND raised_at > %(at)s LIMIT 1"""
 # The newest mark of which no partition ends beyond its place. The newest are looked at first, so
 # that an idle topic costs one; a topic made anew has another id, and its old marks say nothing.
 PASSED = """
@@ -57,13 +58,15 @@ GROWTH = """
     WHERE family = %s AND at >= %s ORDER BY at"""
 
 # By then each claim that Postgres may have lost has its `started` folded, or never will.
-LIFT = """
+LIFT = f"""
     UPDATE holds SET stands = false
-    WHERE scope = 'rebuild' AND stands AND raised_at + %s < %s"""
+    WHERE scope = '{Scope.REBUILD}' AND stands AND raised_at + %s < %s"""
 # By then each wish is folded that was written before.
-LIFT_JOBS = "UPDATE holds SET stands = false WHERE scope = 'jobs' AND stands AND raised_at < %s"
-STANDS = "SELECT coalesce(bool_or(scope = 'rebuild'), false) FROM holds WHERE stands"
-STOPPED = "SELECT FROM holds WHERE stands AND scope IN ('rebuild', 'all')"
+LIFT_JOBS = f"""
+    UPDATE holds SET stands = false
+    WHERE scope = '{Scope.JOBS}' AND stands AND raised_at < %s"""
+STANDS = f"SELECT coalesce(bool_or(scope = '{Scope.REBUILD}'), false) FROM holds WHERE stands"
+STOPPED = f"SELECT FROM holds WHERE stands AND scope IN ('{Scope.REBUILD}', '{Scope.ALL}')"
 
 COLUMNS = "n.id, n.attempt, n.channel, n.lane, n.template_id, n.template_version"
 TAKE = "FOR UPDATE OF n SKIP LOCKED"

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from courant.errors import Refused, Unavailable
+from courant.postgres.holds import Scope
 
 UNAVAILABLE = ("08", "25006", "40", "42501", "53", "55000", "55P03", "57")
 """SQLSTATEs, or their beginnings, that are no record's fault; 55000 is a standby that was asked.
@@ -28,11 +29,12 @@ register_uuid()  # type: ignore[no-untyped-call]  # arrays of UUIDs, both ways
 # Renews one that stands: what it waits for has begun again. Empties the marks: their times may come
 # from another server's clock. `jobs` holds the bulk lane until it is known again which jobs were
 # cancelled or paused: the other lanes need not wait for job-runner.
-HOLD = """
+HOLD = f"""
     WITH emptied AS (DELETE FROM marks)
     INSERT INTO holds (scope, reason)
-    SELECT scope, %s FROM unnest('{rebuild,jobs}'::text[]) AS scope ON CONFLICT (scope) DO UPDATE
-    SET reason = excluded.reason, raised_at = now(), stands = true"""
+    SELECT scope, %s FROM unnest(ARRAY['{Scope.REBUILD}', '{Scope.JOBS}']) AS scope
+    ON CONFLICT (scope) DO UPDATE
+    SET reason = excluded.reason, raised_at = now(), stands = true"""  # noqa: S608  # names of ours
 # The timeline is read from the log's file name: pg_control_checkpoint() shows that of the last
 # checkpoint, and told the old one for seconds after a promotion (seen on 18). The time of the start
 # tells a disk that was put back; as a number, since its text changes with the session's zone. The

@@ -119,7 +119,7 @@ marks = Table(  # recovery's, every second: what was written before this time en
     Column("topic", Text, nullable=False),
     Column("ends", ARRAY(BigInteger), nullable=False),  # by partition, from 0
 )
-holds = Table(  # stops of claims and sweeps; one that was lifted stays, for its epoch
+holds = Table(  # stops of claims and sweeps (`holds.Scope`); a lifted one stays, for its epoch
     "holds", metadata,
     Column("scope", Text, primary_key=True),
     Column("reason", Text, nullable=False),
