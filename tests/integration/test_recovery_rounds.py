@@ -28,7 +28,7 @@ from support.recovery import Hand
 
 
 @dataclass
-class FakeLog:
+class FakeOffsets:
     """A world's topics, all of them read to their ends."""
 
     world: World
@@ -62,13 +62,13 @@ def own(hand: Hand) -> Engine:
 def parts(hand: Hand) -> Iterator[RoundParts]:
     lead = Lead(own(hand))
     second = timedelta(seconds=1)
-    published = Directory()
-    published.is_read = True
+    directory = Directory()
+    directory.is_read = True
     yield RoundParts(
         lead=lead,
-        log=FakeLog(hand.world),
+        offsets=FakeOffsets(hand.world),
         producer=hand.producer,
-        directory=published,
+        directory=directory,
         lease=second,
         margin=second,
         grace=30 * second,
@@ -129,14 +129,14 @@ def test_a_task_that_fails_keeps_no_other_from_its_own(
 
 
 def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(hand: Hand, parts: RoundParts) -> None:
-    assert isinstance(parts.log, FakeLog)
-    parts.log.away = True
+    assert isinstance(parts.offsets, FakeOffsets)
+    parts.offsets.away = True
     leader = Rounds(parts)
     with pytest.raises(Unavailable):
         leader.go()
     assert hand.ask("SELECT FROM marks") == []
     assert Lead(own(hand)).take() is None
-    parts.log.away = False
+    parts.offsets.away = False
     leader.go()
     assert hand.ask("SELECT FROM marks")
 
@@ -145,8 +145,8 @@ def test_who_resigns_lets_go_of_the_lock_and_of_kafka(hand: Hand, parts: RoundPa
     leader = Rounds(parts)
     leader.go()
     leader.resign()
-    assert isinstance(parts.log, FakeLog)
-    assert parts.log.closed
+    assert isinstance(parts.offsets, FakeOffsets)
+    assert parts.offsets.closed
     other = Lead(own(hand))
     assert other.take()
     other.resign()

@@ -11,7 +11,7 @@ from courant.contracts import Decided, decode_delivery
 from courant.testing.builders import NOW, id_of
 from courant.topics import Channel, Lane
 from recovery import rules
-from recovery.rows import OverdueGroup, OverdueRow
+from recovery.rows import OverdueRow, WaitLimit
 
 SECOND = timedelta(seconds=1)
 ROW = OverdueRow(id_of(1), 4, Channel.SMS, Lane.BULK, id_of(9), 3)
@@ -92,10 +92,8 @@ def test_an_order_names_the_row_in_its_lane() -> None:
 
 
 def test_only_templates_with_a_shorter_time_are_named() -> None:
-    found = [
-        OverdueGroup(id_of(9), version, hours) for version, hours in ((1, 72), (2, 2), (3, 100))
-    ]
-    assert rules.shelves(found) == [found[1]]
+    limits = [WaitLimit(id_of(9), version, hours) for version, hours in ((1, 72), (2, 2), (3, 100))]
+    assert rules.shorter_limits(limits) == [limits[1]]
 
 
 def test_the_bands_of_marks_leave_no_age_out() -> None:

@@ -1,1 +1,1 @@
-"""recovery: marks, holds, sweeps: finds what stood still and gives its next order."""
+"""recovery: takes marks, lifts holds, and gives overdue notifications their next step."""

@@ -1,4 +1,4 @@
-"""Recovery: reads its settings, builds its parts, runs until it is told to stop."""
+"""Recovery: reads its settings, builds its parts and runs until the stop."""
 
 from datetime import timedelta
 
@@ -21,13 +21,13 @@ def main() -> int:
     stop = serve.Stop()
     stop.listen()
     cluster = chosen.cluster
-    published = Directory()
+    directory = Directory()
     rounds = Rounds(
         RoundParts(
             lead=Lead(connect(chosen.database_url.get_secret_value())),
-            log=GroupOffsets(cluster, NAME),
+            offsets=GroupOffsets(cluster, NAME),
             producer=KafkaProducer(cluster, NAME),
-            directory=published,
+            directory=directory,
             lease=timedelta(seconds=chosen.courant_lease_seconds),
             margin=timedelta(seconds=chosen.courant_margin_seconds),
             grace=timedelta(seconds=chosen.courant_grace_seconds),
@@ -40,14 +40,14 @@ def main() -> int:
     work = {
         "sweeps": lambda: timers.run(cluster, replication, rounds, stop),
         "figures": lambda: figures.run(cluster, replication, stop),
-        "directory": lambda: follow(published, cluster, NAME, stop),
+        "directory": lambda: follow(directory, cluster, NAME, stop),
         "heartbeat": lambda: heartbeat.run(url, key, stop.wait),
     }
-    threads = {name: serve.start(name, each, stop) for name, each in work.items()}
+    threads = {name: serve.start(name, function, stop) for name, function in work.items()}
     serve.health(
         chosen.recovery_health_host,
         chosen.recovery_health_port,
-        lambda: None if published.is_read else "the directory is not read yet",
+        lambda: None if directory.is_read else "the directory is not read yet",
     )
     return serve.run(threads, stop)
 

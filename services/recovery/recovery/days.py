@@ -1,6 +1,6 @@
-"""The days' partitions: made before they come, dropped when nobody may ask for them any more.
+"""Partitions of days: makes them before their day comes and drops them after their retention.
 
-The saver makes a day that is missing by itself; made ahead, none of its batches waits for one.
+The saver makes a missing day by itself. Days are made ahead so that none of its batches waits.
 """
 
 import logging
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 AHEAD = (1, 2)
 STUBS_KEPT = timedelta(days=14)
-"""How long a row outlives its content: a log that is read again must not bring it back."""
+"""How long a row is kept after its content, so that rereading the log cannot bring it back."""
 
 NOW = "SELECT now()"
-# Those too that were detached by somebody who then died.
+# It also finds partitions that a process detached before it died.
 ALL = """
     SELECT relname FROM pg_class
     WHERE relkind = 'r' AND relname ~ %(names)s AND pg_table_is_visible(oid)"""
@@ -28,26 +28,26 @@ DAY = re.compile(f"({'|'.join(DAILY)})_([0-9]+)")
 
 
 def make(store: PostgresStore, _: object, __: int) -> int:
-    """Make tomorrow and the day after; tell how many partitions."""
-    made = 0
+    """Make tomorrow and the day after; return the number of partitions made."""
+    partitions = 0
     with store.sweeping() as rows:
         [(now,)] = rows.fetch(NOW)
         for table, ahead in product(DAILY, AHEAD):
             [(missing,)] = rows.fetch(MAKE_DAY, daily=table, day=ids.day_at(now) + ahead)
-            made += missing
-    return made
+            partitions += missing
+    return partitions
 
 
 def drop(store: PostgresStore, tools: Tools, limit: int) -> int:
-    """Drop the days that are past what is kept of content and stubs; tell how many partitions.
+    """Drop days that are older than the retention; return the number of partitions dropped.
 
-    Each in a transaction of its own: the lock that one takes is not held while the next is dropped.
+    Each has a transaction of its own, so that its lock is not held while the next is dropped.
     """
     with store.sweeping() as rows:
         [(now,)] = rows.fetch(NOW)
-        found = [day_in(name) for (name,) in rows.fetch(ALL, names=f"^{DAY.pattern}$")]
+        partitions = [day_in(name) for (name,) in rows.fetch(ALL, names=f"^{DAY.pattern}$")]
     oldest = ids.day_at(now - tools.kept - STUBS_KEPT)
-    past = [(table, day) for table, day in found if day < oldest][:limit]
+    past = [(table, day) for table, day in partitions if day < oldest][:limit]
     for table, day in past:
         with store.sweeping() as rows:
             rows.fetch(DROP_DAY, daily=table, day=day)
@@ -56,7 +56,7 @@ def drop(store: PostgresStore, tools: Tools, limit: int) -> int:
 
 
 def day_in(name: str) -> tuple[str, int]:
-    """Read of which table and of which day a partition is, by its name."""
+    """Return the table and the day of a partition, from its name."""
     match = DAY.fullmatch(name)
     assert match
     return match[1], int(match[2])

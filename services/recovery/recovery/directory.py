@@ -1,7 +1,8 @@
-"""The directory's rows and its topic, made to say the same: of each entry the later version holds.
+"""Reconciles the directory's rows with its topic: the later version of each entry wins.
 
-A row is later where Postgres lived and the topic did not, a record where a change was published
-and its transaction died, or where Postgres was put back. The SQL stands beside what it is for.
+A row is later if the topic was lost and Postgres was not. A record is later if a change was
+published and its transaction failed, or if Postgres was put back. The SQL stands here, beside the
+function that uses it.
 """
 
 import logging
@@ -17,29 +18,31 @@ from recovery.sweeps import Tools
 log = logging.getLogger(__name__)
 
 NUMBERS = "SELECT key, number FROM directory"
-# The one that whoever changes an entry holds until the change is committed.
+# Whoever changes an entry holds this lock until the change is committed.
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('courant.directory/' || %(key)s))"
 VALUE = "SELECT number, value FROM directory WHERE key = %(key)s"
 TAKE_OVER = """
     INSERT INTO directory AS d (key, number, value) VALUES (%(key)s, %(number)s, %(value)s)
     ON CONFLICT (key) DO UPDATE SET number = excluded.number, value = excluded.value
     WHERE d.number < excluded.number"""
-# A sequence that was put back with Postgres must not give a number again that the topic knows.
+# A sequence that was put back with Postgres must not return a number that the topic has already.
 CATCH_UP = "SELECT setval('directory_number', greatest(nextval('directory_number'), %(number)s))"
 
 
 def reconcile(store: PostgresStore, tools: Tools, limit: int) -> int:
-    """Put out the rows that the topic lacks, take over what it has newer; tell how many differed.
+    """Publish rows that are later than the topic, store records that are later than their row.
 
-    Does nothing until the topic was read to its end: all would seem to be missing in it.
+    Returns the number of entries that differed. Does nothing until the topic has been read to its
+    end, because until then every entry seems to be missing in it.
     """
     published = tools.directory
     if not published.is_read:
         return 0
     with store.sweeping() as rows:
-        there = {key: entry.number for key, entry in published.entries.items()}
-        here = dict(rows.fetch(NUMBERS))
-        differ = [key for key in {**here, **there} if here.get(key) != there.get(key)][:limit]
+        in_topic = {key: entry.number for key, entry in published.entries.items()}
+        stored = dict(rows.fetch(NUMBERS))
+        keys = {**stored, **in_topic}
+        differ = [key for key in keys if stored.get(key) != in_topic.get(key)][:limit]
     for key in differ:
         with store.sweeping() as rows:
             settle(rows, key, published.entries.get(key), tools.producer)
@@ -47,7 +50,7 @@ def reconcile(store: PostgresStore, tools: Tools, limit: int) -> int:
 
 
 def settle(rows: PostgresRows, key: str, published: AnyEntry | None, producer: Producer) -> None:
-    """Make one row and its record say the same, under the row's lock."""
+    """Bring one row and its record to the later version, under the entry's lock."""
     rows.fetch(LOCK, key=key)
     number, value = next(iter(rows.fetch(VALUE, key=key)), (-1, b""))
     if published is None or number > published.number:

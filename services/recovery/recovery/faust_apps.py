@@ -1,7 +1,7 @@
-"""Running a Faust app inside this process: in a thread and a loop of its own, begun anew at need.
+"""Runs a Faust app inside this process, in a thread and a loop of its own.
 
-Faust acknowledges an event whose handler raised, and gives up where there is no broker. So nothing
-that must not be lost hangs on it, and it is started again for as long as the process lives.
+Faust acknowledges an event whose handler raised, and stops when it finds no broker. So nothing that
+must not be lost depends on it, and the app is started again for as long as the process lives.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ LOOK_SECONDS = 0.2
 
 
 async def nothing() -> None:
-    """Do nothing after an app has stopped."""
+    """Do nothing; the default of `keep` after an app has stopped."""
 
 
 async def keep(
     make: Callable[[], faust.App], stop: Stop, after: Callable[[], Awaitable[None]] = nothing
 ) -> None:
-    """Run an app until the stop; what must follow each of its ends is done by `after`."""
-    # While no broker is there they tell so ten times a second; the rounds tell it themselves.
+    """Run an app until the stop, and call `after` each time the app has ended."""
+    # While no broker answers, these log it ten times a second. The rounds log it themselves.
     for loud in ("aiokafka", "mode"):
         logging.getLogger(loud).setLevel(logging.CRITICAL)
     delays = backoff.delays()
     while not stop():
         try:
-            await live(make(), stop)  # one that stopped cannot be started again
+            await live(make(), stop)  # a stopped app cannot be started again
             delays = backoff.delays()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # Faust raises what it likes
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # Faust raises anything
             log.warning("Faust does not run", extra={"reason": type(error).__name__})
         await after()
         if not stop():
@@ -44,7 +44,7 @@ async def keep(
 
 
 async def live(app: faust.App, stop: Stop) -> None:
-    """Start an app; stop it when it crashed, or when it is time."""
+    """Start an app, and stop it when it has crashed or at the stop."""
     app.finalize()
     try:
         await app.start()
@@ -55,15 +55,15 @@ async def live(app: faust.App, stop: Stop) -> None:
 
 
 def app(name: str, cluster: Cluster, replication: int) -> faust.App:
-    """Make an app of this name. It names its group and its own topics after the app."""
+    """Return an app of this name, which keeps its tables in memory and serves no HTTP."""
     return faust.App(
         cluster.group(name),
-        broker=[f"kafka://{each.strip()}" for each in cluster.bootstrap_servers.split(",")],
-        # A killed leader's successor leads after 11 s; by default it would be 59 s.
+        broker=[f"kafka://{host.strip()}" for host in cluster.bootstrap_servers.split(",")],
+        # After a leader is killed, another leads after 11 s. By default it would be 59 s.
         broker_session_timeout=10,
         broker_heartbeat_interval=3,
-        # On a new cluster of three, Faust's own topics were made and not yet known to the broker it
-        # asked: nobody led until it asked again, by default after five minutes.
+        # On a new cluster of three, the broker that Faust asked did not know Faust's own new topics
+        # yet. No process led until Faust asked again, by default after five minutes.
         consumer_metadata_max_age_ms=5_000,
         topic_replication_factor=replication,
         store="memory://",

@@ -1,7 +1,8 @@
-"""The live figures: how much each stage did in the last minute, by lane, summed from `stats`.
+"""The live figures: how many notifications each stage handled in the last minute, by lane.
 
-A Faust app apart from the sweeps: its table is made whole from a changelog before it starts, and
-nothing waits for that. Each recovery shows what its own partitions hold; Prometheus adds them up.
+A Faust app of its own sums them from `stats`. It restores its table from a changelog before it
+starts, and the sweeps must not wait for that. Each recovery shows the sums of its own partitions;
+Prometheus adds them up.
 """
 
 import asyncio
@@ -37,12 +38,12 @@ LAST_MINUTE = Gauge(
 
 
 def run(cluster: Cluster, replication: int, stop: Stop) -> None:
-    """Sum and show until the stop."""
+    """Run the app until the stop."""
     asyncio.run(faust_apps.keep(lambda: make(cluster, replication), stop))
 
 
 def make(cluster: Cluster, replication: int) -> faust.App:
-    """Make the app."""
+    """Return the app that sums `stats` and shows the sums as metrics."""
     app = faust_apps.app(NAME, cluster, replication)
     stats = app.topic(
         cluster.topic(STATS.name),
@@ -51,7 +52,7 @@ def make(cluster: Cluster, replication: int) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
     )
-    # As many partitions as `stats` has: each sum lies with the records it is made from.
+    # With as many partitions as `stats`, each sum is in the process that reads its records.
     sums = app.Table("minutes", default=int, partitions=STATS.partitions)
     minutes = sums.using_window(WINDOW).relative_to_stream()
 
@@ -66,7 +67,7 @@ def make(cluster: Cluster, replication: int) -> faust.App:
             try:
                 minutes[f"{stat.stage}/{stat.lane}"] += stat.count
             except faust.exceptions.PartitionsMismatch:
-                continue  # the changelog was only just made, and is not known yet: once in a life
+                continue  # at the very first start, the new changelog is not known yet
 
     @app.timer(interval=SHOW_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
     async def show() -> None:

@@ -1,7 +1,7 @@
-"""A heartbeat through the public door that receipts come by, written behind it into `receipts`.
+"""A heartbeat that is posted to the public address of receipts; ingest writes it into `receipts`.
 
-Where it is missing no receipt could come either, and of no call may be said that it had none.
-Every recovery sends its own, so that a change of the leader leaves no gap.
+While heartbeats are missing, no receipt could come either, so the lack of a receipt proves nothing
+about a call. Every recovery sends its own, so that a change of the leader leaves no gap.
 """
 
 import json
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 3.0
 
 
 def beat(client: httpx2.Client, url: str, hash_key: bytes) -> str | None:
-    """Send one; give None, or why it did not arrive."""
+    """Send one heartbeat; return None, or the reason why it did not arrive."""
     body = json.dumps({"at": clock.now().isoformat()}).encode()
     signature = keyed_hash(hash_key, b"heartbeat", body).hex()
     headers = {"Content-Type": "application/json", "X-Courant-Signature": signature}
@@ -32,14 +32,14 @@ def beat(client: httpx2.Client, url: str, hash_key: bytes) -> str | None:
 
 
 def run(url: str, hash_key: bytes, wait: Callable[[float], bool]) -> None:
-    """Send one every few seconds until `wait` says that it is over."""
+    """Send a heartbeat every few seconds until `wait` returns true; log when its fate changes."""
     before: str | None = None
     with httpx2.Client(timeout=TIMEOUT_SECONDS) as client:
         while True:
             reason = beat(client, url.rstrip("/"), hash_key)
             if reason != before:
-                told = log.warning if reason else log.info
-                told("heartbeats", extra={"arrive": reason is None, "reason": reason})
+                write = log.warning if reason else log.info
+                write("heartbeats", extra={"arrive": reason is None, "reason": reason})
             before = reason
             if wait(EVERY_SECONDS):
                 return

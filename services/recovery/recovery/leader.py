@@ -1,8 +1,8 @@
-"""Who sweeps: the one process that holds a lock of Postgres's, on the connection it works on.
+"""The leader's lock: an advisory lock of Postgres, on the connection that the leader works on.
 
-Faust says who should lead, but one that was frozen believes it for seconds beside its successor.
-A lock that lives in a session cannot be held by two, and is gone with the connection. So this
-needs connections that are its own: not a pooler's that are given out by transaction.
+Faust names a leader, but a leader that was frozen believes for seconds that it still leads beside
+its successor. Two processes cannot hold a session's lock, and the lock is gone with the connection.
+So recovery needs a direct connection, not one of a pooler that changes servers by transaction.
 """
 
 import logging
@@ -42,7 +42,7 @@ class Lead:
         self._connection: Connection | None = None
 
     def take(self) -> PostgresStore | None:
-        """Give the store to work on if no other process leads; raises Unavailable."""
+        """Return the store to work on, or None if another process leads; raises Unavailable."""
         try:
             with classified_errors():
                 if self._connection is None:
@@ -61,23 +61,23 @@ class Lead:
             with connection.begin():
                 [(locked,)] = connection.exec_driver_sql(LOCK)
         except BaseException:
-            connection.close()  # the lock may be held already
+            connection.close()  # it may hold the lock already
             raise
         if not locked:
             connection.close()
             return None
         self._connection = connection
         metrics.LEADS.set(1)
-        log.info("leads")
+        log.info("became leader")
         return PostgresStore(connection)
 
     def resign(self) -> None:
-        """Let another lead."""
+        """Release the lock, so that another process can lead."""
         if self._connection is None:
             return
-        # Not given back but closed: the lock lives as long as the session.
+        # Closed and not returned to a pool, because the lock lives as long as the session.
         self._connection.invalidate()
         self._connection.close()
         self._connection = None
         metrics.LEADS.set(0)
-        log.info("leads no more")
+        log.info("resigned as leader")

@@ -1,7 +1,7 @@
-"""Marks and the hold: what proves that everything written before a moment is handled.
+"""Marks and the hold after a rebuild: marks prove that everything written before a time is handled.
 
-Postgres's time is read first and the ends of the topics then, so that what was written before the
-time lies before the ends. Two clocks are never compared.
+A mark is a time by Postgres and the ends of the topics, read in this order. So everything that was
+written before the time lies before the ends. Two clocks are never compared.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,47 +17,60 @@ class Store(Protocol):
     """What marks need of a database."""
 
     def take_mark(self, ends: Callable[[], Positions]) -> None:
-        """Read the time, then ask for the ends; keep both, if no hold is later than the time."""
+        """Read the time, then call `ends`; keep both unless a hold is later than the time."""
 
-    def lift(self, patience: timedelta) -> bool:
-        """Lift the hold after a rebuild if the saver has passed in `delivery` its raising and this.
+    def lift(self, after: timedelta) -> bool:
+        """Lift the hold after a rebuild if it is over; return whether it stands.
 
-        Tells whether it stands.
+        It is over when the saver has passed in `delivery` the time when it was raised, and `after`
+        beyond that. The hold of the bulk lane is lifted as soon as job-runner has passed in `jobs`
+        the time when it was raised.
         """
 
-    def ages(self, wanted: Sequence[str], places: Positions | None = None) -> Mapping[str, float]:
-        """Tell for each topic how many seconds ago that was before which all is handled."""
+    def ages(
+        self, topics: Sequence[str], positions: Positions | None = None
+    ) -> Mapping[str, float]:
+        """Return for each topic the age in seconds of the newest time that is passed.
+
+        Everything written before that time is handled. A topic of which none is known is missing.
+        """
 
 
 class Offsets(Protocol):
     """What recovery needs of Kafka."""
 
     def ends(self, topics: Iterable[str]) -> Positions:
-        """Tell where every partition ends that a topic has now; raises Unavailable."""
+        """Return the end of every partition that the topics have now; raises Unavailable."""
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
-        """Tell by topic how far its group is, or where its log starts; raises Unavailable."""
+        """Return what each topic's group has committed; where it has not, the start of the log.
+
+        Raises Unavailable.
+        """
 
     def close(self) -> None:
-        """Let go of the broker until it is asked again."""
+        """Close the clients; the next call opens them again."""
 
 
-def take(store: Store, log: Offsets) -> None:
+def take(store: Store, offsets: Offsets) -> None:
     """Take a mark of all topics."""
-    store.take_mark(lambda: log.ends(rules.MARKED))
+    store.take_mark(lambda: offsets.ends(rules.MARKED))
 
 
 def lift(store: Store, lease: timedelta, margin: timedelta) -> bool:
-    """Lift the hold if it is over; tell whether it stands."""
+    """Lift the hold after a rebuild if it is over; return whether it stands.
+
+    A lease and a margin after it was raised, no claim from before it can still be alive.
+    """
     stands = store.lift(lease + margin)
     metrics.HOLD.set(stands)
     return stands
 
 
-def show(store: Store, places: Positions) -> None:
-    """Show how far behind each group is, in seconds."""
+def show(store: Store, positions: Positions) -> None:
+    """Set the metric of how many seconds each group is behind."""
     for topic, age in store.ages((*rules.FOLDED, JOBS.name)).items():
         metrics.MARK_AGE.labels("job-runner" if topic == JOBS.name else "saver", topic).set(age)
-    for topic, age in store.ages(tuple(rules.GROUPS), places).items():
+    for topic, age in store.ages(tuple(rules.GROUPS), positions).items():
         service = "job-runner" if topic == CHUNKS.name else "deliverer"
         metrics.MARK_AGE.labels(service, topic).set(age)

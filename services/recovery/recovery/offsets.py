@@ -1,4 +1,4 @@
-"""How far Kafka's topics are written, and how far groups have read them."""
+"""The ends of Kafka's topics, and the offsets that groups have committed."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -10,7 +10,7 @@ from courant.topics import Partition, Positions
 
 
 class GroupOffsets:
-    """`marks.Log` on a broker."""
+    """`marks.Offsets` on a broker."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self._cluster, self._name = cluster, name
@@ -20,18 +20,18 @@ class GroupOffsets:
 
     def ends(self, topics: Iterable[str]) -> Positions:
         with self._asking() as admin:
-            # The partitions are asked for each time: what a new one holds would be missed.
+            # The partitions are read each time, or a mark would miss the records of a new one.
             return offsets.ends(admin, offsets.partitions(admin, topics))
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
         with self._asking() as admin:
-            found: dict[Partition, int] = {}
-            wanted = offsets.partitions(admin, groups)
+            committed: dict[Partition, int] = {}
+            partitions = offsets.partitions(admin, groups)
             for topic, group in groups.items():
-                found |= self._commits(group).of([each for each in wanted if each.topic == topic])
+                committed |= self._commits(group).of([p for p in partitions if p.topic == topic])
             return {
-                **offsets.starts(admin, [each for each in wanted if each not in found]),
-                **found,
+                **offsets.starts(admin, [p for p in partitions if p not in committed]),
+                **committed,
             }
 
     def close(self) -> None:
@@ -45,13 +45,13 @@ class GroupOffsets:
         try:
             yield self._admin
         except Unavailable:
-            # Clients that nobody polls keep all that they hear: while the broker is away that is
-            # 18 KB a second each (librdkafka 2.16).
+            # A client that nobody polls keeps every event: while the broker is away, 18 KB a second
+            # (librdkafka 2.16). So the clients are closed until the next call.
             self.close()
             raise
 
     def _commits(self, group: str) -> offsets.CommittedOffsets:
         if group not in self._groups:
-            made = offsets.CommittedOffsets(self._cluster, self._name, group)
-            self._groups[group] = self._open.enter_context(closing(made))
+            committed = offsets.CommittedOffsets(self._cluster, self._name, group)
+            self._groups[group] = self._open.enter_context(closing(committed))
         return self._groups[group]

@@ -1,4 +1,4 @@
-"""The leader's rounds: a mark each second, then whatever is due of the sweeps and the upkeep."""
+"""The leader's rounds: each second a mark, then every task that is due."""
 
 import logging
 import time
@@ -21,52 +21,54 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RoundParts:
-    """What the leader works with."""
+    """What the rounds work with."""
 
     lead: Lead
-    log: marks.Offsets
+    offsets: marks.Offsets
     producer: Producer
     directory: Directory
     lease: timedelta
     margin: timedelta
     grace: timedelta
-    kept: timedelta  # a notification's content
+    kept: timedelta  # how long a notification's content is kept
     stopping: Callable[[], bool]
 
 
 @dataclass(slots=True)
 class Rounds:
-    """The rounds, and when each task was last begun, by the monotonic clock."""
+    """Makes rounds; `begun` has when each task last began, by the monotonic clock."""
 
     parts: RoundParts
     begun: dict[str, float] = field(default_factory=dict)
 
     def go(self) -> None:
-        """Make one round, if this process leads; raises Unavailable."""
+        """Make one round if this process leads; raises Unavailable."""
         parts = self.parts
         store = parts.lead.take()
         if store is None:
             return
-        marks.take(store, parts.log)
+        marks.take(store, parts.offsets)
         if marks.lift(store, parts.lease, parts.margin):
             return
-        places = parts.log.committed(rules.GROUPS)
-        marks.show(store, places)
-        # What an earlier round could not write comes first, or it would be queued anew each time.
+        positions = parts.offsets.committed(rules.GROUPS)
+        marks.show(store, positions)
+        # Records that an earlier round could not write are flushed first. Otherwise each round
+        # would queue the same records again.
         parts.producer.flush()
-        tools = Tools(parts.producer, parts.directory, places, parts.grace, parts.kept)
+        tools = Tools(parts.producer, parts.directory, positions, parts.grace, parts.kept)
         for task in TASKS:
             if self._is_due(task) and not parts.stopping():
                 attempt(task, store, tools)
 
     def resign(self) -> None:
-        """Let another lead."""
+        """Let another process lead."""
         self.parts.lead.resign()
-        self.parts.log.close()
+        self.parts.offsets.close()
 
     def _is_due(self, task: Task) -> bool:
         now = time.monotonic()
-        # A round comes a little early or late: a task of each second is due in every one.
+        # A round comes a little early or late. With half a second of slack, a task of each second
+        # is due in every round.
         due = now - self.begun.get(task.name, -float("inf")) > task.every.total_seconds() - 0.5
         if due:
             self.begun[task.name] = now
@@ -74,11 +76,11 @@ class Rounds:
 
 
 def attempt(task: Task, store: PostgresStore, tools: Tools) -> None:
-    """Do a task; one that cannot be done now, or at all, must not keep the others from theirs."""
+    """Run a task and log its failure, so that a task that fails does not stop the others."""
     try:
         run(task, store, tools)
-    except Unavailable as weather:
-        log.warning("bad weather", extra={"task": task.name, "reason": str(weather)})
+    except Unavailable as unavailable:
+        log.warning("bad weather", extra={"task": task.name, "reason": str(unavailable)})
     except Refused as refusal:
         fields = {"task": task.name, "reason": str(refusal)}
         log.error(

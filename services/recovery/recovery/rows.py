@@ -1,4 +1,4 @@
-"""A row that stood still: as much of it as its next step needs."""
+"""What the sweeps read of rows and templates: as much as the next step of a row needs."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -8,7 +8,7 @@ from courant.topics import Channel, Lane
 
 @dataclass(frozen=True, slots=True)
 class OverdueRow:
-    """A row of notifications."""
+    """A row of `notifications` that needs its next step."""
 
     id: UUID
     attempt: int
@@ -19,8 +19,8 @@ class OverdueRow:
 
 
 @dataclass(frozen=True, slots=True)
-class OverdueGroup:
-    """How long what a version of a template makes may wait to be sent."""
+class WaitLimit:
+    """How many hours notifications of one version of a template may wait to be sent."""
 
     template_id: UUID
     template_version: int

@@ -1,4 +1,4 @@
-"""What recovery decides, given values alone. No clock, no database, no network."""
+"""Recovery's decisions, made from values alone: no clock, no database, no network."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -17,57 +17,64 @@ from courant.topics import (
     Lane,
     group,
 )
-from recovery.rows import OverdueGroup, OverdueRow
+from recovery.rows import OverdueRow, WaitLimit
 
 FOLDED = (*INBOX.names(), DELIVERY.name, RECEIPTS.name)
-"""The topics that the saver reads: its place in them is Postgres's own."""
+"""The topics that the saver reads. Its positions in them are rows of Postgres."""
 ORDERS = {
     PERSISTED.topic(channel, lane): group("deliverer", PERSISTED, channel, lane)
     for channel in Channel
     for lane in Lane
 }
-"""The topics of orders, each with the group that reads it: its place is what it committed."""
+"""The topics of orders, each with the group that reads it. Its positions are its commits."""
 GROUPS = {**ORDERS, CHUNKS.name: group("job-runner", CHUNKS)}
-"""The same, and the orders to turn chunks into notifications."""
+"""The same, and the topic of the orders to turn chunks into notifications."""
 MARKED = (*FOLDED, JOBS.name, *GROUPS)
+"""The topics that marks are taken of."""
 
 GIVEN_UP = timedelta(hours=72)
-"""How long a notification may wait to be sent, and for its receipt."""
+"""How long a notification may wait to be sent, and then for its receipt."""
 JOB_KEPT = timedelta(days=13)
-"""How old a job may be before it ends: two days less than the days that rows' ids may be of."""
+"""How old a job may get before it is cancelled: two days less than a row's id may be old."""
 GAP = timedelta(seconds=15)
-"""Of so long a silence in `receipts`, heartbeats included, it is said that none could come."""
+"""A silence this long in `receipts`, which has heartbeats too, means that no receipt could come."""
 
 
 def order(row: OverdueRow) -> Outgoing:
-    """Order a row to be sent. A second order is harmless: a claim takes only what waits."""
+    """Return the order to send a row.
+
+    A second order is harmless, because a claim takes only rows that wait.
+    """
     topic = PERSISTED.topic(row.channel, row.lane)
     return Outgoing(topic, row.id.bytes, Persisted(id=row.id).encode())
 
 
 def decide(row: OverdueRow, move: Move, reason: str) -> Outgoing:
-    """Decide a row's move; the saver makes it, if the row is still as it was seen."""
+    """Return the decision of a row's move.
+
+    The saver makes the move if the row still has this state and attempt.
+    """
     decided = Decided(id=row.id, attempt=row.attempt, move=move, reason=reason)
     return Outgoing(DELIVERY.name, row.id.bytes, decided.encode())
 
 
 def resolve(row: OverdueRow, resends: bool) -> Outgoing:
-    """Send again what may or may not have been sent, or give it up, as its template has it."""
+    """Return the decision to send a row of unknown outcome again, or to give it up."""
     if resends:
         return decide(row, Move.RESENT, "its call's outcome is unknown, and no receipt came")
     return decide(row, Move.ABANDONED, "its call's outcome is unknown; its template is not resent")
 
 
-def shelves(found: Iterable[OverdueGroup]) -> list[OverdueGroup]:
-    """Give those that may wait for less than is usual."""
-    return [each for each in found if timedelta(hours=each.hours) < GIVEN_UP]
+def shorter_limits(limits: Iterable[WaitLimit]) -> list[WaitLimit]:
+    """Return the limits that are shorter than the usual one."""
+    return [limit for limit in limits if timedelta(hours=limit.hours) < GIVEN_UP]
 
 
 def reachable_since(growth: Iterable[tuple[datetime, int]]) -> datetime | None:
-    """Tell since when receipts could come without a gap; None while none can, or none is known.
+    """Return since when receipts could come without a gap; None if none can come, or none is known.
 
-    `growth` holds times, rising, and how many records `receipts` had been given by then. What was
-    before the first time is not known, nor what was between two that are far apart: both are gaps.
+    `growth` has rising times, each with the number of records that `receipts` had by then. Nothing
+    is known of the time before the first, or between two that are far apart: both count as gaps.
     """
     since = grew_at = now = None
     last = 0
@@ -82,10 +89,10 @@ def reachable_since(growth: Iterable[tuple[datetime, int]]) -> datetime | None:
 
 
 def silent_before(receipts: datetime, grace: timedelta, since: datetime | None) -> datetime | None:
-    """Tell before what time a lease must have ended for its call to have had its grace.
+    """Return the time before which a lease must have ended for its call to have had its grace.
 
-    All that was written to `receipts` before the time of that name is folded; `since` is when they
-    began to come without a gap. None: no call has had it yet.
+    Everything that was written to `receipts` before the time `receipts` is folded. `since` is when
+    receipts began to come without a gap. Returns None if no call has had its grace yet.
     """
     return receipts - grace if since and since + grace < receipts else None
 
@@ -93,15 +100,15 @@ def silent_before(receipts: datetime, grace: timedelta, since: datetime | None) 
 def spacing(
     bands: Sequence[tuple[timedelta, timedelta]],
 ) -> list[tuple[timedelta, timedelta, timedelta]]:
-    """Give for each band of ages its youngest, its oldest, and the one mark in so long it keeps."""
+    """Return the youngest age of each band, its oldest, and the time in which it keeps one mark."""
     oldest = [age for age, _ in bands[1:]] + [MARKS_KEPT]
     return [(age, until, space) for (age, space), until in zip(bands, oldest, strict=True)]
 
 
 MARKS_KEPT = timedelta(days=15)
-"""A day longer than anything stays in the topics that Postgres is made whole from."""
+"""A day longer than the retention of the topics that Postgres is rebuilt from."""
 
-# From which age on, one mark in how long a time.
+# Each pair: from this age on, one mark is kept in this time.
 THINNED = spacing(
     [
         (timedelta(minutes=2), timedelta(seconds=10)),
@@ -109,7 +116,7 @@ THINNED = spacing(
         (timedelta(days=1), timedelta(minutes=15)),
     ]
 )
-# A gap of fifteen seconds must still be seen in those of `receipts`, as old as a backlog may be.
+# Marks of `receipts` must show a gap of fifteen seconds for as long as a backlog may be old.
 THINNED_RECEIPTS = spacing(
     [
         (timedelta(minutes=2), timedelta(seconds=5)),

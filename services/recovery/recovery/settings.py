@@ -1,4 +1,4 @@
-"""What recovery takes from the environment."""
+"""The settings that recovery reads from the environment."""
 
 from typing import Annotated
 

@@ -23,7 +23,7 @@ from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
 from recovery import rules
-from recovery.rows import OverdueGroup, OverdueRow
+from recovery.rows import OverdueRow, WaitLimit
 
 ORDER_WAIT = timedelta(seconds=60)
 """How long after its row an order may still come.
@@ -68,9 +68,9 @@ class Rows(Protocol):
         """Return rows that a provider accepted before `before` and that had no receipt."""
 
     def expired(
-        self, usual: timedelta, shelves: Sequence[OverdueGroup], delivery: datetime, limit: int
+        self, usual: timedelta, shorter: Sequence[WaitLimit], delivery: datetime, limit: int
     ) -> list[OverdueRow]:
-        """Return rows that have waited longer than `usual`, or than their template allows."""
+        """Return rows that have waited longer than `usual`, or than their template's limit."""
 
     def cancelled(self, delivery: datetime, limit: int) -> list[OverdueRow]:
         """Return rows that wait for their turn and whose job was cancelled."""
@@ -184,14 +184,14 @@ def expired(store: Store, tools: Tools, limit: int) -> int:
     Proof: the saver has folded every decision that was made for the row before.
     """
     templates = list(tools.directory.templates.values())
-    shelves = rules.shelves(
-        OverdueGroup(version.id, version.version, version.valid_for_hours)
+    shorter = rules.shorter_limits(
+        WaitLimit(version.id, version.version, version.valid_for_hours)
         for versions in templates
         for version in versions.values()
     )
     with store.sweeping() as rows:
         delivery, _receipts = folded(rows)
-        late = rows.expired(rules.GIVEN_UP, shelves, delivery, limit) if delivery else []
+        late = rows.expired(rules.GIVEN_UP, shorter, delivery, limit) if delivery else []
         return issue(rows, tools, late, decide(Move.EXPIRED, "not sent in time"))
 
 

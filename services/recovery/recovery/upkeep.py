@@ -1,6 +1,6 @@
-"""Keeping house: what grows without end is cut, in small bites. No notification is touched.
+"""Upkeep: deletes old rows of every table that grows, a limited number at once.
 
-The SQL stands here, beside what it is for.
+It touches no notification. The SQL of each task stands here, beside its function.
 """
 
 from datetime import timedelta
@@ -10,17 +10,20 @@ from courant.topics import DELIVERY, JOBS, RECEIPTS
 from recovery import rules
 from recovery.store import PostgresStore
 
-# ruff: noqa: S608  (every word of SQL that is put together here is ours)
+# ruff: noqa: S608  (all SQL that is put together here is ours)
 
 KEY_KEPT = timedelta(hours=48)
 ALIAS_KEPT = timedelta(days=28)
-"""Longer than the log can bring an alias's record back: it would become a notification. A job that
-was forgotten earlier would so begin again."""
+"""Longer than the log can bring a record back.
+
+If an alias were forgotten earlier, its record would become a notification. A job that was forgotten
+earlier would begin again.
+"""
 CHUNK_KEPT = timedelta(days=7)
 UNSEALED_KEPT = JOBS.retention
 
-# A call's entry says that its rows may have been sent. One none of whose rows is claimed at its
-# attempt says it of nobody: attempts are not used twice.
+# A row of `calls` says that its notifications may have been sent. If none of them is claimed at the
+# attempt of the call any more, it says nothing, because attempts are never used twice.
 CLOSE = f"""
     DELETE FROM calls WHERE id IN (
         SELECT c.id FROM calls c
@@ -37,9 +40,9 @@ FORGET_ALIASES = """
     DELETE FROM aliases WHERE id IN (
         SELECT id FROM aliases WHERE at < now() - %(age)s
         ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
-# Of a job that is over its rows hold what is left to know. An upload without a job waits for its
-# seal as long as the log may hold that, and longer while the log is not read: by time alone a
-# job-runner that was away would find the seal, and its chunks forgotten.
+# Once a job is over, its rows hold everything that is still needed. An upload without a job waits
+# for its seal as long as the log may hold one, and longer while job-runner does not read the log.
+# Otherwise a job-runner that was away would find the seal after its chunks were forgotten.
 FORGET_CHUNKS = """
     DELETE FROM chunks WHERE (upload_id, number) IN (
         SELECT upload_id, number FROM chunks c LEFT JOIN jobs j USING (upload_id)
@@ -55,7 +58,7 @@ FORGET_WISHES = """
         SELECT job_id FROM wishes w WHERE at < now() - %(age)s
             AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = w.job_id)
         ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
-# Keeps the first mark of each stretch of time.
+# Keeps the first mark of each period of `space`.
 THIN = """
     DELETE FROM marks WHERE (at, topic_id) IN (
         SELECT m.at, m.topic_id FROM marks m
@@ -68,26 +71,26 @@ FORGET_MARKS = "DELETE FROM marks WHERE at < now() - %(age)s"
 
 
 def close_orphans(store: PostgresStore, _: object, limit: int) -> int:
-    """Close calls of which no row is claimed at their attempt any more."""
+    """Delete calls of which no row is claimed at the call's attempt any more."""
     with store.sweeping() as rows:
         delivery = rows.passed((DELIVERY.name,)).get(DELIVERY.name)
         return rows.run(CLOSE, delivery=delivery, limit=limit) if delivery else 0
 
 
 def forget_keys(store: PostgresStore, _: object, limit: int) -> int:
-    """Forget which notification an Idempotency-Key stood for."""
+    """Forget which notification an old Idempotency-Key stands for."""
     with store.sweeping() as rows:
         return rows.run(FORGET_KEYS, age=KEY_KEPT, limit=limit)
 
 
 def forget_aliases(store: PostgresStore, _: object, limit: int) -> int:
-    """Forget the ids that lost to another of the same Idempotency-Key."""
+    """Forget ids that were not used, because another request with their key came first."""
     with store.sweeping() as rows:
         return rows.run(FORGET_ALIASES, age=ALIAS_KEPT, limit=limit)
 
 
 def forget_chunks(store: PostgresStore, _: object, limit: int) -> int:
-    """Forget what uploads held: of jobs that are over, and of those that never became one."""
+    """Forget chunks of jobs that are over, and of uploads that never became a job."""
     with store.sweeping() as rows:
         passed = rows.passed((JOBS.name,)).get(JOBS.name)
         ages = {"age": CHUNK_KEPT, "unsealed": UNSEALED_KEPT}
@@ -95,14 +98,14 @@ def forget_chunks(store: PostgresStore, _: object, limit: int) -> int:
 
 
 def forget_jobs(store: PostgresStore, _: object, limit: int) -> int:
-    """Forget jobs that are over, and what was wanted of them."""
+    """Forget jobs that are over, and the commands to jobs that are forgotten."""
     with store.sweeping() as rows:
         forgotten = rows.run(FORGET_JOBS, age=ALIAS_KEPT, limit=limit)
         return forgotten + rows.run(FORGET_WISHES, age=ALIAS_KEPT, limit=limit)
 
 
 def thin_marks(store: PostgresStore, _: object, limit: int) -> int:
-    """Keep the fewer marks the older they are."""
+    """Keep fewer marks the older they are, and none that is older than the topics' retention."""
     with store.sweeping() as rows:
         thinned = rows.run(FORGET_MARKS, age=rules.MARKS_KEPT)
         for bands, of_receipts in ((rules.THINNED, False), (rules.THINNED_RECEIPTS, True)):
