@@ -20,7 +20,7 @@ from courant.topics import CHUNKS, INBOX, JOBS, Lane, Positions
 from recovery import store, sweeps, tasks, upkeep
 from recovery.sweeps import Tools
 from recovery.tasks import TASKS
-from support.recovery import Hand, ago, id_of, make_mistake
+from support.recovery import Scenario, ago, id_of, make_mistake
 
 BY_NAME = {each.name: each for each in TASKS}
 JOB = id_of(5_000)
@@ -29,26 +29,28 @@ BULK = INBOX.topics(Lane.BULK)
 
 
 @pytest.fixture
-def hand(engine: Engine) -> Hand:
-    return Hand(engine)
+def scenario(engine: Engine) -> Scenario:
+    return Scenario(engine)
 
 
-def run(hand: Hand, name: str, places: Positions | None = None) -> int:
+def run(scenario: Scenario, name: str, places: Positions | None = None) -> int:
     grace, kept = timedelta(seconds=30), timedelta(days=7)
-    tools = Tools(hand.producer, Directory(), places or {}, grace, kept)
-    return tasks.run(BY_NAME[name], hand.store, tools)
+    tools = Tools(scenario.producer, Directory(), places or {}, grace, kept)
+    return tasks.run(BY_NAME[name], scenario.store, tools)
 
 
-def sweep(hand: Hand, name: str, places: Positions | None = None) -> list[tuple[str, int, str]]:
+def sweep(
+    scenario: Scenario, name: str, places: Positions | None = None
+) -> list[tuple[str, int, str]]:
     """Run one sweep, and give all decisions that were ever written."""
-    run(hand, name, places)
-    return [each for each in hand.written() if each[0] not in (CHUNKS.name, JOBS.name)]
+    run(scenario, name, places)
+    return [each for each in scenario.written() if each[0] not in (CHUNKS.name, JOBS.name)]
 
 
-def job(hand: Hand, id: UUID = JOB, upload: UUID = UPLOAD, **times: str) -> None:
+def job(scenario: Scenario, id: UUID = JOB, upload: UUID = UPLOAD, **times: str) -> None:
     times = {"accepted_at": "now()", **times}
     names, values = ", ".join(times), ", ".join(map(ago, times.values()))
-    hand.ask(
+    scenario.ask(
         f"""INSERT INTO jobs (id, upload_id, chunks, rows, digest, service_id, key_id, key_type,
         template_id, template_version, channel, name, {names})
         VALUES (:id, :upload, 3, 6, '', :one, :one, 'normal', :one, 1, 'email', '', {values})""",
@@ -56,198 +58,200 @@ def job(hand: Hand, id: UUID = JOB, upload: UUID = UPLOAD, **times: str) -> None
     )  # fmt: skip
 
 
-def chunk(hand: Hand, number: int, upload: UUID = UPLOAD, **columns: str) -> None:
+def chunk(scenario: Scenario, number: int, upload: UUID = UPLOAD, **columns: str) -> None:
     columns = {"orders": "1" if "issued_at" in columns else "0", **columns}
     names, values = ", ".join(columns), ", ".join(map(ago, columns.values()))
-    hand.ask(
+    scenario.ask(
         f"""INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed, {names})
         VALUES (:upload, :number, :first, 2, '', '', {values})""",
         upload=upload, number=number, first=2 * number + 1,
     )  # fmt: skip
 
 
-def rows(hand: Hand, *numbers: int) -> None:
+def rows(scenario: Scenario, *numbers: int) -> None:
     """Store these rows of the job."""
     for number in numbers:
-        hand.row(number, job_id=f"'{JOB}'", job_row=str(number), lane="'bulk'")
+        scenario.row(number, job_id=f"'{JOB}'", job_row=str(number), lane="'bulk'")
         old, new = id_of(number), ids.of_row(JOB, number)
-        hand.ask("UPDATE notifications SET id = :new WHERE id = :old", new=new, old=old)
+        scenario.ask("UPDATE notifications SET id = :new WHERE id = :old", new=new, old=old)
 
 
-def put_command(hand: Hand, wish: str, at: str = "now()") -> None:
+def put_command(scenario: Scenario, wish: str, at: str = "now()") -> None:
     sql = f"INSERT INTO wishes (job_id, wish, wished_at, at) VALUES (:id, :wish, now(), {ago(at)})"
-    hand.ask(sql, id=JOB, wish=wish)
+    scenario.ask(sql, id=JOB, wish=wish)
 
 
-def passed(hand: Hand, seconds: float) -> Positions:
+def passed(scenario: Scenario, seconds: float) -> Positions:
     """All that was written to the chunks and to the bulk inboxes before then is handled."""
     for topic in BULK:
-        hand.mark(topic, seconds, 7)
-        hand.place(topic, 7)
-    hand.mark(CHUNKS.name, seconds, 7)
+        scenario.mark(topic, seconds, 7)
+        scenario.place(topic, 7)
+    scenario.mark(CHUNKS.name, seconds, 7)
     return {builders.partition(CHUNKS.name): 7}
 
 
-def ordered(hand: Hand) -> list[int]:
+def ordered(scenario: Scenario) -> list[int]:
     """Give the numbers of the chunks that were ordered."""
-    kafka = hand.world.kafka
+    kafka = scenario.world.kafka
     found = [each for at in kafka.partitions(CHUNKS.name) for each in kafka.log[at]]
     assert all(ChunkOrder.decode(each.value).job_id == JOB for each in found)
     return sorted(ChunkOrder.decode(each.value).number for each in found)
 
 
-def test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted(hand: Hand) -> None:
-    job(hand)
-    chunk(hand, 0, issued_at="ago(90)")  # its rows are there
-    chunk(hand, 1, issued_at="ago(90)")  # one of two
-    chunk(hand, 2, issued_at="ago(90)", saved_at="ago(80)")  # was counted before, and waits
-    chunk(hand, 3, issued_at="ago(59)")  # may still be on its way
-    chunk(hand, 4)  # had no order yet
-    rows(hand, 1, 2, 3)
-    sweep(hand, "incomplete", passed(hand, 1))
-    assert ordered(hand) == [1]
-    sweep(hand, "incomplete", passed(hand, 0.5))
-    assert ordered(hand) == [1]
+def test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted(scenario: Scenario) -> None:
+    job(scenario)
+    chunk(scenario, 0, issued_at="ago(90)")  # its rows are there
+    chunk(scenario, 1, issued_at="ago(90)")  # one of two
+    chunk(scenario, 2, issued_at="ago(90)", saved_at="ago(80)")  # was counted before, and waits
+    chunk(scenario, 3, issued_at="ago(59)")  # may still be on its way
+    chunk(scenario, 4)  # had no order yet
+    rows(scenario, 1, 2, 3)
+    sweep(scenario, "incomplete", passed(scenario, 1))
+    assert ordered(scenario) == [1]
+    sweep(scenario, "incomplete", passed(scenario, 0.5))
+    assert ordered(scenario) == [1]
     whole = "SELECT number FROM chunks WHERE saved_at IS NOT NULL ORDER BY 1"
-    assert hand.ask(whole) == [(0,), (2,)]
-    assert hand.ask("SELECT orders FROM chunks WHERE number = 1") == [(2,)]
+    assert scenario.ask(whole) == [(0,), (2,)]
+    assert scenario.ask("SELECT orders FROM chunks WHERE number = 1") == [(2,)]
 
 
-def test_what_does_not_come_is_ordered_more_and_more_seldom(hand: Hand) -> None:
-    job(hand)
+def test_what_does_not_come_is_ordered_more_and_more_seldom(scenario: Scenario) -> None:
+    job(scenario)
     for number, orders in enumerate((1, 2, 3, 9)):
-        chunk(hand, number, issued_at="ago(200)", orders=str(orders))
-    chunk(hand, 4, issued_at="ago(3800)", orders="9")
-    sweep(hand, "incomplete", passed(hand, 1))
-    assert ordered(hand) == [0, 1, 4]  # after one minute, two, four; never later than an hour
+        chunk(scenario, number, issued_at="ago(200)", orders=str(orders))
+    chunk(scenario, 4, issued_at="ago(3800)", orders="9")
+    sweep(scenario, "incomplete", passed(scenario, 1))
+    assert ordered(scenario) == [0, 1, 4]  # after one minute, two, four; never later than an hour
 
 
-def test_nothing_is_ordered_again_that_may_wait_in_a_backlog(hand: Hand) -> None:
-    job(hand)
-    chunk(hand, 0, issued_at="ago(90)")
-    places = passed(hand, 1)
-    hand.place(BULK[0], 6)  # the saver has not read so far
-    sweep(hand, "incomplete", places)
-    hand.place(BULK[0], 7)
-    sweep(hand, "incomplete", {builders.partition(CHUNKS.name): 6})  # nor the runner
-    sweep(hand, "incomplete", {})
-    assert ordered(hand) == []
-    sweep(hand, "incomplete", places)
-    assert ordered(hand) == [0]
+def test_nothing_is_ordered_again_that_may_wait_in_a_backlog(scenario: Scenario) -> None:
+    job(scenario)
+    chunk(scenario, 0, issued_at="ago(90)")
+    places = passed(scenario, 1)
+    scenario.place(BULK[0], 6)  # the saver has not read so far
+    sweep(scenario, "incomplete", places)
+    scenario.place(BULK[0], 7)
+    sweep(scenario, "incomplete", {builders.partition(CHUNKS.name): 6})  # nor the runner
+    sweep(scenario, "incomplete", {})
+    assert ordered(scenario) == []
+    sweep(scenario, "incomplete", places)
+    assert ordered(scenario) == [0]
 
 
-def test_another_jobs_rows_do_not_count(hand: Hand) -> None:
-    job(hand)
-    chunk(hand, 0, issued_at="ago(90)")
-    rows(hand, 1, 2)
-    hand.ask("UPDATE notifications SET job_id = :other", other=UUID(int=6))
-    sweep(hand, "incomplete", passed(hand, 1))
-    assert ordered(hand) == [0]
+def test_another_jobs_rows_do_not_count(scenario: Scenario) -> None:
+    job(scenario)
+    chunk(scenario, 0, issued_at="ago(90)")
+    rows(scenario, 1, 2)
+    scenario.ask("UPDATE notifications SET job_id = :other", other=UUID(int=6))
+    sweep(scenario, "incomplete", passed(scenario, 1))
+    assert ordered(scenario) == [0]
 
 
-def test_of_a_cancelled_job_no_chunk_is_ordered_again(hand: Hand) -> None:
-    job(hand)
-    chunk(hand, 0, issued_at="ago(90)")
-    put_command(hand, "cancelled")
-    sweep(hand, "incomplete", passed(hand, 1))
-    assert ordered(hand) == []
+def test_of_a_cancelled_job_no_chunk_is_ordered_again(scenario: Scenario) -> None:
+    job(scenario)
+    chunk(scenario, 0, issued_at="ago(90)")
+    put_command(scenario, "cancelled")
+    sweep(scenario, "incomplete", passed(scenario, 1))
+    assert ordered(scenario) == []
 
 
-def test_a_job_ends_before_its_rows_would_be_refused(hand: Hand) -> None:
+def test_a_job_ends_before_its_rows_would_be_refused(scenario: Scenario) -> None:
     day = 86_400
     old, other, over = id_of(1), id_of(2), id_of(3)
-    job(hand, old, UUID(int=61), accepted_at=f"ago({13 * day + 9})")
-    job(hand, other, UUID(int=62), accepted_at=f"ago({13 * day - 9})")
-    job(hand, over, UUID(int=63), accepted_at=f"ago({14 * day})", finished_at="now()")
-    job(hand, JOB, accepted_at=f"ago({14 * day})")
-    put_command(hand, "cancelled")
-    assert run(hand, "outlived") == 1
-    kafka = hand.world.kafka
+    job(scenario, old, UUID(int=61), accepted_at=f"ago({13 * day + 9})")
+    job(scenario, other, UUID(int=62), accepted_at=f"ago({13 * day - 9})")
+    job(scenario, over, UUID(int=63), accepted_at=f"ago({14 * day})", finished_at="now()")
+    job(scenario, JOB, accepted_at=f"ago({14 * day})")
+    put_command(scenario, "cancelled")
+    assert run(scenario, "outlived") == 1
+    kafka = scenario.world.kafka
     [record] = [each for at in kafka.partitions(JOBS.name) for each in kafka.log[at]]
     told = decode_job(record.value)
     assert isinstance(told, JobCommand)
     assert (record.key, told.job_id, told.command) == (old.bytes, old, Command.CANCELLED)
 
 
-def cancelled(hand: Hand) -> list[str]:
-    hand.mark(DELIVERY, 1, 7)
-    hand.place(DELIVERY, 7)
-    return [move for _, _, move in sweep(hand, "cancelled")]
+def cancelled(scenario: Scenario) -> list[str]:
+    scenario.mark(DELIVERY, 1, 7)
+    scenario.place(DELIVERY, 7)
+    return [move for _, _, move in sweep(scenario, "cancelled")]
 
 
-def test_what_waits_of_a_cancelled_job_is_cancelled_once(hand: Hand) -> None:
-    rows(hand, 1, 2, 3)
-    hand.ask("UPDATE notifications SET issued_at = now() - interval '9 s'")
+def test_what_waits_of_a_cancelled_job_is_cancelled_once(scenario: Scenario) -> None:
+    rows(scenario, 1, 2, 3)
+    scenario.ask("UPDATE notifications SET issued_at = now() - interval '9 s'")
     sent, attempt = ids.of_row(JOB, 2), ids.of_row(JOB, 3)
-    hand.ask("UPDATE notifications SET state = 'sending', attempt = 1 WHERE id = :id", id=sent)
-    hand.ask("UPDATE notifications SET attempt = 4 WHERE id = :id", id=attempt)
-    hand.row(9, lane="'bulk'", job_id=f"'{UUID(int=6)}'", issued_at="ago(9)")  # another job's
-    put_command(hand, "cancelled")
-    assert cancelled(hand) == ["cancelled/0", "cancelled/4"]
-    assert cancelled(hand) == ["cancelled/0", "cancelled/4"]
+    scenario.ask("UPDATE notifications SET state = 'sending', attempt = 1 WHERE id = :id", id=sent)
+    scenario.ask("UPDATE notifications SET attempt = 4 WHERE id = :id", id=attempt)
+    scenario.row(9, lane="'bulk'", job_id=f"'{UUID(int=6)}'", issued_at="ago(9)")  # another job's
+    put_command(scenario, "cancelled")
+    assert cancelled(scenario) == ["cancelled/0", "cancelled/4"]
+    assert cancelled(scenario) == ["cancelled/0", "cancelled/4"]
 
 
-def test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again(hand: Hand) -> None:
-    rows(hand, 1)
-    hand.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
-    put_command(hand, "paused")
-    assert cancelled(hand) == []
+def test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again(
+    scenario: Scenario,
+) -> None:
+    rows(scenario, 1)
+    scenario.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
+    put_command(scenario, "paused")
+    assert cancelled(scenario) == []
     topic = "persisted.email.bulk"
-    hand.mark(topic, 1, 7)
+    scenario.mark(topic, 1, 7)
     places = {builders.partition(topic): 7}
-    assert sweep(hand, "replay-created", places) == []
-    hand.ask("UPDATE notifications SET accepted_at = now() - interval '80 h'")
-    hand.mark(DELIVERY, 0.5, 7)
-    assert sweep(hand, "expired") == []
-    hand.ask("UPDATE wishes SET wish = 'resumed', wished_at = now() - interval '71 h'")
-    assert sweep(hand, "expired") == []  # it has its whole time from then
-    assert [each[0] for each in sweep(hand, "replay-created", places)] == [topic]
-    hand.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
-    hand.ask("UPDATE wishes SET wished_at = now() - interval '73 h'")
-    assert [each[0] for each in sweep(hand, "expired")] == [DELIVERY, topic]
+    assert sweep(scenario, "replay-created", places) == []
+    scenario.ask("UPDATE notifications SET accepted_at = now() - interval '80 h'")
+    scenario.mark(DELIVERY, 0.5, 7)
+    assert sweep(scenario, "expired") == []
+    scenario.ask("UPDATE wishes SET wish = 'resumed', wished_at = now() - interval '71 h'")
+    assert sweep(scenario, "expired") == []  # it has its whole time from then
+    assert [each[0] for each in sweep(scenario, "replay-created", places)] == [topic]
+    scenario.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
+    scenario.ask("UPDATE wishes SET wished_at = now() - interval '73 h'")
+    assert [each[0] for each in sweep(scenario, "expired")] == [DELIVERY, topic]
 
 
 def test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week(
-    hand: Hand,
+    scenario: Scenario,
 ) -> None:
     day, week = 86_400, 7 * 86_400
     running, young, old = (UUID(int=60 + n) for n in range(3))
-    job(hand, id_of(1), running)
-    job(hand, id_of(2), young, finished_at=f"ago({week - 99})")
-    job(hand, id_of(3), old, finished_at=f"ago({week + 99})")
+    job(scenario, id_of(1), running)
+    job(scenario, id_of(2), young, finished_at=f"ago({week - 99})")
+    job(scenario, id_of(3), old, finished_at=f"ago({week + 99})")
     for upload in (running, young, old):
-        chunk(hand, 0, upload, at=f"ago({week + day})")
-    chunk(hand, 0, UPLOAD, at=f"ago({2 * week - 99})")
-    chunk(hand, 1, UPLOAD, at=f"ago({2 * week + day})")
+        chunk(scenario, 0, upload, at=f"ago({week + day})")
+    chunk(scenario, 0, UPLOAD, at=f"ago({2 * week - 99})")
+    chunk(scenario, 1, UPLOAD, at=f"ago({2 * week + day})")
     everything = {(running, 0), (young, 0), (old, 0), (UPLOAD, 0), (UPLOAD, 1)}
-    run(hand, "chunks")
-    assert chunks_left(hand) == everything  # job-runner has not read its log
-    hand.mark(JOBS.name, 2 * day, 7)
-    hand.place(JOBS.name, 7)
-    run(hand, "chunks")
-    assert chunks_left(hand) == everything - {(old, 0), (UPLOAD, 1)} | {(UPLOAD, 1)}
-    hand.mark(JOBS.name, 1, 7)
-    run(hand, "chunks")
-    assert chunks_left(hand) == {(running, 0), (young, 0), (UPLOAD, 0)}
+    run(scenario, "chunks")
+    assert chunks_left(scenario) == everything  # job-runner has not read its log
+    scenario.mark(JOBS.name, 2 * day, 7)
+    scenario.place(JOBS.name, 7)
+    run(scenario, "chunks")
+    assert chunks_left(scenario) == everything - {(old, 0), (UPLOAD, 1)} | {(UPLOAD, 1)}
+    scenario.mark(JOBS.name, 1, 7)
+    run(scenario, "chunks")
+    assert chunks_left(scenario) == {(running, 0), (young, 0), (UPLOAD, 0)}
 
 
-def chunks_left(hand: Hand) -> set[tuple[UUID, int]]:
-    return {(each, number) for each, number in hand.ask("SELECT upload_id, number FROM chunks")}
+def chunks_left(scenario: Scenario) -> set[tuple[UUID, int]]:
+    return {(each, number) for each, number in scenario.ask("SELECT upload_id, number FROM chunks")}
 
 
-def test_jobs_outlive_the_log_that_could_bring_them_back(hand: Hand) -> None:
+def test_jobs_outlive_the_log_that_could_bring_them_back(scenario: Scenario) -> None:
     log_days = 14
     long_ago = f"ago({29 * 86_400})"
-    job(hand, id_of(1), UUID(int=61), at=long_ago, finished_at=long_ago)
-    job(hand, JOB, UUID(int=62), at=long_ago)  # not over
-    job(hand, id_of(3), UUID(int=63), at=f"ago({(log_days + 8) * 86_400})", finished_at="now()")
-    put_command(hand, "paused", long_ago)
-    run(hand, "jobs")
-    assert {id for (id,) in hand.ask("SELECT id FROM jobs")} == {JOB, id_of(3)}
-    assert hand.ask("SELECT wish FROM wishes") == [("paused",)]  # it must not begin by itself
-    hand.ask("UPDATE jobs SET finished_at = now()")
-    run(hand, "jobs")
-    assert hand.ask("SELECT FROM wishes") == []
+    job(scenario, id_of(1), UUID(int=61), at=long_ago, finished_at=long_ago)
+    job(scenario, JOB, UUID(int=62), at=long_ago)  # not over
+    job(scenario, id_of(3), UUID(int=63), at=f"ago({(log_days + 8) * 86_400})", finished_at="now()")
+    put_command(scenario, "paused", long_ago)
+    run(scenario, "jobs")
+    assert {id for (id,) in scenario.ask("SELECT id FROM jobs")} == {JOB, id_of(3)}
+    assert scenario.ask("SELECT wish FROM wishes") == [("paused",)]  # it must not begin by itself
+    scenario.ask("UPDATE jobs SET finished_at = now()")
+    run(scenario, "jobs")
+    assert scenario.ask("SELECT FROM wishes") == []
 
 
 AGAIN = test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted
@@ -257,7 +261,7 @@ PAUSED = test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again
 UPLOADS = test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week
 # Where, in which name, the right words, the wrong ones, the test that must see it.
 # fmt: off
-MISTAKES: dict[str, tuple[Any, str, str, str, Callable[[Hand], None]]] = {
+MISTAKES: dict[str, tuple[Any, str, str, str, Callable[[Scenario], None]]] = {
     "ordered before it is proved": (sweeps, "incomplete", "min(passed) - ORDER_WAIT", "min(passed)", AGAIN),
     "inbox of no account": (sweeps, "incomplete", "[*inbox.values(), *", "[*inbox.values()][:0] + [*", BACKLOG),
     "saved ones counted again": (store, "UNSAVED", "AND c.saved_at IS NULL\n", "\n", AGAIN),
@@ -280,9 +284,9 @@ MISTAKES: dict[str, tuple[Any, str, str, str, Callable[[Hand], None]]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_tests_see_the_mistake(
-    mistake: str, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    mistake: str, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     *where, test = MISTAKES[mistake]
     make_mistake(monkeypatch, BY_NAME, where)
     with pytest.raises(AssertionError):
-        test(hand)
+        test(scenario)

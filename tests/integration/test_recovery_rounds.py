@@ -21,10 +21,10 @@ from courant.testing.builders import PERSISTED
 from courant.testing.world import World
 from courant.topics import Positions
 from recovery import faust_apps, rounds, rules, store, timers
-from recovery.leader import Lead, connect
+from recovery.leader import LeaderLock, connect
 from recovery.rounds import RoundParts, Rounds
 from recovery.tasks import TASKS, Task
-from support.recovery import Hand
+from support.recovery import Scenario
 
 
 @dataclass
@@ -49,25 +49,25 @@ class FakeOffsets:
 
 
 @pytest.fixture
-def hand(engine: Engine) -> Hand:
-    return Hand(engine)
+def scenario(engine: Engine) -> Scenario:
+    return Scenario(engine)
 
 
-def own(hand: Hand) -> Engine:
-    url = hand.engine.url.set(username="courant_recovery")
+def own(scenario: Scenario) -> Engine:
+    url = scenario.engine.url.set(username="courant_recovery")
     return connect(url.render_as_string(False))
 
 
 @pytest.fixture
-def parts(hand: Hand) -> Iterator[RoundParts]:
-    lead = Lead(own(hand))
+def parts(scenario: Scenario) -> Iterator[RoundParts]:
+    lead = LeaderLock(own(scenario))
     second = timedelta(seconds=1)
     directory = Directory()
     directory.is_read = True
     yield RoundParts(
-        lead=lead,
-        offsets=FakeOffsets(hand.world),
-        producer=hand.producer,
+        leader_lock=lead,
+        offsets=FakeOffsets(scenario.world),
+        producer=scenario.producer,
         directory=directory,
         lease=second,
         margin=second,
@@ -79,97 +79,103 @@ def parts(hand: Hand) -> Iterator[RoundParts]:
 
 
 def test_a_round_marks_every_topic_and_does_what_is_due(
-    hand: Hand, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: 7.0))  # time stands still
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
     leader = Rounds(parts)
-    leader.go()
-    assert hand.written() == [(PERSISTED, 1, "")]
-    assert {topic for (topic,) in hand.ask("SELECT topic FROM marks")} == {*rules.MARKED}
-    hand.row(2, issued_at="ago(60)", not_before="ago(1)")
-    leader.go()  # at once again: nothing is due yet
-    assert hand.written() == [(PERSISTED, 1, "")]
+    leader.make_round()
+    assert scenario.written() == [(PERSISTED, 1, "")]
+    assert {topic for (topic,) in scenario.ask("SELECT topic FROM marks")} == {*rules.MARKED}
+    scenario.row(2, issued_at="ago(60)", not_before="ago(1)")
+    leader.make_round()  # at once again: nothing is due yet
+    assert scenario.written() == [(PERSISTED, 1, "")]
 
 
-def test_under_a_hold_marks_are_taken_and_nothing_is_swept(hand: Hand, parts: RoundParts) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    hand.hold(seconds=0.5)
+def test_under_a_hold_marks_are_taken_and_nothing_is_swept(
+    scenario: Scenario, parts: RoundParts
+) -> None:
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.hold(seconds=0.5)
     leader = Rounds(parts)
-    leader.go()
-    assert hand.written() == []
-    assert hand.ask("SELECT FROM marks")
-    hand.ask("UPDATE holds SET raised_at = now() - interval '3 s'")
-    leader.go()
-    assert hand.ask("SELECT stands FROM holds") == [(False,)]
-    assert hand.written() == [(PERSISTED, 1, "")]
+    leader.make_round()
+    assert scenario.written() == []
+    assert scenario.ask("SELECT FROM marks")
+    scenario.ask("UPDATE holds SET raised_at = now() - interval '3 s'")
+    leader.make_round()
+    assert scenario.ask("SELECT stands FROM holds") == [(False,)]
+    assert scenario.written() == [(PERSISTED, 1, "")]
 
 
-def test_who_does_not_lead_does_nothing(hand: Hand, parts: RoundParts) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    other = Lead(own(hand))
+def test_who_does_not_lead_does_nothing(scenario: Scenario, parts: RoundParts) -> None:
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    other = LeaderLock(own(scenario))
     assert other.take()
-    Rounds(parts).go()
-    assert hand.written() == []
-    assert hand.ask("SELECT FROM marks") == []
+    Rounds(parts).make_round()
+    assert scenario.written() == []
+    assert scenario.ask("SELECT FROM marks") == []
     other.resign()
 
 
 @pytest.mark.parametrize("error", [Refused("42P01"), Unavailable("55P03")])
 def test_a_task_that_fails_keeps_no_other_from_its_own(
-    hand: Hand, parts: RoundParts, error: Exception, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, parts: RoundParts, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
         raise error
 
     monkeypatch.setattr(rounds, "TASKS", (Task("broken", timedelta(), 1, fail), *TASKS))
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    Rounds(parts).go()
-    assert hand.written() == [(PERSISTED, 1, "")]
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    Rounds(parts).make_round()
+    assert scenario.written() == [(PERSISTED, 1, "")]
 
 
-def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(hand: Hand, parts: RoundParts) -> None:
+def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(
+    scenario: Scenario, parts: RoundParts
+) -> None:
     assert isinstance(parts.offsets, FakeOffsets)
     parts.offsets.away = True
     leader = Rounds(parts)
     with pytest.raises(Unavailable):
-        leader.go()
-    assert hand.ask("SELECT FROM marks") == []
-    assert Lead(own(hand)).take() is None
+        leader.make_round()
+    assert scenario.ask("SELECT FROM marks") == []
+    assert LeaderLock(own(scenario)).take() is None
     parts.offsets.away = False
-    leader.go()
-    assert hand.ask("SELECT FROM marks")
+    leader.make_round()
+    assert scenario.ask("SELECT FROM marks")
 
 
-def test_who_resigns_lets_go_of_the_lock_and_of_kafka(hand: Hand, parts: RoundParts) -> None:
+def test_who_resigns_lets_go_of_the_lock_and_of_kafka(
+    scenario: Scenario, parts: RoundParts
+) -> None:
     leader = Rounds(parts)
-    leader.go()
+    leader.make_round()
     leader.resign()
     assert isinstance(parts.offsets, FakeOffsets)
     assert parts.offsets.closed
-    other = Lead(own(hand))
+    other = LeaderLock(own(scenario))
     assert other.take()
     other.resign()
 
 
 def test_what_could_not_be_written_is_not_queued_anew_in_each_round(
-    hand: Hand, parts: RoundParts
+    scenario: Scenario, parts: RoundParts
 ) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    hand.world.kafka.refusals = 3
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.world.kafka.refusals = 3
     leader = Rounds(parts)
-    leader.go()
+    leader.make_round()
     for _ in range(2):
         leader.begun.clear()  # all is due again
         with pytest.raises(Unavailable):
-            leader.go()
+            leader.make_round()
     leader.begun.clear()
-    leader.go()
-    assert hand.written() == [(PERSISTED, 1, "")] * 2  # what was left, and what then was due
+    leader.make_round()
+    assert scenario.written() == [(PERSISTED, 1, "")] * 2  # what was left, and what then was due
 
 
 FRAMES_MAX = 8
-"""Seven today: lead, go, attempt, run, the sweep, and two of the store."""
+"""Seven today: lead, make_round, attempt, run, the sweep, and two of the store."""
 
 
 @dataclass
@@ -193,7 +199,7 @@ def our_frames() -> list[str]:
 
 
 def test_a_sweeps_sql_is_few_calls_below_the_leaders_timer(
-    hand: Hand, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stacks: list[list[str]] = []  # of the timer when it starts a round, of the sweep at its SQL
 
@@ -211,15 +217,15 @@ def test_a_sweeps_sql_is_few_calls_below_the_leaders_timer(
     def record(connection: Any, _: object) -> None:
         connection.cursor_factory = RecordingCursor
 
-    event.listen(parts.lead._engine, "connect", record)
+    event.listen(parts.leader_lock._engine, "connect", record)
     app = TimerApp()
     monkeypatch.setattr(faust_apps, "app", lambda *_: app)
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
     with RecordingExecutor(1) as worker:
         timers.app("", 1, Rounds(parts), worker, Stop())
         [lead] = app.timers
         asyncio.run(lead())
-    assert hand.written() == [(PERSISTED, 1, "")]
+    assert scenario.written() == [(PERSISTED, 1, "")]
     timer, sweep = stacks
     assert timer[0] == "timers.lead"
     assert len(timer + sweep) <= FRAMES_MAX, timer + sweep

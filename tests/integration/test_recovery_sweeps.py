@@ -23,7 +23,7 @@ from recovery.rows import OverdueRow
 from recovery.sweeps import Tools
 from recovery.tasks import TASKS
 from saver.store import PostgresStore as SaverStore
-from support.recovery import Hand, id_of, make_mistake
+from support.recovery import Scenario, id_of, make_mistake
 from support.roles import acting
 
 GRACE, KEPT = timedelta(seconds=30), timedelta(days=7)
@@ -31,15 +31,17 @@ BY_NAME = {each.name: each for each in TASKS}
 
 
 @pytest.fixture
-def hand(engine: Engine) -> Hand:
-    return Hand(engine)
+def scenario(engine: Engine) -> Scenario:
+    return Scenario(engine)
 
 
-def sweep(hand: Hand, name: str, places: Positions | None = None) -> list[tuple[str, int, str]]:
+def sweep(
+    scenario: Scenario, name: str, places: Positions | None = None
+) -> list[tuple[str, int, str]]:
     """Run one sweep, and give all that was ever written."""
-    tools = Tools(hand.producer, directory(), places or {}, GRACE, KEPT)
-    tasks.run(BY_NAME[name], hand.store, tools)
-    return hand.written()
+    tools = Tools(scenario.producer, directory(), places or {}, GRACE, KEPT)
+    tasks.run(BY_NAME[name], scenario.store, tools)
+    return scenario.written()
 
 
 def directory() -> Directory:
@@ -71,194 +73,203 @@ def decision(number: int, move: str) -> tuple[str, int, str]:
     return (DELIVERY, number, move)
 
 
-def all_folded(hand: Hand) -> None:
+def all_folded(scenario: Scenario) -> None:
     """Marks of the last minutes, a heartbeat every five seconds, all of it folded."""
     for at in range(200, 0, -5):
-        hand.mark(RECEIPTS, at, 200 - at)
-    hand.mark(DELIVERY, 1, 7)
-    hand.place(DELIVERY, 7)
-    hand.place(RECEIPTS, 200)
+        scenario.mark(RECEIPTS, at, 200 - at)
+    scenario.mark(DELIVERY, 1, 7)
+    scenario.place(DELIVERY, 7)
+    scenario.place(RECEIPTS, 200)
 
 
 # due
 
 
-def test_what_waited_for_its_time_is_ordered_once_it_has_come(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    hand.row(2, issued_at="ago(60)", not_before="ago(-60)")  # not yet
-    hand.row(3, issued_at="ago(60)")  # its order waits
-    hand.row(4, issued_at="ago(1)", not_before="ago(60)")  # it was ordered since
-    hand.row(5, "claimed", issued_at="ago(60)", not_before="ago(1)")
-    assert sweep(hand, "due") == [order(1)]
-    assert sweep(hand, "due") == [order(1)]
+def test_what_waited_for_its_time_is_ordered_once_it_has_come(scenario: Scenario) -> None:
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.row(2, issued_at="ago(60)", not_before="ago(-60)")  # not yet
+    scenario.row(3, issued_at="ago(60)")  # its order waits
+    scenario.row(4, issued_at="ago(1)", not_before="ago(60)")  # it was ordered since
+    scenario.row(5, "claimed", issued_at="ago(60)", not_before="ago(1)")
+    assert sweep(scenario, "due") == [order(1)]
+    assert sweep(scenario, "due") == [order(1)]
 
 
 def as_row(number: int) -> OverdueRow:
     return OverdueRow(id_of(number), 2, Channel.EMAIL, Lane.NORMAL, UUID(int=9), 3)
 
 
-def test_what_is_freed_while_its_decision_is_noted_is_due_at_once(hand: Hand) -> None:
-    hand.row(1, "claimed", attempt="2", issued_at="ago(90)")
+def test_what_is_freed_while_its_decision_is_noted_is_due_at_once(scenario: Scenario) -> None:
+    scenario.row(1, "claimed", attempt="2", issued_at="ago(90)")
     freed = Report(id=id_of(1), attempt=2, move=Move.FREED)
-    saver = SaverStore(acting(hand.engine, "courant_saver"), timedelta(seconds=30))
+    saver = SaverStore(acting(scenario.engine, "courant_saver"), timedelta(seconds=30))
     with saver.fold({builders.partition(DELIVERY): range(1)}) as fold:
-        with hand.store.sweeping() as rows:
+        with scenario.store.sweeping() as rows:
             rows.issued([as_row(1)])  # after the saver's transaction began
         fold.settle([[freed]], [], [])
-    assert sweep(hand, "due") == [order(1)]
+    assert sweep(scenario, "due") == [order(1)]
 
 
-def test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    hand.world.kafka.refusals = 1
+def test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again(
+    scenario: Scenario,
+) -> None:
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.world.kafka.refusals = 1
     with pytest.raises(Unavailable):
-        sweep(hand, "due")
-    hand.producer = FakeProducer(hand.world.kafka)  # and its process died
-    assert sweep(hand, "due") == [order(1)]
+        sweep(scenario, "due")
+    scenario.producer = FakeProducer(scenario.world.kafka)  # and its process died
+    assert sweep(scenario, "due") == [order(1)]
 
 
-def test_a_sweep_runs_on_while_it_finds_its_limit(hand: Hand) -> None:
+def test_a_sweep_runs_on_while_it_finds_its_limit(scenario: Scenario) -> None:
     for number in range(1, 6):
-        hand.row(number, issued_at="ago(60)", not_before="ago(1)")
-    tools = Tools(hand.producer, directory(), {}, GRACE, KEPT)
-    assert tasks.run(replace(BY_NAME["due"], limit=2), hand.store, tools) == 5
-    assert hand.written() == [order(number) for number in range(1, 6)]
+        scenario.row(number, issued_at="ago(60)", not_before="ago(1)")
+    tools = Tools(scenario.producer, directory(), {}, GRACE, KEPT)
+    assert tasks.run(replace(BY_NAME["due"], limit=2), scenario.store, tools) == 5
+    assert scenario.written() == [order(number) for number in range(1, 6)]
 
 
-def test_a_row_that_another_is_at_work_on_is_left_to_it(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    with hand.engine.begin() as other:
+def test_a_row_that_another_is_at_work_on_is_left_to_it(scenario: Scenario) -> None:
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    with scenario.engine.begin() as other:
         other.exec_driver_sql("SELECT FROM notifications FOR UPDATE")
-        assert sweep(hand, "due") == []
-    assert sweep(hand, "due") == [order(1)]
+        assert sweep(scenario, "due") == []
+    assert sweep(scenario, "due") == [order(1)]
 
 
 @pytest.mark.parametrize("scope", ["rebuild", "all"])
-def test_under_a_hold_no_sweep_runs(hand: Hand, scope: str) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    hand.hold(scope=scope)
+def test_under_a_hold_no_sweep_runs(scenario: Scenario, scope: str) -> None:
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.hold(scope=scope)
     with pytest.raises(Unavailable, match="on hold"):
-        sweep(hand, "due")
-    hand.ask("UPDATE holds SET stands = false")
-    assert sweep(hand, "due") == [order(1)]
+        sweep(scenario, "due")
+    scenario.ask("UPDATE holds SET stands = false")
+    assert sweep(scenario, "due") == [order(1)]
 
 
-def test_a_stop_of_one_lane_stops_no_sweep(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    hand.hold(scope="lane:bulk")
-    assert sweep(hand, "due") == [order(1)]
+def test_a_stop_of_one_lane_stops_no_sweep(scenario: Scenario) -> None:
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.hold(scope="lane:bulk")
+    assert sweep(scenario, "due") == [order(1)]
 
 
-def test_another_server_raises_the_hold_before_it_is_swept(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    hand.ask("UPDATE servers SET id = 'the one before'")
+def test_another_server_raises_the_hold_before_it_is_swept(scenario: Scenario) -> None:
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.ask("UPDATE servers SET id = 'the one before'")
     with pytest.raises(Unavailable, match="on hold"):
-        sweep(hand, "due")
-    assert hand.ask("SELECT scope FROM holds WHERE stands ORDER BY 1") == [("jobs",), ("rebuild",)]
+        sweep(scenario, "due")
+    assert scenario.ask("SELECT scope FROM holds WHERE stands ORDER BY 1") == [
+        ("jobs",),
+        ("rebuild",),
+    ]
 
 
-def test_a_dump_that_is_loaded_into_a_server_that_goes_on_raises_the_hold(hand: Hand) -> None:
-    assert sweep(hand, "due") == []
-    hand.row(1, issued_at="ago(60)", not_before="ago(1)")
-    hand.ask("TRUNCATE positions")  # as a dump begins that keeps the tables
+def test_a_dump_that_is_loaded_into_a_server_that_goes_on_raises_the_hold(
+    scenario: Scenario,
+) -> None:
+    assert sweep(scenario, "due") == []
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    scenario.ask("TRUNCATE positions")  # as a dump begins that keeps the tables
     with pytest.raises(Unavailable, match="on hold"):
-        sweep(hand, "due")
+        sweep(scenario, "due")
 
 
 # replay-created
 
 
-def test_an_order_is_lost_when_its_readers_have_passed_it(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(100)")
-    hand.row(2, issued_at="ago(30)")  # its saver may have died, and is not back yet
-    hand.row(3, issued_at="ago(100)", lane="'bulk'")  # of that lane nothing is known
-    hand.row(4, issued_at="ago(100)", not_before="ago(50)")  # is due, not lost
-    hand.mark(PERSISTED, 1, 5)
-    hand.mark("persisted.email.bulk", 1, 5)
-    places = hand.place(PERSISTED, 5) | {next(iter(hand.place("persisted.email.bulk", 9))): 4}
-    assert sweep(hand, "replay-created", places) == [order(1)]
-    assert sweep(hand, "replay-created", places) == [order(1)]
+def test_an_order_is_lost_when_its_readers_have_passed_it(scenario: Scenario) -> None:
+    scenario.row(1, issued_at="ago(100)")
+    scenario.row(2, issued_at="ago(30)")  # its saver may have died, and is not back yet
+    scenario.row(3, issued_at="ago(100)", lane="'bulk'")  # of that lane nothing is known
+    scenario.row(4, issued_at="ago(100)", not_before="ago(50)")  # is due, not lost
+    scenario.mark(PERSISTED, 1, 5)
+    scenario.mark("persisted.email.bulk", 1, 5)
+    places = scenario.place(PERSISTED, 5) | {
+        next(iter(scenario.place("persisted.email.bulk", 9))): 4
+    }
+    assert sweep(scenario, "replay-created", places) == [order(1)]
+    assert sweep(scenario, "replay-created", places) == [order(1)]
 
 
-def test_what_waits_in_a_backlog_is_not_ordered_again(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(100)")
-    hand.row(2, issued_at="ago(300)")
-    hand.mark(PERSISTED, 200, 3, 1)
-    hand.mark(PERSISTED, 1, 5, 9)
-    places = hand.place(PERSISTED, 5, 8)  # one record of one partition is not read yet
-    assert sweep(hand, "replay-created", places) == [order(2)]
+def test_what_waits_in_a_backlog_is_not_ordered_again(scenario: Scenario) -> None:
+    scenario.row(1, issued_at="ago(100)")
+    scenario.row(2, issued_at="ago(300)")
+    scenario.mark(PERSISTED, 200, 3, 1)
+    scenario.mark(PERSISTED, 1, 5, 9)
+    places = scenario.place(PERSISTED, 5, 8)  # one record of one partition is not read yet
+    assert sweep(scenario, "replay-created", places) == [order(2)]
 
 
-def test_a_topic_that_was_made_anew_proves_nothing_by_its_old_marks(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(100)")
-    hand.mark(PERSISTED, 1, 5)
-    hand.ask("UPDATE marks SET topic_id = gen_random_uuid()")
-    assert sweep(hand, "replay-created", hand.place(PERSISTED, 5)) == []
+def test_a_topic_that_was_made_anew_proves_nothing_by_its_old_marks(scenario: Scenario) -> None:
+    scenario.row(1, issued_at="ago(100)")
+    scenario.mark(PERSISTED, 1, 5)
+    scenario.ask("UPDATE marks SET topic_id = gen_random_uuid()")
+    assert sweep(scenario, "replay-created", scenario.place(PERSISTED, 5)) == []
 
 
-def test_a_partition_without_a_place_is_read_from_0(hand: Hand) -> None:
-    hand.row(1, issued_at="ago(100)")
-    hand.mark(PERSISTED, 1, 5, 0)
-    assert sweep(hand, "replay-created", hand.place(PERSISTED, 5)) == [order(1)]
-    hand.row(2, issued_at="ago(100)")
-    hand.ask("UPDATE marks SET ends = '{5, 1}'")
-    assert sweep(hand, "replay-created", hand.place(PERSISTED, 5)) == [order(1)]
+def test_a_partition_without_a_place_is_read_from_0(scenario: Scenario) -> None:
+    scenario.row(1, issued_at="ago(100)")
+    scenario.mark(PERSISTED, 1, 5, 0)
+    assert sweep(scenario, "replay-created", scenario.place(PERSISTED, 5)) == [order(1)]
+    scenario.row(2, issued_at="ago(100)")
+    scenario.ask("UPDATE marks SET ends = '{5, 1}'")
+    assert sweep(scenario, "replay-created", scenario.place(PERSISTED, 5)) == [order(1)]
 
 
 # never started
 
 
-def test_what_was_claimed_and_never_started_is_freed(hand: Hand) -> None:
-    all_folded(hand)
+def test_what_was_claimed_and_never_started_is_freed(scenario: Scenario) -> None:
+    all_folded(scenario)
     old = {"issued_at": "ago(90)", "attempt": "2"}
-    hand.row(1, "claimed", lease_until="ago(10)", **old)
-    hand.row(2, "claimed", lease_until="ago(-10)", **old)  # still held
-    hand.row(3, "claimed", lease_until="ago(10)", **old)  # in a call
-    hand.row(4, "claimed", lease_until="ago(10)", **old)  # in a call of an earlier attempt
-    hand.call(1, {3: 2, 4: 1})
+    scenario.row(1, "claimed", lease_until="ago(10)", **old)
+    scenario.row(2, "claimed", lease_until="ago(-10)", **old)  # still held
+    scenario.row(3, "claimed", lease_until="ago(10)", **old)  # in a call
+    scenario.row(4, "claimed", lease_until="ago(10)", **old)  # in a call of an earlier attempt
+    scenario.call(1, {3: 2, 4: 1})
     freed = [decision(1, "freed/2"), decision(4, "freed/2")]
-    assert sweep(hand, "never-started") == freed
-    assert sweep(hand, "never-started") == freed  # until that is folded
+    assert sweep(scenario, "never-started") == freed
+    assert sweep(scenario, "never-started") == freed  # until that is folded
 
 
-def test_nothing_is_freed_while_a_started_may_be_unread(hand: Hand) -> None:
-    hand.row(1, "claimed", lease_until="ago(10)", issued_at="ago(90)", attempt="2")
-    hand.mark(DELIVERY, 20, 5)
-    hand.mark(DELIVERY, 1, 7)
-    hand.place(DELIVERY, 6)
-    assert sweep(hand, "never-started") == []
-    hand.place(DELIVERY, 7)
-    assert sweep(hand, "never-started") == [decision(1, "freed/2")]
+def test_nothing_is_freed_while_a_started_may_be_unread(scenario: Scenario) -> None:
+    scenario.row(1, "claimed", lease_until="ago(10)", issued_at="ago(90)", attempt="2")
+    scenario.mark(DELIVERY, 20, 5)
+    scenario.mark(DELIVERY, 1, 7)
+    scenario.place(DELIVERY, 6)
+    assert sweep(scenario, "never-started") == []
+    scenario.place(DELIVERY, 7)
+    assert sweep(scenario, "never-started") == [decision(1, "freed/2")]
 
 
 # unknown
 
 
-def claimed_in_calls(hand: Hand) -> None:
+def claimed_in_calls(scenario: Scenario) -> None:
     old = {"issued_at": "ago(190)", "attempt": "2"}
-    hand.row(1, "claimed", lease_until="ago(60)", **old)
-    hand.row(2, "claimed", lease_until="ago(60)", template_version="5", **old)
-    hand.row(3, "claimed", lease_until="ago(20)", **old)  # its grace is not over
-    hand.row(4, "claimed", lease_until="ago(60)", **old)  # in no call
-    hand.row(5, "sending", lease_until="ago(60)", **old)  # its receipt came
-    hand.call(1, {1: 2, 2: 2, 3: 2, 5: 2})
+    scenario.row(1, "claimed", lease_until="ago(60)", **old)
+    scenario.row(2, "claimed", lease_until="ago(60)", template_version="5", **old)
+    scenario.row(3, "claimed", lease_until="ago(20)", **old)  # its grace is not over
+    scenario.row(4, "claimed", lease_until="ago(60)", **old)  # in no call
+    scenario.row(5, "sending", lease_until="ago(60)", **old)  # its receipt came
+    scenario.call(1, {1: 2, 2: 2, 3: 2, 5: 2})
 
 
-def test_an_unknown_outcome_is_resolved_after_the_grace(hand: Hand) -> None:
-    claimed_in_calls(hand)
-    all_folded(hand)
+def test_an_unknown_outcome_is_resolved_after_the_grace(scenario: Scenario) -> None:
+    claimed_in_calls(scenario)
+    all_folded(scenario)
     resolved = [decision(1, "resent/2"), decision(2, "abandoned/2")]
-    assert sweep(hand, "unknown") == resolved
-    assert sweep(hand, "unknown") == resolved
+    assert sweep(scenario, "unknown") == resolved
+    assert sweep(scenario, "unknown") == resolved
 
 
-def test_nothing_is_resolved_while_receipts_are_not_folded(hand: Hand) -> None:
-    claimed_in_calls(hand)
-    all_folded(hand)
-    hand.place(RECEIPTS, 200 - 50)  # those of the last 50 s are not
-    assert sweep(hand, "unknown") == []
-    hand.place(RECEIPTS, 200 - 25)  # a lease of 60 s ago and a grace of 30 s end before that
-    assert len(sweep(hand, "unknown")) == 2
+def test_nothing_is_resolved_while_receipts_are_not_folded(scenario: Scenario) -> None:
+    claimed_in_calls(scenario)
+    all_folded(scenario)
+    scenario.place(RECEIPTS, 200 - 50)  # those of the last 50 s are not
+    assert sweep(scenario, "unknown") == []
+    scenario.place(RECEIPTS, 200 - 25)  # a lease of 60 s ago and a grace of 30 s end before that
+    assert len(sweep(scenario, "unknown")) == 2
 
 
 @pytest.mark.parametrize(
@@ -266,60 +277,62 @@ def test_nothing_is_resolved_while_receipts_are_not_folded(hand: Hand) -> None:
     [((120, 100), 2), ((80, 60), 2), ((60, 40), 2), ((45, 25), 0), ((20, 1), 0)],
 )
 def test_a_gap_in_which_no_receipt_could_come_begins_the_grace_anew(
-    hand: Hand, gap: tuple[int, int], resolved: int
+    scenario: Scenario, gap: tuple[int, int], resolved: int
 ) -> None:
-    claimed_in_calls(hand)
-    all_folded(hand)
+    claimed_in_calls(scenario)
+    all_folded(scenario)
     first, last = gap
     ends = f"UPDATE marks SET ends = ARRAY[{200 - first}] WHERE topic = 'receipts'"
-    hand.ask(f"{ends} AND at BETWEEN now() - interval '{first} s' AND now() - interval '{last} s'")
-    assert len(sweep(hand, "unknown")) == resolved
+    scenario.ask(
+        f"{ends} AND at BETWEEN now() - interval '{first} s' AND now() - interval '{last} s'"
+    )
+    assert len(sweep(scenario, "unknown")) == resolved
 
 
-def test_nothing_is_resolved_before_there_are_marks_of_a_whole_grace(hand: Hand) -> None:
-    claimed_in_calls(hand)
-    all_folded(hand)
-    hand.ask("DELETE FROM marks WHERE at < now() - interval '25 s'")
-    assert sweep(hand, "unknown") == []
+def test_nothing_is_resolved_before_there_are_marks_of_a_whole_grace(scenario: Scenario) -> None:
+    claimed_in_calls(scenario)
+    all_folded(scenario)
+    scenario.ask("DELETE FROM marks WHERE at < now() - interval '25 s'")
+    assert sweep(scenario, "unknown") == []
 
 
 # unanswered, expired
 
 
-def test_what_had_no_receipt_for_three_days_is_a_temporary_failure(hand: Hand) -> None:
-    all_folded(hand)
+def test_what_had_no_receipt_for_three_days_is_a_temporary_failure(scenario: Scenario) -> None:
+    all_folded(scenario)
     day = 86_400
-    hand.row(1, "sending", state_at=f"ago({3 * day + 60})", issued_at=f"ago({4 * day})")
-    hand.row(2, "sending", state_at=f"ago({3 * day - 60})", issued_at=f"ago({4 * day})")
-    hand.row(3, "delivered", state_at=f"ago({4 * day})", issued_at=f"ago({4 * day})")
-    assert sweep(hand, "unanswered") == [decision(1, "unanswered/0")]
-    assert sweep(hand, "unanswered") == [decision(1, "unanswered/0")]
+    scenario.row(1, "sending", state_at=f"ago({3 * day + 60})", issued_at=f"ago({4 * day})")
+    scenario.row(2, "sending", state_at=f"ago({3 * day - 60})", issued_at=f"ago({4 * day})")
+    scenario.row(3, "delivered", state_at=f"ago({4 * day})", issued_at=f"ago({4 * day})")
+    assert sweep(scenario, "unanswered") == [decision(1, "unanswered/0")]
+    assert sweep(scenario, "unanswered") == [decision(1, "unanswered/0")]
 
 
-def test_what_was_not_sent_in_time_expires(hand: Hand) -> None:
-    all_folded(hand)
+def test_what_was_not_sent_in_time_expires(scenario: Scenario) -> None:
+    all_folded(scenario)
     hour = 3600
     old = {"issued_at": f"ago({80 * hour})", "accepted_at": f"ago({80 * hour})"}
-    hand.row(1, **old)
-    hand.row(2, **old, scheduled_for=f"ago({70 * hour})")  # its time came later
-    hand.row(3, **(old | {"accepted_at": f"ago({71 * hour})"}))
-    hand.row(4, **(old | {"accepted_at": f"ago({3 * hour})"}), template_version="4")
-    hand.row(5, **(old | {"accepted_at": f"ago({1 * hour})"}), template_version="4")
-    hand.row(6, "sent", **old)
+    scenario.row(1, **old)
+    scenario.row(2, **old, scheduled_for=f"ago({70 * hour})")  # its time came later
+    scenario.row(3, **(old | {"accepted_at": f"ago({71 * hour})"}))
+    scenario.row(4, **(old | {"accepted_at": f"ago({3 * hour})"}), template_version="4")
+    scenario.row(5, **(old | {"accepted_at": f"ago({1 * hour})"}), template_version="4")
+    scenario.row(6, "sent", **old)
     expired = [decision(1, "expired/0"), decision(4, "expired/0")]
-    assert sweep(hand, "expired") == expired
-    assert sweep(hand, "expired") == expired
+    assert sweep(scenario, "expired") == expired
+    assert sweep(scenario, "expired") == expired
 
 
 # mistakes
 
 
-def gap_of_20_s(hand: Hand) -> None:
-    test_a_gap_in_which_no_receipt_could_come_begins_the_grace_anew(hand, (45, 25), 0)
+def gap_of_20_s(scenario: Scenario) -> None:
+    test_a_gap_in_which_no_receipt_could_come_begins_the_grace_anew(scenario, (45, 25), 0)
 
 
-def held(hand: Hand) -> None:
-    test_under_a_hold_no_sweep_runs(hand, "rebuild")
+def held(scenario: Scenario) -> None:
+    test_under_a_hold_no_sweep_runs(scenario, "rebuild")
 
 
 DUE, LOST = (
@@ -333,7 +346,7 @@ FREED, EXPIRED = (
 RESOLVED = test_an_unknown_outcome_is_resolved_after_the_grace
 
 # Where, in which name, the right words, the wrong ones; and the test that must see it.
-Mistake: TypeAlias = tuple[Any, str, str, str, Callable[[Hand], None]]
+Mistake: TypeAlias = tuple[Any, str, str, str, Callable[[Scenario], None]]
 # fmt: off
 MISTAKES: dict[str, Mistake] = {
     "due before its time": (store, "DUE", "AND n.not_before <= now()", "", DUE),
@@ -370,9 +383,9 @@ MISTAKES: dict[str, Mistake] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_tests_see_the_mistake(
-    mistake: str, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    mistake: str, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     *where, test = MISTAKES[mistake]
     make_mistake(monkeypatch, BY_NAME, where)
     with pytest.raises((AssertionError, pytest.fail.Exception, Unavailable)):
-        test(hand)
+        test(scenario)

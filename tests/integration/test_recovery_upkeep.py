@@ -14,10 +14,10 @@ from courant.testing import builders
 from courant.testing.builders import DELIVERY, RECEIPTS
 from courant.topics import DIRECTORY, JOBS, Positions
 from recovery import marks, rules, tasks
-from recovery.leader import Lead, connect
+from recovery.leader import LeaderLock, connect
 from recovery.sweeps import Tools
 from recovery.tasks import TASKS
-from support.recovery import TODAY, Hand, id_of, make_day
+from support.recovery import TODAY, Scenario, id_of, make_day
 
 LEASE, MARGIN = timedelta(seconds=6), timedelta(seconds=2)
 GRACE, KEPT = timedelta(seconds=30), timedelta(days=7)
@@ -25,64 +25,71 @@ BY_NAME = {each.name: each for each in TASKS}
 
 
 @pytest.fixture
-def hand(engine: Engine) -> Hand:
-    return Hand(engine)
+def scenario(engine: Engine) -> Scenario:
+    return Scenario(engine)
 
 
-def run(hand: Hand, name: str) -> int:
-    tools = Tools(hand.producer, known(), {}, GRACE, KEPT)
-    return tasks.run(BY_NAME[name], hand.store, tools)
+def run(scenario: Scenario, name: str) -> int:
+    tools = Tools(scenario.producer, known(), {}, GRACE, KEPT)
+    return tasks.run(BY_NAME[name], scenario.store, tools)
 
 
 # marks and holds
 
 
-def test_a_mark_keeps_the_ends_that_were_asked_for_after_its_time(hand: Hand) -> None:
+def test_a_mark_keeps_the_ends_that_were_asked_for_after_its_time(scenario: Scenario) -> None:
     asked: list[datetime] = []
 
     def ends() -> Positions:
-        asked.extend(at for (at,) in hand.ask("SELECT clock_timestamp()"))
+        asked.extend(at for (at,) in scenario.ask("SELECT clock_timestamp()"))
         return {builders.partition(DELIVERY, number): 10 * number for number in (2, 0, 1)}
 
-    hand.store.take_mark(ends)
-    [(at, *mark)] = hand.ask("SELECT at, topic_id, family, topic, ends FROM marks")
+    scenario.store.take_mark(ends)
+    [(at, *mark)] = scenario.ask("SELECT at, topic_id, family, topic, ends FROM marks")
     assert mark == [builders.partition(DELIVERY).topic_id, "delivery", DELIVERY, [0, 10, 20]]
     assert at < asked[0]
 
 
 @pytest.mark.parametrize("later", ["hold", "mark"])
 def test_when_the_clock_went_back_the_hold_is_raised_by_what_it_is_now(
-    hand: Hand, later: str
+    scenario: Scenario, later: str
 ) -> None:
     if later == "hold":
-        hand.hold(seconds=-5)
+        scenario.hold(seconds=-5)
     else:
-        hand.mark(DELIVERY, -5, 1)
-    hand.store.take_mark(lambda: {builders.partition(DELIVERY): 7})
-    assert hand.ask("SELECT ends FROM marks") == [([7],)]
-    assert hand.ask("SELECT scope FROM holds WHERE stands AND raised_at <= now() ORDER BY 1") == [
+        scenario.mark(DELIVERY, -5, 1)
+    scenario.store.take_mark(lambda: {builders.partition(DELIVERY): 7})
+    assert scenario.ask("SELECT ends FROM marks") == [([7],)]
+    assert scenario.ask(
+        "SELECT scope FROM holds WHERE stands AND raised_at <= now() ORDER BY 1"
+    ) == [
         ("jobs",),
         ("rebuild",),
     ]
-    hand.store.take_mark(lambda: {builders.partition(DELIVERY): 8})  # it goes on from there
-    assert len(hand.ask("SELECT FROM marks")) == 2
+    scenario.store.take_mark(lambda: {builders.partition(DELIVERY): 8})  # it goes on from there
+    assert len(scenario.ask("SELECT FROM marks")) == 2
 
 
-def test_a_mark_on_another_server_raises_the_hold_and_empties_the_others(hand: Hand) -> None:
-    hand.mark(DELIVERY, 10, 1)
-    hand.ask("UPDATE servers SET id = 'the one before'")
-    hand.store.take_mark(lambda: {builders.partition(DELIVERY): 7})
-    assert hand.ask("SELECT ends FROM marks") == [([7],)]
-    assert hand.ask("SELECT scope FROM holds WHERE stands ORDER BY 1") == [("jobs",), ("rebuild",)]
+def test_a_mark_on_another_server_raises_the_hold_and_empties_the_others(
+    scenario: Scenario,
+) -> None:
+    scenario.mark(DELIVERY, 10, 1)
+    scenario.ask("UPDATE servers SET id = 'the one before'")
+    scenario.store.take_mark(lambda: {builders.partition(DELIVERY): 7})
+    assert scenario.ask("SELECT ends FROM marks") == [([7],)]
+    assert scenario.ask("SELECT scope FROM holds WHERE stands ORDER BY 1") == [
+        ("jobs",),
+        ("rebuild",),
+    ]
 
 
-def test_a_mark_whose_ends_are_not_known_is_not_taken(hand: Hand) -> None:
+def test_a_mark_whose_ends_are_not_known_is_not_taken(scenario: Scenario) -> None:
     def ends() -> Positions:
         raise Unavailable("Kafka")
 
     with pytest.raises(Unavailable, match="Kafka"):
-        hand.store.take_mark(ends)
-    hand.store.take_mark(lambda: {builders.partition(DELIVERY): 1})
+        scenario.store.take_mark(ends)
+    scenario.store.take_mark(lambda: {builders.partition(DELIVERY): 1})
 
 
 @pytest.mark.parametrize(
@@ -95,143 +102,143 @@ def test_a_mark_whose_ends_are_not_known_is_not_taken(hand: Hand) -> None:
     ],
 )
 def test_the_hold_is_lifted_when_every_claim_that_may_be_lost_is_folded(
-    hand: Hand, raised: int, marked: int, folded: int, stands: bool
+    scenario: Scenario, raised: int, marked: int, folded: int, stands: bool
 ) -> None:
-    hand.hold(seconds=raised)
-    hand.mark(DELIVERY, marked, 7)
-    hand.place(DELIVERY, folded)
-    assert marks.lift(hand.store, LEASE, MARGIN) is stands
-    assert hand.ask("SELECT scope, stands FROM holds") == [("rebuild", stands)]
+    scenario.hold(seconds=raised)
+    scenario.mark(DELIVERY, marked, 7)
+    scenario.place(DELIVERY, folded)
+    assert marks.lift(scenario.store, LEASE, MARGIN) is stands
+    assert scenario.ask("SELECT scope, stands FROM holds") == [("rebuild", stands)]
 
 
 @pytest.mark.parametrize(
     ("marked", "folded", "stands"), [(9, 7, False), (9, 6, True), (11, 7, True)]
 )
 def test_the_bulk_lanes_hold_is_lifted_when_every_wish_before_it_is_folded(
-    hand: Hand, marked: int, folded: int, stands: bool
+    scenario: Scenario, marked: int, folded: int, stands: bool
 ) -> None:
-    hand.hold(seconds=10, scope="jobs")
-    hand.mark(JOBS.name, marked, 7)
-    hand.place(JOBS.name, folded)
-    assert marks.lift(hand.store, LEASE, MARGIN) is False  # the other lanes go on meanwhile
-    assert hand.ask("SELECT scope, stands FROM holds") == [("jobs", stands)]
+    scenario.hold(seconds=10, scope="jobs")
+    scenario.mark(JOBS.name, marked, 7)
+    scenario.place(JOBS.name, folded)
+    assert marks.lift(scenario.store, LEASE, MARGIN) is False  # the other lanes go on meanwhile
+    assert scenario.ask("SELECT scope, stands FROM holds") == [("jobs", stands)]
 
 
-def test_what_an_operator_stopped_is_not_lifted(hand: Hand) -> None:
-    hand.hold(seconds=100, scope="all")
-    hand.mark(DELIVERY, 1, 7)
-    hand.place(DELIVERY, 7)
-    assert marks.lift(hand.store, LEASE, MARGIN) is False
-    assert hand.ask("SELECT scope, stands FROM holds") == [("all", True)]
+def test_what_an_operator_stopped_is_not_lifted(scenario: Scenario) -> None:
+    scenario.hold(seconds=100, scope="all")
+    scenario.mark(DELIVERY, 1, 7)
+    scenario.place(DELIVERY, 7)
+    assert marks.lift(scenario.store, LEASE, MARGIN) is False
+    assert scenario.ask("SELECT scope, stands FROM holds") == [("all", True)]
 
 
-def test_it_is_told_how_far_behind_each_group_is(hand: Hand) -> None:
-    hand.mark(DELIVERY, 20, 3)
-    hand.mark(DELIVERY, 10, 7)
-    hand.place(DELIVERY, 6)
-    found = hand.store.ages((DELIVERY, RECEIPTS))
+def test_it_is_told_how_far_behind_each_group_is(scenario: Scenario) -> None:
+    scenario.mark(DELIVERY, 20, 3)
+    scenario.mark(DELIVERY, 10, 7)
+    scenario.place(DELIVERY, 6)
+    found = scenario.store.ages((DELIVERY, RECEIPTS))
     assert found.keys() == {DELIVERY}  # of receipts nothing is known
     assert 20 <= found[DELIVERY] < 25
 
 
-def thinned(hand: Hand) -> None:
-    run(hand, "marks")
+def thinned(scenario: Scenario) -> None:
+    run(scenario, "marks")
 
 
-def test_marks_grow_fewer_with_age_and_stay_evenly_spread(hand: Hand) -> None:
+def test_marks_grow_fewer_with_age_and_stay_evenly_spread(scenario: Scenario) -> None:
     for topic in (DELIVERY, RECEIPTS):
         sql = """INSERT INTO marks SELECT now() - interval '1 s' * s, :id, :topic, :topic, '{1}'
             FROM generate_series(1, 4000) s"""
-        hand.ask(sql, id=builders.partition(topic).topic_id, topic=topic)
+        scenario.ask(sql, id=builders.partition(topic).topic_id, topic=topic)
     counts = """SELECT count(*) FILTER (WHERE age BETWEEN 120 AND 3599),
         count(*) FILTER (WHERE age BETWEEN 3600 AND 3990)
         FROM (SELECT extract(epoch FROM now() - at) AS age FROM marks WHERE topic = :topic) x"""
-    thinned(hand)
-    thinned(hand)
-    [(middle, old)] = hand.ask(counts, topic=DELIVERY)
+    thinned(scenario)
+    thinned(scenario)
+    [(middle, old)] = scenario.ask(counts, topic=DELIVERY)
     assert 346 <= middle <= 350
     assert 5 <= old <= 8
-    [(middle, old)] = hand.ask(counts, topic=RECEIPTS)
+    [(middle, old)] = scenario.ask(counts, topic=RECEIPTS)
     assert 694 <= middle <= 698  # a gap must be seen in them
     assert 77 <= old <= 79
     widest = """SELECT max(at - before) FROM (SELECT at, lag(at) OVER (ORDER BY at) AS before
         FROM marks WHERE topic = :topic AND at > now() - interval '1 s' * :age) x"""
-    [(gap,)] = hand.ask(widest, topic=DELIVERY, age=110)
+    [(gap,)] = scenario.ask(widest, topic=DELIVERY, age=110)
     assert gap == timedelta(seconds=1)  # the youngest are all kept
-    [(gap,)] = hand.ask(widest, topic=RECEIPTS, age=3000)
+    [(gap,)] = scenario.ask(widest, topic=RECEIPTS, age=3000)
     assert gap < rules.GAP
 
 
-def test_marks_older_than_the_log_are_forgotten(hand: Hand) -> None:
-    hand.mark(DELIVERY, 16 * 86_400, 1)
-    hand.mark(DELIVERY, 14 * 86_400, 1)
-    thinned(hand)
-    assert len(hand.ask("SELECT FROM marks")) == 1
+def test_marks_older_than_the_log_are_forgotten(scenario: Scenario) -> None:
+    scenario.mark(DELIVERY, 16 * 86_400, 1)
+    scenario.mark(DELIVERY, 14 * 86_400, 1)
+    thinned(scenario)
+    assert len(scenario.ask("SELECT FROM marks")) == 1
 
 
 # calls, keys
 
 
-def test_calls_of_which_no_row_is_claimed_any_more_are_closed(hand: Hand) -> None:
-    hand.mark(DELIVERY, 1, 1)
-    hand.place(DELIVERY, 1)
-    hand.row(1, "claimed", attempt="2")
-    hand.row(2, "sending", attempt="2")
-    hand.call(1, {1: 2, 2: 2}, at="ago(60)")
-    hand.call(2, {1: 1, 2: 2}, at="ago(60)")
-    hand.call(3, {3: 1}, at="ago(60)")  # of a row that is not there
-    hand.call(4, {2: 2}, at="ago(0)")
-    assert run(hand, "orphan-calls") == 2
-    assert hand.ask("SELECT id FROM calls ORDER BY 1") == [(UUID(int=1),), (UUID(int=4),)]
+def test_calls_of_which_no_row_is_claimed_any_more_are_closed(scenario: Scenario) -> None:
+    scenario.mark(DELIVERY, 1, 1)
+    scenario.place(DELIVERY, 1)
+    scenario.row(1, "claimed", attempt="2")
+    scenario.row(2, "sending", attempt="2")
+    scenario.call(1, {1: 2, 2: 2}, at="ago(60)")
+    scenario.call(2, {1: 1, 2: 2}, at="ago(60)")
+    scenario.call(3, {3: 1}, at="ago(60)")  # of a row that is not there
+    scenario.call(4, {2: 2}, at="ago(0)")
+    assert run(scenario, "orphan-calls") == 2
+    assert scenario.ask("SELECT id FROM calls ORDER BY 1") == [(UUID(int=1),), (UUID(int=4),)]
 
 
-def test_keys_are_forgotten_after_two_days(hand: Hand) -> None:
+def test_keys_are_forgotten_after_two_days(scenario: Scenario) -> None:
     for hours in (47, 49):
         at = f"now() - interval '{hours} h'"
-        hand.ask(f"INSERT INTO idempotency VALUES (:id, '', :id, '', {at})", id=id_of(hours))
-    assert run(hand, "idempotency") == 1
-    assert hand.ask("SELECT service_id FROM idempotency") == [(id_of(47),)]
+        scenario.ask(f"INSERT INTO idempotency VALUES (:id, '', :id, '', {at})", id=id_of(hours))
+    assert run(scenario, "idempotency") == 1
+    assert scenario.ask("SELECT service_id FROM idempotency") == [(id_of(47),)]
 
 
-def test_an_alias_is_kept_for_as_long_as_the_log_can_bring_it_back(hand: Hand) -> None:
+def test_an_alias_is_kept_for_as_long_as_the_log_can_bring_it_back(scenario: Scenario) -> None:
     for age in (27, 29):
-        hand.ask(
+        scenario.ask(
             f"INSERT INTO aliases VALUES (:id, :id, now() - interval '{age} d')", id=id_of(age)
         )
-    assert run(hand, "aliases") == 1
-    assert hand.ask("SELECT id FROM aliases") == [(id_of(27),)]
+    assert run(scenario, "aliases") == 1
+    assert scenario.ask("SELECT id FROM aliases") == [(id_of(27),)]
 
 
-def test_under_a_hold_nothing_is_forgotten(hand: Hand) -> None:
-    hand.hold()
+def test_under_a_hold_nothing_is_forgotten(scenario: Scenario) -> None:
+    scenario.hold()
     for task in TASKS:
         with pytest.raises(Unavailable, match="on hold"):
-            run(hand, task.name)
+            run(scenario, task.name)
 
 
 # days
 
 
-def test_the_days_ahead_are_made_once(hand: Hand) -> None:
+def test_the_days_ahead_are_made_once(scenario: Scenario) -> None:
     for day in (TODAY + 1, TODAY + 2):
         for table in ("notifications", "events"):
-            hand.ask(f"DROP TABLE IF EXISTS {table}_{day}")
-    assert run(hand, "days-made") == 4
-    assert run(hand, "days-made") == 0
+            scenario.ask(f"DROP TABLE IF EXISTS {table}_{day}")
+    assert run(scenario, "days-made") == 4
+    assert run(scenario, "days-made") == 0
     tomorrow = ids.first_of(TODAY + 1)
-    hand.ask("INSERT INTO events (id, move, attempt) VALUES (:id, 'saved', 0)", id=tomorrow)
-    assert hand.ask("SELECT tableoid::regclass::text FROM events") == [(f"events_{TODAY + 1}",)]
+    scenario.ask("INSERT INTO events (id, move, attempt) VALUES (:id, 'saved', 0)", id=tomorrow)
+    assert scenario.ask("SELECT tableoid::regclass::text FROM events") == [(f"events_{TODAY + 1}",)]
 
 
-def test_days_past_what_is_kept_are_dropped(hand: Hand) -> None:
+def test_days_past_what_is_kept_are_dropped(scenario: Scenario) -> None:
     for day in (TODAY - 23, TODAY - 22, TODAY - 21):
-        hand.ask(f"DROP TABLE IF EXISTS events_{day}")
-        make_day(hand.engine, "events", day)
+        scenario.ask(f"DROP TABLE IF EXISTS events_{day}")
+        make_day(scenario.engine, "events", day)
     # Somebody detached one, and died before it was dropped.
-    hand.ask(f"ALTER TABLE events DETACH PARTITION events_{TODAY - 23}")
-    assert run(hand, "days-dropped") == 2
-    assert run(hand, "days-dropped") == 0
-    there = hand.ask("SELECT relname FROM pg_class WHERE relname ~ '^events_[0-9]+$'")
+    scenario.ask(f"ALTER TABLE events DETACH PARTITION events_{TODAY - 23}")
+    assert run(scenario, "days-dropped") == 2
+    assert run(scenario, "days-dropped") == 0
+    there = scenario.ask("SELECT relname FROM pg_class WHERE relname ~ '^events_[0-9]+$'")
     old = sorted(int(name.removeprefix("events_")) for (name,) in there)
     assert old[0] == TODAY - 21
 
@@ -266,52 +273,56 @@ class Pen:
         self.queued = []
 
 
-def put_row(hand: Hand, each: AnyEntry) -> None:
+def put_row(scenario: Scenario, each: AnyEntry) -> None:
     sql = "INSERT INTO directory VALUES (:key, :number, :value)"
-    hand.ask(sql, key=each.key, number=each.number, value=encode(each))
+    scenario.ask(sql, key=each.key, number=each.number, value=encode(each))
 
 
-def test_the_directory_has_of_each_entry_the_later_version(hand: Hand) -> None:
+def test_the_directory_has_of_each_entry_the_later_version(scenario: Scenario) -> None:
     same, newer_row, only_row = entry(101, "same"), entry(202, "row"), entry(301, "row")
     newer_record, only_record = entry(402, "record"), entry(501, "record")
     for each in (same, newer_row, only_row, entry(401, "old")):
-        put_row(hand, each)
+        put_row(scenario, each)
     topic = known(same, entry(201, "old"), newer_record, only_record)
     pen = Pen()
-    assert tasks.run(BY_NAME["directory"], hand.store, Tools(pen, topic, {}, GRACE, KEPT)) == 4
+    assert tasks.run(BY_NAME["directory"], scenario.store, Tools(pen, topic, {}, GRACE, KEPT)) == 4
     assert [each.topic for each in pen.written] == [DIRECTORY.name] * 2
     written = {each.key.decode(): decode(each.value) for each in pen.written}
     assert written == {each.key: each for each in (newer_row, only_row)}
-    rows = {key: decode(bytes(v)) for key, v in hand.ask("SELECT key, value FROM directory")}
+    rows = {key: decode(bytes(v)) for key, v in scenario.ask("SELECT key, value FROM directory")}
     assert rows == {
         each.key: each for each in (same, newer_row, only_row, newer_record, only_record)
     }
-    [(next,)] = hand.ask("SELECT nextval('directory_number')")
+    [(next,)] = scenario.ask("SELECT nextval('directory_number')")
     assert next > 501
 
 
-def test_a_directory_that_was_not_read_to_its_end_proves_nothing(hand: Hand) -> None:
-    put_row(hand, entry(101, "row"))
+def test_a_directory_that_was_not_read_to_its_end_proves_nothing(scenario: Scenario) -> None:
+    put_row(scenario, entry(101, "row"))
     topic = known()
     topic.is_read = False
     assert (
-        tasks.run(BY_NAME["directory"], hand.store, Tools(hand.producer, topic, {}, GRACE, KEPT))
+        tasks.run(
+            BY_NAME["directory"], scenario.store, Tools(scenario.producer, topic, {}, GRACE, KEPT)
+        )
         == 0
     )
-    assert hand.written() == []
+    assert scenario.written() == []
 
 
 # the lead
 
 
-def test_one_leads_and_another_when_its_connection_is_gone(hand: Hand, engine: Engine) -> None:
+def test_one_leads_and_another_when_its_connection_is_gone(
+    scenario: Scenario, engine: Engine
+) -> None:
     own = connect(engine.url.render_as_string(False))
-    one, other = Lead(own), Lead(own)
+    one, other = LeaderLock(own), LeaderLock(own)
     store = one.take()
     assert store
     assert other.take() is None
     assert one.take()
-    hand.ask("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    scenario.ask("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE application_name = 'courant-recovery'""")
     with pytest.raises(Unavailable):
         store.take_mark(dict)

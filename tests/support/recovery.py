@@ -1,4 +1,4 @@
-"""A hand in a real PostgreSQL, for tests of recovery: rows, marks, places as a story needs them."""
+"""A scenario in a real PostgreSQL, for tests of recovery: rows, marks and positions."""
 
 import sys
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def number_of(id: UUID) -> int:
     return id.int - id_of(0).int
 
 
-class Hand:
+class Scenario:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.world = World()

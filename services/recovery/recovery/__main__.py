@@ -7,7 +7,7 @@ from courant.directory.entries import Directory
 from courant.directory.follow import follow
 from courant.kafka.producer import KafkaProducer
 from recovery import figures, heartbeat, timers
-from recovery.leader import Lead, connect
+from recovery.leader import LeaderLock, connect
 from recovery.offsets import GroupOffsets
 from recovery.rounds import RoundParts, Rounds
 from recovery.settings import RecoverySettings
@@ -24,7 +24,7 @@ def main() -> int:
     directory = Directory()
     rounds = Rounds(
         RoundParts(
-            lead=Lead(connect(chosen.database_url.get_secret_value())),
+            leader_lock=LeaderLock(connect(chosen.database_url.get_secret_value())),
             offsets=GroupOffsets(cluster, NAME),
             producer=KafkaProducer(cluster, NAME),
             directory=directory,

@@ -17,15 +17,15 @@ from courant.serve import Stop
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
-async def nothing() -> None:
-    """Do nothing; the default of `keep` after an app has stopped."""
+async def do_nothing() -> None:
+    """Do nothing; the default of `run_until_stop` after an app has stopped."""
 
 
-async def keep(
-    make: Callable[[], faust.App], stop: Stop, after: Callable[[], Awaitable[None]] = nothing
+async def run_until_stop(
+    make: Callable[[], faust.App], stop: Stop, after: Callable[[], Awaitable[None]] = do_nothing
 ) -> None:
     """Run an app until the stop, and call `after` each time the app has ended."""
     # While no broker answers, these log it ten times a second. The rounds log it themselves.
@@ -34,7 +34,7 @@ async def keep(
     delays = backoff.delays()
     while not stop():
         try:
-            await live(make(), stop)  # a stopped app cannot be started again
+            await run_until_crash(make(), stop)  # a stopped app cannot be started again
             delays = backoff.delays()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # Faust raises anything
             log.warning("Faust does not run", extra={"reason": type(error).__name__})
@@ -43,13 +43,13 @@ async def keep(
             await asyncio.sleep(next(delays).total_seconds())
 
 
-async def live(app: faust.App, stop: Stop) -> None:
+async def run_until_crash(app: faust.App, stop: Stop) -> None:
     """Start an app, and stop it when it has crashed or at the stop."""
     app.finalize()
     try:
         await app.start()
         while not stop() and not app.crashed:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
     finally:
         await app.stop()
 

@@ -39,10 +39,10 @@ LAST_MINUTE = Gauge(
 
 def run(cluster: Cluster, replication: int, stop: Stop) -> None:
     """Run the app until the stop."""
-    asyncio.run(faust_apps.keep(lambda: make(cluster, replication), stop))
+    asyncio.run(faust_apps.run_until_stop(lambda: app(cluster, replication), stop))
 
 
-def make(cluster: Cluster, replication: int) -> faust.App:
+def app(cluster: Cluster, replication: int) -> faust.App:
     """Return the app that sums `stats` and shows the sums as metrics."""
     app = faust_apps.app(NAME, cluster, replication)
     stats = app.topic(

@@ -34,7 +34,7 @@ def connect(url: str) -> Engine:
     return database.engine(url, "recovery", connections=None, session=SESSION)
 
 
-class Lead:
+class LeaderLock:
     """The lock and the connection that holds it."""
 
     def __init__(self, engine: Engine) -> None:

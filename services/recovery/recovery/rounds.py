@@ -11,7 +11,7 @@ from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable
 from courant.runbooks import Runbook
 from recovery import marks, rules
-from recovery.leader import Lead
+from recovery.leader import LeaderLock
 from recovery.store import PostgresStore
 from recovery.sweeps import Tools
 from recovery.tasks import TASKS, Task, run
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class RoundParts:
     """What the rounds work with."""
 
-    lead: Lead
+    leader_lock: LeaderLock
     offsets: marks.Offsets
     producer: Producer
     directory: Directory
@@ -41,10 +41,10 @@ class Rounds:
     parts: RoundParts
     begun: dict[str, float] = field(default_factory=dict)
 
-    def go(self) -> None:
+    def make_round(self) -> None:
         """Make one round if this process leads; raises Unavailable."""
         parts = self.parts
-        store = parts.lead.take()
+        store = parts.leader_lock.take()
         if store is None:
             return
         marks.take(store, parts.offsets)
@@ -62,7 +62,7 @@ class Rounds:
 
     def resign(self) -> None:
         """Let another process lead."""
-        self.parts.lead.resign()
+        self.parts.leader_lock.resign()
         self.parts.offsets.close()
 
     def _is_due(self, task: Task) -> bool:

@@ -35,7 +35,7 @@ def run(cluster: Cluster, replication: int, rounds: Rounds, stop: Stop) -> None:
     def make() -> faust.App:
         return app(cluster, replication, rounds, worker, stop)
 
-    asyncio.run(faust_apps.keep(make, stop, after=resign))
+    asyncio.run(faust_apps.run_until_stop(make, stop, after=resign))
 
 
 def app(
@@ -46,7 +46,7 @@ def app(
 
     @app.timer(interval=ROUND_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
     async def lead() -> None:
-        work = rounds.go if app.is_leader() else rounds.resign
+        work = rounds.make_round if app.is_leader() else rounds.resign
         try:
             await asyncio.get_running_loop().run_in_executor(worker, work)
         except Unavailable as unavailable:
