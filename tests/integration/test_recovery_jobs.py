@@ -1,4 +1,4 @@
-"""What recovery does for jobs, on a real PostgreSQL: sweeps, and what is forgotten."""
+"""Recovery's tasks for jobs, on a real PostgreSQL: sweeps and upkeep."""
 
 # ruff: noqa: E501  (the table of mistakes is one)
 
@@ -22,7 +22,7 @@ from recovery.sweeps import Tools
 from recovery.tasks import TASKS
 from support.recovery import Scenario, ago, id_of, make_mistake
 
-BY_NAME = {each.name: each for each in TASKS}
+BY_NAME = {task.name: task for task in TASKS}
 JOB = id_of(5_000)
 UPLOAD = UUID(int=50)
 BULK = INBOX.topics(Lane.BULK)
@@ -33,18 +33,18 @@ def scenario(engine: Engine) -> Scenario:
     return Scenario(engine)
 
 
-def run(scenario: Scenario, name: str, places: Positions | None = None) -> int:
+def run(scenario: Scenario, name: str, positions: Positions | None = None) -> int:
     grace, kept = timedelta(seconds=30), timedelta(days=7)
-    tools = Tools(scenario.producer, Directory(), places or {}, grace, kept)
+    tools = Tools(scenario.producer, Directory(), positions or {}, grace, kept)
     return tasks.run(BY_NAME[name], scenario.store, tools)
 
 
 def sweep(
-    scenario: Scenario, name: str, places: Positions | None = None
+    scenario: Scenario, name: str, positions: Positions | None = None
 ) -> list[tuple[str, int, str]]:
-    """Run one sweep, and give all decisions that were ever written."""
-    run(scenario, name, places)
-    return [each for each in scenario.written() if each[0] not in (CHUNKS.name, JOBS.name)]
+    """Run one sweep; return every order and decision of a notification that was ever written."""
+    run(scenario, name, positions)
+    return [record for record in scenario.written() if record[0] not in (CHUNKS.name, JOBS.name)]
 
 
 def job(scenario: Scenario, id: UUID = JOB, upload: UUID = UPLOAD, **times: str) -> None:
@@ -82,23 +82,24 @@ def put_command(scenario: Scenario, wish: str, at: str = "now()") -> None:
 
 
 def passed(scenario: Scenario, seconds: float) -> Positions:
-    """All that was written to the chunks and to the bulk inboxes before then is handled."""
+    """Everything written to the chunks and to the bulk inboxes before then is handled."""
     for topic in BULK:
         scenario.mark(topic, seconds, 7)
-        scenario.place(topic, 7)
+        scenario.fold_to(topic, 7)
     scenario.mark(CHUNKS.name, seconds, 7)
     return {builders.partition(CHUNKS.name): 7}
 
 
 def ordered(scenario: Scenario) -> list[int]:
-    """Give the numbers of the chunks that were ordered."""
+    """Return the numbers of the chunks that were ordered."""
     kafka = scenario.world.kafka
-    found = [each for at in kafka.partitions(CHUNKS.name) for each in kafka.log[at]]
-    assert all(ChunkOrder.decode(each.value).job_id == JOB for each in found)
-    return sorted(ChunkOrder.decode(each.value).number for each in found)
+    partitions = kafka.partitions(CHUNKS.name)
+    orders = [ChunkOrder.decode(r.value) for partition in partitions for r in kafka.log[partition]]
+    assert all(order.job_id == JOB for order in orders)
+    return sorted(order.number for order in orders)
 
 
-def test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted(scenario: Scenario) -> None:
+def test_chunks_that_lack_rows_are_ordered_again_once_and_noted(scenario: Scenario) -> None:
     job(scenario)
     chunk(scenario, 0, issued_at="ago(90)")  # its rows are there
     chunk(scenario, 1, issued_at="ago(90)")  # one of two
@@ -115,7 +116,7 @@ def test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted(scenario: Sc
     assert scenario.ask("SELECT orders FROM chunks WHERE number = 1") == [(2,)]
 
 
-def test_what_does_not_come_is_ordered_more_and_more_seldom(scenario: Scenario) -> None:
+def test_chunks_that_stay_incomplete_are_ordered_more_and_more_seldom(scenario: Scenario) -> None:
     job(scenario)
     for number, orders in enumerate((1, 2, 3, 9)):
         chunk(scenario, number, issued_at="ago(200)", orders=str(orders))
@@ -124,17 +125,17 @@ def test_what_does_not_come_is_ordered_more_and_more_seldom(scenario: Scenario) 
     assert ordered(scenario) == [0, 1, 4]  # after one minute, two, four; never later than an hour
 
 
-def test_nothing_is_ordered_again_that_may_wait_in_a_backlog(scenario: Scenario) -> None:
+def test_chunks_that_may_wait_in_a_backlog_are_not_ordered_again(scenario: Scenario) -> None:
     job(scenario)
     chunk(scenario, 0, issued_at="ago(90)")
-    places = passed(scenario, 1)
-    scenario.place(BULK[0], 6)  # the saver has not read so far
-    sweep(scenario, "incomplete", places)
-    scenario.place(BULK[0], 7)
+    positions = passed(scenario, 1)
+    scenario.fold_to(BULK[0], 6)  # the saver has not read so far
+    sweep(scenario, "incomplete", positions)
+    scenario.fold_to(BULK[0], 7)
     sweep(scenario, "incomplete", {builders.partition(CHUNKS.name): 6})  # nor the runner
     sweep(scenario, "incomplete", {})
     assert ordered(scenario) == []
-    sweep(scenario, "incomplete", places)
+    sweep(scenario, "incomplete", positions)
     assert ordered(scenario) == [0]
 
 
@@ -147,7 +148,7 @@ def test_another_jobs_rows_do_not_count(scenario: Scenario) -> None:
     assert ordered(scenario) == [0]
 
 
-def test_of_a_cancelled_job_no_chunk_is_ordered_again(scenario: Scenario) -> None:
+def test_chunks_of_a_cancelled_job_are_not_ordered_again(scenario: Scenario) -> None:
     job(scenario)
     chunk(scenario, 0, issued_at="ago(90)")
     put_command(scenario, "cancelled")
@@ -165,19 +166,19 @@ def test_a_job_ends_before_its_rows_would_be_refused(scenario: Scenario) -> None
     put_command(scenario, "cancelled")
     assert run(scenario, "outlived") == 1
     kafka = scenario.world.kafka
-    [record] = [each for at in kafka.partitions(JOBS.name) for each in kafka.log[at]]
-    told = decode_job(record.value)
-    assert isinstance(told, JobCommand)
-    assert (record.key, told.job_id, told.command) == (old.bytes, old, Command.CANCELLED)
+    [record] = [record for at in kafka.partitions(JOBS.name) for record in kafka.log[at]]
+    command = decode_job(record.value)
+    assert isinstance(command, JobCommand)
+    assert (record.key, command.job_id, command.command) == (old.bytes, old, Command.CANCELLED)
 
 
 def cancelled(scenario: Scenario) -> list[str]:
     scenario.mark(DELIVERY, 1, 7)
-    scenario.place(DELIVERY, 7)
+    scenario.fold_to(DELIVERY, 7)
     return [move for _, _, move in sweep(scenario, "cancelled")]
 
 
-def test_what_waits_of_a_cancelled_job_is_cancelled_once(scenario: Scenario) -> None:
+def test_waiting_rows_of_a_cancelled_job_are_cancelled_once(scenario: Scenario) -> None:
     rows(scenario, 1, 2, 3)
     scenario.ask("UPDATE notifications SET issued_at = now() - interval '9 s'")
     sent, attempt = ids.of_row(JOB, 2), ids.of_row(JOB, 3)
@@ -189,7 +190,7 @@ def test_what_waits_of_a_cancelled_job_is_cancelled_once(scenario: Scenario) -> 
     assert cancelled(scenario) == ["cancelled/0", "cancelled/4"]
 
 
-def test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again(
+def test_rows_of_a_paused_job_are_neither_cancelled_nor_expired_nor_ordered_again(
     scenario: Scenario,
 ) -> None:
     rows(scenario, 1)
@@ -198,17 +199,17 @@ def test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again(
     assert cancelled(scenario) == []
     topic = "persisted.email.bulk"
     scenario.mark(topic, 1, 7)
-    places = {builders.partition(topic): 7}
-    assert sweep(scenario, "replay-created", places) == []
+    positions = {builders.partition(topic): 7}
+    assert sweep(scenario, "replay-created", positions) == []
     scenario.ask("UPDATE notifications SET accepted_at = now() - interval '80 h'")
     scenario.mark(DELIVERY, 0.5, 7)
     assert sweep(scenario, "expired") == []
     scenario.ask("UPDATE wishes SET wish = 'resumed', wished_at = now() - interval '71 h'")
     assert sweep(scenario, "expired") == []  # it has its whole time from then
-    assert [each[0] for each in sweep(scenario, "replay-created", places)] == [topic]
+    assert [topic for topic, _, _ in sweep(scenario, "replay-created", positions)] == [topic]
     scenario.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
     scenario.ask("UPDATE wishes SET wished_at = now() - interval '73 h'")
-    assert [each[0] for each in sweep(scenario, "expired")] == [DELIVERY, topic]
+    assert [record[0] for record in sweep(scenario, "expired")] == [DELIVERY, topic]
 
 
 def test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week(
@@ -227,7 +228,7 @@ def test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week(
     run(scenario, "chunks")
     assert chunks_left(scenario) == everything  # job-runner has not read its log
     scenario.mark(JOBS.name, 2 * day, 7)
-    scenario.place(JOBS.name, 7)
+    scenario.fold_to(JOBS.name, 7)
     run(scenario, "chunks")
     assert chunks_left(scenario) == everything - {(old, 0), (UPLOAD, 1)} | {(UPLOAD, 1)}
     scenario.mark(JOBS.name, 1, 7)
@@ -236,7 +237,9 @@ def test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week(
 
 
 def chunks_left(scenario: Scenario) -> set[tuple[UUID, int]]:
-    return {(each, number) for each, number in scenario.ask("SELECT upload_id, number FROM chunks")}
+    return {
+        (upload, number) for upload, number in scenario.ask("SELECT upload_id, number FROM chunks")
+    }
 
 
 def test_jobs_outlive_the_log_that_could_bring_them_back(scenario: Scenario) -> None:
@@ -254,23 +257,23 @@ def test_jobs_outlive_the_log_that_could_bring_them_back(scenario: Scenario) -> 
     assert scenario.ask("SELECT FROM wishes") == []
 
 
-AGAIN = test_chunks_of_which_rows_lack_are_ordered_again_once_and_noted
-BACKLOG = test_nothing_is_ordered_again_that_may_wait_in_a_backlog
-ONCE = test_what_waits_of_a_cancelled_job_is_cancelled_once
-PAUSED = test_what_is_paused_is_neither_cancelled_nor_expired_nor_ordered_again
+AGAIN = test_chunks_that_lack_rows_are_ordered_again_once_and_noted
+BACKLOG = test_chunks_that_may_wait_in_a_backlog_are_not_ordered_again
+ONCE = test_waiting_rows_of_a_cancelled_job_are_cancelled_once
+PAUSED = test_rows_of_a_paused_job_are_neither_cancelled_nor_expired_nor_ordered_again
 UPLOADS = test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week
-# Where, in which name, the right words, the wrong ones, the test that must see it.
+# The module, the name in it, the right text, the wrong text, and the test that must see it.
 # fmt: off
 MISTAKES: dict[str, tuple[Any, str, str, str, Callable[[Scenario], None]]] = {
     "ordered before it is proved": (sweeps, "incomplete", "min(passed) - ORDER_WAIT", "min(passed)", AGAIN),
     "inbox of no account": (sweeps, "incomplete", "[*inbox.values(), *", "[*inbox.values()][:0] + [*", BACKLOG),
     "saved ones counted again": (store, "UNSAVED", "AND c.saved_at IS NULL\n", "\n", AGAIN),
-    "ordered every minute": (store, "UNSAVED", "least(2 ^ (c.orders - 1) - 1, 60)", "0", test_what_does_not_come_is_ordered_more_and_more_seldom),
+    "ordered every minute": (store, "UNSAVED", "least(2 ^ (c.orders - 1) - 1, 60)", "0", test_chunks_that_stay_incomplete_are_ordered_more_and_more_seldom),
     "old jobs go on": (store, "OUTLIVED", "j.accepted_at < now() - %(age)s", "false", test_a_job_ends_before_its_rows_would_be_refused),
     "paused ones expire": (store, "EXPIRED", "w.wish = 'paused'", "false", PAUSED),
     "seals of no account": (upkeep, "FORGET_CHUNKS", "%(passed)s", "now()", UPLOADS),
     "wishes forgotten": (upkeep, "FORGET_WISHES", "j.id = w.job_id", "false", test_jobs_outlive_the_log_that_could_bring_them_back),
-    "cancelled ones ordered": (store, "UNSAVED", "w.wish = 'cancelled'", "false", test_of_a_cancelled_job_no_chunk_is_ordered_again),
+    "cancelled ones ordered": (store, "UNSAVED", "w.wish = 'cancelled'", "false", test_chunks_of_a_cancelled_job_are_not_ordered_again),
     "order not noted": (jobs, "ORDERED", "WHERE chunks", "WHERE false AND chunks", AGAIN),
     "cancelled again and again": (store, "CANCELLED", "AND n.issued_at < %(delivery)s", "", ONCE),
     "what is sent is cancelled": (store, "CANCELLED", "AND n.state = 'created'", "", ONCE),

@@ -1,4 +1,4 @@
-"""The leader's rounds, on a real PostgreSQL and a log that fails when it is told to."""
+"""The leader's rounds, on a real PostgreSQL and a fake Kafka that can be away."""
 
 import asyncio
 import traceback
@@ -29,7 +29,7 @@ from support.recovery import Scenario
 
 @dataclass
 class FakeOffsets:
-    """A world's topics, all of them read to their ends."""
+    """A world's topics, each read to its end by its group."""
 
     world: World
     away: bool = False
@@ -39,7 +39,7 @@ class FakeOffsets:
         if self.away:
             raise Unavailable("Kafka: away")
         kafka = self.world.kafka
-        return {each: len(kafka.log[each]) for each in kafka.partitions(*topics)}
+        return {partition: len(kafka.log[partition]) for partition in kafka.partitions(*topics)}
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
         return self.ends(groups)
@@ -78,7 +78,7 @@ def parts(scenario: Scenario) -> Iterator[RoundParts]:
     lead.resign()
 
 
-def test_a_round_marks_every_topic_and_does_what_is_due(
+def test_a_round_marks_every_topic_and_runs_the_tasks_that_are_due(
     scenario: Scenario, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: 7.0))  # time stands still
@@ -107,7 +107,7 @@ def test_under_a_hold_marks_are_taken_and_nothing_is_swept(
     assert scenario.written() == [(PERSISTED, 1, "")]
 
 
-def test_who_does_not_lead_does_nothing(scenario: Scenario, parts: RoundParts) -> None:
+def test_a_process_that_does_not_lead_does_nothing(scenario: Scenario, parts: RoundParts) -> None:
     scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
     other = LeaderLock(own(scenario))
     assert other.take()
@@ -118,7 +118,7 @@ def test_who_does_not_lead_does_nothing(scenario: Scenario, parts: RoundParts) -
 
 
 @pytest.mark.parametrize("error", [Refused("42P01"), Unavailable("55P03")])
-def test_a_task_that_fails_keeps_no_other_from_its_own(
+def test_a_task_that_fails_stops_no_other_task(
     scenario: Scenario, parts: RoundParts, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
@@ -145,7 +145,7 @@ def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(
     assert scenario.ask("SELECT FROM marks")
 
 
-def test_who_resigns_lets_go_of_the_lock_and_of_kafka(
+def test_resigning_releases_the_lock_and_closes_the_clients(
     scenario: Scenario, parts: RoundParts
 ) -> None:
     leader = Rounds(parts)
@@ -158,7 +158,7 @@ def test_who_resigns_lets_go_of_the_lock_and_of_kafka(
     other.resign()
 
 
-def test_what_could_not_be_written_is_not_queued_anew_in_each_round(
+def test_records_that_could_not_be_written_are_not_queued_again_in_each_round(
     scenario: Scenario, parts: RoundParts
 ) -> None:
     scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
@@ -171,7 +171,9 @@ def test_what_could_not_be_written_is_not_queued_anew_in_each_round(
             leader.make_round()
     leader.begun.clear()
     leader.make_round()
-    assert scenario.written() == [(PERSISTED, 1, "")] * 2  # what was left, and what then was due
+    assert (
+        scenario.written() == [(PERSISTED, 1, "")] * 2
+    )  # the record that was left, then the one that was due
 
 
 FRAMES_MAX = 8

@@ -45,12 +45,12 @@ from recovery.offsets import GroupOffsets
 from support.recovery import make_day
 
 HASH_KEY = hashlib.sha256(b"a test's").hexdigest()
-SECONDS = 45
+SECONDS = 180
 
 
 @dataclass
 class Stack:
-    """A broker, a database, and where heartbeats arrive."""
+    """A broker, a database, and the heartbeats that have arrived."""
 
     broker: Broker
     cluster: Cluster
@@ -66,7 +66,7 @@ class Stack:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     def row(self, number: int) -> UUID:
-        """Put a row there that is due."""
+        """Insert a row that is due."""
         id = UUID(int=ids.first_of(ids.day_at(datetime.now(UTC))).int + number)
         columns = """id, service_id, key_id, key_type, template_id, template_version, channel, lane,
             recipient_hash, sealed, accepted_at, issued_at, not_before"""
@@ -93,12 +93,12 @@ def stack() -> Iterator[Stack]:
             apply(client, replication=1)
         migrate.upgrade(server.url)
         engine = create_engine(migrate.engine_url(server.url))
-        made = Stack(broker, cluster, server.url_of("courant_recovery"), engine, log)
+        stack = Stack(broker, cluster, server.url_of("courant_recovery"), engine, log)
         for table in DAILY:
             make_day(engine, table, ids.day_at(datetime.now(UTC)))
-        wait(lambda: tells_all(log))
-        with listening(made):
-            yield made
+        wait(lambda: answers_all(log))
+        with listening(stack):
+            yield stack
         engine.dispose()
 
 
@@ -107,11 +107,11 @@ def prefixed(broker: Broker) -> Cluster:
     return Cluster(broker.bootstrap, "topics.of-", "groups.of-")
 
 
-def tells_all(log: GroupOffsets) -> bool:
+def answers_all(log: GroupOffsets) -> bool:
     try:
         return bool(log.ends(rules.MARKED) and log.committed(rules.ORDERS))
     except Unavailable:
-        return False  # the topics, and the coordinator's own, were just made
+        return False  # the topics, and the coordinator's own, are too new
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def listening(stack: Stack) -> Iterator[None]:
 
 
 class Process:
-    """A recovery of its own."""
+    """A recovery process."""
 
     def __init__(self, stack: Stack, log: Path) -> None:
         self.port = ports.free()
@@ -185,15 +185,15 @@ class Process:
 def wait(done: Callable[[], bool], seconds: float = SECONDS) -> float:
     began = time.monotonic()
     while not done():
-        assert time.monotonic() - began < seconds, "it never came"
+        assert time.monotonic() - began < seconds, "the condition was never met"
         time.sleep(0.1)
     return time.monotonic() - began
 
 
-def test_what_a_group_has_not_committed_it_has_not_read(stack: Stack) -> None:
-    places = stack.log.committed(rules.ORDERS)
-    assert {each.topic for each in places} == rules.ORDERS.keys()
-    assert set(places.values()) == {0}
+def test_a_group_without_commits_has_read_nothing(stack: Stack) -> None:
+    positions = stack.log.committed(rules.ORDERS)
+    assert {partition.topic for partition in positions} == rules.ORDERS.keys()
+    assert set(positions.values()) == {0}
     name = rules.ORDERS[PERSISTED]
     consumer = Consumer(
         {"bootstrap.servers": stack.broker.bootstrap, "group.id": stack.cluster.group(name)}
@@ -214,18 +214,22 @@ def test_it_marks_lifts_the_hold_sweeps_and_another_leads_after_a_kill(
 ) -> None:
     with ExitStack() as ending:
         both = [Process(stack, tmp_path / f"{number}.log") for number in (1, 2)]
-        for each in both:
-            ending.callback(each.end)
-        wait(lambda: any(each.leads() for each in both))
+        for process in both:
+            ending.callback(process.end)
+        wait(lambda: any(process.leads() for process in both))
         # The server was never seen: the hold is raised, and lifted after lease and margin.
         wait(lambda: stack.ask("SELECT stands FROM holds") == [(False,), (False,)])
         [(marked,)] = stack.ask("SELECT count(DISTINCT topic) FROM marks")
         assert marked == len(rules.MARKED)
         stack.row(1)
-        wait(lambda: stack.orders() == 1, seconds=5)
+        wait(lambda: stack.orders() == 1)
 
-        wait(lambda: all((answer := each.ask("/readyz")) and answer.is_success for each in both))
-        assert [each.leads() for each in both].count(True) == 1
+        wait(
+            lambda: all(
+                (answer := process.ask("/readyz")) and answer.is_success for process in both
+            )
+        )
+        assert [process.leads() for process in both].count(True) == 1
         leader, other = sorted(both, key=Process.leads, reverse=True)
         leader.process.kill()
         stack.row(2)
@@ -249,7 +253,7 @@ def test_heartbeats_come_signed_through_the_public_door(stack: Stack, tmp_path: 
     assert abs(datetime.now(UTC) - at) < timedelta(minutes=1)
 
 
-def test_what_a_stage_did_is_shown_for_the_last_minute(
+def test_the_work_of_a_stage_is_shown_for_the_last_minute(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = 4.0  # a short minute
@@ -262,7 +266,7 @@ def test_what_a_stage_did_is_shown_for_the_last_minute(
 
     def shown() -> float:
         stat = Stat(stage="sent", lane="bulk", count=10, at=datetime.now(UTC))
-        for value in (stat.encode(), b"{"):  # what cannot be read stops nothing
+        for value in (stat.encode(), b"{"):  # an unreadable record stops nothing
             producer.produce(Outgoing("stats", b"sent", value))
         producer.flush()
         labels = {"stage": "sent", "lane": "bulk"}
@@ -276,10 +280,10 @@ def test_what_a_stage_did_is_shown_for_the_last_minute(
         thread.join()
 
 
-def test_places_are_told_again_after_the_broker_was_away(stack: Stack) -> None:
+def test_commits_are_read_again_after_the_broker_was_away(stack: Stack) -> None:
     before = stack.log.committed(rules.ORDERS)
 
-    def told() -> bool:
+    def is_unchanged() -> bool:
         try:
             return stack.log.committed(rules.ORDERS) == before
         except Unavailable:
@@ -288,9 +292,9 @@ def test_places_are_told_again_after_the_broker_was_away(stack: Stack) -> None:
     over = threading.Event()
 
     def ask_on() -> None:
-        # One that goes, and one that has just come back, says that it coordinates no group.
+        # A broker that stops, or has just started, answers that it coordinates no group.
         while not over.wait(0.01):
-            told()
+            is_unchanged()
 
     asking = threading.Thread(target=ask_on)
     asking.start()
@@ -302,7 +306,7 @@ def test_places_are_told_again_after_the_broker_was_away(stack: Stack) -> None:
     finally:
         over.set()
         asking.join()
-    wait(told)
+    wait(is_unchanged)
 
 
 def test_no_client_is_kept_of_a_broker_that_is_away(stack: Stack) -> None:
@@ -318,7 +322,7 @@ def test_no_client_is_kept_of_a_broker_that_is_away(stack: Stack) -> None:
         finally:
             stack.broker.start()
             stack.broker.wait_ready()
-        wait(lambda: tells_all(log))
+        wait(lambda: answers_all(log))
 
 
 def test_every_topic_and_group_carries_its_prefix(stack: Stack, tmp_path: Path) -> None:
@@ -344,6 +348,6 @@ def test_every_topic_and_group_carries_its_prefix(stack: Stack, tmp_path: Path) 
     assert all(each.startswith("groups.of-") for each in groups), groups
 
 
-def test_groups_are_named_as_the_deliverer_names_them() -> None:
+def test_groups_have_the_names_that_the_deliverer_uses() -> None:
     assert rules.ORDERS[PERSISTED] == "deliverer.persisted.email.normal"
     assert group("saver", topics.DELIVERY) == f"saver.{DELIVERY}"

@@ -1,4 +1,4 @@
-"""Every sweep on a real PostgreSQL: what it finds, and what it must leave alone."""
+"""Every sweep on a real PostgreSQL: the rows that it finds, and those that it must leave alone."""
 
 # ruff: noqa: E501  (the table of mistakes is one)
 
@@ -27,7 +27,7 @@ from support.recovery import Scenario, id_of, make_mistake
 from support.roles import acting
 
 GRACE, KEPT = timedelta(seconds=30), timedelta(days=7)
-BY_NAME = {each.name: each for each in TASKS}
+BY_NAME = {task.name: task for task in TASKS}
 
 
 @pytest.fixture
@@ -36,18 +36,18 @@ def scenario(engine: Engine) -> Scenario:
 
 
 def sweep(
-    scenario: Scenario, name: str, places: Positions | None = None
+    scenario: Scenario, name: str, positions: Positions | None = None
 ) -> list[tuple[str, int, str]]:
-    """Run one sweep, and give all that was ever written."""
-    tools = Tools(scenario.producer, directory(), places or {}, GRACE, KEPT)
+    """Run one sweep, and return every record that was ever written."""
+    tools = Tools(scenario.producer, directory(), positions or {}, GRACE, KEPT)
     tasks.run(BY_NAME[name], scenario.store, tools)
     return scenario.written()
 
 
 def directory() -> Directory:
-    found = Directory()
+    templates = Directory()
     for version, hours, resend in ((3, 72, True), (4, 2, True), (5, 72, False)):
-        found.put(
+        templates.put(
             Template(
                 id=UUID(int=9),
                 version=version,
@@ -61,8 +61,8 @@ def directory() -> Directory:
                 resend_unknown=resend,
             )
         )
-    found.is_read = True
-    return found
+    templates.is_read = True
+    return templates
 
 
 def order(number: int) -> tuple[str, int, str]:
@@ -74,18 +74,18 @@ def decision(number: int, move: str) -> tuple[str, int, str]:
 
 
 def all_folded(scenario: Scenario) -> None:
-    """Marks of the last minutes, a heartbeat every five seconds, all of it folded."""
+    """Insert marks of the last minutes, with a heartbeat every five seconds; fold all of it."""
     for at in range(200, 0, -5):
         scenario.mark(RECEIPTS, at, 200 - at)
     scenario.mark(DELIVERY, 1, 7)
-    scenario.place(DELIVERY, 7)
-    scenario.place(RECEIPTS, 200)
+    scenario.fold_to(DELIVERY, 7)
+    scenario.fold_to(RECEIPTS, 200)
 
 
 # due
 
 
-def test_what_waited_for_its_time_is_ordered_once_it_has_come(scenario: Scenario) -> None:
+def test_a_row_that_waited_for_its_time_is_ordered_once_it_has_come(scenario: Scenario) -> None:
     scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
     scenario.row(2, issued_at="ago(60)", not_before="ago(-60)")  # not yet
     scenario.row(3, issued_at="ago(60)")  # its order waits
@@ -99,7 +99,7 @@ def as_row(number: int) -> OverdueRow:
     return OverdueRow(id_of(number), 2, Channel.EMAIL, Lane.NORMAL, UUID(int=9), 3)
 
 
-def test_what_is_freed_while_its_decision_is_noted_is_due_at_once(scenario: Scenario) -> None:
+def test_a_row_that_is_freed_while_its_decision_is_noted_is_due_at_once(scenario: Scenario) -> None:
     scenario.row(1, "claimed", attempt="2", issued_at="ago(90)")
     freed = Report(id=id_of(1), attempt=2, move=Move.FREED)
     saver = SaverStore(acting(scenario.engine, "courant_saver"), timedelta(seconds=30))
@@ -117,7 +117,7 @@ def test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again(
     scenario.world.kafka.refusals = 1
     with pytest.raises(Unavailable):
         sweep(scenario, "due")
-    scenario.producer = FakeProducer(scenario.world.kafka)  # and its process died
+    scenario.producer = FakeProducer(scenario.world.kafka)  # the process died
     assert sweep(scenario, "due") == [order(1)]
 
 
@@ -129,7 +129,7 @@ def test_a_sweep_runs_on_while_it_finds_its_limit(scenario: Scenario) -> None:
     assert scenario.written() == [order(number) for number in range(1, 6)]
 
 
-def test_a_row_that_another_is_at_work_on_is_left_to_it(scenario: Scenario) -> None:
+def test_a_row_that_another_transaction_has_locked_is_skipped(scenario: Scenario) -> None:
     scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
     with scenario.engine.begin() as other:
         other.exec_driver_sql("SELECT FROM notifications FOR UPDATE")
@@ -169,7 +169,7 @@ def test_a_dump_that_is_loaded_into_a_server_that_goes_on_raises_the_hold(
 ) -> None:
     assert sweep(scenario, "due") == []
     scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
-    scenario.ask("TRUNCATE positions")  # as a dump begins that keeps the tables
+    scenario.ask("TRUNCATE positions")  # a dump that keeps the tables begins with this
     with pytest.raises(Unavailable, match="on hold"):
         sweep(scenario, "due")
 
@@ -180,46 +180,46 @@ def test_a_dump_that_is_loaded_into_a_server_that_goes_on_raises_the_hold(
 def test_an_order_is_lost_when_its_readers_have_passed_it(scenario: Scenario) -> None:
     scenario.row(1, issued_at="ago(100)")
     scenario.row(2, issued_at="ago(30)")  # its saver may have died, and is not back yet
-    scenario.row(3, issued_at="ago(100)", lane="'bulk'")  # of that lane nothing is known
+    scenario.row(3, issued_at="ago(100)", lane="'bulk'")  # nothing is known of that lane
     scenario.row(4, issued_at="ago(100)", not_before="ago(50)")  # is due, not lost
     scenario.mark(PERSISTED, 1, 5)
     scenario.mark("persisted.email.bulk", 1, 5)
-    places = scenario.place(PERSISTED, 5) | {
-        next(iter(scenario.place("persisted.email.bulk", 9))): 4
+    positions = scenario.fold_to(PERSISTED, 5) | {
+        next(iter(scenario.fold_to("persisted.email.bulk", 9))): 4
     }
-    assert sweep(scenario, "replay-created", places) == [order(1)]
-    assert sweep(scenario, "replay-created", places) == [order(1)]
+    assert sweep(scenario, "replay-created", positions) == [order(1)]
+    assert sweep(scenario, "replay-created", positions) == [order(1)]
 
 
-def test_what_waits_in_a_backlog_is_not_ordered_again(scenario: Scenario) -> None:
+def test_a_row_that_waits_in_a_backlog_is_not_ordered_again(scenario: Scenario) -> None:
     scenario.row(1, issued_at="ago(100)")
     scenario.row(2, issued_at="ago(300)")
     scenario.mark(PERSISTED, 200, 3, 1)
     scenario.mark(PERSISTED, 1, 5, 9)
-    places = scenario.place(PERSISTED, 5, 8)  # one record of one partition is not read yet
-    assert sweep(scenario, "replay-created", places) == [order(2)]
+    positions = scenario.fold_to(PERSISTED, 5, 8)  # one record of one partition is not read yet
+    assert sweep(scenario, "replay-created", positions) == [order(2)]
 
 
-def test_a_topic_that_was_made_anew_proves_nothing_by_its_old_marks(scenario: Scenario) -> None:
+def test_the_old_marks_of_a_recreated_topic_prove_nothing(scenario: Scenario) -> None:
     scenario.row(1, issued_at="ago(100)")
     scenario.mark(PERSISTED, 1, 5)
     scenario.ask("UPDATE marks SET topic_id = gen_random_uuid()")
-    assert sweep(scenario, "replay-created", scenario.place(PERSISTED, 5)) == []
+    assert sweep(scenario, "replay-created", scenario.fold_to(PERSISTED, 5)) == []
 
 
-def test_a_partition_without_a_place_is_read_from_0(scenario: Scenario) -> None:
+def test_a_partition_without_a_position_is_read_from_0(scenario: Scenario) -> None:
     scenario.row(1, issued_at="ago(100)")
     scenario.mark(PERSISTED, 1, 5, 0)
-    assert sweep(scenario, "replay-created", scenario.place(PERSISTED, 5)) == [order(1)]
+    assert sweep(scenario, "replay-created", scenario.fold_to(PERSISTED, 5)) == [order(1)]
     scenario.row(2, issued_at="ago(100)")
     scenario.ask("UPDATE marks SET ends = '{5, 1}'")
-    assert sweep(scenario, "replay-created", scenario.place(PERSISTED, 5)) == [order(1)]
+    assert sweep(scenario, "replay-created", scenario.fold_to(PERSISTED, 5)) == [order(1)]
 
 
 # never started
 
 
-def test_what_was_claimed_and_never_started_is_freed(scenario: Scenario) -> None:
+def test_a_claimed_row_that_never_started_is_freed(scenario: Scenario) -> None:
     all_folded(scenario)
     old = {"issued_at": "ago(90)", "attempt": "2"}
     scenario.row(1, "claimed", lease_until="ago(10)", **old)
@@ -236,9 +236,9 @@ def test_nothing_is_freed_while_a_started_may_be_unread(scenario: Scenario) -> N
     scenario.row(1, "claimed", lease_until="ago(10)", issued_at="ago(90)", attempt="2")
     scenario.mark(DELIVERY, 20, 5)
     scenario.mark(DELIVERY, 1, 7)
-    scenario.place(DELIVERY, 6)
+    scenario.fold_to(DELIVERY, 6)
     assert sweep(scenario, "never-started") == []
-    scenario.place(DELIVERY, 7)
+    scenario.fold_to(DELIVERY, 7)
     assert sweep(scenario, "never-started") == [decision(1, "freed/2")]
 
 
@@ -266,9 +266,9 @@ def test_an_unknown_outcome_is_resolved_after_the_grace(scenario: Scenario) -> N
 def test_nothing_is_resolved_while_receipts_are_not_folded(scenario: Scenario) -> None:
     claimed_in_calls(scenario)
     all_folded(scenario)
-    scenario.place(RECEIPTS, 200 - 50)  # those of the last 50 s are not
+    scenario.fold_to(RECEIPTS, 200 - 50)  # the receipts of the last 50 s are not folded
     assert sweep(scenario, "unknown") == []
-    scenario.place(RECEIPTS, 200 - 25)  # a lease of 60 s ago and a grace of 30 s end before that
+    scenario.fold_to(RECEIPTS, 200 - 25)  # a lease of 60 s ago and a grace of 30 s end before that
     assert len(sweep(scenario, "unknown")) == 2
 
 
@@ -276,7 +276,7 @@ def test_nothing_is_resolved_while_receipts_are_not_folded(scenario: Scenario) -
     ("gap", "resolved"),
     [((120, 100), 2), ((80, 60), 2), ((60, 40), 2), ((45, 25), 0), ((20, 1), 0)],
 )
-def test_a_gap_in_which_no_receipt_could_come_begins_the_grace_anew(
+def test_a_gap_in_which_no_receipt_could_come_restarts_the_grace(
     scenario: Scenario, gap: tuple[int, int], resolved: int
 ) -> None:
     claimed_in_calls(scenario)
@@ -299,7 +299,7 @@ def test_nothing_is_resolved_before_there_are_marks_of_a_whole_grace(scenario: S
 # unanswered, expired
 
 
-def test_what_had_no_receipt_for_three_days_is_a_temporary_failure(scenario: Scenario) -> None:
+def test_a_row_without_a_receipt_for_three_days_is_given_up(scenario: Scenario) -> None:
     all_folded(scenario)
     day = 86_400
     scenario.row(1, "sending", state_at=f"ago({3 * day + 60})", issued_at=f"ago({4 * day})")
@@ -309,7 +309,7 @@ def test_what_had_no_receipt_for_three_days_is_a_temporary_failure(scenario: Sce
     assert sweep(scenario, "unanswered") == [decision(1, "unanswered/0")]
 
 
-def test_what_was_not_sent_in_time_expires(scenario: Scenario) -> None:
+def test_a_row_that_was_not_sent_in_time_expires(scenario: Scenario) -> None:
     all_folded(scenario)
     hour = 3600
     old = {"issued_at": f"ago({80 * hour})", "accepted_at": f"ago({80 * hour})"}
@@ -328,7 +328,7 @@ def test_what_was_not_sent_in_time_expires(scenario: Scenario) -> None:
 
 
 def gap_of_20_s(scenario: Scenario) -> None:
-    test_a_gap_in_which_no_receipt_could_come_begins_the_grace_anew(scenario, (45, 25), 0)
+    test_a_gap_in_which_no_receipt_could_come_restarts_the_grace(scenario, (45, 25), 0)
 
 
 def held(scenario: Scenario) -> None:
@@ -336,25 +336,25 @@ def held(scenario: Scenario) -> None:
 
 
 DUE, LOST = (
-    test_what_waited_for_its_time_is_ordered_once_it_has_come,
+    test_a_row_that_waited_for_its_time_is_ordered_once_it_has_come,
     test_an_order_is_lost_when_its_readers_have_passed_it,
 )
 FREED, EXPIRED = (
-    test_what_was_claimed_and_never_started_is_freed,
-    test_what_was_not_sent_in_time_expires,
+    test_a_claimed_row_that_never_started_is_freed,
+    test_a_row_that_was_not_sent_in_time_expires,
 )
 RESOLVED = test_an_unknown_outcome_is_resolved_after_the_grace
 
-# Where, in which name, the right words, the wrong ones; and the test that must see it.
+# The module, the name in it, the right text, the wrong text, and the test that must see it.
 Mistake: TypeAlias = tuple[Any, str, str, str, Callable[[Scenario], None]]
 # fmt: off
 MISTAKES: dict[str, Mistake] = {
     "due before its time": (store, "DUE", "AND n.not_before <= now()", "", DUE),
     "due again and again": (store, "DUE", "n.issued_at < n.not_before", "true", DUE),
     "what is claimed is due": (store, "DUE", "n.state = 'created'", "true", DUE),
-    "backlog ordered again": (store, "COMMITTED", "e.ends > coalesce(p.next, 0)", "false", test_what_waits_in_a_backlog_is_not_ordered_again),
-    "places without a topic's id": (store, "COMMITTED", "p.topic_id = m.topic_id AND ", "", test_a_topic_that_was_made_anew_proves_nothing_by_its_old_marks),
-    "a partition without a place passed": (store, "COMMITTED", "coalesce(p.next, 0)", "p.next", test_a_partition_without_a_place_is_read_from_0),
+    "backlog ordered again": (store, "COMMITTED", "e.ends > coalesce(p.next, 0)", "false", test_a_row_that_waits_in_a_backlog_is_not_ordered_again),
+    "positions without a topic's id": (store, "COMMITTED", "p.topic_id = m.topic_id AND ", "", test_the_old_marks_of_a_recreated_topic_prove_nothing),
+    "a partition without a place passed": (store, "COMMITTED", "coalesce(p.next, 0)", "p.next", test_a_partition_without_a_position_is_read_from_0),
     "all lanes by one lane's mark": (store, "UNCLAIMED", "AND n.lane = %(lane)s", "", LOST),
     "scheduled ordered as lost": (store, "UNCLAIMED", "AND coalesce(n.not_before <= n.issued_at, true)", "", LOST),
     "no wait for a saver": (sweeps, "lost_orders", "until - ORDER_WAIT", "until", LOST),
@@ -368,7 +368,7 @@ MISTAKES: dict[str, Mistake] = {
     "gaps of no account": (rules, "silent_before", "since and since + grace < receipts", "since", gap_of_20_s),
     "unfolded receipts of no account": (store, "FOLDED", "e.ends > coalesce(p.next, 0)", "false", test_nothing_is_resolved_while_receipts_are_not_folded),
     "the policy of no account": (sweeps, "resolve", "or template.resend_unknown", "or True", RESOLVED),
-    "unanswered too early": (store, "UNANSWERED", "AND n.state_at < %(before)s", "", test_what_had_no_receipt_for_three_days_is_a_temporary_failure),
+    "unanswered too early": (store, "UNANSWERED", "AND n.state_at < %(before)s", "", test_a_row_without_a_receipt_for_three_days_is_given_up),
     "scheduled expired": (store, "EXPIRED", "n.scheduled_for, ", "", EXPIRED),
     "template's time of no account": (store, "EXPIRED", "make_interval(hours => s.hours), ", "", EXPIRED),
     "not noted": (store, "ISSUED", "WHERE id =", "WHERE false AND id =", FREED),

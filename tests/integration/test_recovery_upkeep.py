@@ -1,5 +1,6 @@
-"""Marks, holds, days, the directory's rows, and what is forgotten, on a real PostgreSQL."""
+"""Marks, holds, days, the directory and upkeep, on a real PostgreSQL."""
 
+import time
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from support.recovery import TODAY, Scenario, id_of, make_day
 
 LEASE, MARGIN = timedelta(seconds=6), timedelta(seconds=2)
 GRACE, KEPT = timedelta(seconds=30), timedelta(days=7)
-BY_NAME = {each.name: each for each in TASKS}
+BY_NAME = {task.name: task for task in TASKS}
 
 
 @pytest.fixture
@@ -96,8 +97,8 @@ def test_a_mark_whose_ends_are_not_known_is_not_taken(scenario: Scenario) -> Non
     ("raised", "marked", "folded", "stands"),
     [
         (20, 11, 7, False),
-        (20, 13, 7, True),  # the lease is over, the margin is not
-        (20, 11, 6, True),  # what was written by then is not folded
+        (20, 13, 7, True),  # the lease is over, but not the margin
+        (20, 11, 6, True),  # a record from before then is not folded
         (20, 25, 7, True),
     ],
 )
@@ -106,7 +107,7 @@ def test_the_hold_is_lifted_when_every_claim_that_may_be_lost_is_folded(
 ) -> None:
     scenario.hold(seconds=raised)
     scenario.mark(DELIVERY, marked, 7)
-    scenario.place(DELIVERY, folded)
+    scenario.fold_to(DELIVERY, folded)
     assert marks.lift(scenario.store, LEASE, MARGIN) is stands
     assert scenario.ask("SELECT scope, stands FROM holds") == [("rebuild", stands)]
 
@@ -114,31 +115,32 @@ def test_the_hold_is_lifted_when_every_claim_that_may_be_lost_is_folded(
 @pytest.mark.parametrize(
     ("marked", "folded", "stands"), [(9, 7, False), (9, 6, True), (11, 7, True)]
 )
-def test_the_bulk_lanes_hold_is_lifted_when_every_wish_before_it_is_folded(
+def test_the_bulk_lanes_hold_is_lifted_when_every_command_before_it_is_folded(
     scenario: Scenario, marked: int, folded: int, stands: bool
 ) -> None:
     scenario.hold(seconds=10, scope="jobs")
     scenario.mark(JOBS.name, marked, 7)
-    scenario.place(JOBS.name, folded)
+    scenario.fold_to(JOBS.name, folded)
     assert marks.lift(scenario.store, LEASE, MARGIN) is False  # the other lanes go on meanwhile
     assert scenario.ask("SELECT scope, stands FROM holds") == [("jobs", stands)]
 
 
-def test_what_an_operator_stopped_is_not_lifted(scenario: Scenario) -> None:
+def test_a_hold_that_an_operator_raised_is_not_lifted(scenario: Scenario) -> None:
     scenario.hold(seconds=100, scope="all")
     scenario.mark(DELIVERY, 1, 7)
-    scenario.place(DELIVERY, 7)
+    scenario.fold_to(DELIVERY, 7)
     assert marks.lift(scenario.store, LEASE, MARGIN) is False
     assert scenario.ask("SELECT scope, stands FROM holds") == [("all", True)]
 
 
-def test_it_is_told_how_far_behind_each_group_is(scenario: Scenario) -> None:
+def test_the_age_of_each_topic_that_is_known_is_returned(scenario: Scenario) -> None:
+    began = time.monotonic()
     scenario.mark(DELIVERY, 20, 3)
     scenario.mark(DELIVERY, 10, 7)
-    scenario.place(DELIVERY, 6)
-    found = scenario.store.ages((DELIVERY, RECEIPTS))
-    assert found.keys() == {DELIVERY}  # of receipts nothing is known
-    assert 20 <= found[DELIVERY] < 25
+    scenario.fold_to(DELIVERY, 6)
+    ages = scenario.store.ages((DELIVERY, RECEIPTS))
+    assert ages.keys() == {DELIVERY}  # nothing is known of receipts
+    assert 20 <= ages[DELIVERY] <= 20 + time.monotonic() - began
 
 
 def thinned(scenario: Scenario) -> None:
@@ -179,9 +181,9 @@ def test_marks_older_than_the_log_are_forgotten(scenario: Scenario) -> None:
 # calls, keys
 
 
-def test_calls_of_which_no_row_is_claimed_any_more_are_closed(scenario: Scenario) -> None:
+def test_calls_without_a_claimed_row_are_deleted(scenario: Scenario) -> None:
     scenario.mark(DELIVERY, 1, 1)
-    scenario.place(DELIVERY, 1)
+    scenario.fold_to(DELIVERY, 1)
     scenario.row(1, "claimed", attempt="2")
     scenario.row(2, "sending", attempt="2")
     scenario.call(1, {1: 2, 2: 2}, at="ago(60)")
@@ -234,7 +236,7 @@ def test_days_past_what_is_kept_are_dropped(scenario: Scenario) -> None:
     for day in (TODAY - 23, TODAY - 22, TODAY - 21):
         scenario.ask(f"DROP TABLE IF EXISTS events_{day}")
         make_day(scenario.engine, "events", day)
-    # Somebody detached one, and died before it was dropped.
+    # A process detached one and died before it dropped it.
     scenario.ask(f"ALTER TABLE events DETACH PARTITION events_{TODAY - 23}")
     assert run(scenario, "days-dropped") == 2
     assert run(scenario, "days-dropped") == 0
@@ -251,15 +253,15 @@ def entry(number: int, name: str) -> Service:
 
 
 def known(*entries: AnyEntry) -> Directory:
-    found = Directory()
-    for each in entries:
-        found.put(each)
-    found.is_read = True
-    return found
+    directory = Directory()
+    for entry in entries:
+        directory.put(entry)
+    directory.is_read = True
+    return directory
 
 
-class Pen:
-    """A producer to whom keys are no ids."""
+class KeyedProducer:
+    """A producer of records whose keys are not ids."""
 
     def __init__(self) -> None:
         self.queued: list[Outgoing] = []
@@ -284,10 +286,13 @@ def test_the_directory_has_of_each_entry_the_later_version(scenario: Scenario) -
     for each in (same, newer_row, only_row, entry(401, "old")):
         put_row(scenario, each)
     topic = known(same, entry(201, "old"), newer_record, only_record)
-    pen = Pen()
-    assert tasks.run(BY_NAME["directory"], scenario.store, Tools(pen, topic, {}, GRACE, KEPT)) == 4
-    assert [each.topic for each in pen.written] == [DIRECTORY.name] * 2
-    written = {each.key.decode(): decode(each.value) for each in pen.written}
+    producer = KeyedProducer()
+    assert (
+        tasks.run(BY_NAME["directory"], scenario.store, Tools(producer, topic, {}, GRACE, KEPT))
+        == 4
+    )
+    assert [record.topic for record in producer.written] == [DIRECTORY.name] * 2
+    written = {record.key.decode(): decode(record.value) for record in producer.written}
     assert written == {each.key: each for each in (newer_row, only_row)}
     rows = {key: decode(bytes(v)) for key, v in scenario.ask("SELECT key, value FROM directory")}
     assert rows == {
@@ -310,7 +315,7 @@ def test_a_directory_that_was_not_read_to_its_end_proves_nothing(scenario: Scena
     assert scenario.written() == []
 
 
-# the lead
+# the leader's lock
 
 
 def test_one_leads_and_another_when_its_connection_is_gone(
@@ -327,7 +332,7 @@ def test_one_leads_and_another_when_its_connection_is_gone(
     with pytest.raises(Unavailable):
         store.take_mark(dict)
     with pytest.raises(Unavailable):
-        store.take_mark(dict)  # not by a new connection, which has no lock
+        store.take_mark(dict)  # SQLAlchemy must not reconnect, because a new connection has no lock
     with pytest.raises(Unavailable):
         one.take()
     assert other.take()

@@ -26,7 +26,7 @@ TABLES = ["notifications", "events", "calls", "positions", "marks", "holds"]
 TABLES += ["idempotency", "aliases", "directory", "servers", "jobs", "chunks", "wishes"]
 TODAY = ids.day_at(clock.now())
 DAY = TODAY - 4
-"""The day of the rows' ids: so long ago that anything may have become of them."""
+"""The day of the rows' ids: so long ago that a row may be in any state."""
 
 
 def id_of(number: int) -> UUID:
@@ -48,7 +48,7 @@ class Scenario:
             make_day(engine, table, DAY)
         self.connection = acting(engine, "courant_recovery").connect()
         self.store = PostgresStore(self.connection)
-        with self.store.transaction() as cursor:  # this server is known: no hold stands
+        with self.store.transaction() as cursor:  # the server is known, so that no hold stands
             cursor.execute("SELECT")
         self.store.lift(timedelta())
         self.ask("DELETE FROM holds")
@@ -59,14 +59,14 @@ class Scenario:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     def row(self, number: int, state: str = "created", **columns: str) -> None:
-        """Put a row there; each column's value is SQL, and `ago(n)` is n seconds ago."""
-        made = notification(number)
+        """Insert a row; the value of each column is SQL, and `ago(n)` is n seconds ago."""
+        fields = notification(number)
         values = {
             "id": f"'{id_of(number)}'",
-            "service_id": f"'{made.service_id}'",
-            "key_id": f"'{made.key_id}'",
+            "service_id": f"'{fields.service_id}'",
+            "key_id": f"'{fields.key_id}'",
             "key_type": "'normal'",
-            "template_id": f"'{made.template_id}'",
+            "template_id": f"'{fields.template_id}'",
             "template_version": "3",
             "channel": "'email'",
             "lane": "'normal'",
@@ -76,22 +76,22 @@ class Scenario:
             "state": f"'{state}'",
             **{name: ago(value) for name, value in columns.items()},
         }
-        names, given = ", ".join(values), ", ".join(values.values())
-        self.ask(f"INSERT INTO notifications ({names}) VALUES ({given})")
+        names, sql = ", ".join(values), ", ".join(values.values())
+        self.ask(f"INSERT INTO notifications ({names}) VALUES ({sql})")
 
     def call(self, call: int, attempts: dict[int, int], at: str = "now()") -> None:
         sql = f"INSERT INTO calls (id, notifications, attempts, at) VALUES (:id, :n, :a, {ago(at)})"
-        found = [id_of(each) for each in attempts]
-        self.ask(sql, id=UUID(int=call), n=found, a=list(attempts.values()))
+        rows = [id_of(number) for number in attempts]
+        self.ask(sql, id=UUID(int=call), n=rows, a=list(attempts.values()))
 
     def mark(self, topic: str, seconds: float, *ends: int) -> None:
-        """Say how far a topic was written so many seconds ago."""
+        """Insert a mark: so many seconds ago, the topic's partitions ended here."""
         partition = builders.partition(topic)
         sql = f"INSERT INTO marks VALUES ({ago(f'ago({seconds})')}, :id, :family, :topic, :ends)"
         self.ask(sql, id=partition.topic_id, family=family(topic), topic=topic, ends=list(ends))
 
-    def place(self, topic: str, *nexts: int) -> dict[Partition, int]:
-        """Say how far the saver has folded a topic; give it as the deliverer's places, too."""
+    def fold_to(self, topic: str, *nexts: int) -> dict[Partition, int]:
+        """Set up to where a topic is folded; return the same positions as a group's commits."""
         for number, next in enumerate(nexts):
             partition = builders.partition(topic, number)
             sql = """INSERT INTO positions VALUES (:id, :number, :next)
@@ -105,17 +105,17 @@ class Scenario:
         self.ask(sql, scope=scope)
 
     def written(self) -> list[tuple[str, int, str]]:
-        """Give all that was written: topic, number, and the move where one is decided."""
-        found = []
+        """Return every record that was written: topic, number, and the move if it is a decision."""
+        records = []
         for partition, log in self.world.kafka.log.items():
             for record in log:
                 move = ""
                 if partition.topic == builders.DELIVERY:
-                    told = contracts.decode_delivery(record.value)
-                    assert isinstance(told, contracts.Decided)
-                    move = f"{told.move}/{told.attempt}"
-                found.append((partition.topic, number_of(UUID(bytes=record.key[:16])), move))
-        return sorted(found)
+                    decided = contracts.decode_delivery(record.value)
+                    assert isinstance(decided, contracts.Decided)
+                    move = f"{decided.move}/{decided.attempt}"
+                records.append((partition.topic, number_of(UUID(bytes=record.key[:16])), move))
+        return sorted(records)
 
 
 def make_mistake(
@@ -137,7 +137,7 @@ def make_day(engine: Engine, table: str, day: int) -> None:
 
 
 def ago(value: str) -> str:
-    """Write `ago(n)` out in SQL."""
+    """Return the SQL of `ago(n)`, or the value as it is."""
     if not value.startswith("ago("):
         return value
     return f"now() - interval '{value[4:-1]} s'"

@@ -22,7 +22,7 @@ def growth(*marks: tuple[int, int]) -> list[tuple[object, int]]:
 
 
 def beats(*spans: range) -> list[tuple[object, int]]:
-    """A mark a second, a heartbeat every five in these spans of seconds."""
+    """Return a mark for each second, with a heartbeat every five seconds in these spans."""
     heard = [any(at in span for span in spans) and at % 5 == 0 for at in range(100)]
     return growth(*((at, sum(heard[: at + 1])) for at in range(100)))
 
@@ -34,17 +34,17 @@ def beats(*spans: range) -> list[tuple[object, int]]:
         (growth((0, 7)), 0),
         (growth((0, 7), (5, 8), (10, 9)), 0),
         (growth((0, 7), (15, 7)), 0),
-        (growth((0, 7), (16, 7)), None),  # a gap that is not over
+        (growth((0, 7), (16, 7)), None),  # a gap that has not ended
         (growth((0, 7), (16, 7), (17, 8)), 17),
-        (growth((0, 7), (40, 9)), 40),  # what was between two marks is not known
-        (growth((0, 7), (5, 0), (10, 1)), 0),  # the topic was made anew
+        (growth((0, 7), (40, 9)), 40),  # nothing is known of the time between two marks
+        (growth((0, 7), (5, 0), (10, 1)), 0),  # the topic was made again
         (beats(range(100)), 0),
         (beats(range(40), range(50, 100)), 0),
         (beats(range(40), range(70, 100)), 70),
         (beats(range(60)), None),
     ],
 )
-def test_a_gap_of_more_than_fifteen_seconds_begins_the_grace_anew(
+def test_a_gap_of_more_than_fifteen_seconds_restarts_the_grace(
     marks: list[tuple[object, int]], since: int | None
 ) -> None:
     expected = None if since is None else NOW + since * SECOND
@@ -52,7 +52,7 @@ def test_a_gap_of_more_than_fifteen_seconds_begins_the_grace_anew(
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 2)), min_size=1))
-def test_no_silence_of_more_than_a_gap_lies_after_the_time_it_tells(
+def test_no_silence_of_more_than_a_gap_lies_after_the_time_that_is_returned(
     steps: list[tuple[int, int]],
 ) -> None:
     marks, at, count = [], 0, 0
@@ -78,12 +78,12 @@ def test_a_call_has_its_grace_once_receipts_were_folded_for_so_long_without_a_ga
 
 
 @pytest.mark.parametrize(("resends", "move"), [(True, "resent"), (False, "abandoned")])
-def test_an_unknown_outcome_is_resolved_as_the_template_has_it(resends: bool, move: str) -> None:
+def test_an_unknown_outcome_is_resolved_as_the_template_says(resends: bool, move: str) -> None:
     written = rules.resolve(ROW, resends)
-    told = decode_delivery(written.value)
-    assert isinstance(told, Decided)
+    decided = decode_delivery(written.value)
+    assert isinstance(decided, Decided)
     assert (written.topic, written.key) == ("delivery", ROW.id.bytes)
-    assert (told.id, told.attempt, told.move) == (ROW.id, 4, move)
+    assert (decided.id, decided.attempt, decided.move) == (ROW.id, 4, move)
 
 
 def test_an_order_names_the_row_in_its_lane() -> None:
@@ -91,7 +91,7 @@ def test_an_order_names_the_row_in_its_lane() -> None:
     assert (written.topic, written.key) == ("persisted.sms.bulk", ROW.id.bytes)
 
 
-def test_only_templates_with_a_shorter_time_are_named() -> None:
+def test_only_templates_with_a_shorter_limit_are_returned() -> None:
     limits = [WaitLimit(id_of(9), version, hours) for version, hours in ((1, 72), (2, 2), (3, 100))]
     assert rules.shorter_limits(limits) == [limits[1]]
 

@@ -166,7 +166,7 @@ def unknown(store: Store, tools: Tools, limit: int) -> int:
 
 
 def unanswered(store: Store, tools: Tools, limit: int) -> int:
-    """Give up rows that a provider accepted three days ago and of which no receipt came.
+    """Fail rows that a provider accepted three days ago and of which no receipt came.
 
     Proof: the saver has folded every receipt of those three days.
     """
@@ -179,7 +179,7 @@ def unanswered(store: Store, tools: Tools, limit: int) -> int:
 
 
 def expired(store: Store, tools: Tools, limit: int) -> int:
-    """Give up rows that have waited for three days, or for the hours that their template says.
+    """Fail rows that have waited for three days, or for the hours that their template allows.
 
     Proof: the saver has folded every decision that was made for the row before.
     """
