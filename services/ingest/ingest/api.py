@@ -15,13 +15,13 @@ from ingest.bulk.handle import Bulk
 from ingest.callers.auth import Authentication, Caller
 from ingest.http import fields
 from ingest.http.answers import (
-    NO_ADDRESS,
-    NO_NOTIFICATION,
+    NOTIFICATION_NOT_FOUND,
+    URL_NOT_FOUND,
     Answer,
-    bad,
-    given,
-    invalid,
+    bad_request,
+    json_answer,
     unavailable,
+    validation_error,
 )
 from ingest.http.asgi import Handler, HttpRequest, Route
 from ingest.jobs.handle import JobEndpoints
@@ -33,7 +33,7 @@ from ingest.receipts.handle import ReceiptEndpoints
 
 NOT_YET = unavailable("The notification may be on its way, try again")
 NOT_READABLE = unavailable("Notifications cannot be read now, try again")
-NO_LETTERS = bad("Service is not allowed to send letters")
+NO_LETTERS = bad_request("Service is not allowed to send letters")
 LIST = "/v2/notifications"
 
 ForCaller = Callable[[HttpRequest, Caller], Awaitable[Answer]]
@@ -120,19 +120,19 @@ class Api:
         body = fields.decoded(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
-        return NO_LETTERS if call.places == ("letter",) else NO_ADDRESS
+        return NO_LETTERS if call.places == ("letter",) else URL_NOT_FOUND
 
     async def _read(self, call: HttpRequest, caller: Caller) -> Answer:
         [id] = call.places or ("",)
         if not fields.UUID_FORM.fullmatch(id):
-            return invalid("notification_id is not a valid UUID")
+            return validation_error("notification_id is not a valid UUID")
         try:
             found = await self._reader.notification(caller.service.id, UUID(id))
         except Unavailable:
             return NOT_READABLE
         if isinstance(found, Missing):
-            return NO_NOTIFICATION if found.certain else NOT_YET
-        return given(self._window.notification(found, call.base()))
+            return NOTIFICATION_NOT_FOUND if found.certain else NOT_YET
+        return json_answer(self._window.notification(found, call.base()))
 
     async def _list(self, call: HttpRequest, caller: Caller) -> Answer:
         parameters = listing.parameters(call.scope["query_string"])
@@ -145,7 +145,7 @@ class Api:
         base = call.base()
         shown = [self._window.notification(row, base) for row in rows]
         last = rows[-1].id if rows else None
-        return given({"notifications": shown, "links": listing.links(base, parameters, last)})
+        return json_answer({"notifications": shown, "links": listing.links(base, parameters, last)})
 
     async def _receipt(self, call: HttpRequest) -> Answer:
         return await self._desk.sns(await call.body(), clock.now())
@@ -155,8 +155,8 @@ class Api:
 
     async def _status(self, call: HttpRequest) -> Answer:
         if b"simple=" in call.scope["query_string"]:
-            return given({"status": "ok"})
-        return given(
+            return json_answer({"status": "ok"})
+        return json_answer(
             {
                 "current_time_utc": clock.now(),
                 "status": "ok",

@@ -203,7 +203,7 @@ def spec() -> dict[str, Any]:
 
 SPEC = msgspec.json.encode(spec())
 AS_JSON = Answer(200, SPEC)
-AS_YAML = Answer(200, SPEC, kind=b"application/yaml")  # JSON is YAML
+AS_YAML = Answer(200, SPEC, content_type=b"application/yaml")  # JSON is YAML
 
 STYLE = """
 :root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;
@@ -246,4 +246,4 @@ def table(operation: Mapping[str, Any]) -> str:
     )
 
 
-PAGE = Answer(200, page(), kind=b"text/html; charset=utf-8")
+PAGE = Answer(200, page(), content_type=b"text/html; charset=utf-8")

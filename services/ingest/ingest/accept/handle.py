@@ -28,7 +28,7 @@ from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
 from ingest.callers.safelist import Safelists
 from ingest.http import fields
-from ingest.http.answers import NOT_ACKNOWLEDGED, TOO_LARGE, Answer, given
+from ingest.http.answers import NOT_ACKNOWLEDGED, REQUEST_TOO_LARGE, Answer, json_answer
 from ingest.http.asgi import HttpRequest
 from ingest.http.fields import Asked
 
@@ -94,7 +94,7 @@ class Accept:
         id = ids.derived(now, service.id.bytes, key.text) if key else ids.new(now)
         record = self._record(caller, fit, id, now, key.hash if key else None, body_hash)
         if len(record.value) > RECORD_BYTES_MAX:
-            return TOO_LARGE
+            return REQUEST_TOO_LARGE
         try:
             await parts.log.put(record)
         except Unavailable:
@@ -225,7 +225,7 @@ class Accept:
             }
         else:
             content = {"from_number": rules.from_number(fit.sender), "body": fit.body}
-        return given(
+        return json_answer(
             {
                 "id": id,
                 "reference": fit.asked.reference,

@@ -8,15 +8,15 @@ from uuid import UUID
 from courant.contracts import KeyType
 from courant.crypto import keyed_hash
 from courant.topics import Channel
-from ingest.http.answers import Answer, bad, refused
+from ingest.http.answers import Answer, bad_request, error_answer
 from ingest.http.asgi import HttpRequest
 
 KEY_MAX = 255  # characters
 REPLAYED = ((b"idempotency-replayed", b"true"),)
-REUSED = refused(
+REUSED = error_answer(
     409, "ConflictError", "Idempotency-Key has been used with another body in the last 48 hours"
 )
-UNFIT_KEY = bad(f"Idempotency-Key must have 1 to {KEY_MAX} characters")
+UNFIT_KEY = bad_request(f"Idempotency-Key must have 1 to {KEY_MAX} characters")
 # What a key is used for is part of its hash: a job never answers for a notification.
 NOTIFICATION, JOB = b"idempotency", b"idempotency-job"
 

@@ -17,7 +17,7 @@ from courant.recipients import Email, Phone, Unusable
 from courant.render import sms
 from courant.topics import Channel
 from ingest.accept.content import Compiled
-from ingest.http.answers import Answer, bad, invalid, refused, unavailable
+from ingest.http.answers import Answer, bad_request, error_answer, unavailable, validation_error
 from ingest.http.fields import SENDER
 
 SIZE_MAX = 51_200  # characters of all values that are not files, as text, together
@@ -26,11 +26,13 @@ FILE_BYTES_MAX = 10 * 1024 * 1024
 INTERNATIONAL = "international_sms"
 DOCUMENTS = "upload_document"
 CALLED = {Channel.EMAIL: "emails", Channel.SMS: "text messages"}
-SUSPENDED = refused(403, "BadRequestError", "Service is suspended")
-TOO_LONG = bad(f"Content for template has a character count greater than the limit of {sms.LIMIT}")
+SUSPENDED = error_answer(403, "BadRequestError", "Service is suspended")
+TOO_LONG = bad_request(
+    f"Content for template has a character count greater than the limit of {sms.LIMIT}"
+)
 BLANK = "Message is empty or just whitespace"
 NOT_ABROAD = "Cannot send to international mobile numbers"
-NO_TEMPLATE = bad("Template not found")
+NO_TEMPLATE = bad_request("Template not found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def size(personalisation: Mapping[str, Any]) -> Answer | None:
         )
     else:
         faults += [fault for name, file in files.items() if (fault := file_fault(name, file))]
-    return invalid(*faults) if faults else None
+    return validation_error(*faults) if faults else None
 
 
 def oversize(values: Iterable[object]) -> str | None:
@@ -90,7 +92,7 @@ def may_send(service: Service, channel: Channel) -> Answer | None:
     if not service.active:
         return SUSPENDED
     if channel not in service.permissions:
-        return bad(f"Service is not allowed to send {CALLED[channel]}")
+        return bad_request(f"Service is not allowed to send {CALLED[channel]}")
     return None
 
 
@@ -99,9 +101,11 @@ def usable(template: Template | None, service: Service, channel: Channel) -> Ans
     if template is None or template.service_id != service.id or template.hidden:
         return NO_TEMPLATE
     if template.channel is not channel:
-        return bad(f"{template.channel} template is not suitable for {channel} notification")
+        return bad_request(
+            f"{template.channel} template is not suitable for {channel} notification"
+        )
     if template.archived:
-        return bad(f"Template {template.id} has been deleted")
+        return bad_request(f"Template {template.id} has been deleted")
     return None
 
 
@@ -110,7 +114,7 @@ def complete(compiled: Compiled, missing: Sequence[str]) -> Answer | None:
     if not missing:
         return None
     told = ", ".join(missing)
-    return bad(f"Missing personalisation for template ID {compiled.template.id}: {told}")
+    return bad_request(f"Missing personalisation for template ID {compiled.template.id}: {told}")
 
 
 def sendable(service: Service, channel: Channel, text: str) -> Answer | None:
@@ -118,14 +122,16 @@ def sendable(service: Service, channel: Channel, text: str) -> Answer | None:
     prefix = service.name if service.prefix_sms else None
     if channel is Channel.SMS and sms.too_long(text, prefix):
         return TOO_LONG
-    return None if text.strip() else bad(BLANK)
+    return None if text.strip() else bad_request(BLANK)
 
 
 def sender(found: Sender | None, id: UUID, service: Service, channel: Channel) -> Answer | None:
     """Judge the sender, or address to reply to, that the client has named."""
     if found and found.channel is channel and not found.archived:
         return None
-    return bad(f"{SENDER[channel]} {id} does not exist in database for service id {service.id}")
+    return bad_request(
+        f"{SENDER[channel]} {id} does not exist in database for service id {service.id}"
+    )
 
 
 def reachable(
@@ -141,17 +147,17 @@ def reachable(
         recipients.among(recipient, guests) or recipients.among(recipient, lists.simulated)
     ):
         if trial:
-            return bad(
+            return bad_request(
                 "Can’t send to this recipient when service is in trial mode – see "
                 f"{lists.docs_url}/en/keys.html#live"
             )
-        return bad(
+        return bad_request(
             f"Can’t send to this recipient using a team-only API key (service {service.id}) - see "
             f"{lists.docs_url}/en/keys.html#team-and-safelist"
         )
     abroad = isinstance(recipient, Phone) and recipient.international
     if abroad and INTERNATIONAL not in service.permissions:
-        return bad(NOT_ABROAD)
+        return bad_request(NOT_ABROAD)
     return None
 
 
@@ -160,7 +166,7 @@ def files(personalisation: Mapping[str, Any], service: Service) -> Answer | None
     if not any(type(each) is dict for each in personalisation.values()):
         return None
     if DOCUMENTS not in service.permissions:
-        return bad("Service is not allowed to send documents")
+        return bad_request("Service is not allowed to send documents")
     return unavailable("error connecting to document download")
 
 

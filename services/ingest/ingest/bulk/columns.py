@@ -15,11 +15,13 @@ from courant.topics import Channel
 from ingest.accept.content import Compiled, Personalisation
 from ingest.accept.rules import BLANK, NOT_ABROAD, oversize
 from ingest.bulk.csv_stream import CELL_MAX
-from ingest.http.answers import Answer, bad
+from ingest.http.answers import Answer, bad_request
 from ingest.http.fields import NO_NUL
 
 COLUMNS_MAX = 1_000
-TOO_MANY_COLUMNS = bad(f"Too many columns. Maximum number of columns allowed is {COLUMNS_MAX}")
+TOO_MANY_COLUMNS = bad_request(
+    f"Too many columns. Maximum number of columns allowed is {COLUMNS_MAX}"
+)
 HEADER_TOLD = 100  # characters of a header that are said back
 RECIPIENT: Mapping[Channel, tuple[str, str]] = {
     Channel.EMAIL: ("email address", "adresse courriel"),
@@ -71,10 +73,10 @@ def layout(header: Sequence[str], compiled: Compiled) -> Layout | Answer:
     if not ours:
         missing.add(wanted[0])
     if missing:
-        return bad(f"Missing column headers: {', '.join(sorted(missing))}")
+        return bad_request(f"Missing column headers: {', '.join(sorted(missing))}")
     if len(ours) > 1:
         told = ", ".join(sorted({headers[place][:HEADER_TOLD] for place in ours}))
-        return bad(f"Duplicate column headers: {told}")
+        return bad_request(f"Duplicate column headers: {told}")
     name_of = {key_of(name): name for name in names}
     spelt: dict[str, list[int]] = {}
     for place, (each, key) in enumerate(zip(headers, keys, strict=True)):

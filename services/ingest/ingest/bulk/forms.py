@@ -13,14 +13,14 @@ import msgspec
 from ingest.bulk.columns import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
 from ingest.bulk.csv_stream import ROW_MAX, CsvStream, UnreadableRow
 from ingest.http import fields as schema
-from ingest.http.answers import NOT_JSON, Answer, bad, invalid
+from ingest.http.answers import NOT_JSON, Answer, bad_request, validation_error
 from ingest.http.fields import PRINTED_MAX, Field, Object, Unfit, printed
 
 NAME_MAX = 1_000  # characters
 ROWS_MIN = 2  # the header among them
 TEXT_BLOCK = 64 * 1024  # characters of CSV that are read at once
 MARK = "\ufeff"  # in front of a text that was a file of Excel's
-ONE_OF_TWO = bad("You should specify either rows or csv")
+ONE_OF_TWO = bad_request("You should specify either rows or csv")
 
 Raws = list[msgspec.Raw]
 # Whoever decodes fifty thousand rows at once does nothing else for 14 ms; to part them takes 2.
@@ -75,7 +75,7 @@ def read(fields: tuple[Field, ...], given: Mapping[str, Any], now: datetime) -> 
     except RecursionError:
         return NOT_JSON
     if faults:
-        return invalid(*faults)
+        return validation_error(*faults)
     return Form(
         found["template_id"],
         found["name"],
@@ -108,7 +108,7 @@ def _texts(number: int, raw: msgspec.Raw) -> list[str] | Answer:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return NOT_JSON
     except ValueError as error:
-        return bad(f"Error converting to CSV: {error}")
+        return bad_request(f"Error converting to CSV: {error}")
 
 
 def _row(number: int, raw: msgspec.Raw) -> Any:

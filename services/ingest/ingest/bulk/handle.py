@@ -24,13 +24,13 @@ from ingest.bulk.plan import Plan, Planner
 from ingest.bulk.rows import RowCounts, RowReader
 from ingest.callers.auth import Caller
 from ingest.http.admission import Pace, Slots
-from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad, unavailable
+from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad_request, unavailable
 from ingest.http.asgi import HttpRequest
 from ingest.http.multipart import MultipartUpload
 
 DISCARD_SECONDS = 10.0
 FIELDS = frozenset(field.name for field in forms.JOB_FIELDS)
-BEFORE_FILE = bad("template_id has to come before the file")
+BEFORE_FILE = bad_request("template_id has to come before the file")
 TOO_MANY = unavailable("Too many files are being taken, try again")
 
 

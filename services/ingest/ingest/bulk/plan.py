@@ -23,7 +23,7 @@ from ingest.bulk.forms import Form
 from ingest.bulk.rows import RowCounts, RowReader
 from ingest.callers.auth import Caller
 from ingest.callers.safelist import Safelists
-from ingest.http.answers import Answer, given
+from ingest.http.answers import Answer, json_answer
 from ingest.jobs.rules import shown_job
 
 
@@ -200,4 +200,4 @@ class Planner:
             created_at=job.accepted_at,
             scheduled_for=job.scheduled_for,
         )
-        return given({"data": shown}, 201)
+        return json_answer({"data": shown}, 201)

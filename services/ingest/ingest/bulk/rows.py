@@ -14,16 +14,16 @@ from courant.topics import Channel
 from ingest.bulk.columns import Faults, Sheet
 from ingest.bulk.csv_stream import UnreadableRow
 from ingest.callers.limits import Left
-from ingest.http.answers import Answer, bad
+from ingest.http.answers import Answer, bad_request
 
 BAD_ROWS_TOLD = 20
 CALLED = {Channel.EMAIL: "messages", Channel.SMS: "sms messages"}
-MIXED = bad("Bulk sending to testing and non-testing numbers is not supported")
-IN_TRIAL = bad(
+MIXED = bad_request("Bulk sending to testing and non-testing numbers is not supported")
+IN_TRIAL = bad_request(
     "You cannot send to these recipients because your service is in trial mode. You can only send "
     "to members of your team and your safelist."
 )
-NOT_LISTED = bad(
+NOT_LISTED = bad_request(
     "You cannot send to these recipients because you used a team and safelist API key."
 )
 
@@ -82,21 +82,21 @@ class RowCounts:
         """Say why the file is not accepted, if it is not."""
         for room, period in ((left.year, "annual"), (left.day, "daily")):
             if self.rows > room:
-                return bad(
+                return bad_request(
                     f"You only have {room} remaining {CALLED[channel]} before you reach your "
                     f"{period} limit. You've tried to send {self.rows} {CALLED[channel]}."
                 )
         if self.over:
-            return bad(f"Too many rows. Maximum number of rows allowed is {self.rows_max}")
+            return bad_request(f"Too many rows. Maximum number of rows allowed is {self.rows_max}")
         if self.unlisted:
             return IN_TRIAL if service.restricted else NOT_LISTED
         if self.too_long:
-            return bad(
+            return bad_request(
                 f"Row {self.too_long} - has a character count greater than {sms.LIMIT} characters. "
                 "Some messages may be too long due to custom content."
             )
         if self.faults:
-            return bad(" ".join(["Some rows have errors.", *self.faults]))
+            return bad_request(" ".join(["Some rows have errors.", *self.faults]))
         mixed = 0 < self.simulated < self.rows
         if mixed and channel is Channel.SMS and key_type is not KeyType.TEST:
             return MIXED
@@ -105,7 +105,7 @@ class RowCounts:
     def unreadable(self, found: UnreadableRow, *, header: bool) -> Answer:
         """Say in which row the file cannot be read on."""
         row = "header row" if header else f"Row {self.rows + self.blank}"
-        return bad(f"Error converting to CSV: {row} (line {found.line}) - {found.reason}")
+        return bad_request(f"Error converting to CSV: {row} (line {found.line}) - {found.reason}")
 
 
 class RowReader:

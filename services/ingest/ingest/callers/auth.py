@@ -18,7 +18,7 @@ import msgspec
 
 from courant.crypto import KeyRing, Undecryptable, keyed_hash
 from courant.directory.entries import ApiKey, Directory, Service
-from ingest.http.answers import Answer, refused, unavailable
+from ingest.http.answers import Answer, error_answer, unavailable
 from ingest.http.fields import UUID_FORM
 
 CLOCK_SECONDS = 30
@@ -30,12 +30,12 @@ BASE64 = re.compile(r"[A-Za-z0-9_-]*")
 
 
 def denied(text: str) -> Answer:
-    return refused(403, "AuthError", f"Invalid token: {text}")
+    return error_answer(403, "AuthError", f"Invalid token: {text}")
 
 
 NOT_READ = unavailable("The directory is not read yet")
-NO_TOKEN = refused(401, "AuthError", "Unauthorized, authentication token must be provided")
-NO_SCHEME = refused(
+NO_TOKEN = error_answer(401, "AuthError", "Unauthorized, authentication token must be provided")
+NO_SCHEME = error_answer(
     401,
     "AuthError",
     "Unauthorized, Authorization header is invalid. GC Notify supports the following "
@@ -50,7 +50,9 @@ NO_SERVICE = denied("service not found")
 NO_KEYS = denied("service has no API keys")
 ARCHIVED = denied("service is archived")
 UNSIGNED = denied("signature, api token not found")
-CLOCK = refused(403, "AuthError", "Error: Your system clock must be accurate to within 30 seconds")
+CLOCK = error_answer(
+    403, "AuthError", "Error: Your system clock must be accurate to within 30 seconds"
+)
 REVOKED = denied("API key revoked")
 NOT_WHOLE = denied("Enter your full API key")
 NO_KEY = denied("API key not found")

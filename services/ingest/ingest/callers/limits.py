@@ -12,7 +12,7 @@ from uuid import UUID
 from courant.contracts import KeyType
 from courant.directory.entries import Service
 from courant.topics import Channel
-from ingest.http.answers import Answer, refused
+from ingest.http.answers import Answer, error_answer
 
 WINDOW_SECONDS = 60
 FISCAL_MONTH = 4  # years begin in April
@@ -48,7 +48,7 @@ class Limits:
         asked.append(seconds)
         if not full:
             return None
-        return refused(
+        return error_answer(
             429,
             "RateLimitError",
             f"Exceeded rate limit for key type {KEYS_CALLED[key_type]} of {limit} requests per "
@@ -64,14 +64,14 @@ class Limits:
         annual = service.annual_email if email else service.annual_sms
         left = self.left(service, channel, now)
         if count > left.year:
-            return refused(
+            return error_answer(
                 429,
                 f"{kind}RequestExceeds{CALLED[channel]}AnnualLimitError",
                 f"Exceeded annual {'email' if email else 'SMS'} sending limit of {annual} messages",
             )
         daily = service.daily_email if email else service.daily_sms
         if count > left.day:
-            return refused(
+            return error_answer(
                 429,
                 f"{kind}TooMany{CALLED[channel]}RequestsError",
                 f"Exceeded {'email' if email else 'SMS'} daily sending limit of {daily} "

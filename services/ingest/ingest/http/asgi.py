@@ -19,14 +19,14 @@ import prometheus_client  # noqa: TC002  # an import aside costs the reader more
 
 from courant import metrics
 from ingest.http.answers import (
+    BODY_INCOMPLETE,
+    BODY_TOO_SLOW,
     BUSY,
-    NO_ADDRESS,
-    NOT_WHOLE,
-    TOO_LARGE,
-    TOO_SLOW,
+    REQUEST_TOO_LARGE,
+    URL_NOT_FOUND,
     Answer,
-    no_such_method,
-    refused,
+    error_answer,
+    method_not_allowed,
 )
 from ingest.http.streaming import Receive, Send, send_parts
 
@@ -88,7 +88,7 @@ class HttpRequest:
         """Read the body; raises AnsweredEarly when it is too large, too slow, or breaks off."""
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 18 or (length.isdigit() and int(length) > self.body_bytes_max):
-            raise AnsweredEarly(TOO_LARGE)
+            raise AnsweredEarly(REQUEST_TOO_LARGE)
         parts: list[bytes] = []
         size = 0
         until = asyncio.get_running_loop().time() + BODY_SECONDS
@@ -96,7 +96,7 @@ class HttpRequest:
             parts.append(await self.part(until))
             size += len(parts[-1])
             if size > self.body_bytes_max:
-                raise AnsweredEarly(TOO_LARGE)
+                raise AnsweredEarly(REQUEST_TOO_LARGE)
         return b"".join(parts)
 
     async def part(self, until: float = math.inf) -> bytes:
@@ -109,10 +109,10 @@ class HttpRequest:
             async with asyncio.timeout_at(min(until, late)):
                 message = await self.receive()
         except TimeoutError:
-            raise AnsweredEarly(TOO_SLOW) from None
+            raise AnsweredEarly(BODY_TOO_SLOW) from None
         if message["type"] == "http.disconnect":
             # Its sender has left, or what came is no body; only the latter reads this.
-            raise AnsweredEarly(NOT_WHOLE)
+            raise AnsweredEarly(BODY_INCOMPLETE)
         self.read = not message.get("more_body")
         return bytes(message.get("body", b""))
 
@@ -180,15 +180,15 @@ class App:
             answer = early.answer
         except Exception as error:  # noqa: BLE001  # the boundary with the outside
             tell(error)
-            answer = refused(500, type(error).__name__, "Internal server error")
+            answer = error_answer(500, type(error).__name__, "Internal server error")
         finally:
             self._in_flight -= 1
         try:
             self._count(route, answer.status, time.perf_counter() - began)
             await self._send(answer, call, id, send)
         finally:
-            if answer.done:
-                answer.done()
+            if answer.release:
+                answer.release()
 
     async def _send(self, answer: Answer, call: HttpRequest, id: bytes, send: Send) -> None:
         headers = call.headers
@@ -197,7 +197,7 @@ class App:
                 "type": "http.response.start",
                 "status": answer.status,
                 "headers": [
-                    (b"content-type", answer.kind),
+                    (b"content-type", answer.content_type),
                     # The server sends a body without a length in chunks.
                     *([] if answer.parts else [(b"content-length", b"%d" % len(answer.body))]),
                     *CROSS_ORIGIN,
@@ -237,14 +237,14 @@ class App:
                     route, call.places = each, match.groups()
                     break
             else:
-                return "none", NO_ADDRESS
+                return "none", URL_NOT_FOUND
         if call.method == "OPTIONS":
             return route.address, Answer(
                 200, headers=((b"allow", ", ".join(route.allowed()).encode()),)
             )
         handler = route.handlers.get("GET" if call.method == "HEAD" else call.method)
         if handler is None:
-            return route.address, no_such_method(*route.allowed())
+            return route.address, method_not_allowed(*route.allowed())
         if self._in_flight > self._in_flight_max and not route.always:
             return route.address, BUSY
         return route.address, await handler(call)

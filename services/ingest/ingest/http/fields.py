@@ -17,7 +17,7 @@ import msgspec
 from courant import recipients
 from courant.recipients import Email, Phone, Unusable
 from courant.topics import Channel
-from ingest.http.answers import NOT_CALLED_JSON, NOT_JSON, Answer, invalid
+from ingest.http.answers import NOT_JSON, WRONG_CONTENT_TYPE, Answer, validation_error
 
 T = TypeVar("T")
 Object: TypeAlias = dict[str, Any]
@@ -64,14 +64,18 @@ class Asked:
 def decoded(content_type: str, body: bytes) -> Object | Answer:
     """Read a body as a JSON object."""
     if not JSON_TYPE.fullmatch(content_type):
-        return NOT_CALLED_JSON
+        return WRONG_CONTENT_TYPE
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return NOT_JSON
     if body.count(b"[") + body.count(b"{") > DEPTH_MAX and deep(value):
         return NOT_JSON
-    return value if type(value) is dict else invalid(f"{printed(value)} is not of type object")
+    return (
+        value
+        if type(value) is dict
+        else validation_error(f"{printed(value)} is not of type object")
+    )
 
 
 def deep(value: object) -> bool:
@@ -91,7 +95,7 @@ def read(channel: Channel, given: Object, now: datetime) -> Asked | Answer:
     fields = EMAIL_FIELDS if channel is Channel.EMAIL else SMS_FIELDS
     found, faults = taken(fields, given, now)
     if faults:
-        return invalid(*faults)
+        return validation_error(*faults)
     return Asked(
         channel,
         found[RECIPIENT[channel]],

@@ -7,7 +7,14 @@ from typing import Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ingest.http.answers import NOT_WHOLE, TOO_LARGE, TOO_SLOW, bad, invalid, refused
+from ingest.http.answers import (
+    BODY_INCOMPLETE,
+    BODY_TOO_SLOW,
+    REQUEST_TOO_LARGE,
+    bad_request,
+    error_answer,
+    validation_error,
+)
 from ingest.http.asgi import AnsweredEarly
 from ingest.http.fields import surplus
 from ingest.http.slow_clients import MinimumSpeed
@@ -17,12 +24,12 @@ FIELD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 1024 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024
 """Of a file that are given at once, and more only where more came at once."""
-NOT_CALLED_FORM = refused(
+NOT_CALLED_FORM = error_answer(
     415, "BadRequestError", "Content-Type has to be multipart/form-data with a boundary"
 )
-NOT_FORM = bad("The request's body is not multipart/form-data as its Content-Type says")
-ONE_FILE = bad("Only one file can be sent")
-NO_FILE = refused(400, "ValidationError", f"{FILE} is a required property")
+NOT_FORM = bad_request("The request's body is not multipart/form-data as its Content-Type says")
+ONE_FILE = bad_request("Only one file can be sent")
+NO_FILE = error_answer(400, "ValidationError", f"{FILE} is a required property")
 
 # What is wrong with a form is told to its sender; the library would tell our log as well.
 logging.getLogger("python_multipart.multipart").setLevel(logging.ERROR)
@@ -84,7 +91,7 @@ class MultipartUpload:
         """Read all fields, up to the file."""
         while not self._file_seen:
             if self._body.read or self._whole:
-                raise AnsweredEarly(NO_FILE if self._whole else NOT_WHOLE)
+                raise AnsweredEarly(NO_FILE if self._whole else BODY_INCOMPLETE)
             await self._advance()
 
     async def block(self) -> bytes:
@@ -95,7 +102,7 @@ class MultipartUpload:
             await self._advance()
             gathered += sum(map(len, self._data[before:]))
         if self._body.read and not self._whole:
-            raise AnsweredEarly(NOT_WHOLE)
+            raise AnsweredEarly(BODY_INCOMPLETE)
         data, self._data = self._data, []
         return b"".join(data)
 
@@ -114,11 +121,11 @@ class MultipartUpload:
         self._lost, began = True, now()
         part = await self._body.part()
         if self._patience.ends(now() - began, len(part)):
-            raise AnsweredEarly(TOO_SLOW)
+            raise AnsweredEarly(BODY_TOO_SLOW)
         self._lost = False
         self._size += len(part)
         if self._size > BODY_BYTES_MAX:
-            raise AnsweredEarly(TOO_LARGE)
+            raise AnsweredEarly(REQUEST_TOO_LARGE)
         try:
             self._parser.write(part)
         except FormParserError:
@@ -151,11 +158,11 @@ class MultipartUpload:
             if self._filename:
                 self.filename = self._filename.decode(errors="replace")
         elif self._file_seen:
-            raise AnsweredEarly(bad(f"{self._name} has to come before the file"))
+            raise AnsweredEarly(bad_request(f"{self._name} has to come before the file"))
         elif self._name not in self._names:
-            raise AnsweredEarly(invalid(*surplus([self._name])))
+            raise AnsweredEarly(validation_error(*surplus([self._name])))
         elif self._name in self.fields:
-            raise AnsweredEarly(bad(f"{self._name} is there more than once"))
+            raise AnsweredEarly(bad_request(f"{self._name} is there more than once"))
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
@@ -163,7 +170,7 @@ class MultipartUpload:
             return
         self._value += data[start:end]
         if len(self._value) > FIELD_BYTES_MAX:
-            raise AnsweredEarly(TOO_LARGE)
+            raise AnsweredEarly(REQUEST_TOO_LARGE)
 
     def _on_end(self) -> None:
         if self._in_file:
@@ -172,7 +179,7 @@ class MultipartUpload:
         try:
             self.fields[self._name] = self._value.decode()
         except UnicodeDecodeError:
-            raise AnsweredEarly(bad(f"{self._name} is not UTF-8")) from None
+            raise AnsweredEarly(bad_request(f"{self._name} is not UTF-8")) from None
 
     def _on_whole(self) -> None:
         self._whole = True

@@ -17,7 +17,14 @@ from courant.kafka.async_producer import Inbox
 from ingest.callers.auth import Caller
 from ingest.http import fields
 from ingest.http.admission import Slots
-from ingest.http.answers import NO_RESULT, NOT_ACKNOWLEDGED, Answer, given, invalid, unavailable
+from ingest.http.answers import (
+    NO_RESULT,
+    NOT_ACKNOWLEDGED,
+    Answer,
+    json_answer,
+    unavailable,
+    validation_error,
+)
 from ingest.http.asgi import HttpRequest
 from ingest.jobs import report, rules
 from ingest.jobs.rows import Job, JobCounts
@@ -81,14 +88,14 @@ class JobEndpoints:
             links["next"] = f"{address}?older_than={page[-1].id}"
         pairs = zip(page, standings, strict=True)
         shown = [self._shown(job, standing, caller) for job, standing in pairs]
-        return given({"jobs": shown, "links": links})
+        return json_answer({"jobs": shown, "links": links})
 
     async def one(self, call: HttpRequest, caller: Caller) -> Answer:
         job = await self._found(call, caller)
         if isinstance(job, Answer):
             return job
         try:
-            return given({"data": await self._told(job, caller)})
+            return json_answer({"data": await self._told(job, caller)})
         except Unavailable:
             return NOT_READABLE
 
@@ -116,7 +123,7 @@ class JobEndpoints:
                 told = await self._told(wanting, caller)
             except Unavailable:
                 told = self._shown(wanting, rules.status(wanting, quiet), caller)
-            return given({"data": told}, 202)
+            return json_answer({"data": told}, 202)
 
         return take
 
@@ -132,15 +139,15 @@ class JobEndpoints:
         return Answer(
             200,
             headers=((b"content-disposition", name),),
-            kind=KIND,
+            content_type=KIND,
             parts=report.parts(self._store, job, self._ring),
-            done=place.close,
+            release=place.close,
         )
 
     async def _found(self, call: HttpRequest, caller: Caller) -> Job | Answer:
         [id] = call.places
         if not fields.UUID_FORM.fullmatch(id):
-            return invalid("job_id is not a valid UUID")
+            return validation_error("job_id is not a valid UUID")
         try:
             found = await self._store.job(caller, UUID(id))
         except Unavailable:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from courant.contracts import Command, KeyType
 from courant.topics import Channel
-from ingest.http.answers import Answer, refused
+from ingest.http.answers import Answer, error_answer
 from ingest.jobs.rows import RECENT, Job, JobCounts
 from ingest.read import views
 
@@ -17,8 +17,8 @@ PATIENCE = timedelta(minutes=1)
 """How long after its seal a job's chunks may still be on their way."""
 # The API names one user for whatever came over it.
 CREATED_BY = {"id": "6af522d0-2915-4e52-83a3-3690455a5fe6", "name": "Notify service user"}
-OVER = refused(409, "ConflictError", "The job has finished")
-FOR_GOOD = refused(409, "ConflictError", "The job is cancelled, which is for good")
+OVER = error_answer(409, "ConflictError", "The job has finished")
+FOR_GOOD = error_answer(409, "ConflictError", "The job is cancelled, which is for good")
 
 
 def status(job: Job, quiet: bool) -> str:

@@ -10,7 +10,7 @@ from ingest.accept import rules
 from ingest.accept.content import TemplateCache, storable
 from ingest.callers.auth import Caller
 from ingest.http import fields
-from ingest.http.answers import NO_RESULT, Answer, bad, given, invalid
+from ingest.http.answers import NO_RESULT, Answer, bad_request, json_answer, validation_error
 from ingest.http.asgi import HttpRequest
 from ingest.read import listing
 from ingest.read.views import time
@@ -36,14 +36,14 @@ class TemplateEndpoints:
         faults = listing.not_one_of("type", kinds, listing.TYPES)
         faults += fields.surplus([name for name in given_ if name != "type"])
         if faults:
-            return invalid(*faults)
+            return validation_error(*faults)
         found = [
             each
             for each in self._directory.latest_templates(caller.service.id)
             if not each.archived and not each.hidden and (not kinds or each.channel in kinds)
         ]
         found.sort(key=lambda each: (each.name, each.channel))
-        return given({"templates": [self._shown(each) for each in found]})
+        return json_answer({"templates": [self._shown(each) for each in found]})
 
     async def preview(self, call: HttpRequest, caller: Caller) -> Answer:
         body = fields.decoded(call.header(b"content-type"), await call.body())
@@ -54,7 +54,9 @@ class TemplateEndpoints:
             return template
         values = body.get("personalisation", {})
         if type(values) is not dict:
-            return invalid(f"personalisation {fields.printed(values)} is not of type object")
+            return validation_error(
+                f"personalisation {fields.printed(values)} is not of type object"
+            )
         if refusal := rules.size({n: v for n, v in values.items() if type(v) is not dict}):
             return refusal
         return self._previewed(template, values)
@@ -64,15 +66,15 @@ class TemplateEndpoints:
         if refusal := listing.checked_older_than(parameters):
             return refusal
         links = {"current": f"{call.base()}/v2/received-text-messages"}
-        return given({"received_text_messages": [], "links": links})
+        return json_answer({"received_text_messages": [], "links": links})
 
     def _one(self, id: str, version: int | None, caller: Caller) -> Answer:
         found = self._template(id, version, caller)
-        return found if isinstance(found, Answer) else given(self._shown(found))
+        return found if isinstance(found, Answer) else json_answer(self._shown(found))
 
     def _template(self, id: str, version: int | None, caller: Caller) -> Template | Answer:
         if not fields.UUID_FORM.fullmatch(id):
-            return invalid("id is not a valid UUID")
+            return validation_error("id is not a valid UUID")
         found = self._directory.template(UUID(id), version)
         if found is None or found.service_id != caller.service.id or found.hidden:
             return NO_RESULT
@@ -82,11 +84,11 @@ class TemplateEndpoints:
         compiled = self._library.compiled(template)
         values = templates.normalise(storable(personalisation))
         if missing := compiled.missing(values):
-            return bad(f"Missing personalisation: {', '.join(missing)}")
+            return bad_request(f"Missing personalisation: {', '.join(missing)}")
         html = None
         if template.channel is Channel.EMAIL:
             html = email.in_full(compiled.body, values).html
-        return given(
+        return json_answer(
             {
                 "id": template.id,
                 "type": template.channel,

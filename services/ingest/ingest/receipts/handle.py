@@ -16,16 +16,16 @@ from courant.errors import Unavailable
 from courant.kafka.async_producer import Inbox
 from courant.records import Outgoing
 from courant.topics import RECEIPTS
-from ingest.http.answers import Answer, given, refused, unavailable
+from ingest.http.answers import Answer, error_answer, json_answer, unavailable
 from ingest.receipts import events
 from ingest.receipts.events import Nothing
 from ingest.receipts.sns import Envelope, Forged, Verifier, read
 
 log = logging.getLogger(__name__)
-TAKEN = given({"status": "ok"})
-FORGED = refused(403, "ForbiddenError", "The receipt is not signed by whom it should be")
+TAKEN = json_answer({"status": "ok"})
+FORGED = error_answer(403, "ForbiddenError", "The receipt is not signed by whom it should be")
 NOT_NOW = unavailable("The receipt cannot be taken now")
-UNREADABLE = refused(400, "BadRequestError", "The heartbeat cannot be read")
+UNREADABLE = error_answer(400, "BadRequestError", "The heartbeat cannot be read")
 
 
 class ReceiptEndpoints:
