@@ -50,7 +50,7 @@ def test_a_body_that_breaks_off_is_answered_all_the_same() -> None:
 def test_a_body_that_does_not_come_gives_its_place_back(
     pause: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asgi, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(asgi, "PART_SECONDS", 0.1)
     monkeypatch.setattr(asgi, "BODY_SECONDS", 0.3)
     world = World()
 

@@ -15,7 +15,7 @@ from courant import ids
 from courant.contracts import KeyType
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest.http.asgi import WithRequestId, request_id
+from ingest.http.asgi import RequestIdFilter, request_id
 from ingest.read import views
 from support.ingest.world import (
     BASE,
@@ -191,7 +191,7 @@ def test_our_own_failure_is_told_without_what_the_client_sent(
 def test_a_line_that_is_logged_while_a_request_is_answered_has_its_id() -> None:
     request_id.set("r-7")
     line = logging.makeLogRecord({})
-    assert WithRequestId().filter(line)
+    assert RequestIdFilter().filter(line)
     assert line.__dict__["request_id"] == "r-7"
     request_id.set("")
 

@@ -444,7 +444,7 @@ def test_a_report_that_cannot_go_on_never_looks_whole() -> None:
 
 
 def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "TAKE_SECONDS", 0.1)
+    monkeypatch.setattr(streaming, "SEND_SECONDS", 0.1)
     world = World()
     given = world.jobs.put(job(RING, rows=5_000))
     sent = asyncio.run(served(world, f"/v2/jobs/{given.id}/report", takes=3))

@@ -21,7 +21,7 @@ def given_up(turns: Iterable[tuple[float, int]]) -> float | None:
     patience, waited = MinimumSpeed(), 0.0
     for seconds, size in turns:
         waited += seconds
-        if patience.ends(seconds, size):
+        if patience.too_slow(seconds, size):
             return waited
     return None
 
@@ -61,12 +61,12 @@ def test_a_service_has_half_of_the_places_and_leaves_the_others(most: int, own: 
     places = Slots(most, BUSY)
     with ExitStack() as held:
         for _ in range(own):
-            held.enter_context(places.one(SLOW))
-        with pytest.raises(AnsweredEarly), places.one(SLOW):
+            held.enter_context(places.acquire(SLOW))
+        with pytest.raises(AnsweredEarly), places.acquire(SLOW):
             pass
         for _ in range(most - own):
-            held.enter_context(places.one(OTHER))
-        with pytest.raises(AnsweredEarly), places.one(UUID(int=3)):
+            held.enter_context(places.acquire(OTHER))
+        with pytest.raises(AnsweredEarly), places.acquire(UUID(int=3)):
             pass
-        assert places.taken == most
-    assert (places.taken, places.held) == (0, {})
+        assert places.in_use == most
+    assert (places.in_use, places.by_service) == (0, {})

@@ -183,11 +183,11 @@ class Fields:
 
     parts: int
     given: int = 0
-    read: bool = False
+    fully_read: bool = False
 
-    async def part(self) -> bytes:
+    async def next_part(self) -> bytes:
         self.given += 1
-        self.read = self.given == self.parts
+        self.fully_read = self.given == self.parts
         return part(f"f{self.given}", "x" * 16_000)
 
 
@@ -276,7 +276,7 @@ def test_chunks_are_written_while_the_file_streams_and_hold_back_who_sends() -> 
 
 
 def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(asgi, "PART_SECONDS", 0.5)
     monkeypatch.setattr(asgi, "BODY_SECONDS", 0.1)
     world = World()
 

@@ -14,7 +14,7 @@ from courant.directory.follow import follow
 from courant.kafka.async_producer import AsyncProducer
 from courant.serve import Stop
 from ingest import app as build
-from ingest.http.asgi import App, WithRequestId
+from ingest.http.asgi import App, RequestIdFilter
 from ingest.jobs import store
 from ingest.jobs.store import JobStore
 from ingest.read.store import Reader
@@ -121,7 +121,7 @@ def main() -> int:
     given = settings.load(IngestSettings, "ingest")
     logs.start("ingest", given.courant_log_format, given.courant_log_level)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(WithRequestId())
+        handler.addFilter(RequestIdFilter())
     stop = Stop()
     stop.listen()
     asyncio.run(listen(given, stop))

@@ -98,8 +98,8 @@ class Api:
             Route("/v2/jobs/{}/report", {"GET": known(jobs.report)}),
             Route("/receipts", {"POST": self._receipt}),
             Route("/receipts/heartbeat", {"POST": self._heartbeat}),
-            Route("/", {"GET": self._status}, always=True),
-            Route("/_status", {"GET": self._status, "POST": self._status}, always=True),
+            Route("/", {"GET": self._status}, even_when_busy=True),
+            Route("/_status", {"GET": self._status, "POST": self._status}, even_when_busy=True),
             Route("/docs", {"GET": fixed(openapi.PAGE)}),
             Route("/openapi.json", {"GET": fixed(openapi.AS_JSON)}),
             Route("/v2/openapi-en", {"GET": fixed(openapi.AS_YAML)}),
@@ -120,10 +120,10 @@ class Api:
         body = fields.decoded(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
-        return NO_LETTERS if call.places == ("letter",) else URL_NOT_FOUND
+        return NO_LETTERS if call.path_parameters == ("letter",) else URL_NOT_FOUND
 
     async def _read(self, call: HttpRequest, caller: Caller) -> Answer:
-        [id] = call.places or ("",)
+        [id] = call.path_parameters or ("",)
         if not fields.UUID_FORM.fullmatch(id):
             return validation_error("notification_id is not a valid UUID")
         try:
@@ -132,7 +132,7 @@ class Api:
             return NOT_READABLE
         if isinstance(found, Missing):
             return NOTIFICATION_NOT_FOUND if found.certain else NOT_YET
-        return json_answer(self._window.notification(found, call.base()))
+        return json_answer(self._window.notification(found, call.base_url()))
 
     async def _list(self, call: HttpRequest, caller: Caller) -> Answer:
         parameters = listing.parameters(call.scope["query_string"])
@@ -142,7 +142,7 @@ class Api:
             rows = await self._reader.page(listing.chosen(parameters, caller))
         except Unavailable:
             return NOT_READABLE
-        base = call.base()
+        base = call.base_url()
         shown = [self._window.notification(row, base) for row in rows]
         last = rows[-1].id if rows else None
         return json_answer({"notifications": shown, "links": listing.links(base, parameters, last)})

@@ -215,7 +215,7 @@ class Accept:
         return replace(self._answer(caller, request, fit, first.id), headers=idempotency.REPLAYED)
 
     def _answer(self, caller: Caller, request: HttpRequest, fit: Fit, id: UUID) -> Answer:
-        service, template, base = caller.service, fit.compiled.template, request.base()
+        service, template, base = caller.service, fit.compiled.template, request.base_url()
         if fit.asked.channel is Channel.EMAIL:
             domain = service.sending_domain or self._parts.sending_domain
             content = {

@@ -55,7 +55,7 @@ class Bulk:
 
     async def bulk(self, call: HttpRequest, caller: Caller) -> Answer:
         """Accept the rows in a JSON body, or say why not."""
-        with self._places.one(caller.service.id) as pace:
+        with self._places.acquire(caller.service.id) as pace:
             key = self._key(call, caller)
             if isinstance(key, Answer):
                 return key
@@ -91,7 +91,7 @@ class Bulk:
                     return row
                 if row:
                     rows.append(row)
-                if pace.due:
+                if pace.must_rest:
                     await pace.rest()
         except UnreadableRow as found:
             return intake.unreadable(found)
@@ -102,7 +102,7 @@ class Bulk:
                 for row in rows:
                     if writing.take(row):
                         await writing.write()
-                    if pace.due:
+                    if pace.must_rest:
                         await pace.rest()
                 return await self._sealed(plan, intake.tally, writing, key, body_hash)
         except Unavailable:
@@ -110,7 +110,7 @@ class Bulk:
 
     async def job(self, call: HttpRequest, caller: Caller) -> Answer:
         """Accept the rows in a file, or say why not."""
-        with self._places.one(caller.service.id) as pace:
+        with self._places.acquire(caller.service.id) as pace:
             key = self._key(call, caller)
             if isinstance(key, Answer):
                 return key
@@ -218,6 +218,6 @@ async def take(
             return row
         if row and tally.faultless and writing.take(row):
             await writing.write()
-        if pace.due:
+        if pace.must_rest:
             await pace.rest()
     return None

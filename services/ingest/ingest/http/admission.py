@@ -27,42 +27,42 @@ without a job, 65 ms with no rest.
 class Slots:
     """Who is being served."""
 
-    most: int
-    full: Answer  # to those whom there is no place for
-    held: Counter[UUID] = field(default_factory=Counter)  # by service
+    limit: int
+    refusal: Answer  # to those whom there is no place for
+    by_service: Counter[UUID] = field(default_factory=Counter)  # by service
 
     @property
-    def taken(self) -> int:
-        return self.held.total()
+    def in_use(self) -> int:
+        return self.by_service.total()
 
     @contextmanager
-    def one(self, service: UUID) -> Iterator["Pace"]:
+    def acquire(self, service: UUID) -> Iterator["Pace"]:
         """Hold a place for a service.
 
         Raises AnsweredEarly where there is none left, or where it has half of them, rounded up.
         """
-        half = (self.most + 1) // 2
-        if self.taken >= self.most or self.held[service] >= half:
-            raise AnsweredEarly(self.full)
-        self.held[service] += 1
+        half = (self.limit + 1) // 2
+        if self.in_use >= self.limit or self.by_service[service] >= half:
+            raise AnsweredEarly(self.refusal)
+        self.by_service[service] += 1
         try:
             yield Pace(self)
         finally:
-            self.held -= Counter([service])  # which forgets those who have none
+            self.by_service -= Counter([service])  # which forgets those who have none
 
 
 @dataclass(slots=True)
 class Pace:
     """Tells one of them when to let others have their turn."""
 
-    places: Slots
+    slots: Slots
     began: float = field(default_factory=monotonic)
 
     @property
-    def due(self) -> bool:
+    def must_rest(self) -> bool:
         return monotonic() - self.began > SLICE_SECONDS
 
     async def rest(self) -> None:
-        turns = self.places.taken * (SLICE_SECONDS + REST_SECONDS)
+        turns = self.slots.in_use * (SLICE_SECONDS + REST_SECONDS)
         await asyncio.sleep(turns - SLICE_SECONDS)
         self.began = monotonic()

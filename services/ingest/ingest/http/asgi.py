@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 HOST = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}")
-FRAMES_TOLD = 3
+FRAMES_LOGGED = 3
 TRACE_MAX = 128  # bytes of a tracing header that is echoed
 # A body that is waited for holds a place among the requests in flight.
-PAUSE_SECONDS = 5.0  # between two parts of a body
+PART_SECONDS = 5.0  # between two parts of a body
 BODY_SECONDS = 30.0  # for all of it, since a byte now and then is no pause
 CROSS_ORIGIN = [
     (b"access-control-allow-headers", b"Content-Type,Authorization"),
@@ -63,20 +63,20 @@ class HttpRequest:
     headers: Mapping[bytes, bytes]
     receive: Receive
     body_bytes_max: int
-    places: tuple[str, ...] = ()  # what stands in the path's places
-    read: bool = False  # whether all of its body has come
+    path_parameters: tuple[str, ...] = ()  # what stands in the path's places
+    fully_read: bool = False  # whether all of its body has come
 
     @property
-    def unread(self) -> bool:
+    def has_unread_body(self) -> bool:
         """Tell whether a body was announced that nobody has read to its end."""
         announced = self.headers.get(b"content-length", b"0") != b"0"
-        return not self.read and (announced or b"transfer-encoding" in self.headers)
+        return not self.fully_read and (announced or b"transfer-encoding" in self.headers)
 
     def header(self, name: bytes) -> str:
         """Give a header, or nothing."""
         return self.headers.get(name, b"").decode("latin-1")
 
-    def base(self) -> str:
+    def base_url(self) -> str:
         """Give the scheme and host that the client called, as a proxy in front tells them."""
         scheme = self.headers.get(b"x-forwarded-proto", b"").decode("latin-1")
         if scheme not in ("http", "https"):
@@ -92,20 +92,20 @@ class HttpRequest:
         parts: list[bytes] = []
         size = 0
         until = asyncio.get_running_loop().time() + BODY_SECONDS
-        while not self.read:
-            parts.append(await self.part(until))
+        while not self.fully_read:
+            parts.append(await self.next_part(until))
             size += len(parts[-1])
             if size > self.body_bytes_max:
                 raise AnsweredEarly(REQUEST_TOO_LARGE)
         return b"".join(parts)
 
-    async def part(self, until: float = math.inf) -> bytes:
+    async def next_part(self, until: float = math.inf) -> bytes:
         """Return the next part of the body; `read` is true once it was the last.
 
         Raises AnsweredEarly if the part is late, by the loop's time `until`, or breaks off.
         """
         try:
-            late = asyncio.get_running_loop().time() + PAUSE_SECONDS
+            late = asyncio.get_running_loop().time() + PART_SECONDS
             async with asyncio.timeout_at(min(until, late)):
                 message = await self.receive()
         except TimeoutError:
@@ -113,7 +113,7 @@ class HttpRequest:
         if message["type"] == "http.disconnect":
             # Its sender has left, or what came is no body; only the latter reads this.
             raise AnsweredEarly(BODY_INCOMPLETE)
-        self.read = not message.get("more_body")
+        self.fully_read = not message.get("more_body")
         return bytes(message.get("body", b""))
 
 
@@ -124,16 +124,16 @@ Handler = Callable[[HttpRequest], Awaitable[Answer]]
 class Route:
     """An address: `{}` is a place for anything but a slash, `{n}` for digits."""
 
-    address: str
+    path: str
     handlers: Mapping[str, Handler]
-    always: bool = False  # answered also when too many requests are in flight
+    even_when_busy: bool = False  # answered also when too many requests are in flight
 
     def pattern(self) -> re.Pattern[str]:
         return re.compile(
-            re.escape(self.address).replace(r"\{\}", "([^/]+)").replace(r"\{n\}", "([0-9]{1,9})")
+            re.escape(self.path).replace(r"\{\}", "([^/]+)").replace(r"\{n\}", "([0-9]{1,9})")
         )
 
-    def allowed(self) -> tuple[str, ...]:
+    def allowed_methods(self) -> tuple[str, ...]:
         head = ("HEAD",) if "GET" in self.handlers else ()
         return (*self.handlers, *head, "OPTIONS")
 
@@ -148,8 +148,8 @@ class App:
         body_bytes_max: int,
         origins: frozenset[bytes] = frozenset(),
     ) -> None:
-        self._exact = {route.address: route for route in routes if "{" not in route.address}
-        self._patterns = [(route.pattern(), route) for route in routes if "{" in route.address]
+        self._exact = {route.path: route for route in routes if "{" not in route.path}
+        self._patterns = [(route.pattern(), route) for route in routes if "{" in route.path]
         self._in_flight = 0
         self._in_flight_max = in_flight_max
         self._body_bytes_max = body_bytes_max
@@ -171,27 +171,27 @@ class App:
         if not REQUEST_ID.fullmatch(id):
             id = os.urandom(8).hex().encode()
         request_id.set(id.decode())
-        call = HttpRequest(scope["method"], scope, headers, receive, self._body_bytes_max)
+        request = HttpRequest(scope["method"], scope, headers, receive, self._body_bytes_max)
         self._in_flight += 1
         route = "none"
         try:
-            route, answer = await self._answer(call)
+            route, answer = await self._answer(request)
         except AnsweredEarly as early:
             answer = early.answer
         except Exception as error:  # noqa: BLE001  # the boundary with the outside
-            tell(error)
+            log_failure(error)
             answer = error_answer(500, type(error).__name__, "Internal server error")
         finally:
             self._in_flight -= 1
         try:
             self._count(route, answer.status, time.perf_counter() - began)
-            await self._send(answer, call, id, send)
+            await self._send(answer, request, id, send)
         finally:
             if answer.release:
                 answer.release()
 
-    async def _send(self, answer: Answer, call: HttpRequest, id: bytes, send: Send) -> None:
-        headers = call.headers
+    async def _send(self, answer: Answer, request: HttpRequest, id: bytes, send: Send) -> None:
+        headers = request.headers
         await send(
             {
                 "type": "http.response.start",
@@ -205,16 +205,16 @@ class App:
                     (b"x-b3-spanid", headers.get(b"x-b3-spanid", b"None")[:TRACE_MAX]),
                     (b"x-request-id", id),
                     # The server hangs up on a body that is not read; a client has to know of it.
-                    *([(b"connection", b"close")] if call.unread else []),
+                    *([(b"connection", b"close")] if request.has_unread_body else []),
                     *self._origin(headers),
                     *answer.headers,
                 ],
             }
         )
-        if answer.parts and call.method != "HEAD":
-            await self._send_parts(answer.parts, call.receive, send)
+        if answer.parts and request.method != "HEAD":
+            await self._send_parts(answer.parts, request.receive, send)
         else:
-            body = b"" if call.method == "HEAD" else answer.body
+            body = b"" if request.method == "HEAD" else answer.body
             await send({"type": "http.response.body", "body": body})
 
     async def _send_parts(
@@ -224,30 +224,30 @@ class App:
         try:
             await send_parts(parts, receive, send)
         except Exception as error:  # noqa: BLE001  # the boundary with the outside
-            tell(error)
+            log_failure(error)
         finally:
             self._in_flight -= 1
 
-    async def _answer(self, call: HttpRequest) -> tuple[str, Answer]:
-        path = call.scope["path"]
+    async def _answer(self, request: HttpRequest) -> tuple[str, Answer]:
+        path = request.scope["path"]
         route = self._exact.get(path)
         if route is None:
             for pattern, each in self._patterns:
                 if match := pattern.fullmatch(path):
-                    route, call.places = each, match.groups()
+                    route, request.path_parameters = each, match.groups()
                     break
             else:
                 return "none", URL_NOT_FOUND
-        if call.method == "OPTIONS":
-            return route.address, Answer(
-                200, headers=((b"allow", ", ".join(route.allowed()).encode()),)
+        if request.method == "OPTIONS":
+            return route.path, Answer(
+                200, headers=((b"allow", ", ".join(route.allowed_methods()).encode()),)
             )
-        handler = route.handlers.get("GET" if call.method == "HEAD" else call.method)
+        handler = route.handlers.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
-            return route.address, method_not_allowed(*route.allowed())
-        if self._in_flight > self._in_flight_max and not route.always:
-            return route.address, BUSY
-        return route.address, await handler(call)
+            return route.path, method_not_allowed(*route.allowed_methods())
+        if self._in_flight > self._in_flight_max and not route.even_when_busy:
+            return route.path, BUSY
+        return route.path, await handler(request)
 
     def _origin(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         origin = headers.get(b"origin")
@@ -265,14 +265,14 @@ class App:
         self._timers[route].observe(seconds)
 
 
-def tell(error: Exception) -> None:
+def log_failure(error: Exception) -> None:
     """Log a failure of ours by its kind and its place: the values in its text may be personal."""
-    frames = traceback.extract_tb(error.__traceback__)[-FRAMES_TOLD:]
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES_LOGGED:]
     at = [f"{frame.filename}:{frame.lineno}" for frame in frames]
     log.error("request failed", extra={"error": type(error).__name__, "at": at})
 
 
-class WithRequestId(logging.Filter):
+class RequestIdFilter(logging.Filter):
     """Puts the request's id onto every line that is logged while it is answered."""
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -38,9 +38,9 @@ logging.getLogger("python_multipart.multipart").setLevel(logging.ERROR)
 class Body(Protocol):
     """A request's body."""
 
-    read: bool
+    fully_read: bool
 
-    async def part(self) -> bytes:
+    async def next_part(self) -> bytes:
         """Give the next part of it."""
 
 
@@ -90,18 +90,18 @@ class MultipartUpload:
     async def begin(self) -> None:
         """Read all fields, up to the file."""
         while not self._file_seen:
-            if self._body.read or self._whole:
+            if self._body.fully_read or self._whole:
                 raise AnsweredEarly(NO_FILE if self._whole else BODY_INCOMPLETE)
             await self._advance()
 
     async def block(self) -> bytes:
         """Give the next bytes of the file; none at its end."""
         gathered = sum(map(len, self._data))
-        while gathered < BLOCK_BYTES and not self._body.read:
+        while gathered < BLOCK_BYTES and not self._body.fully_read:
             before = len(self._data)
             await self._advance()
             gathered += sum(map(len, self._data[before:]))
-        if self._body.read and not self._whole:
+        if self._body.fully_read and not self._whole:
             raise AnsweredEarly(BODY_INCOMPLETE)
         data, self._data = self._data, []
         return b"".join(data)
@@ -111,16 +111,16 @@ class MultipartUpload:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         try:
-            while not (self._body.read or self._lost or loop.time() > until):
-                await self._body.part()
+            while not (self._body.fully_read or self._lost or loop.time() > until):
+                await self._body.next_part()
         except AnsweredEarly:
             return
 
     async def _advance(self) -> None:
         now = asyncio.get_running_loop().time
         self._lost, began = True, now()
-        part = await self._body.part()
-        if self._patience.ends(now() - began, len(part)):
+        part = await self._body.next_part()
+        if self._patience.too_slow(now() - began, len(part)):
             raise AnsweredEarly(BODY_TOO_SLOW)
         self._lost = False
         self._size += len(part)

@@ -16,7 +16,7 @@ class MinimumSpeed:
     _seconds: float = 0.0
     _size_bytes: int = 0
 
-    def ends(self, seconds: float, size_bytes: int) -> bool:
+    def too_slow(self, seconds: float, size_bytes: int) -> bool:
         """Tell whether it is over with one who was waited for, and gave or took so much then."""
         self._seconds += seconds
         self._size_bytes += size_bytes

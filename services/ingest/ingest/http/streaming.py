@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-TAKE_SECONDS = 30.0
+SEND_SECONDS = 30.0
 """How long a client may take for a part, before it is given up. Sockets take much at a time: at
 64 KiB/s there may be nothing for seconds.
 """
@@ -25,7 +25,7 @@ async def send_parts(parts: AsyncGenerator[bytes, None], receive: Receive, send:
     What ends before its end is left unfinished: the server then breaks the connection off, and
     the client sees that it is not whole.
     """
-    left = asyncio.ensure_future(leaves(receive))
+    left = asyncio.ensure_future(wait_for_disconnect(receive))
     patience, now = MinimumSpeed(), asyncio.get_running_loop().time
     try:
         async with aclosing(parts):
@@ -33,9 +33,9 @@ async def send_parts(parts: AsyncGenerator[bytes, None], receive: Receive, send:
                 if left.done():
                     return
                 began = now()
-                async with asyncio.timeout(TAKE_SECONDS):
+                async with asyncio.timeout(SEND_SECONDS):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
-                if patience.ends(now() - began, len(part)):
+                if patience.too_slow(now() - began, len(part)):
                     raise TimeoutError("taken too slowly")
         await send({"type": "http.response.body", "body": b""})
     except (Unavailable, TimeoutError) as error:
@@ -44,7 +44,7 @@ async def send_parts(parts: AsyncGenerator[bytes, None], receive: Receive, send:
         left.cancel()
 
 
-async def leaves(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
     """Wait until the client has left. Nothing else tells of it: parts are sent to nobody then."""
     while (await receive())["type"] != "http.disconnect":
         pass

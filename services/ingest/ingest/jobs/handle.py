@@ -82,7 +82,7 @@ class JobEndpoints:
             standings = await self._standings(page)
         except Unavailable:
             return NOT_READABLE
-        address = f"{call.base()}{ADDRESS}"
+        address = f"{call.base_url()}{ADDRESS}"
         links = {"current": f"{address}?older_than={older_than}" if older_than else address}
         if page:
             links["next"] = f"{address}?older_than={page[-1].id}"
@@ -129,7 +129,7 @@ class JobEndpoints:
 
     async def report(self, call: HttpRequest, caller: Caller) -> Answer:
         with ExitStack() as held:
-            held.enter_context(self._reports.one(caller.service.id))
+            held.enter_context(self._reports.acquire(caller.service.id))
             job = await self._found(call, caller)
             if isinstance(job, Answer):
                 return job
@@ -145,7 +145,7 @@ class JobEndpoints:
         )
 
     async def _found(self, call: HttpRequest, caller: Caller) -> Job | Answer:
-        [id] = call.places
+        [id] = call.path_parameters
         if not fields.UUID_FORM.fullmatch(id):
             return validation_error("job_id is not a valid UUID")
         try:

@@ -24,11 +24,11 @@ class TemplateEndpoints:
         self._library = library
 
     async def newest(self, call: HttpRequest, caller: Caller) -> Answer:
-        return self._one(call.places[0], None, caller)
+        return self._one(call.path_parameters[0], None, caller)
 
     async def version(self, call: HttpRequest, caller: Caller) -> Answer:
         # Version 0 is the newest.
-        return self._one(call.places[0], int(call.places[1]) or None, caller)
+        return self._one(call.path_parameters[0], int(call.path_parameters[1]) or None, caller)
 
     async def all(self, call: HttpRequest, caller: Caller) -> Answer:
         given_ = listing.parameters(call.scope["query_string"])
@@ -49,7 +49,7 @@ class TemplateEndpoints:
         body = fields.decoded(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
-        template = self._template(call.places[0], None, caller)
+        template = self._template(call.path_parameters[0], None, caller)
         if isinstance(template, Answer):
             return template
         values = body.get("personalisation", {})
@@ -65,7 +65,7 @@ class TemplateEndpoints:
         parameters = listing.parameters(call.scope["query_string"])
         if refusal := listing.checked_older_than(parameters):
             return refusal
-        links = {"current": f"{call.base()}/v2/received-text-messages"}
+        links = {"current": f"{call.base_url()}/v2/received-text-messages"}
         return json_answer({"received_text_messages": [], "links": links})
 
     def _one(self, id: str, version: int | None, caller: Caller) -> Answer:
