@@ -195,7 +195,7 @@ def test_a_field_that_nobody_asked_for_is_refused_before_it_is_kept() -> None:
     body = Fields(parts=1_000)
     upload = uploading.MultipartUpload(FORM["content-type"], body, FIELDS)
     with pytest.raises(asgi.AnsweredEarly) as refused:
-        asyncio.run(upload.begin())
+        asyncio.run(upload.read_fields())
     assert refused.value.answer.status == 400
     assert b"(f1 was unexpected)" in refused.value.answer.body
     assert (body.given, upload.fields) == (1, {})

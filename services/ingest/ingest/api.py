@@ -117,7 +117,7 @@ class Api:
         return self._known(partial(self._accept.notification, channel))
 
     async def _send_other(self, call: HttpRequest, _: Caller) -> Answer:
-        body = fields.decoded(call.header(b"content-type"), await call.body())
+        body = fields.decode_object(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
         return NO_LETTERS if call.path_parameters == ("letter",) else URL_NOT_FOUND

@@ -30,7 +30,7 @@ from ingest.callers.safelist import Safelists
 from ingest.http import fields
 from ingest.http.answers import NOT_ACKNOWLEDGED, REQUEST_TOO_LARGE, Answer, json_answer
 from ingest.http.asgi import HttpRequest
-from ingest.http.fields import Asked
+from ingest.http.fields import SendRequest
 
 RECORD_BYTES_MAX = 2 * 1024 * 1024  # of which a dead letter has room for two
 
@@ -55,7 +55,7 @@ class AcceptParts:
 class Fit:
     """A request that passed every check, with what it will say."""
 
-    asked: Asked
+    asked: SendRequest
     compiled: Compiled
     body: str
     subject: str | None
@@ -75,7 +75,7 @@ class Accept:
         parts, service = self._parts, caller.service
         text = await request.body()
         now = clock.now()
-        body = fields.decoded(request.header(b"content-type"), text)
+        body = fields.decode_object(request.header(b"content-type"), text)
         if isinstance(body, Answer):
             return body
         key = idempotency.read_key(request, idempotency.NOTIFICATION, service.id, parts.hash_key)
@@ -102,11 +102,11 @@ class Accept:
         return self._answer(caller, request, fit, id)
 
     def _checked(
-        self, channel: Channel, caller: Caller, body: fields.Object, now: datetime
+        self, channel: Channel, caller: Caller, body: fields.JsonObject, now: datetime
     ) -> Fit | Answer:
         # The order is the API's: a client sees the first failure only.
         parts, service, key_type = self._parts, caller.service, caller.key.type
-        asked = fields.read(channel, body, now)
+        asked = fields.read_send_request(channel, body, now)
         if isinstance(asked, Answer):
             return asked
         refusal = (
@@ -144,7 +144,7 @@ class Accept:
             parts.limits.accept(service, channel, now)
         return Fit(asked, compiled, text, compiled.heading(values), sender, simulated)
 
-    def _sender(self, asked: Asked, service: Service) -> Sender | None:
+    def _sender(self, asked: SendRequest, service: Service) -> Sender | None:
         directory = self._parts.directory
         if asked.sender_id:
             return directory.senders.get(service.id, {}).get(asked.sender_id)
@@ -189,13 +189,13 @@ class Accept:
         channel: Channel,
         caller: Caller,
         request: HttpRequest,
-        body: fields.Object,
+        body: fields.JsonObject,
         first: FirstNotification,
         now: datetime,
     ) -> Answer:
         """Give the first answer once more; made of the same body, it reads the same."""
         # By the time it was first asked: what was scheduled then may be past by now.
-        asked = fields.read(channel, {**body, "scheduled_for": None}, now)
+        asked = fields.read_send_request(channel, {**body, "scheduled_for": None}, now)
         if isinstance(asked, Answer):
             return idempotency.REUSED
         template = self._parts.directory.template(asked.template_id, first.template_version)
@@ -247,7 +247,7 @@ def normalised(recipient: Email | Phone) -> str:
     return recipient.address if isinstance(recipient, Email) else recipient.number
 
 
-def values_of(asked: Asked) -> templates.Values:
+def values_of(asked: SendRequest) -> templates.Values:
     """Give the values that placeholders take. A file that is attached fills none."""
     values = asked.personalisation
     if any(type(each) is dict for each in values.values()):

@@ -18,7 +18,7 @@ from courant.render import sms
 from courant.topics import Channel
 from ingest.accept.content import Compiled
 from ingest.http.answers import Answer, bad_request, error_answer, unavailable, validation_error
-from ingest.http.fields import SENDER
+from ingest.http.fields import SENDER_FIELD
 
 SIZE_MAX = 51_200  # characters of all values that are not files, as text, together
 FILES_MAX = 10
@@ -130,7 +130,7 @@ def sender(found: Sender | None, id: UUID, service: Service, channel: Channel) -
     if found and found.channel is channel and not found.archived:
         return None
     return bad_request(
-        f"{SENDER[channel]} {id} does not exist in database for service id {service.id}"
+        f"{SENDER_FIELD[channel]} {id} does not exist in database for service id {service.id}"
     )
 
 

@@ -14,7 +14,7 @@ from ingest.bulk.columns import COLUMNS_MAX, TOO_MANY_COLUMNS, texts
 from ingest.bulk.csv_stream import ROW_MAX, CsvStream, UnreadableRow
 from ingest.http import fields as schema
 from ingest.http.answers import NOT_JSON, Answer, bad_request, validation_error
-from ingest.http.fields import PRINTED_MAX, Field, Object, Unfit, printed
+from ingest.http.fields import PRINTED_MAX, Field, InvalidValue, JsonObject, printed
 
 NAME_MAX = 1_000  # characters
 ROWS_MIN = 2  # the header among them
@@ -42,19 +42,19 @@ class Form:
     csv: str | None = None
 
 
-def decoded(content_type: str, body: bytes) -> Object | Answer:
+def decoded(content_type: str, body: bytes) -> JsonObject | Answer:
     """Read a body as a JSON object, whose `rows` stay raw, each on its own."""
     try:
         parted = _part(body) if schema.JSON_TYPE.fullmatch(content_type) else None
         if parted is None:
-            return schema.decoded(content_type, body)
+            return schema.decode_object(content_type, body)
         rows = {"rows": _rows(parted.pop("rows"))} if "rows" in parted else {}
         found = {name: _value(raw) for name, raw in parted.items()}
     except msgspec.ValidationError:
-        return schema.decoded(content_type, body)  # no object: it says what it is instead
+        return schema.decode_object(content_type, body)  # no object: it says what it is instead
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return NOT_JSON
-    return NOT_JSON if any(map(schema.deep, found.values())) else {**found, **rows}
+    return NOT_JSON if any(map(schema.too_deep, found.values())) else {**found, **rows}
 
 
 def _value(raw: msgspec.Raw) -> Any:
@@ -71,7 +71,7 @@ def _rows(raw: msgspec.Raw) -> Any:
 def read(fields: tuple[Field, ...], given: Mapping[str, Any], now: datetime) -> Form | Answer:
     """Return a request's form, or the answer that names what is wrong with it."""
     try:
-        found, faults = schema.taken(fields, given, now)
+        found, faults = schema.read_fields(fields, given, now)
     except RecursionError:
         return NOT_JSON
     if faults:
@@ -139,7 +139,7 @@ def _cells_of_text(text: str) -> Iterator[list[str]]:
 def name(value: Any, now: datetime) -> str:
     given = schema.stored_text(value, now)
     if len(given) > NAME_MAX:
-        raise Unfit(f"{printed(given)} is too long")
+        raise InvalidValue(f"{printed(given)} is too long")
     return given
 
 
@@ -149,9 +149,9 @@ def sender(value: Any, now: datetime) -> UUID | None:
 
 def rows(value: Any, _: datetime, most: float = inf) -> Raws:
     if type(value) is not list:
-        raise Unfit(f"{printed(value)} is not of type array")
+        raise InvalidValue(f"{printed(value)} is not of type array")
     if not ROWS_MIN <= len(value) <= most:
-        raise Unfit(f"{shown(value)} is too {'short' if len(value) < ROWS_MIN else 'long'}")
+        raise InvalidValue(f"{shown(value)} is too {'short' if len(value) < ROWS_MIN else 'long'}")
     return value
 
 
@@ -163,7 +163,7 @@ def shown(raws: Raws) -> str:
     # No more of them than can be printed, nor of any.
     first = raws[:PRINTED_MAX]
     values = ["…" if size(raw) > PRINTED_MAX else _value(raw) for raw in first]
-    if schema.deep(values):
+    if schema.too_deep(values):
         raise RecursionError
     return printed(values)
 

@@ -126,7 +126,7 @@ class Bulk:
     async def _job(
         self, upload: MultipartUpload, caller: Caller, key: IdempotencyKey | None, pace: Pace
     ) -> Answer:
-        await upload.begin()
+        await upload.read_fields()
         now, given = clock.now(), upload.fields
         if upload.filename:
             given = {"name": upload.filename, **given}
@@ -135,7 +135,7 @@ class Bulk:
             digest.update(ENCODE(sorted(given.items())))
             if first := await self._planner.first(caller, key.hash):
                 # By the time it was first asked: what was fit then may be unfit by now.
-                while block := await upload.block():
+                while block := await upload.next_block():
                     digest.update(block)
                 return self._planner.again(caller, first, digest.digest())
         if "template_id" not in given:
@@ -195,7 +195,7 @@ async def blocks(
 ) -> AsyncIterator[Iterator[list[str]]]:
     """Yield the file's rows block by block; raises AnsweredEarly, and UnreadableRow inside."""
     lines = CsvStream()
-    while block := await upload.block():
+    while block := await upload.next_block():
         if digest:
             digest.update(block)
         lines.feed(block)

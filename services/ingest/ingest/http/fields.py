@@ -20,7 +20,7 @@ from courant.topics import Channel
 from ingest.http.answers import NOT_JSON, WRONG_CONTENT_TYPE, Answer, validation_error
 
 T = TypeVar("T")
-Object: TypeAlias = dict[str, Any]
+JsonObject: TypeAlias = dict[str, Any]
 
 PRINTED_MAX = 500  # characters of a client's value that are said back to it
 SCHEDULE_MAX = timedelta(hours=96)
@@ -39,7 +39,7 @@ NO_TIME = (
 )
 
 
-class Unfit(Exception):
+class InvalidValue(Exception):
     """A value of another form than its field wants; one text for each fault, without the field."""
 
     def __init__(self, *faults: str) -> None:
@@ -48,20 +48,20 @@ class Unfit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SendRequest:
     """A request to send one notification, whose form is good."""
 
     channel: Channel
     recipient: Email | Phone
     template_id: UUID
-    personalisation: Object
+    personalisation: JsonObject
     reference: str | None = None
     sender_id: UUID | None = None
     scheduled_for: datetime | None = None
     scheduled_text: str | None = None  # as given
 
 
-def decoded(content_type: str, body: bytes) -> Object | Answer:
+def decode_object(content_type: str, body: bytes) -> JsonObject | Answer:
     """Read a body as a JSON object."""
     if not JSON_TYPE.fullmatch(content_type):
         return WRONG_CONTENT_TYPE
@@ -69,7 +69,7 @@ def decoded(content_type: str, body: bytes) -> Object | Answer:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return NOT_JSON
-    if body.count(b"[") + body.count(b"{") > DEPTH_MAX and deep(value):
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX and too_deep(value):
         return NOT_JSON
     return (
         value
@@ -78,7 +78,7 @@ def decoded(content_type: str, body: bytes) -> Object | Answer:
     )
 
 
-def deep(value: object) -> bool:
+def too_deep(value: object) -> bool:
     """Tell whether a value is nested so deep that to print it could exhaust Python's stack."""
     level: list[object] = [value]
     for _ in range(DEPTH_MAX):
@@ -90,19 +90,19 @@ def deep(value: object) -> bool:
     return True
 
 
-def read(channel: Channel, given: Object, now: datetime) -> Asked | Answer:
+def read_send_request(channel: Channel, given: JsonObject, now: datetime) -> SendRequest | Answer:
     """Check a request's form."""
     fields = EMAIL_FIELDS if channel is Channel.EMAIL else SMS_FIELDS
-    found, faults = taken(fields, given, now)
+    found, faults = read_fields(fields, given, now)
     if faults:
         return validation_error(*faults)
-    return Asked(
+    return SendRequest(
         channel,
-        found[RECIPIENT[channel]],
+        found[RECIPIENT_FIELD[channel]],
         found["template_id"],
         found.get("personalisation", {}),
         found.get("reference"),
-        found.get(SENDER[channel]),
+        found.get(SENDER_FIELD[channel]),
         found.get("scheduled_for"),
         given.get("scheduled_for"),
     )
@@ -117,17 +117,17 @@ class Field:
     required: bool = False
 
 
-def taken(
+def read_fields(
     fields: Sequence[Field], given: Mapping[str, Any], now: datetime
-) -> tuple[Object, list[str]]:
+) -> tuple[JsonObject, list[str]]:
     """Read all fields; give the values, and what is wrong."""
-    found: Object = {}
+    found: JsonObject = {}
     faults: list[str] = []
     for field in fields:
         if field.name in given:
             try:
                 found[field.name] = field.read(given[field.name], now)
-            except Unfit as unfit:
+            except InvalidValue as unfit:
                 faults += [f"{field.name} {fault}" for fault in unfit.faults]
     faults += [
         f"{field.name} is a required property"
@@ -136,11 +136,11 @@ def taken(
     ]
     if len(given) > len(found):
         names = {field.name for field in fields}
-        faults += surplus([name for name in given if name not in names])
+        faults += unexpected([name for name in given if name not in names])
     return found, faults
 
 
-def surplus(names: Sequence[str]) -> list[str]:
+def unexpected(names: Sequence[str]) -> list[str]:
     """Say which fields nobody asked for."""
     if not names:
         return []
@@ -157,20 +157,20 @@ def printed(value: object) -> str:
 
 def text(value: Any, _: datetime) -> str:
     if type(value) is not str:
-        raise Unfit(f"{printed(value)} is not of type string")
+        raise InvalidValue(f"{printed(value)} is not of type string")
     return value
 
 
 def stored_text(value: Any, now: datetime) -> str:
     # Postgres takes no NUL in a text, and this one is stored as it is.
     if "\0" in text(value, now):
-        raise Unfit(NO_NUL)
+        raise InvalidValue(NO_NUL)
     return str(value)
 
 
 def uuid(value: Any, _: datetime) -> UUID:
     if type(value) is not str or not UUID_FORM.fullmatch(value):
-        raise Unfit("is not a valid UUID")
+        raise InvalidValue("is not a valid UUID")
     return UUID(value)
 
 
@@ -178,43 +178,43 @@ def email(value: Any, now: datetime) -> Email:
     try:
         return recipients.email(text(value, now))
     except Unusable as unusable:
-        raise Unfit(str(unusable)) from None
+        raise InvalidValue(str(unusable)) from None
 
 
 def phone(value: Any, now: datetime) -> Phone:
     try:
         return recipients.phone(text(value, now))
     except Unusable as unusable:
-        raise Unfit(str(unusable)) from None
+        raise InvalidValue(str(unusable)) from None
 
 
 def schedule(value: Any, now: datetime) -> datetime | None:
     if value is None:
         return None
     if type(value) is not str:
-        raise Unfit(f"{printed(value)} is not of type string, null")
+        raise InvalidValue(f"{printed(value)} is not of type string, null")
     try:
         at = datetime.fromisoformat(value)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Unfit(NO_TIME) from None
+        raise InvalidValue(NO_TIME) from None
     if at < now:
-        raise Unfit("datetime cannot be in the past")
+        raise InvalidValue("datetime cannot be in the past")
     if at > now + SCHEDULE_MAX:
-        raise Unfit("datetime can only be up to 96 hours in the future")
+        raise InvalidValue("datetime can only be up to 96 hours in the future")
     return at
 
 
-def personalisation(value: Any, _: datetime) -> Object:
+def personalisation(value: Any, _: datetime) -> JsonObject:
     if type(value) is not dict:
-        raise Unfit(f"{printed(value)} is not of type object")
+        raise InvalidValue(f"{printed(value)} is not of type object")
     faults = [fault for each in value.values() if type(each) is dict for fault in file_faults(each)]
     if faults:
-        raise Unfit(*faults)
+        raise InvalidValue(*faults)
     return value
 
 
-def file_faults(file: Object) -> list[str]:
+def file_faults(file: JsonObject) -> list[str]:
     """Say what is wrong with the form of a file among the values."""
     faults = [
         f"{printed(file[name])} is not of type string"
@@ -234,8 +234,8 @@ def file_faults(file: Object) -> list[str]:
     return faults + [f"{name} is a required property" for name in wanted if name not in file]
 
 
-RECIPIENT = {Channel.EMAIL: "email_address", Channel.SMS: "phone_number"}
-SENDER = {Channel.EMAIL: "email_reply_to_id", Channel.SMS: "sms_sender_id"}
+RECIPIENT_FIELD = {Channel.EMAIL: "email_address", Channel.SMS: "phone_number"}
+SENDER_FIELD = {Channel.EMAIL: "email_reply_to_id", Channel.SMS: "sms_sender_id"}
 EMAIL_FIELDS = (
     Field("reference", stored_text),
     Field("email_address", email, required=True),

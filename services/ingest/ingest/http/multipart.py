@@ -16,7 +16,7 @@ from ingest.http.answers import (
     validation_error,
 )
 from ingest.http.asgi import AnsweredEarly
-from ingest.http.fields import surplus
+from ingest.http.fields import unexpected
 from ingest.http.slow_clients import MinimumSpeed
 
 FILE = "file"
@@ -24,10 +24,10 @@ FIELD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 1024 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024
 """Of a file that are given at once, and more only where more came at once."""
-NOT_CALLED_FORM = error_answer(
+NOT_MULTIPART = error_answer(
     415, "BadRequestError", "Content-Type has to be multipart/form-data with a boundary"
 )
-NOT_FORM = bad_request("The request's body is not multipart/form-data as its Content-Type says")
+MALFORMED = bad_request("The request's body is not multipart/form-data as its Content-Type says")
 ONE_FILE = bad_request("Only one file can be sent")
 NO_FILE = error_answer(400, "ValidationError", f"{FILE} is a required property")
 
@@ -54,7 +54,7 @@ class MultipartUpload:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
-            raise AnsweredEarly(NOT_CALLED_FORM)
+            raise AnsweredEarly(NOT_MULTIPART)
         self.fields: dict[str, str] = {}
         self._names = names
         self.filename: str | None = None
@@ -85,16 +85,16 @@ class MultipartUpload:
                 },
             )
         except FormParserError:
-            raise AnsweredEarly(NOT_CALLED_FORM) from None
+            raise AnsweredEarly(NOT_MULTIPART) from None
 
-    async def begin(self) -> None:
+    async def read_fields(self) -> None:
         """Read all fields, up to the file."""
         while not self._file_seen:
             if self._body.fully_read or self._whole:
                 raise AnsweredEarly(NO_FILE if self._whole else BODY_INCOMPLETE)
             await self._advance()
 
-    async def block(self) -> bytes:
+    async def next_block(self) -> bytes:
         """Give the next bytes of the file; none at its end."""
         gathered = sum(map(len, self._data))
         while gathered < BLOCK_BYTES and not self._body.fully_read:
@@ -129,7 +129,7 @@ class MultipartUpload:
         try:
             self._parser.write(part)
         except FormParserError:
-            raise AnsweredEarly(NOT_FORM) from None
+            raise AnsweredEarly(MALFORMED) from None
 
     def _begin(self) -> None:
         self._name, self._filename, self._in_file = "", None, False
@@ -160,7 +160,7 @@ class MultipartUpload:
         elif self._file_seen:
             raise AnsweredEarly(bad_request(f"{self._name} has to come before the file"))
         elif self._name not in self._names:
-            raise AnsweredEarly(validation_error(*surplus([self._name])))
+            raise AnsweredEarly(validation_error(*unexpected([self._name])))
         elif self._name in self.fields:
             raise AnsweredEarly(bad_request(f"{self._name} is there more than once"))
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from ingest.callers.auth import Caller
 from ingest.http.answers import Answer, validation_error
-from ingest.http.fields import UUID_FORM, printed, surplus
+from ingest.http.fields import UUID_FORM, printed, unexpected
 from ingest.read import views
 from ingest.read.store import Chosen
 
@@ -49,13 +49,13 @@ def checked(given: Parameters) -> Answer | None:
         faults.append("reference must not contain NUL characters")
     faults += older_than_faults(given)
     faults += not_one_of("include_jobs", given.get("include_jobs", ())[:1], JOBS)
-    faults += surplus([name for name in given if name not in NAMES])
+    faults += unexpected([name for name in given if name not in NAMES])
     return validation_error(*faults) if faults else None
 
 
 def checked_older_than(given: Parameters) -> Answer | None:
     """Judge the parameters of a list that has only this one."""
-    faults = older_than_faults(given) + surplus([name for name in given if name != "older_than"])
+    faults = older_than_faults(given) + unexpected([name for name in given if name != "older_than"])
     return validation_error(*faults) if faults else None
 
 

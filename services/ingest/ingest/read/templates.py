@@ -34,7 +34,7 @@ class TemplateEndpoints:
         given_ = listing.parameters(call.scope["query_string"])
         kinds = given_.get("type", [])[:1]
         faults = listing.not_one_of("type", kinds, listing.TYPES)
-        faults += fields.surplus([name for name in given_ if name != "type"])
+        faults += fields.unexpected([name for name in given_ if name != "type"])
         if faults:
             return validation_error(*faults)
         found = [
@@ -46,7 +46,7 @@ class TemplateEndpoints:
         return json_answer({"templates": [self._shown(each) for each in found]})
 
     async def preview(self, call: HttpRequest, caller: Caller) -> Answer:
-        body = fields.decoded(call.header(b"content-type"), await call.body())
+        body = fields.decode_object(call.header(b"content-type"), await call.body())
         if isinstance(body, Answer):
             return body
         template = self._template(call.path_parameters[0], None, caller)
