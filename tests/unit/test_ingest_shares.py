@@ -6,7 +6,7 @@ import pytest
 
 from courant.contracts import Notification
 from courant.topics import Channel, Lane
-from ingest.callers.fair_share import DOWN, FairShares
+from ingest.callers.fair_share import LOWER_LANE, FairShares
 from support.ingest.world import World, api_key, email, key, service, template
 
 BUSY, QUIET = UUID(int=1), UUID(int=2)
@@ -15,7 +15,7 @@ SHARE = 60  # a minute: one a second
 
 
 def lanes(shares: FairShares, *times: float, service: UUID = BUSY, lane: Lane = Lane.NORMAL) -> str:
-    return "".join(shares.lane(service, EMAIL, lane, at)[0] for at in times)
+    return "".join(shares.choose_lane(service, EMAIL, lane, at)[0] for at in times)
 
 
 def test_beyond_its_share_a_service_goes_a_lane_down_while_others_send() -> None:
@@ -45,7 +45,9 @@ def test_channels_have_shares_of_their_own() -> None:
     shares = FairShares(SHARE)
     lanes(shares, 100.0, service=QUIET)
     assert lanes(shares, *[100.0] * 3) == "nnb"
-    assert shares.lane(BUSY, SMS, Lane.NORMAL, 100.0) is Lane.NORMAL  # nobody else sends there
+    assert (
+        shares.choose_lane(BUSY, SMS, Lane.NORMAL, 100.0) is Lane.NORMAL
+    )  # nobody else sends there
 
 
 @pytest.mark.parametrize("lane", Lane)
@@ -53,8 +55,8 @@ def test_priority_becomes_normal_and_bulk_stays(lane: Lane) -> None:
     shares = FairShares(SHARE)
     lanes(shares, 100.0, service=QUIET)
     lanes(shares, *[100.0] * 2, lane=lane)
-    assert shares.lane(BUSY, EMAIL, lane, 100.0) is DOWN[lane]
-    assert [DOWN[each] for each in Lane] == [Lane.NORMAL, Lane.BULK, Lane.BULK]
+    assert shares.choose_lane(BUSY, EMAIL, lane, 100.0) is LOWER_LANE[lane]
+    assert [LOWER_LANE[each] for each in Lane] == [Lane.NORMAL, Lane.BULK, Lane.BULK]
 
 
 def test_a_notification_says_the_lane_that_it_is_in() -> None:

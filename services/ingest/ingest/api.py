@@ -108,7 +108,7 @@ class Api:
 
     def _known(self, handler: ForCaller) -> Handler:
         async def handle(call: HttpRequest) -> Answer:
-            caller = self._gate.caller(call.header(b"authorization"), clock.now())
+            caller = self._gate.authenticate(call.header(b"authorization"), clock.now())
             return caller if isinstance(caller, Answer) else await handler(call, caller)
 
         return handle

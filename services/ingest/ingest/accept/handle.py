@@ -112,7 +112,7 @@ class Accept:
         refusal = (
             rules.size(asked.personalisation)
             or rules.may_send(service, channel)
-            or parts.limits.rate(service, key_type, monotonic())
+            or parts.limits.check_rate(service, key_type, monotonic())
         )
         if refusal:
             return refusal
@@ -128,7 +128,7 @@ class Accept:
         simulated = rules.simulated(asked.recipient, parts.lists)
         limited = key_type is not KeyType.TEST and not (simulated and channel is Channel.SMS)
         refusal = rules.sendable(service, channel, text) or (
-            parts.limits.room(service, channel, now) if limited else None
+            parts.limits.check_volume(service, channel, now) if limited else None
         )
         if refusal:
             return refusal
@@ -141,7 +141,7 @@ class Accept:
         if refusal:
             return refusal
         if limited:
-            parts.limits.accept(service, channel, now)
+            parts.limits.count_accepted(service, channel, now)
         return Fit(asked, compiled, text, compiled.heading(values), sender, simulated)
 
     def _sender(self, asked: SendRequest, service: Service) -> Sender | None:
@@ -160,7 +160,9 @@ class Accept:
         body_hash: bytes | None,
     ) -> Outgoing:
         asked, template = fit.asked, fit.compiled.template
-        lane = self._parts.shares.lane(caller.service.id, asked.channel, template.lane, monotonic())
+        lane = self._parts.shares.choose_lane(
+            caller.service.id, asked.channel, template.lane, monotonic()
+        )
         to = asked.recipient.given
         who = normalised(asked.recipient)
         content = ENCODE(Content(to=to, personalisation=storable(asked.personalisation)))

@@ -64,7 +64,7 @@ class Planner:
         refusal = (
             rules.usable(template, service, channel)
             or rules.may_send(service, channel)
-            or parts.limits.rate(service, caller.key.type, monotonic())
+            or parts.limits.check_rate(service, caller.key.type, monotonic())
         )
         if refusal:
             return refusal
@@ -80,7 +80,7 @@ class Planner:
 
     def intake(self, plan: Plan, rows_max: int) -> RowReader:
         """Give what takes the rows."""
-        left = self._parts.limits.left(plan.caller.service, plan.channel, plan.now)
+        left = self._parts.limits.remaining(plan.caller.service, plan.channel, plan.now)
         return RowReader(RowCounts(rows_max, room=min(left)), self._sheets(plan))
 
     def _sheets(self, plan: Plan) -> Callable[[Sequence[str]], Sheet | Answer]:
@@ -115,7 +115,7 @@ class Planner:
     def refusal(self, plan: Plan, tally: RowCounts) -> Answer | None:
         """Judge all rows together."""
         caller, limits = plan.caller, self._parts.limits
-        left = limits.left(caller.service, plan.channel, plan.now)
+        left = limits.remaining(caller.service, plan.channel, plan.now)
         return tally.refusal(caller.service, plan.channel, caller.key.type, left)
 
     def count(self, plan: Plan, tally: RowCounts) -> Answer | None:
@@ -123,9 +123,9 @@ class Planner:
         if not plan.limited(tally):
             return None
         limits, service = self._parts.limits, plan.caller.service
-        if refusal := limits.room(service, plan.channel, plan.now, tally.rows):
+        if refusal := limits.check_volume(service, plan.channel, plan.now, tally.rows):
             return refusal
-        limits.accept(service, plan.channel, plan.now, tally.rows)
+        limits.count_accepted(service, plan.channel, plan.now, tally.rows)
         return None
 
     async def first(self, caller: Caller, key_hash: bytes) -> FirstJob | None:

@@ -13,7 +13,7 @@ from courant.render import sms
 from courant.topics import Channel
 from ingest.bulk.columns import Faults, Sheet
 from ingest.bulk.csv_stream import UnreadableRow
-from ingest.callers.limits import Left
+from ingest.callers.limits import Remaining
 from ingest.http.answers import Answer, bad_request
 
 BAD_ROWS_TOLD = 20
@@ -77,7 +77,7 @@ class RowCounts:
         self.blank = 0
 
     def refusal(
-        self, service: Service, channel: Channel, key_type: KeyType, left: Left
+        self, service: Service, channel: Channel, key_type: KeyType, left: Remaining
     ) -> Answer | None:
         """Say why the file is not accepted, if it is not."""
         for room, period in ((left.year, "annual"), (left.day, "daily")):

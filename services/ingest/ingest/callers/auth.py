@@ -22,8 +22,8 @@ from ingest.http.answers import Answer, error_answer, unavailable
 from ingest.http.fields import UUID_FORM
 
 CLOCK_SECONDS = 30
-TOKEN_MAX = 4096  # characters; a JWT of ours has about 160
-SECRETS_KEPT = 100_000
+TOKEN_CHARACTERS_MAX = 4096  # characters; a JWT of ours has about 160
+SECRETS_CACHED_MAX = 100_000
 KEY_LENGTH_MIN = 79
 DOCS = "https://documentation.notification.canada.ca/en/start.html#headers"
 BASE64 = re.compile(r"[A-Za-z0-9_-]*")
@@ -33,7 +33,7 @@ def denied(text: str) -> Answer:
     return error_answer(403, "AuthError", f"Invalid token: {text}")
 
 
-NOT_READ = unavailable("The directory is not read yet")
+DIRECTORY_NOT_READ = unavailable("The directory is not read yet")
 NO_TOKEN = error_answer(401, "AuthError", "Unauthorized, authentication token must be provided")
 NO_SCHEME = error_answer(
     401,
@@ -45,16 +45,16 @@ NO_SCHEME = error_answer(
 )
 UNREADABLE = denied("signature, api token is not valid")
 NO_ISSUER = denied("iss field not provided")
-ISSUER_UNFIT = denied("service id is not the right data type")
+ISSUER_INVALID = denied("service id is not the right data type")
 NO_SERVICE = denied("service not found")
 NO_KEYS = denied("service has no API keys")
 ARCHIVED = denied("service is archived")
-UNSIGNED = denied("signature, api token not found")
-CLOCK = error_answer(
+NO_KEY_MATCHES = denied("signature, api token not found")
+CLOCK_WRONG = error_answer(
     403, "AuthError", "Error: Your system clock must be accurate to within 30 seconds"
 )
 REVOKED = denied("API key revoked")
-NOT_WHOLE = denied("Enter your full API key")
+KEY_INCOMPLETE = denied("Enter your full API key")
 NO_KEY = denied("API key not found")
 
 
@@ -69,17 +69,17 @@ class Caller:
 class Authentication:
     """Knows callers by the directory; keeps the secrets that it has opened in memory."""
 
-    def __init__(self, directory: Directory, ring: KeyRing, hash_key: bytes) -> None:
+    def __init__(self, directory: Directory, key_ring: KeyRing, hash_key: bytes) -> None:
         self._directory = directory
-        self._ring = ring
+        self._ring = key_ring
         self._hash_key = hash_key
         self._secrets: dict[tuple[UUID, int], bytes | None] = {}
 
-    def caller(self, header: str, now: datetime) -> Caller | Answer:
+    def authenticate(self, header: str, now: datetime) -> Caller | Answer:
         """Tell who asks."""
         # One that was just started knows nobody yet: a 403 would tell a client that its key is bad.
         if not self._directory.is_read:
-            return NOT_READ
+            return DIRECTORY_NOT_READ
         if not header:
             return NO_TOKEN
         # By prefix, without regard to case; what stands behind it and one more character counts.
@@ -91,7 +91,7 @@ class Authentication:
         return NO_SCHEME
 
     def _by_jwt(self, token: str, now: float) -> Caller | Answer:
-        read = parts(token)
+        read = split_jwt(token)
         if read is None:
             return UNREADABLE
         header, claims, signed, signature = read
@@ -99,7 +99,7 @@ class Authentication:
         if issuer is None:
             return NO_ISSUER
         if type(issuer) is not str or not UUID_FORM.fullmatch(issuer):
-            return ISSUER_UNFIT
+            return ISSUER_INVALID
         service = self._directory.services.get(UUID(issuer))
         if service is None:
             return NO_SERVICE
@@ -109,18 +109,18 @@ class Authentication:
         if not service.active:
             return ARCHIVED
         if header.get("alg") != "HS256":
-            return UNSIGNED
+            return NO_KEY_MATCHES
         for key in keys.values():
             secret = self._secret(key)
             if secret and hmac.compare_digest(hmac.digest(secret, signed, "sha256"), signature):
                 return claims_fault(claims, now) or (
                     REVOKED if key.expires_at else Caller(service, key)
                 )
-        return UNSIGNED
+        return NO_KEY_MATCHES
 
     def _by_key(self, token: str) -> Caller | Answer:
         if not token.startswith("gcntfy-"):
-            return NOT_WHOLE
+            return KEY_INCOMPLETE
         # Found by a keyed hash, so that the time of the look-up tells nothing of the secret.
         hashed = keyed_hash(self._hash_key, b"secret", token[-36:].encode())
         key = self._directory.by_secret.get(hashed)
@@ -128,13 +128,13 @@ class Authentication:
         if key is None or service is None:
             return NO_KEY
         if len(token) < KEY_LENGTH_MIN or token[-73:-37] != str(key.service_id):
-            return NOT_WHOLE
+            return KEY_INCOMPLETE
         return REVOKED if key.expires_at else Caller(service, key)
 
     def _secret(self, key: ApiKey) -> bytes | None:
         known = (key.id, key.number)
         if known not in self._secrets:
-            if len(self._secrets) >= SECRETS_KEPT:
+            if len(self._secrets) >= SECRETS_CACHED_MAX:
                 self._secrets.clear()
             try:
                 self._secrets[known] = self._ring.decrypt(key.secret, owner=key.id.bytes)
@@ -143,16 +143,16 @@ class Authentication:
         return self._secrets[known]
 
 
-def parts(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any], bytes, bytes] | None:
+def split_jwt(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any], bytes, bytes] | None:
     """Take a JWT apart: header, claims, the bytes that are signed, the signature."""
     signed, dot, signature = token.rpartition(".")
     front, _, back = signed.partition(".")
-    if not dot or len(token) > TOKEN_MAX:
+    if not dot or len(token) > TOKEN_CHARACTERS_MAX:
         return None
     try:
-        header = msgspec.json.decode(base64(front))
-        claims = msgspec.json.decode(base64(back))
-        given = base64(signature)
+        header = msgspec.json.decode(decode_base64(front))
+        claims = msgspec.json.decode(decode_base64(back))
+        given = decode_base64(signature)
     except (ValueError, RecursionError):  # msgspec's and base64's errors are ValueErrors
         return None
     if type(header) is not dict or type(claims) is not dict or "crit" in header:
@@ -160,7 +160,7 @@ def parts(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any], bytes, byte
     return header, claims, signed.encode(), given
 
 
-def base64(text: str) -> bytes:
+def decode_base64(text: str) -> bytes:
     if not BASE64.fullmatch(text):
         raise binascii.Error("foreign characters")
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -171,15 +171,15 @@ def claims_fault(claims: Mapping[str, Any], now: float) -> Answer | None:
     if any(type(claims.get(name, "")) is not str for name in ("sub", "jti")):
         return UNREADABLE
     if "aud" in claims or "iat" not in claims:
-        return UNSIGNED
-    if "exp" in claims and not number(claims["exp"]) > now:
-        return UNSIGNED
-    if "nbf" in claims and not number(claims["nbf"]) <= now:
-        return CLOCK
-    return None if abs(now - number(claims["iat"])) <= CLOCK_SECONDS else CLOCK
+        return NO_KEY_MATCHES
+    if "exp" in claims and not epoch_seconds(claims["exp"]) > now:
+        return NO_KEY_MATCHES
+    if "nbf" in claims and not epoch_seconds(claims["nbf"]) <= now:
+        return CLOCK_WRONG
+    return None if abs(now - epoch_seconds(claims["iat"])) <= CLOCK_SECONDS else CLOCK_WRONG
 
 
-def number(value: object) -> float:
+def epoch_seconds(value: object) -> float:
     """Read epoch seconds, which may stand in a text; what is none is never near any time."""
     if type(value) is bool:
         return float("nan")

@@ -10,11 +10,11 @@ from uuid import UUID
 from courant import metrics
 from courant.topics import Channel, Lane
 
-PRESENT_SECONDS = 60.0  # for which a service counts as one that sends
+ACTIVE_SECONDS = 60.0  # for which a service counts as one that sends
 BURST_SECONDS = 1.0
 """How much of its share a service may use at once. A whole minute's would be a minute's wait for
 the others where the provider takes no more than the share."""
-DOWN = {Lane.PRIORITY: Lane.NORMAL, Lane.NORMAL: Lane.BULK, Lane.BULK: Lane.BULK}
+LOWER_LANE = {Lane.PRIORITY: Lane.NORMAL, Lane.NORMAL: Lane.BULK, Lane.BULK: Lane.BULK}
 
 
 class FairShares:
@@ -27,18 +27,18 @@ class FairShares:
         # The last two that sent, the later one first, and when.
         self._last: dict[Channel, list[tuple[UUID, float]]] = defaultdict(list)
 
-    def lane(self, service_id: UUID, channel: Channel, lane: Lane, seconds: float) -> Lane:
+    def choose_lane(self, service_id: UUID, channel: Channel, lane: Lane, seconds: float) -> Lane:
         """Give the lane of a service's next notification, whose template has this one."""
         if not self._others_send(service_id, channel, seconds):
             return lane
         used_until = max(self._used_until.get((service_id, channel), 0.0), seconds)
         if used_until > seconds + BURST_SECONDS:
             metrics.LANES_DOWN.labels(channel, lane).inc()
-            return DOWN[lane]
+            return LOWER_LANE[lane]
         self._used_until[service_id, channel] = used_until + self._pause_seconds
         return lane
 
     def _others_send(self, service_id: UUID, channel: Channel, seconds: float) -> bool:
         others = [each for each in self._last[channel] if each[0] != service_id][:1]
         self._last[channel] = [(service_id, seconds), *others]
-        return any(at > seconds - PRESENT_SECONDS for _, at in others)
+        return any(at > seconds - ACTIVE_SECONDS for _, at in others)

@@ -20,7 +20,7 @@ KEYS_CALLED = {KeyType.NORMAL: "LIVE", KeyType.TEAM: "TEAM", KeyType.TEST: "TEST
 CALLED = {Channel.EMAIL: "Email", Channel.SMS: "SMS"}
 
 
-class Left(NamedTuple):
+class Remaining(NamedTuple):
     """How many notifications there is still room for."""
 
     year: int
@@ -35,7 +35,7 @@ class Limits:
         self._accepted: dict[tuple[UUID, Channel, date | int], int] = {}
         self._day = date.min
 
-    def rate(self, service: Service, key_type: KeyType, seconds: float) -> Answer | None:
+    def check_rate(self, service: Service, key_type: KeyType, seconds: float) -> Answer | None:
         """Count a request, at a monotonic time in seconds; refuse it when there were too many."""
         limit = service.rate_limit
         asked = self._asked.get((service.id, key_type))
@@ -55,14 +55,14 @@ class Limits:
             f"{WINDOW_SECONDS} seconds",
         )
 
-    def room(
+    def check_volume(
         self, service: Service, channel: Channel, now: datetime, count: int = 1
     ) -> Answer | None:
         """Tell whether so many more fit into the service's year and day."""
         kind = "TrialService" if service.restricted else "LiveService"
         email = channel is Channel.EMAIL
         annual = service.annual_email if email else service.annual_sms
-        left = self.left(service, channel, now)
+        left = self.remaining(service, channel, now)
         if count > left.year:
             return error_answer(
                 429,
@@ -79,16 +79,18 @@ class Limits:
             )
         return None
 
-    def left(self, service: Service, channel: Channel, now: datetime) -> Left:
+    def remaining(self, service: Service, channel: Channel, now: datetime) -> Remaining:
         """Tell how many more the service's year and day have room for."""
         email = channel is Channel.EMAIL
         annual = service.annual_email if email else service.annual_sms
         daily = service.daily_email if email else service.daily_sms
         year = annual - self._accepted.get((service.id, channel, fiscal_year(now)), 0)
         day = daily - self._accepted.get((service.id, channel, now.date()), 0)
-        return Left(max(year, 0), max(day, 0))
+        return Remaining(max(year, 0), max(day, 0))
 
-    def accept(self, service: Service, channel: Channel, now: datetime, count: int = 1) -> None:
+    def count_accepted(
+        self, service: Service, channel: Channel, now: datetime, count: int = 1
+    ) -> None:
         """Count accepted ones, scheduled ones too."""
         today, year = now.date(), fiscal_year(now)
         if today != self._day:

@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 class Safelists:
     """Teams and safelists, opened once a version of their service."""
 
-    def __init__(self, ring: KeyRing) -> None:
-        self._ring = ring
+    def __init__(self, key_ring: KeyRing) -> None:
+        self._ring = key_ring
         self._opened: dict[UUID, tuple[int, frozenset[str]]] = {}
 
     def of(self, service: Service) -> frozenset[str]:
