@@ -33,12 +33,12 @@ def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
     log, reader = Kept(), Reader(site.plan.database_url, 1)
     parts = AcceptParts(
         directory=site.directory,
-        library=TemplateCache(site.directory),
-        log=log,
-        memory=reader,  # asked only for an Idempotency-Key
+        templates=TemplateCache(site.directory),
+        inbox=log,
+        idempotency=reader,  # asked only for an Idempotency-Key
         limits=Limits(),
-        shares=FairShares(6_000),
-        ring=site.places.ring,
+        fair_shares=FairShares(6_000),
+        key_ring=site.places.ring,
         hash_key=site.places.hash_key,
         lists=Simulated(frozenset(), ""),
         sending_domain="notification.example",

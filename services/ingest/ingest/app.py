@@ -48,12 +48,12 @@ def app(
     simulated |= recipients.listed("sms", parted(settings.ingest_simulated_numbers))
     parts = AcceptParts(
         directory=directory,
-        library=library,
-        log=log,
-        memory=reader,
+        templates=library,
+        inbox=log,
+        idempotency=reader,
         limits=Limits(),
-        shares=FairShares(settings.ingest_fair_share),
-        ring=ring,
+        fair_shares=FairShares(settings.ingest_fair_share),
+        key_ring=ring,
         hash_key=hash_key,
         lists=Simulated(simulated, settings.ingest_docs_url.rstrip("/")),
         sending_domain=settings.courant_sending_domain,

@@ -14,7 +14,7 @@ Personalisation = dict[str, Scalar | list[Scalar]]
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class CompiledTemplate:
     """A version of a template, taken apart once."""
 
     template: Template
@@ -22,7 +22,7 @@ class Compiled:
     body: Parsed
 
     @property
-    def hollow(self) -> bool:
+    def may_be_empty(self) -> bool:
         """Tell whether the body may be empty, as it is nothing but placeholders."""
         return not any(isinstance(part, str) and part.strip() for part in self.body.parts)
 
@@ -36,7 +36,7 @@ class Compiled:
             return templates.fill(self.body, values, ListStyle.LINES)
         return sms.content(templates.fill(self.body, values, ListStyle.WORDS))
 
-    def heading(self, values: Values) -> str | None:
+    def escaped_subject(self, values: Values) -> str | None:
         """Give the subject, fit for HTML."""
         return templates.escaped(templates.subject(self.subject, values)) if self.subject else None
 
@@ -46,14 +46,14 @@ class TemplateCache:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._compiled: dict[str, Compiled] = {}
+        self._compiled: dict[str, CompiledTemplate] = {}
 
-    def compiled(self, template: Template) -> Compiled:
+    def compiled(self, template: Template) -> CompiledTemplate:
         """Give a version taken apart; at most one is kept of each that the directory holds."""
         found = self._compiled.get(template.key)
         if found is None or found.template is not template:
             email = template.channel is Channel.EMAIL
-            found = self._compiled[template.key] = Compiled(
+            found = self._compiled[template.key] = CompiledTemplate(
                 template,
                 templates.parse(template.subject or "") if email else None,
                 templates.parse(template.body),

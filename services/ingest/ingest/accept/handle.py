@@ -20,7 +20,7 @@ from courant.records import Outgoing
 from courant.render import templates
 from courant.topics import INBOX, Channel
 from ingest.accept import idempotency, rules
-from ingest.accept.content import Compiled, TemplateCache, storable
+from ingest.accept.content import CompiledTemplate, TemplateCache, storable
 from ingest.accept.idempotency import FirstNotification, IdempotencyStore
 from ingest.accept.rules import Simulated
 from ingest.callers.auth import Caller
@@ -40,23 +40,23 @@ class AcceptParts:
     """What accepting stands on."""
 
     directory: Directory
-    library: TemplateCache
-    log: Inbox
-    memory: IdempotencyStore
+    templates: TemplateCache
+    inbox: Inbox
+    idempotency: IdempotencyStore
     limits: Limits
-    shares: FairShares
-    ring: KeyRing
+    fair_shares: FairShares
+    key_ring: KeyRing
     hash_key: bytes
     lists: Simulated
     sending_domain: str
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class CheckedRequest:
     """A request that passed every check, with what it will say."""
 
     asked: SendRequest
-    compiled: Compiled
+    compiled: CompiledTemplate
     body: str
     subject: str | None
     sender: Sender | None
@@ -68,7 +68,7 @@ class Accept:
 
     def __init__(self, parts: AcceptParts) -> None:
         self._parts = parts
-        self._guests = Safelists(parts.ring)
+        self._guests = Safelists(parts.key_ring)
 
     async def notification(self, channel: Channel, request: HttpRequest, caller: Caller) -> Answer:
         """Accept a notification, or return the answer that says why not."""
@@ -82,7 +82,7 @@ class Accept:
         if isinstance(key, Answer):
             return key
         body_hash = idempotency.body_hash(parts.hash_key, text) if key else None
-        if key and body_hash and (first := await parts.memory.first(service.id, key.hash)):
+        if key and body_hash and (first := await parts.idempotency.first(service.id, key.hash)):
             if first.body_hash != body_hash:
                 return idempotency.REUSED
             return self._again(channel, caller, request, body, first, now)
@@ -96,53 +96,57 @@ class Accept:
         if len(record.value) > RECORD_BYTES_MAX:
             return REQUEST_TOO_LARGE
         try:
-            await parts.log.put(record)
+            await parts.inbox.put(record)
         except Unavailable:
             return NOT_ACKNOWLEDGED
         return self._answer(caller, request, fit, id)
 
     def _checked(
         self, channel: Channel, caller: Caller, body: fields.JsonObject, now: datetime
-    ) -> Fit | Answer:
+    ) -> CheckedRequest | Answer:
         # The order is the API's: a client sees the first failure only.
         parts, service, key_type = self._parts, caller.service, caller.key.type
         asked = fields.read_send_request(channel, body, now)
         if isinstance(asked, Answer):
             return asked
         refusal = (
-            rules.size(asked.personalisation)
-            or rules.may_send(service, channel)
+            rules.check_size(asked.personalisation)
+            or rules.check_channel(service, channel)
             or parts.limits.check_rate(service, key_type, monotonic())
         )
         if refusal:
             return refusal
         template = parts.directory.template(asked.template_id)
-        if refusal := rules.usable(template, service, channel):
+        if refusal := rules.check_template(template, service, channel):
             return refusal
         assert template
-        compiled = parts.library.compiled(template)
-        values = values_of(asked)
-        if refusal := rules.complete(compiled, compiled.missing(values)):
+        compiled = parts.templates.compiled(template)
+        values = placeholder_values(asked)
+        if refusal := rules.check_placeholders(compiled, compiled.missing(values)):
             return refusal
         text = compiled.text(values)
-        simulated = rules.simulated(asked.recipient, parts.lists)
+        simulated = rules.is_simulated(asked.recipient, parts.lists)
         limited = key_type is not KeyType.TEST and not (simulated and channel is Channel.SMS)
-        refusal = rules.sendable(service, channel, text) or (
+        refusal = rules.check_text(service, channel, text) or (
             parts.limits.check_volume(service, channel, now) if limited else None
         )
         if refusal:
             return refusal
         sender = self._sender(asked, service)
-        if asked.sender_id and (refusal := rules.sender(sender, asked.sender_id, service, channel)):
+        if asked.sender_id and (
+            refusal := rules.check_sender(sender, asked.sender_id, service, channel)
+        ):
             return refusal
-        refusal = rules.reachable(
+        refusal = rules.check_recipient(
             asked.recipient, service, key_type, self._guests.of(service), parts.lists
-        ) or rules.files(asked.personalisation, service)
+        ) or rules.check_files(asked.personalisation, service)
         if refusal:
             return refusal
         if limited:
             parts.limits.count_accepted(service, channel, now)
-        return Fit(asked, compiled, text, compiled.heading(values), sender, simulated)
+        return CheckedRequest(
+            asked, compiled, text, compiled.escaped_subject(values), sender, simulated
+        )
 
     def _sender(self, asked: SendRequest, service: Service) -> Sender | None:
         directory = self._parts.directory
@@ -153,14 +157,14 @@ class Accept:
     def _record(
         self,
         caller: Caller,
-        fit: Fit,
+        fit: CheckedRequest,
         id: UUID,
         now: datetime,
         key_hash: bytes | None,
         body_hash: bytes | None,
     ) -> Outgoing:
         asked, template = fit.asked, fit.compiled.template
-        lane = self._parts.shares.choose_lane(
+        lane = self._parts.fair_shares.choose_lane(
             caller.service.id, asked.channel, template.lane, monotonic()
         )
         to = asked.recipient.given
@@ -178,7 +182,7 @@ class Accept:
             reference=asked.reference,
             sender_id=asked.sender_id,
             recipient_hash=keyed_hash(self._parts.hash_key, asked.channel.encode(), who.encode()),
-            sealed=self._parts.ring.encrypt(content, owner=id.bytes),
+            sealed=self._parts.key_ring.encrypt(content, owner=id.bytes),
             accepted_at=now,
             scheduled_for=asked.scheduled_for,
             idempotency_key=key_hash,
@@ -203,20 +207,22 @@ class Accept:
         template = self._parts.directory.template(asked.template_id, first.template_version)
         if template is None or template.channel is not channel:
             return idempotency.REUSED
-        compiled = self._parts.library.compiled(template)
-        values = values_of(asked)
+        compiled = self._parts.templates.compiled(template)
+        values = placeholder_values(asked)
         asked = replace(asked, scheduled_text=body.get("scheduled_for"))
-        fit = Fit(
+        fit = CheckedRequest(
             asked,
             compiled,
             compiled.text(values),
-            compiled.heading(values),
+            compiled.escaped_subject(values),
             self._sender(asked, caller.service),
             simulated=False,
         )
         return replace(self._answer(caller, request, fit, first.id), headers=idempotency.REPLAYED)
 
-    def _answer(self, caller: Caller, request: HttpRequest, fit: Fit, id: UUID) -> Answer:
+    def _answer(
+        self, caller: Caller, request: HttpRequest, fit: CheckedRequest, id: UUID
+    ) -> Answer:
         service, template, base = caller.service, fit.compiled.template, request.base_url()
         if fit.asked.channel is Channel.EMAIL:
             domain = service.sending_domain or self._parts.sending_domain
@@ -249,7 +255,7 @@ def normalised(recipient: Email | Phone) -> str:
     return recipient.address if isinstance(recipient, Email) else recipient.number
 
 
-def values_of(asked: SendRequest) -> templates.Values:
+def placeholder_values(asked: SendRequest) -> templates.Values:
     """Give the values that placeholders take. A file that is attached fills none."""
     values = asked.personalisation
     if any(type(each) is dict for each in values.values()):

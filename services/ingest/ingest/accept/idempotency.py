@@ -16,7 +16,7 @@ REPLAYED = ((b"idempotency-replayed", b"true"),)
 REUSED = error_answer(
     409, "ConflictError", "Idempotency-Key has been used with another body in the last 48 hours"
 )
-UNFIT_KEY = bad_request(f"Idempotency-Key must have 1 to {KEY_MAX} characters")
+INVALID_KEY = bad_request(f"Idempotency-Key must have 1 to {KEY_MAX} characters")
 # What a key is used for is part of its hash: a job never answers for a notification.
 NOTIFICATION, JOB = b"idempotency", b"idempotency-job"
 
@@ -37,7 +37,7 @@ def read_key(
     if header is None:
         return None
     if not 1 <= len(header) <= KEY_MAX:
-        return UNFIT_KEY
+        return INVALID_KEY
     text = header.decode("latin-1").encode()
     return IdempotencyKey(text, keyed_hash(hash_key, use, service_id.bytes, text))
 

@@ -16,7 +16,7 @@ from courant.directory.entries import Sender, Service, Template
 from courant.recipients import Email, Phone, Unusable
 from courant.render import sms
 from courant.topics import Channel
-from ingest.accept.content import Compiled
+from ingest.accept.content import CompiledTemplate
 from ingest.http.answers import Answer, bad_request, error_answer, unavailable, validation_error
 from ingest.http.fields import SENDER_FIELD
 
@@ -43,7 +43,7 @@ class Simulated:
     docs_url: str
 
 
-def size(personalisation: Mapping[str, Any]) -> Answer | None:
+def check_size(personalisation: Mapping[str, Any]) -> Answer | None:
     """Judge the size of the values, the number of files and their content, all at once."""
     values = [each for each in personalisation.values() if type(each) is not dict]
     faults = [fault] if (fault := oversize(values)) else []
@@ -82,12 +82,12 @@ def file_fault(name: str, file: Mapping[str, str]) -> str | None:
     )
 
 
-def active(service: Service) -> Answer | None:
+def check_active(service: Service) -> Answer | None:
     """Judge whether the service may send at all."""
     return None if service.active else SUSPENDED
 
 
-def may_send(service: Service, channel: Channel) -> Answer | None:
+def check_channel(service: Service, channel: Channel) -> Answer | None:
     """Judge whether the service may use the channel."""
     if not service.active:
         return SUSPENDED
@@ -96,7 +96,7 @@ def may_send(service: Service, channel: Channel) -> Answer | None:
     return None
 
 
-def usable(template: Template | None, service: Service, channel: Channel) -> Answer | None:
+def check_template(template: Template | None, service: Service, channel: Channel) -> Answer | None:
     """Judge whether the template may be sent by this service on this channel."""
     if template is None or template.service_id != service.id or template.hidden:
         return NO_TEMPLATE
@@ -109,7 +109,7 @@ def usable(template: Template | None, service: Service, channel: Channel) -> Ans
     return None
 
 
-def complete(compiled: Compiled, missing: Sequence[str]) -> Answer | None:
+def check_placeholders(compiled: CompiledTemplate, missing: Sequence[str]) -> Answer | None:
     """Judge whether every placeholder has a value."""
     if not missing:
         return None
@@ -117,7 +117,7 @@ def complete(compiled: Compiled, missing: Sequence[str]) -> Answer | None:
     return bad_request(f"Missing personalisation for template ID {compiled.template.id}: {told}")
 
 
-def sendable(service: Service, channel: Channel, text: str) -> Answer | None:
+def check_text(service: Service, channel: Channel, text: str) -> Answer | None:
     """Judge the text itself: an SMS may be too long, both may be empty."""
     prefix = service.name if service.prefix_sms else None
     if channel is Channel.SMS and sms.too_long(text, prefix):
@@ -125,7 +125,9 @@ def sendable(service: Service, channel: Channel, text: str) -> Answer | None:
     return None if text.strip() else bad_request(BLANK)
 
 
-def sender(found: Sender | None, id: UUID, service: Service, channel: Channel) -> Answer | None:
+def check_sender(
+    found: Sender | None, id: UUID, service: Service, channel: Channel
+) -> Answer | None:
     """Judge the sender, or address to reply to, that the client has named."""
     if found and found.channel is channel and not found.archived:
         return None
@@ -134,7 +136,7 @@ def sender(found: Sender | None, id: UUID, service: Service, channel: Channel) -
     )
 
 
-def reachable(
+def check_recipient(
     recipient: Email | Phone,
     service: Service,
     key_type: KeyType,
@@ -161,7 +163,7 @@ def reachable(
     return None
 
 
-def files(personalisation: Mapping[str, Any], service: Service) -> Answer | None:
+def check_files(personalisation: Mapping[str, Any], service: Service) -> Answer | None:
     """Judge whether files may go along; there is nowhere yet to take them to."""
     if not any(type(each) is dict for each in personalisation.values()):
         return None
@@ -180,6 +182,6 @@ def from_number(found: Sender | None) -> str | None:
         return found.value
 
 
-def simulated(recipient: Email | Phone, lists: Simulated) -> bool:
+def is_simulated(recipient: Email | Phone, lists: Simulated) -> bool:
     """Tell whether nothing is to be stored and sent."""
     return recipients.simulated(recipient, lists.simulated)

@@ -12,7 +12,7 @@ from courant.contracts import JobRow, Scalar
 from courant.recipients import Email, Phone, Unusable, cleaned
 from courant.render import sms, templates
 from courant.topics import Channel
-from ingest.accept.content import Compiled, Personalisation
+from ingest.accept.content import CompiledTemplate, Personalisation
 from ingest.accept.rules import BLANK, NOT_ABROAD, oversize
 from ingest.bulk.csv_stream import CELL_MAX
 from ingest.http.answers import Answer, bad_request
@@ -60,7 +60,7 @@ class Layout:
     columns: tuple[Column, ...]  # in the file's order: of two for one placeholder the last counts
 
 
-def layout(header: Sequence[str], compiled: Compiled) -> Layout | Answer:
+def layout(header: Sequence[str], compiled: CompiledTemplate) -> Layout | Answer:
     """Read a header row."""
     if len(header) > COLUMNS_MAX:
         return TOO_MANY_COLUMNS
@@ -129,7 +129,7 @@ class Sheet:
     """Reads a file's rows."""
 
     layout: Layout
-    compiled: Compiled
+    compiled: CompiledTemplate
     prefix: str | None  # of its SMS
     abroad: bool  # whether numbers of other countries may be sent to
     guests: frozenset[str] | None  # nobody else may be sent to; None where anybody may
@@ -180,7 +180,7 @@ class Sheet:
         if fault := oversize(values.values()):
             return fault.removesuffix("."), False
         is_sms = self.compiled.template.channel is Channel.SMS
-        if not is_sms and not self.compiled.hollow:
+        if not is_sms and not self.compiled.may_be_empty:
             return None, False
         text = self.compiled.text(templates.normalise(values))
         if not text.strip():

@@ -69,7 +69,7 @@ class Bulk:
                 body_hash = await asyncio.to_thread(idempotency.body_hash, hash_key, body)
                 if first := await self._planner.first(caller, key.hash):
                     return self._planner.again(caller, first, body_hash)
-            form = rules.active(caller.service) or forms.read(self._fields, given, now)
+            form = rules.check_active(caller.service) or forms.read(self._fields, given, now)
             if isinstance(form, Answer):
                 return form
             if (form.rows is None) == (not form.csv):
@@ -140,7 +140,7 @@ class Bulk:
                 return self._planner.again(caller, first, digest.digest())
         if "template_id" not in given:
             return BEFORE_FILE
-        form = rules.active(caller.service) or forms.read(forms.JOB_FIELDS, given, now)
+        form = rules.check_active(caller.service) or forms.read(forms.JOB_FIELDS, given, now)
         plan = form if isinstance(form, Answer) else self._planner.plan(caller, form, now)
         if isinstance(plan, Answer):
             return plan
@@ -183,7 +183,7 @@ class Bulk:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[ChunkWriter]:
-        writing = ChunkWriter(self._parts.log, self._parts.ring)
+        writing = ChunkWriter(self._parts.inbox, self._parts.key_ring)
         try:
             yield writing
         finally:

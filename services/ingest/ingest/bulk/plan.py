@@ -13,7 +13,7 @@ from courant.directory.entries import Service
 from courant.recipients import Email, Phone
 from courant.topics import Channel
 from ingest.accept import rules
-from ingest.accept.content import Compiled
+from ingest.accept.content import CompiledTemplate
 from ingest.accept.handle import AcceptParts, normalised
 from ingest.accept.idempotency import REPLAYED, REUSED, FirstJob, IdempotencyKey
 from ingest.bulk import columns
@@ -33,7 +33,7 @@ class Plan:
 
     caller: Caller
     form: Form
-    compiled: Compiled
+    compiled: CompiledTemplate
     sender_id: UUID | None
     now: datetime
 
@@ -52,7 +52,7 @@ class Planner:
 
     def __init__(self, parts: AcceptParts) -> None:
         self._parts = parts
-        self._guests = Safelists(parts.ring)
+        self._guests = Safelists(parts.key_ring)
 
     def plan(self, caller: Caller, form: Form, now: datetime) -> Plan | Answer:
         """Plan a job, or say why there can be none; this counts as a request."""
@@ -62,8 +62,8 @@ class Planner:
             return rules.NO_TEMPLATE
         channel = template.channel
         refusal = (
-            rules.usable(template, service, channel)
-            or rules.may_send(service, channel)
+            rules.check_template(template, service, channel)
+            or rules.check_channel(service, channel)
             or parts.limits.check_rate(service, caller.key.type, monotonic())
         )
         if refusal:
@@ -71,12 +71,12 @@ class Planner:
         sender_id = form.sender_id
         if sender_id:
             found = parts.directory.senders.get(service.id, {}).get(sender_id)
-            if refusal := rules.sender(found, sender_id, service, channel):
+            if refusal := rules.check_sender(found, sender_id, service, channel):
                 return refusal
         elif channel is Channel.SMS:
             default = parts.directory.default_sender(service.id, channel)
             sender_id = default.id if default else None
-        return Plan(caller, form, parts.library.compiled(template), sender_id, now)
+        return Plan(caller, form, parts.templates.compiled(template), sender_id, now)
 
     def intake(self, plan: Plan, rows_max: int) -> RowReader:
         """Give what takes the rows."""
@@ -130,14 +130,14 @@ class Planner:
 
     async def first(self, caller: Caller, key_hash: bytes) -> FirstJob | None:
         """Give what came first under a key, if anybody knows."""
-        return await self._parts.memory.first_job(caller.service.id, key_hash)
+        return await self._parts.idempotency.first_job(caller.service.id, key_hash)
 
     def again(self, caller: Caller, first: FirstJob, body_hash: bytes) -> Answer:
         """Give the first answer once more to the same body, or refuse another one."""
         if first.body_hash != body_hash:
             return REUSED
         try:
-            name = self._parts.ring.decrypt(first.name, owner=first.id.bytes).decode()
+            name = self._parts.key_ring.decrypt(first.name, owner=first.id.bytes).decode()
         except Undecryptable:
             return REUSED
         return replace(self._told(caller.service, first, first.id, name), headers=REPLAYED)
@@ -170,7 +170,7 @@ class Planner:
             template_version=template.version,
             channel=plan.channel,
             sender_id=plan.sender_id,
-            name=self._parts.ring.encrypt(plan.form.name.encode(), owner=id.bytes),
+            name=self._parts.key_ring.encrypt(plan.form.name.encode(), owner=id.bytes),
             accepted_at=plan.now,
             scheduled_for=plan.form.scheduled_for,
             idempotency_key=key.hash if key else None,

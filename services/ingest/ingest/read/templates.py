@@ -57,7 +57,7 @@ class TemplateEndpoints:
             return validation_error(
                 f"personalisation {fields.printed(values)} is not of type object"
             )
-        if refusal := rules.size({n: v for n, v in values.items() if type(v) is not dict}):
+        if refusal := rules.check_size({n: v for n, v in values.items() if type(v) is not dict}):
             return refusal
         return self._previewed(template, values)
 
@@ -95,7 +95,7 @@ class TemplateEndpoints:
                 "version": template.version,
                 "body": compiled.text(values),
                 "html": html,
-                "subject": compiled.heading(values),
+                "subject": compiled.escaped_subject(values),
                 "postage": None,
             }
         )

@@ -157,4 +157,4 @@ class View:
             return content.to, None, None
         compiled = self._library.compiled(template)
         values = templates.normalise(content.personalisation)
-        return content.to, compiled.text(values), compiled.heading(values)
+        return content.to, compiled.text(values), compiled.escaped_subject(values)
