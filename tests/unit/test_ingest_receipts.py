@@ -21,7 +21,7 @@ from courant import contracts
 from courant.contracts import Heartbeat, Receipt, ReceiptKind
 from courant.crypto import keyed_hash
 from ingest.receipts import events
-from ingest.receipts.events import Meaning, Nothing
+from ingest.receipts.events import Ignored, ReceiptDetails
 from ingest.receipts.sns import Envelope, is_certificate_url
 from support.ingest.world import HASH_KEY, RING, TOPIC_ARN, World, settings
 
@@ -264,7 +264,7 @@ def test_a_bounce_means_what_its_type_says(
     type_: str, subtype: str, says: ReceiptKind, reason: str, response: str | None
 ) -> None:
     bounce = {"bounceType": type_, "bounceSubType": subtype, "bouncedRecipients": []}
-    assert events.meaning(event("Bounce", bounce=bounce)) == Meaning(
+    assert events.read_event(event("Bounce", bounce=bounce)) == ReceiptDetails(
         ID, 3, says, "ses-1", reason, response
     )
 
@@ -278,9 +278,9 @@ def test_the_other_events_of_ses() -> None:
         ("Reject", {"reject": {"reason": "Bad content"}}, ReceiptKind.BOUNCED),
         ("Rendering Failure", {"failure": {"errorMessage": "x"}}, ReceiptKind.BOUNCED),
     ]:
-        meant = events.meaning(event(kind, **parts))  # type: ignore[arg-type]
-        assert isinstance(meant, Meaning)
-        assert meant.says is says, kind
+        meant = events.read_event(event(kind, **parts))  # type: ignore[arg-type]
+        assert isinstance(meant, ReceiptDetails)
+        assert meant.kind is says, kind
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ SHAPES = st.recursive(
 
 @given(st.text() | SHAPES.map(json.dumps))
 def test_no_message_makes_the_reader_fail(message: str) -> None:
-    assert isinstance(events.meaning(message), Meaning | Nothing)
+    assert isinstance(events.read_event(message), ReceiptDetails | Ignored)
 
 
 def text_event(status: str, words: str = "", final: bool = True) -> str:
@@ -349,9 +349,9 @@ def text_event(status: str, words: str = "", final: bool = True) -> str:
 def test_a_text_means_what_its_status_or_its_words_say(
     status: str, words: str, final: bool, says: ReceiptKind
 ) -> None:
-    meant = events.meaning(text_event(status, words, final))
-    assert isinstance(meant, Meaning)
-    assert (meant.says, meant.message_id) == (says, "t-1")
+    meant = events.read_event(text_event(status, words, final))
+    assert isinstance(meant, ReceiptDetails)
+    assert (meant.kind, meant.message_id) == (says, "t-1")
     assert meant.response == (None if says is ReceiptKind.SENT else words)
 
 

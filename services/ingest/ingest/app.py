@@ -21,7 +21,7 @@ from ingest.read.templates import TemplateEndpoints
 from ingest.read.views import View
 from ingest.receipts import sns
 from ingest.receipts.handle import ReceiptEndpoints
-from ingest.receipts.sns import Verifier
+from ingest.receipts.sns import SignatureVerifier
 from ingest.settings import IngestSettings, parted
 
 
@@ -38,7 +38,7 @@ def app(
     log: Inbox,
     reader: Reads,
     jobs: Jobs,
-    fetch: Fetch = sns.fetched,
+    fetch: Fetch = sns.fetch,
 ) -> App:
     """Give the application."""
     ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
@@ -59,7 +59,7 @@ def app(
         sending_domain=settings.courant_sending_domain,
     )
     trusted = settings.receipts_trusted_cert_prefix
-    verifier = Verifier(
+    verifier = SignatureVerifier(
         frozenset(parted(settings.receipts_topic_arns)),
         f"{trusted.rstrip('/')}/" if trusted else "",
         fetch,

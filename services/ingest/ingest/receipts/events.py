@@ -30,9 +30,9 @@ BOUNCES: dict[str, tuple[ReceiptKind, str, dict[str, str | None]]] = {
 }  # fmt: skip
 UNKNOWN_SUBTYPE = "unknown-bounce-subtype"
 # Kinds that say nothing about the row.
-QUIET = frozenset({"DeliveryDelay", "Open", "Click", "Subscription"})
+IGNORED_TYPES = frozenset({"DeliveryDelay", "Open", "Click", "Subscription"})
 # In this order: the first whose words a description contains decides.
-TEXT_FAILURES = (
+SMS_FAILURES = (
     ("blocked as spam", ReceiptKind.BOUNCED),
     ("destination is on a blocked list", ReceiptKind.BOUNCED),
     ("blocked", ReceiptKind.DELAYED),
@@ -42,7 +42,7 @@ TEXT_FAILURES = (
     ("exceed max price", ReceiptKind.DELAYED),
     ("phone carrier is currently unreachable/unavailable", ReceiptKind.DELAYED),
 )
-ON_THE_WAY = frozenset({"QUEUED", "SENT", "PENDING"})
+SMS_IN_TRANSIT = frozenset({"QUEUED", "SENT", "PENDING"})
 
 
 class CamelCase(msgspec.Struct, frozen=True, rename="camel"):
@@ -90,55 +90,55 @@ class Event(CamelCase, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class ReceiptDetails:
     """What a row is told, and of which attempt."""
 
     id: UUID
     attempt: int
-    says: ReceiptKind
+    kind: ReceiptKind
     message_id: str
     reason: str | None
     response: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
+class Ignored:
     """An event that no row is told of; why not."""
 
     reason: str
 
 
-def meaning(message: str) -> Meaning | Nothing:
+def read_event(message: str) -> ReceiptDetails | Ignored:
     """Read an event, whatever it is."""
     try:
         event = msgspec.json.decode(message, type=Event)
     except (msgspec.DecodeError, RecursionError):
         # SES posts one notice in plain words when it begins.
-        return Nothing("not an event")
+        return Ignored("not an event")
     if event.mail:
         tags = {name: values[0] for name, values in event.mail.tags.items() if values}
-        told, message_id = of_mail(event), event.mail.message_id
+        told, message_id = classify_email(event), event.mail.message_id
     elif event.message_status and event.message_id:
-        tags, told, message_id = event.context, of_text(event), event.message_id
+        tags, told, message_id = event.context, classify_sms(event), event.message_id
     else:
-        return Nothing("of no kind that is known")
-    if isinstance(told, Nothing):
+        return Ignored("of no kind that is known")
+    if isinstance(told, Ignored):
         return told
     try:
         id, attempt = UUID(tags["courant_id"]), int(tags["courant_attempt"])
     except (KeyError, ValueError):
-        return Nothing("without our tags")
+        return Ignored("without our tags")
     if not 1 <= attempt < 2**31:
-        return Nothing("without our tags")
+        return Ignored("without our tags")
     says, reason, response = told
     cut = [text[:TEXT_MAX] if text else None for text in (message_id, reason, response)]
-    return Meaning(id, attempt, says, cut[0] or "", cut[1], cut[2])
+    return ReceiptDetails(id, attempt, says, cut[0] or "", cut[1], cut[2])
 
 
-Told = tuple[ReceiptKind, str | None, str | None]
+Classification = tuple[ReceiptKind, str | None, str | None]
 
 
-def of_mail(event: Event) -> Told | Nothing:
+def classify_email(event: Event) -> Classification | Ignored:
     """Say what an event of SES means: what the row is told, the kind, the API's words."""
     match event.event_type or event.notification_type:
         case "Send":
@@ -146,7 +146,7 @@ def of_mail(event: Event) -> Told | Nothing:
         case "Delivery":
             return ReceiptKind.DELIVERED, None, None
         case "Bounce":
-            return of_bounce(event.bounce)
+            return classify_bounce(event.bounce)
         case "Complaint" if event.complaint.complaint_sub_type == ON_ACCOUNT:
             return ReceiptKind.BOUNCED, f"hard-bounce/{kebab(ON_ACCOUNT)}", ON_OUR_LIST
         case "Complaint":
@@ -159,12 +159,12 @@ def of_mail(event: Event) -> Told | Nothing:
             return ReceiptKind.BOUNCED, "rejected/bad-content", None
         case "Rendering Failure":
             return ReceiptKind.BOUNCED, "rejected/rendering-failure", None
-        case kind if kind in QUIET:
-            return Nothing("of a kind that changes nothing")
-    return Nothing("of no kind that is known")
+        case kind if kind in IGNORED_TYPES:
+            return Ignored("of a kind that changes nothing")
+    return Ignored("of no kind that is known")
 
 
-def of_bounce(bounce: Bounce) -> Told:
+def classify_bounce(bounce: Bounce) -> Classification:
     """Decide a bounce by its type; the list of subtypes grows."""
     if bounce.bounce_type == "Undetermined":
         return ReceiptKind.DELAYED, "soft-bounce/general", None
@@ -176,16 +176,16 @@ def of_bounce(bounce: Bounce) -> Told:
     return says, f"{kind}/{subtype}", subtypes.get(bounce.bounce_sub_type)
 
 
-def of_text(event: Event) -> Told | Nothing:
+def classify_sms(event: Event) -> Classification | Ignored:
     """Say what an event of End User Messaging means."""
     status, words = event.message_status or "", event.message_status_description
     kind = status.lower().replace("_", "-")
-    if status in ON_THE_WAY or (status == "SUCCESSFUL" and not event.is_final):
+    if status in SMS_IN_TRANSIT or (status == "SUCCESSFUL" and not event.is_final):
         return ReceiptKind.SENT, kind, None
     if status in ("DELIVERED", "SUCCESSFUL"):
         return ReceiptKind.DELIVERED, kind, words
     lower = words.lower()
-    says = next((says for part, says in TEXT_FAILURES if part in lower), ReceiptKind.BOUNCED)
+    says = next((says for part, says in SMS_FAILURES if part in lower), ReceiptKind.BOUNCED)
     return says, kind, words
 
 

@@ -18,53 +18,55 @@ from courant.records import Outgoing
 from courant.topics import RECEIPTS
 from ingest.http.answers import Answer, error_answer, json_answer, unavailable
 from ingest.receipts import events
-from ingest.receipts.events import Nothing
-from ingest.receipts.sns import Envelope, Forged, Verifier, read
+from ingest.receipts.events import Ignored
+from ingest.receipts.sns import Envelope, Forged, SignatureVerifier, read_envelope
 
 log = logging.getLogger(__name__)
-TAKEN = json_answer({"status": "ok"})
+ACCEPTED = json_answer({"status": "ok"})
 FORGED = error_answer(403, "ForbiddenError", "The receipt is not signed by whom it should be")
-NOT_NOW = unavailable("The receipt cannot be taken now")
-UNREADABLE = error_answer(400, "BadRequestError", "The heartbeat cannot be read")
+UNAVAILABLE = unavailable("The receipt cannot be taken now")
+UNREADABLE_HEARTBEAT = error_answer(400, "BadRequestError", "The heartbeat cannot be read")
 
 
 class ReceiptEndpoints:
     """Takes receipts and heartbeats."""
 
-    def __init__(self, to: Inbox, verifier: Verifier, ring: KeyRing, hash_key: bytes) -> None:
-        self._log = to
+    def __init__(
+        self, inbox: Inbox, verifier: SignatureVerifier, key_ring: KeyRing, hash_key: bytes
+    ) -> None:
+        self._log = inbox
         self._verifier = verifier
-        self._ring = ring
+        self._ring = key_ring
         self._hash_key = hash_key
 
     async def sns(self, body: bytes, now: datetime) -> Answer:
         """Take what SNS posts."""
         try:
-            envelope = read(body)
+            envelope = read_envelope(body)
             await self._verifier.verify(envelope, now)
             if envelope.type == "SubscriptionConfirmation":
                 await self._verifier.confirm(envelope)
                 log.info("subscribed to receipts", extra={"topic_arn": envelope.topic_arn})
-                return TAKEN
+                return ACCEPTED
         except Forged as forged:
             log.warning("receipt refused", extra={"reason": str(forged)})
             return FORGED
         except Unavailable as weather:
             log.warning("receipt put off", extra={"reason": str(weather)})
-            return NOT_NOW
+            return UNAVAILABLE
         if envelope.type != "Notification":
-            return TAKEN
+            return ACCEPTED
         return await self._take(envelope)
 
     async def _take(self, envelope: Envelope) -> Answer:
-        meant = events.meaning(envelope.message)
-        if isinstance(meant, Nothing):
+        meant = events.read_event(envelope.message)
+        if isinstance(meant, Ignored):
             log.debug("event passed over", extra={"reason": meant.reason})
-            return TAKEN
+            return ACCEPTED
         receipt = Receipt(
             id=meant.id,
             attempt=meant.attempt,
-            says=meant.says,
+            says=meant.kind,
             message_id=meant.message_id,
             reason=meant.reason,
             response=meant.response,
@@ -80,15 +82,15 @@ class ReceiptEndpoints:
         try:
             heartbeat = Heartbeat.decode(with_kind(body))
         except Malformed:
-            return UNREADABLE
+            return UNREADABLE_HEARTBEAT
         return await self._put(Outgoing(RECEIPTS.name, b"", heartbeat.encode()))
 
     async def _put(self, outgoing: Outgoing) -> Answer:
         try:
             await self._log.put(outgoing)
         except Unavailable:
-            return NOT_NOW
-        return TAKEN
+            return UNAVAILABLE
+        return ACCEPTED
 
 
 def with_kind(body: bytes) -> bytes:

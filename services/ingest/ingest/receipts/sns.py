@@ -26,7 +26,7 @@ ARN = re.compile(r"arn:aws[a-z-]*:sns:([a-z0-9-]{3,30}):\d{12}:[A-Za-z0-9_-]{1,2
 FETCH_SECONDS = 5.0
 CERTIFICATE_BYTES_MAX = 16_384
 CERTIFICATES_MAX = 32
-AHEAD_MAX = timedelta(minutes=5)
+CLOCK_AHEAD_MAX = timedelta(minutes=5)
 NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 # SHA-1 is what version 1 means, and the default of SNS; version 2 is set on the topic.
@@ -53,7 +53,7 @@ class Envelope(msgspec.Struct, frozen=True, rename="pascal"):
     subscribe_url: str | None = msgspec.field(name="SubscribeURL", default=None)
 
 
-def read(body: bytes) -> Envelope:
+def read_envelope(body: bytes) -> Envelope:
     """Read an envelope, whatever its Content-Type says; raises Forged."""
     try:
         return msgspec.json.decode(body, type=Envelope)
@@ -78,7 +78,7 @@ def signed_text(envelope: Envelope) -> bytes:
     return "".join(lines).encode()
 
 
-def is_amazons(url: str, topic_arn: str) -> bool:
+def is_sns_url(url: str, topic_arn: str) -> bool:
     """Tell whether a URL is on SNS's own host, in the topic's region."""
     try:
         parts = urlsplit(url)
@@ -103,12 +103,12 @@ def is_amazons(url: str, topic_arn: str) -> bool:
 
 def is_certificate_url(url: str, topic_arn: str) -> bool:
     """Tell whether a certificate may be fetched from there: one .pem, no query, SNS's host."""
-    if not is_amazons(url, topic_arn):
+    if not is_sns_url(url, topic_arn):
         return False
     return "?" not in url and bool(PEM_PATH.fullmatch(urlsplit(url).path))
 
 
-class Verifier:
+class SignatureVerifier:
     """Judges envelopes; fetches a certificate once and keeps its key."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Verifier:
         if not (self._trusts(url) or is_certificate_url(url, envelope.topic_arn)):
             raise Forged("certificate from elsewhere")
         # An old one may come out of a dead-letter queue; moves are guarded against repetition.
-        if made_at(envelope) > now + AHEAD_MAX:
+        if posted_at(envelope) > now + CLOCK_AHEAD_MAX:
             raise Forged("from the future")
         certificate = await self._certificate(url, now)
         key = certificate.public_key()
@@ -149,7 +149,7 @@ class Verifier:
     async def confirm(self, envelope: Envelope) -> None:
         """Open the address by which a subscription begins; raises Forged, Unavailable."""
         url = envelope.subscribe_url or ""
-        if not (self._trusts(url) or is_amazons(url, envelope.topic_arn)):
+        if not (self._trusts(url) or is_sns_url(url, envelope.topic_arn)):
             raise Forged("confirmation to elsewhere")
         await self._fetch(url)
 
@@ -162,7 +162,7 @@ class Verifier:
             self._locks.clear()
         async with self._locks.setdefault(url, asyncio.Lock()):  # one fetch of a URL at once
             if url not in self._certificates:
-                self._certificates[url] = parsed(await self._fetch(url))
+                self._certificates[url] = parse_certificate(await self._fetch(url))
         certificate = self._certificates[url]
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             del self._certificates[url]
@@ -170,7 +170,7 @@ class Verifier:
         return certificate
 
 
-def parsed(pem: bytes) -> x509.Certificate:
+def parse_certificate(pem: bytes) -> x509.Certificate:
     """Read a certificate; one that is none counts as not fetched."""
     try:
         return x509.load_pem_x509_certificate(pem)
@@ -178,7 +178,7 @@ def parsed(pem: bytes) -> x509.Certificate:
         raise Unavailable("the certificate cannot be read") from None
 
 
-def made_at(envelope: Envelope) -> datetime:
+def posted_at(envelope: Envelope) -> datetime:
     """Read when an envelope was made; raises Forged."""
     try:
         at = datetime.fromisoformat(envelope.timestamp)
@@ -189,7 +189,7 @@ def made_at(envelope: Envelope) -> datetime:
     return at
 
 
-async def fetched(url: str) -> bytes:
+async def fetch(url: str) -> bytes:
     """Fetch what a URL holds: no redirects, a limit on time and size; raises Unavailable."""
     try:
         async with (
