@@ -21,15 +21,15 @@ from ingest.read.store import Reader
 from ingest.settings import IngestSettings
 
 log = logging.getLogger(__name__)
-STOP_LOOK_SECONDS = 0.2
+STOP_POLL_SECONDS = 0.2
 LISTEN_LOOK_SECONDS = 0.02
-LEAVE_SECONDS = 10.0
-LEARN_SECONDS = 10.0  # then it is heard all the same, and says what it waits for
+SHUTDOWN_SECONDS = 10.0
+DIRECTORY_SECONDS = 10.0  # then it is heard all the same, and says what it waits for
 BACKLOG = 1024
 CONNECTIONS_MAX = 12_000  # beyond which nobody is heard; idle ones are let go after 30 s
 
 
-async def listen(given: IngestSettings, stop: Stop) -> None:
+async def run(given: IngestSettings, stop: Stop) -> None:
     """Serve until the stop; then finish what is in flight."""
     directory = Directory()
     cluster = given.cluster
@@ -53,9 +53,9 @@ async def listen(given: IngestSettings, stop: Stop) -> None:
     metrics.LOOP_SILENT.set_function(lambda: time.monotonic() - seen)
     check = serve.on_loop(asyncio.get_running_loop(), ready, stop)
     serve.health(given.ingest_health_host, given.ingest_health_port, check)
-    await learn(directory, stop)
+    await wait_for_directory(directory, stop)
     jobs = JobStore(reader, slow)
-    app = build.app(given, directory, producer, reader, jobs)
+    app = build.build_app(given, directory, producer, reader, jobs)
     server = Server(
         app,
         given.ingest_host,
@@ -77,21 +77,21 @@ async def listen(given: IngestSettings, stop: Stop) -> None:
     log.info("started", extra={"host": given.ingest_host, "port": given.ingest_port})
     while not stop() and not producer.fatal and not serving.done():
         seen = time.monotonic()
-        await asyncio.sleep(STOP_LOOK_SECONDS)
+        await asyncio.sleep(STOP_POLL_SECONDS)
     if not stop():
         stop.set(failed=True)
     log.info("stopping", extra={"in_flight": app.in_flight, "failed": stop.failed})
     server.stop()  # type: ignore[no-untyped-call]  # granian's own
-    await finish(app, serving)
+    await wait_for_requests(app, serving)
     producer.close()
     reader.close()
     slow.close()
     log.info("stopped")
 
 
-async def learn(directory: Directory, stop: Stop) -> None:
+async def wait_for_directory(directory: Directory, stop: Stop) -> None:
     """Wait until the keys are known: until then a client's connection is refused, not its key."""
-    until = asyncio.get_running_loop().time() + LEARN_SECONDS
+    until = asyncio.get_running_loop().time() + DIRECTORY_SECONDS
     while not directory.is_read and not stop() and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0.02)
 
@@ -106,12 +106,12 @@ async def connects(given: IngestSettings) -> bool:
     return True
 
 
-async def finish(app: App, serving: asyncio.Task[None]) -> None:
+async def wait_for_requests(app: App, serving: asyncio.Task[None]) -> None:
     """Wait until the last request is answered, but not for ever."""
-    until = asyncio.get_running_loop().time() + LEAVE_SECONDS
+    until = asyncio.get_running_loop().time() + SHUTDOWN_SECONDS
     while app.in_flight and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0.02)
-    done, _ = await asyncio.wait([serving], timeout=LEAVE_SECONDS)
+    done, _ = await asyncio.wait([serving], timeout=SHUTDOWN_SECONDS)
     for task in done:
         task.result()  # raises what ended it
 
@@ -124,7 +124,7 @@ def main() -> int:
         handler.addFilter(RequestIdFilter())
     stop = Stop()
     stop.listen()
-    asyncio.run(listen(given, stop))
+    asyncio.run(run(given, stop))
     return 1 if stop.failed else 0
 
 

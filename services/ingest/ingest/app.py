@@ -10,7 +10,7 @@ from ingest.accept.content import TemplateCache
 from ingest.accept.handle import Accept, AcceptParts
 from ingest.accept.idempotency import IdempotencyStore
 from ingest.accept.rules import Simulated
-from ingest.api import Api, Rows
+from ingest.api import Api, NotificationStore
 from ingest.bulk.handle import Bounds, Bulk
 from ingest.callers.auth import Authentication
 from ingest.callers.fair_share import FairShares
@@ -22,56 +22,56 @@ from ingest.read.views import View
 from ingest.receipts import sns
 from ingest.receipts.handle import ReceiptEndpoints
 from ingest.receipts.sns import SignatureVerifier
-from ingest.settings import IngestSettings, parted
+from ingest.settings import IngestSettings, split_list
 
 
-class Reads(Rows, IdempotencyStore, Protocol):
+class ReadStore(NotificationStore, IdempotencyStore, Protocol):
     """All that is read from Postgres."""
 
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
 
-def app(
+def build_app(
     settings: IngestSettings,
     directory: Directory,
-    log: Inbox,
-    reader: Reads,
+    inbox: Inbox,
+    reader: ReadStore,
     jobs: Jobs,
     fetch: Fetch = sns.fetch,
 ) -> App:
     """Give the application."""
-    ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
+    key_ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
     hash_key = settings.courant_hash_key.get_secret_value().encode()
-    library = TemplateCache(directory)
-    simulated = recipients.listed("email", parted(settings.ingest_simulated_emails))
-    simulated |= recipients.listed("sms", parted(settings.ingest_simulated_numbers))
+    template_cache = TemplateCache(directory)
+    simulated = recipients.listed("email", split_list(settings.ingest_simulated_emails))
+    simulated |= recipients.listed("sms", split_list(settings.ingest_simulated_numbers))
     parts = AcceptParts(
         directory=directory,
-        templates=library,
-        inbox=log,
+        templates=template_cache,
+        inbox=inbox,
         idempotency=reader,
         limits=Limits(),
         fair_shares=FairShares(settings.ingest_fair_share),
-        key_ring=ring,
+        key_ring=key_ring,
         hash_key=hash_key,
         lists=Simulated(simulated, settings.ingest_docs_url.rstrip("/")),
         sending_domain=settings.courant_sending_domain,
     )
     trusted = settings.receipts_trusted_cert_prefix
     verifier = SignatureVerifier(
-        frozenset(parted(settings.receipts_topic_arns)),
+        frozenset(split_list(settings.receipts_topic_arns)),
         f"{trusted.rstrip('/')}/" if trusted else "",
         fetch,
     )
     api = Api(
-        gate=Authentication(directory, ring, hash_key),
+        authentication=Authentication(directory, key_ring, hash_key),
         accept=Accept(parts),
         reader=reader,
-        window=View(directory, library, ring),
-        desk=ReceiptEndpoints(log, verifier, ring, hash_key),
-        stationery=TemplateEndpoints(directory, library),
-        jobs=JobEndpoints(jobs, log, directory, ring),
+        view=View(directory, template_cache, key_ring),
+        receipts=ReceiptEndpoints(inbox, verifier, key_ring, hash_key),
+        templates=TemplateEndpoints(directory, template_cache),
+        jobs=JobEndpoints(jobs, inbox, directory, key_ring),
         bulk=Bulk(
             parts,
             Bounds(
@@ -81,5 +81,5 @@ def app(
             ),
         ),
     )
-    origins = frozenset(each.encode() for each in parted(settings.ingest_docs_origins))
+    origins = frozenset(each.encode() for each in split_list(settings.ingest_docs_origins))
     return App(api.routes(), settings.ingest_in_flight_max, settings.ingest_body_bytes_max, origins)

@@ -85,6 +85,6 @@ class IngestSettings(SendingSettings):
         return self
 
 
-def parted(text: str) -> list[str]:
+def split_list(text: str) -> list[str]:
     """Give the entries of a list that commas part."""
     return [each.strip() for each in text.split(",") if each.strip()]

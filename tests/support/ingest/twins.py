@@ -28,7 +28,7 @@ from support.roles import acting
 from support.saver import PostgresTwin
 
 
-class Rows(api.Rows, idempotency.IdempotencyStore, Protocol):
+class Rows(api.NotificationStore, idempotency.IdempotencyStore, Protocol):
     """What ingest asks of Postgres about notifications and Idempotency-Keys."""
 
 

@@ -119,7 +119,7 @@ class World:
         self.jobs = FakeJobs()
         self.fetched: dict[str, bytes] = {}
         self.fetches: list[str] = []
-        self.app: App = app.app(
+        self.app: App = app.build_app(
             settings(**given),
             self.directory,
             self.log,
