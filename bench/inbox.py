@@ -10,7 +10,6 @@ from courant.records import Outgoing
 from courant.topics import Channel
 from ingest.accept.content import TemplateCache
 from ingest.accept.handle import Accept, AcceptParts
-from ingest.accept.rules import Simulated
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
@@ -40,7 +39,8 @@ def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
         fair_shares=FairShares(6_000),
         key_ring=site.places.ring,
         hash_key=site.places.hash_key,
-        lists=Simulated(frozenset(), ""),
+        simulated=frozenset(),
+        docs_url="",
         sending_domain="notification.example",
     )
     accept, body = Accept(parts), asked(template)

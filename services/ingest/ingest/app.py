@@ -9,7 +9,6 @@ from courant.kafka.async_producer import Inbox
 from ingest.accept.content import TemplateCache
 from ingest.accept.handle import Accept, AcceptParts
 from ingest.accept.idempotency import IdempotencyStore
-from ingest.accept.rules import Simulated
 from ingest.api import Api, NotificationStore
 from ingest.bulk.handle import Bounds, Bulk
 from ingest.callers.auth import Authentication
@@ -55,7 +54,8 @@ def build_app(
         fair_shares=FairShares(settings.ingest_fair_share),
         key_ring=key_ring,
         hash_key=hash_key,
-        lists=Simulated(simulated, settings.ingest_docs_url.rstrip("/")),
+        simulated=simulated,
+        docs_url=settings.ingest_docs_url.rstrip("/"),
         sending_domain=settings.courant_sending_domain,
     )
     trusted = settings.receipts_trusted_cert_prefix

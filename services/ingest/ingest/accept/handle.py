@@ -9,7 +9,7 @@ from datetime import datetime
 from time import monotonic
 from uuid import UUID, uuid4
 
-from courant import clock, ids
+from courant import clock, ids, recipients
 from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.crypto import KeyRing, keyed_hash
 from courant.directory.entries import Directory, Sender, Service
@@ -22,7 +22,6 @@ from courant.topics import INBOX, Channel
 from ingest.accept import idempotency, rules
 from ingest.accept.content import CompiledTemplate, TemplateCache, storable
 from ingest.accept.idempotency import FirstNotification, IdempotencyStore
-from ingest.accept.rules import Simulated
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
@@ -47,7 +46,8 @@ class AcceptParts:
     fair_shares: FairShares
     key_ring: KeyRing
     hash_key: bytes
-    lists: Simulated
+    simulated: frozenset[str]
+    docs_url: str
     sending_domain: str
 
 
@@ -125,7 +125,7 @@ class Accept:
         if refusal := rules.check_placeholders(compiled, compiled.missing(values)):
             return refusal
         text = compiled.text(values)
-        simulated = rules.is_simulated(asked.recipient, parts.lists)
+        simulated = recipients.simulated(asked.recipient, parts.simulated)
         limited = key_type is not KeyType.TEST and not (simulated and channel is Channel.SMS)
         refusal = rules.check_text(service, channel, text) or (
             parts.limits.check_volume(service, channel, now) if limited else None
@@ -138,7 +138,12 @@ class Accept:
         ):
             return refusal
         refusal = rules.check_recipient(
-            asked.recipient, service, key_type, self._guests.of(service), parts.lists
+            asked.recipient,
+            service,
+            key_type,
+            self._guests.of(service),
+            parts.simulated,
+            parts.docs_url,
         ) or rules.check_files(asked.personalisation, service)
         if refusal:
             return refusal

@@ -6,7 +6,6 @@ the order stands in handle.accept.
 
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -33,14 +32,6 @@ TOO_LONG = bad_request(
 BLANK = "Message is empty or just whitespace"
 NOT_ABROAD = "Cannot send to international mobile numbers"
 NO_TEMPLATE = bad_request("Template not found")
-
-
-@dataclass(frozen=True, slots=True)
-class Simulated:
-    """Recipients that are known: to whom nothing is sent, and where readers are pointed to."""
-
-    simulated: frozenset[str]
-    docs_url: str
 
 
 def check_size(personalisation: Mapping[str, Any]) -> Answer | None:
@@ -141,21 +132,22 @@ def check_recipient(
     service: Service,
     key_type: KeyType,
     guests: frozenset[str],
-    lists: Simulated,
+    simulated: frozenset[str],
+    docs_url: str,
 ) -> Answer | None:
     """Judge whether this key may send to this recipient."""
     trial = service.restricted and key_type is KeyType.NORMAL
     if (trial or key_type is KeyType.TEAM) and not (
-        recipients.among(recipient, guests) or recipients.among(recipient, lists.simulated)
+        recipients.among(recipient, guests) or recipients.among(recipient, simulated)
     ):
         if trial:
             return bad_request(
                 "Can’t send to this recipient when service is in trial mode – see "
-                f"{lists.docs_url}/en/keys.html#live"
+                f"{docs_url}/en/keys.html#live"
             )
         return bad_request(
             f"Can’t send to this recipient using a team-only API key (service {service.id}) - see "
-            f"{lists.docs_url}/en/keys.html#team-and-safelist"
+            f"{docs_url}/en/keys.html#team-and-safelist"
         )
     abroad = isinstance(recipient, Phone) and recipient.international
     if abroad and INTERNATIONAL not in service.permissions:
@@ -180,8 +172,3 @@ def from_number(found: Sender | None) -> str | None:
         return recipients.phone(found.value).number
     except Unusable:
         return found.value
-
-
-def is_simulated(recipient: Email | Phone, lists: Simulated) -> bool:
-    """Tell whether nothing is to be stored and sent."""
-    return recipients.simulated(recipient, lists.simulated)

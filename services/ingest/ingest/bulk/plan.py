@@ -106,7 +106,7 @@ class Planner:
                 prefix=service.name if service.prefix_sms else None,
                 abroad=rules.INTERNATIONAL in service.permissions,
                 guests=self._guests.of(service) if closed else None,
-                simulated=self._parts.lists.simulated,
+                simulated=self._parts.simulated,
                 hashed=hashed,
             )
 
