@@ -1,4 +1,4 @@
-"""What is said to a client: a status and a body, whose texts clients match on."""
+"""Answers to clients: a status, and a body whose texts clients match on."""
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
@@ -8,15 +8,15 @@ import msgspec
 ENCODE = msgspec.json.Encoder(uuid_format="canonical").encode
 JSON = b"application/json"
 RETRY_AFTER_SECONDS = 2
-"""How long a client is asked to wait before it comes again."""
+"""How long a 503 asks the client to wait before it retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status, a body, and what headers it has besides the usual ones.
+    """A status, a body, and the headers that it has besides the usual ones.
 
-    A body in `parts` is sent as it comes; one that raises Unavailable on the way breaks off. What
-    is to be given back is `done` at the end, also where parts are not asked for.
+    A body in `parts` is streamed. If `parts` raises Unavailable, the body stays incomplete.
+    `release` is called once the answer is sent, even if its parts were not read (HEAD).
     """
 
     status: int
@@ -28,34 +28,34 @@ class Answer:
 
 
 def json_answer(value: object, status: int = 200) -> Answer:
-    """Give a value as JSON."""
+    """Return an answer with this value as JSON."""
     return Answer(status, ENCODE(value))
 
 
 def error_answer(status: int, error: str, *messages: str) -> Answer:
-    """Refuse, in the shape of every error that a handler raises."""
+    """Return an error in the usual shape, with each distinct message once."""
     errors = [{"error": error, "message": message} for message in dict.fromkeys(messages)]
     return json_answer({"status_code": status, "errors": errors}, status)
 
 
 def bad_request(message: str) -> Answer:
-    """Refuse what the schema allowed."""
+    """Return the 400 for a request that the schema allows and another check rejects."""
     return error_answer(400, "BadRequestError", message)
 
 
 def validation_error(*messages: str) -> Answer:
-    """Refuse what the schema forbids."""
+    """Return the 400 for a request that the schema rejects."""
     return error_answer(400, "ValidationError", *messages)
 
 
 def result_error(status: int, message: str, **headers: str) -> Answer:
-    """Refuse in the other shape, which only a few cases have."""
-    told = tuple((name.encode(), value.encode()) for name, value in headers.items())
-    return replace(json_answer({"result": "error", "message": message}, status), headers=told)
+    """Return an error in the other shape, which the contract has for 404 and 405 alone."""
+    encoded = tuple((name.encode(), value.encode()) for name, value in headers.items())
+    return replace(json_answer({"result": "error", "message": message}, status), headers=encoded)
 
 
 def unavailable(message: str) -> Answer:
-    """Say that it is not known whether it was done, or that it cannot be; clients come again."""
+    """Return a 503 with retry-after: the request cannot be served now, or may not be stored."""
     answer = error_answer(503, "ServiceUnavailableError", message)
     return replace(answer, headers=((b"retry-after", b"%d" % RETRY_AFTER_SECONDS),))
 
@@ -87,7 +87,7 @@ NOT_ACKNOWLEDGED = unavailable("The request could not be stored for certain, try
 
 
 def method_not_allowed(*allowed: str) -> Answer:
-    """Say which methods the address has."""
+    """Return the 405 that lists the methods of the path."""
     return result_error(
         405, "The method is not allowed for the requested URL.", allow=", ".join(allowed)
     )

@@ -1,7 +1,7 @@
-"""The forms that requests must have, and the texts for each way of missing them.
+"""The fields that requests may have, how each is read, and the error texts for bad values.
 
-All violations are told at once: first of the fields that are there, then missing, then unknown
-ones. The values in the texts are printed as Python prints them, without single quotes.
+One answer lists all errors: first bad values, then missing fields, then unexpected ones. The
+values in the texts are printed as Python prints them, without single quotes.
 """
 
 import re
@@ -22,9 +22,9 @@ from ingest.http.answers import NOT_JSON, WRONG_CONTENT_TYPE, Answer, validation
 T = TypeVar("T")
 JsonObject: TypeAlias = dict[str, Any]
 
-PRINTED_MAX = 500  # characters of a client's value that are said back to it
+PRINTED_MAX = 500  # characters of a client's value that an error text repeats
 SCHEDULE_MAX = timedelta(hours=96)
-DEPTH_MAX = 64  # of arrays and objects; a good request has four
+DEPTH_MAX = 64  # nested arrays and objects; a valid request has four
 UUID_FORM = re.compile(
     r"\{?[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}\}?", re.IGNORECASE
 )
@@ -40,7 +40,7 @@ NO_TIME = (
 
 
 class InvalidValue(Exception):
-    """A value of another form than its field wants; one text for each fault, without the field."""
+    """A field's value is invalid. Has one text for each fault, without the field's name."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__(*faults)
@@ -49,7 +49,7 @@ class InvalidValue(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """A request to send one notification, whose form is good."""
+    """A request to send one notification, with valid fields."""
 
     channel: Channel
     recipient: Email | Phone
@@ -58,11 +58,11 @@ class SendRequest:
     reference: str | None = None
     sender_id: UUID | None = None
     scheduled_for: datetime | None = None
-    scheduled_text: str | None = None  # as given
+    scheduled_text: str | None = None  # as the client wrote it
 
 
 def decode_object(content_type: str, body: bytes) -> JsonObject | Answer:
-    """Read a body as a JSON object."""
+    """Return the body's JSON object, or the answer that rejects it."""
     if not JSON_TYPE.fullmatch(content_type):
         return WRONG_CONTENT_TYPE
     try:
@@ -79,38 +79,38 @@ def decode_object(content_type: str, body: bytes) -> JsonObject | Answer:
 
 
 def too_deep(value: object) -> bool:
-    """Tell whether a value is nested so deep that to print it could exhaust Python's stack."""
+    """Return whether a value is nested so deeply that printing it could exhaust Python's stack."""
     level: list[object] = [value]
     for _ in range(DEPTH_MAX):
-        inner: list[Iterable[object]] = [each for each in level if isinstance(each, list)]
-        inner += [each.values() for each in level if isinstance(each, dict)]
+        inner: list[Iterable[object]] = [value for value in level if isinstance(value, list)]
+        inner += [value.values() for value in level if isinstance(value, dict)]
         if not inner:
             return False
         level = list(chain.from_iterable(inner))
     return True
 
 
-def read_send_request(channel: Channel, given: JsonObject, now: datetime) -> SendRequest | Answer:
-    """Check a request's form."""
+def read_send_request(channel: Channel, body: JsonObject, now: datetime) -> SendRequest | Answer:
+    """Return the request that a body makes, or the answer that lists all its errors."""
     fields = EMAIL_FIELDS if channel is Channel.EMAIL else SMS_FIELDS
-    found, faults = read_fields(fields, given, now)
+    values, faults = read_fields(fields, body, now)
     if faults:
         return validation_error(*faults)
     return SendRequest(
         channel,
-        found[RECIPIENT_FIELD[channel]],
-        found["template_id"],
-        found.get("personalisation", {}),
-        found.get("reference"),
-        found.get(SENDER_FIELD[channel]),
-        found.get("scheduled_for"),
-        given.get("scheduled_for"),
+        values[RECIPIENT_FIELD[channel]],
+        values["template_id"],
+        values.get("personalisation", {}),
+        values.get("reference"),
+        values.get(SENDER_FIELD[channel]),
+        values.get("scheduled_for"),
+        body.get("scheduled_for"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field: how its value is read (which raises Unfit), and whether it must be there."""
+    """A field of a request. `read` returns its value or raises InvalidValue."""
 
     name: str
     read: Callable[[Any, datetime], Any]
@@ -118,39 +118,39 @@ class Field:
 
 
 def read_fields(
-    fields: Sequence[Field], given: Mapping[str, Any], now: datetime
+    fields: Sequence[Field], body: Mapping[str, Any], now: datetime
 ) -> tuple[JsonObject, list[str]]:
-    """Read all fields; give the values, and what is wrong."""
-    found: JsonObject = {}
+    """Read all fields. Returns the valid values by name, and the texts of all errors."""
+    values: JsonObject = {}
     faults: list[str] = []
     for field in fields:
-        if field.name in given:
+        if field.name in body:
             try:
-                found[field.name] = field.read(given[field.name], now)
+                values[field.name] = field.read(body[field.name], now)
             except InvalidValue as unfit:
                 faults += [f"{field.name} {fault}" for fault in unfit.faults]
     faults += [
         f"{field.name} is a required property"
         for field in fields
-        if field.required and field.name not in given
+        if field.required and field.name not in body
     ]
-    if len(given) > len(found):
+    if len(body) > len(values):
         names = {field.name for field in fields}
-        faults += unexpected([name for name in given if name not in names])
-    return found, faults
+        faults += unexpected([name for name in body if name not in names])
+    return values, faults
 
 
 def unexpected(names: Sequence[str]) -> list[str]:
-    """Say which fields nobody asked for."""
+    """Return the error about fields that the schema does not have, if there are any."""
     if not names:
         return []
-    told = ", ".join(printed(name) for name in names)
+    listed = ", ".join(printed(name) for name in names)
     verb = "was" if len(names) == 1 else "were"
-    return [f"Additional properties are not allowed ({told} {verb} unexpected)"]
+    return [f"Additional properties are not allowed ({listed} {verb} unexpected)"]
 
 
 def printed(value: object) -> str:
-    """Print a client's value as Python does, without its single quotes, cut where it is long."""
+    """Print a client's value as Python does, without single quotes, cut to PRINTED_MAX."""
     text = repr(value).replace("'", "")
     return text if len(text) <= PRINTED_MAX else f"{text[:PRINTED_MAX]}…"
 
@@ -162,7 +162,7 @@ def text(value: Any, _: datetime) -> str:
 
 
 def stored_text(value: Any, now: datetime) -> str:
-    # Postgres takes no NUL in a text, and this one is stored as it is.
+    # Postgres rejects NUL in text, and this text is stored unchanged.
     if "\0" in text(value, now):
         raise InvalidValue(NO_NUL)
     return str(value)
@@ -208,14 +208,15 @@ def schedule(value: Any, now: datetime) -> datetime | None:
 def personalisation(value: Any, _: datetime) -> JsonObject:
     if type(value) is not dict:
         raise InvalidValue(f"{printed(value)} is not of type object")
-    faults = [fault for each in value.values() if type(each) is dict for fault in file_faults(each)]
+    files = [entry for entry in value.values() if type(entry) is dict]
+    faults = [fault for file in files for fault in file_faults(file)]
     if faults:
         raise InvalidValue(*faults)
     return value
 
 
 def file_faults(file: JsonObject) -> list[str]:
-    """Say what is wrong with the form of a file among the values."""
+    """Return the errors in the fields of a file among the personalisation."""
     faults = [
         f"{printed(file[name])} is not of type string"
         for name in ("file", "filename")
@@ -228,10 +229,10 @@ def file_faults(file: JsonObject) -> list[str]:
     if type(filename) is str and len(filename) not in FILENAME_CHARACTERS:
         short = len(filename) < FILENAME_CHARACTERS.start
         faults.append(f"{printed(filename)} is too {'short' if short else 'long'}")
-    wanted = ["file", "filename", "sending_method"]
+    required = ["file", "filename", "sending_method"]
     if method != "attach":
-        wanted.remove("filename")
-    return faults + [f"{name} is a required property" for name in wanted if name not in file]
+        required.remove("filename")
+    return faults + [f"{name} is a required property" for name in required if name not in file]
 
 
 RECIPIENT_FIELD = {Channel.EMAIL: "email_address", Channel.SMS: "phone_number"}

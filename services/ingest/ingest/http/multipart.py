@@ -1,4 +1,4 @@
-"""multipart/form-data as it comes: some fields, then one file, of which never much is held."""
+"""Reads multipart/form-data as a stream: some fields, then one file that is never held whole."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ FILE = "file"
 FIELD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 1024 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024
-"""Of a file that are given at once, and more only where more came at once."""
+"""How many bytes of the file one block has. It has more if one part of the body had more."""
 NOT_MULTIPART = error_answer(
     415, "BadRequestError", "Content-Type has to be multipart/form-data with a boundary"
 )
@@ -31,23 +31,23 @@ MALFORMED = bad_request("The request's body is not multipart/form-data as its Co
 ONE_FILE = bad_request("Only one file can be sent")
 NO_FILE = error_answer(400, "ValidationError", f"{FILE} is a required property")
 
-# What is wrong with a form is told to its sender; the library would tell our log as well.
+# A client's malformed form is answered with an error. It does not belong in our log as well.
 logging.getLogger("python_multipart.multipart").setLevel(logging.ERROR)
 
 
 class Body(Protocol):
-    """A request's body."""
+    """A request's body, read part by part."""
 
     fully_read: bool
 
     async def next_part(self) -> bytes:
-        """Give the next part of it."""
+        """Return the next part. Raises AnsweredEarly if it is late or the connection breaks."""
 
 
 class MultipartUpload:
-    """A form that comes over the wire. All of its methods raise AnsweredEarly.
+    """A form that is read while it arrives. Creating it and reading it raise AnsweredEarly.
 
-    It has the fields of these names, each once at most, and then one file.
+    The form may have the fields `names`, each at most once, and then one file.
     """
 
     def __init__(self, content_type: str, body: Body, names: frozenset[str]) -> None:
@@ -59,17 +59,17 @@ class MultipartUpload:
         self._names = names
         self.filename: str | None = None
         self._body = body
-        self._name = ""  # of the part that is read
+        self._name = ""  # of the current part
         self._filename: bytes | None = None
         self._header = bytearray()
-        self._value = bytearray()  # of a header, or of a field
+        self._value = bytearray()  # of the current header or field
         self._in_file = False
         self._file_seen = False
-        self._whole = False
-        self._lost = False  # whether its sender went away, or was too slow
-        self._patience = MinimumSpeed()
+        self._complete = False
+        self._client_gone = False  # whether the client disconnected or was too slow
+        self._speed = MinimumSpeed()
         self._data: list[bytes] = []
-        self._size = 0  # bytes of the body
+        self._size = 0  # bytes of the body so far
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -81,48 +81,48 @@ class MultipartUpload:
                     "on_headers_finished": self._on_headers,
                     "on_part_data": self._on_data,
                     "on_part_end": self._on_end,
-                    "on_end": self._on_whole,
+                    "on_end": self._on_complete,
                 },
             )
         except FormParserError:
             raise AnsweredEarly(NOT_MULTIPART) from None
 
     async def read_fields(self) -> None:
-        """Read all fields, up to the file."""
+        """Read all fields, up to the start of the file."""
         while not self._file_seen:
-            if self._body.fully_read or self._whole:
-                raise AnsweredEarly(NO_FILE if self._whole else BODY_INCOMPLETE)
+            if self._body.fully_read or self._complete:
+                raise AnsweredEarly(NO_FILE if self._complete else BODY_INCOMPLETE)
             await self._advance()
 
     async def next_block(self) -> bytes:
-        """Give the next bytes of the file; none at its end."""
+        """Return the next bytes of the file, or b"" at its end."""
         gathered = sum(map(len, self._data))
         while gathered < BLOCK_BYTES and not self._body.fully_read:
             before = len(self._data)
             await self._advance()
             gathered += sum(map(len, self._data[before:]))
-        if self._body.fully_read and not self._whole:
+        if self._body.fully_read and not self._complete:
             raise AnsweredEarly(BODY_INCOMPLETE)
         data, self._data = self._data, []
         return b"".join(data)
 
     async def discard(self, seconds: float) -> None:
-        """Take the rest and let it go: who is still sending cannot hear an answer."""
+        """Read and drop the rest: a client that is still sending does not read its answer."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         try:
-            while not (self._body.fully_read or self._lost or loop.time() > until):
+            while not (self._body.fully_read or self._client_gone or loop.time() > until):
                 await self._body.next_part()
         except AnsweredEarly:
             return
 
     async def _advance(self) -> None:
         now = asyncio.get_running_loop().time
-        self._lost, began = True, now()
+        self._client_gone, began = True, now()
         part = await self._body.next_part()
-        if self._patience.too_slow(now() - began, len(part)):
+        if self._speed.too_slow(now() - began, len(part)):
             raise AnsweredEarly(BODY_TOO_SLOW)
-        self._lost = False
+        self._client_gone = False
         self._size += len(part)
         if self._size > BODY_BYTES_MAX:
             raise AnsweredEarly(REQUEST_TOO_LARGE)
@@ -181,5 +181,5 @@ class MultipartUpload:
         except UnicodeDecodeError:
             raise AnsweredEarly(bad_request(f"{self._name} is not UTF-8")) from None
 
-    def _on_whole(self) -> None:
-        self._whole = True
+    def _on_complete(self) -> None:
+        self._complete = True

@@ -1,4 +1,4 @@
-"""A body in parts: as fast as its client takes them, and never one that only looks whole."""
+"""Sends a body in parts, at the client's speed. An incomplete body never looks complete."""
 
 import asyncio
 import logging
@@ -14,37 +14,39 @@ log = logging.getLogger(__name__)
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 SEND_SECONDS = 30.0
-"""How long a client may take for a part, before it is given up. Sockets take much at a time: at
-64 KiB/s there may be nothing for seconds.
+"""How long a client may take to read one part before it is disconnected.
+
+It is long because sockets take much data at once: at 64 KiB/s nothing may move for seconds.
 """
 
 
 async def send_parts(parts: AsyncGenerator[bytes, None], receive: Receive, send: Send) -> None:
-    """Send a body, part by part; who called has sent the headers.
+    """Send a body part by part. The caller has already sent the headers.
 
-    What ends before its end is left unfinished: the server then breaks the connection off, and
-    the client sees that it is not whole.
+    If `parts` fails or the client is too slow, the body stays unfinished. Granian then breaks the
+    connection, so that the client sees that the body is incomplete.
     """
-    left = asyncio.ensure_future(wait_for_disconnect(receive))
-    patience, now = MinimumSpeed(), asyncio.get_running_loop().time
+    disconnected = asyncio.ensure_future(wait_for_disconnect(receive))
+    speed, now = MinimumSpeed(), asyncio.get_running_loop().time
     try:
         async with aclosing(parts):
             async for part in parts:
-                if left.done():
+                if disconnected.done():
                     return
                 began = now()
                 async with asyncio.timeout(SEND_SECONDS):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
-                if patience.too_slow(now() - began, len(part)):
-                    raise TimeoutError("taken too slowly")
+                if speed.too_slow(now() - began, len(part)):
+                    raise TimeoutError("the client reads too slowly")
         await send({"type": "http.response.body", "body": b""})
     except (Unavailable, TimeoutError) as error:
-        log.warning("answer broken off", extra={"reason": str(error) or "not taken in time"})
+        reason = str(error) or "the client did not read in time"
+        log.warning("streamed answer aborted", extra={"reason": reason})
     finally:
-        left.cancel()
+        disconnected.cancel()
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
-    """Wait until the client has left. Nothing else tells of it: parts are sent to nobody then."""
+    """Return once the client has disconnected. Sending reports no error after a disconnect."""
     while (await receive())["type"] != "http.disconnect":
         pass
