@@ -1,1 +1,1 @@
-"""Who calls: authentication, the safelist, limits and fair shares."""
+"""Checks of the calling service: authentication, safelist, limits and fair shares."""

@@ -1,7 +1,7 @@
-"""How much a service may ask for: in 60 s by key type, by day, by fiscal year.
+"""Limits of a service: requests in 60 s by key type, notifications by day and by fiscal year.
 
-Counted in this process alone, from its start: with n processes a service may get n times as much,
-and a restart forgets the day. What was refused by the rate counts as well.
+Each process counts alone, from its start. So with n processes a service may get n times as much,
+and a restart forgets the day. Requests that the rate limit rejects count as well.
 """
 
 from collections import deque
@@ -15,50 +15,50 @@ from courant.topics import Channel
 from ingest.http.answers import Answer, error_answer
 
 WINDOW_SECONDS = 60
-FISCAL_MONTH = 4  # years begin in April
-KEYS_CALLED = {KeyType.NORMAL: "LIVE", KeyType.TEAM: "TEAM", KeyType.TEST: "TEST"}
+FISCAL_MONTH = 4  # fiscal years begin in April
+KEY_TYPE_NAMES = {KeyType.NORMAL: "LIVE", KeyType.TEAM: "TEAM", KeyType.TEST: "TEST"}
 CALLED = {Channel.EMAIL: "Email", Channel.SMS: "SMS"}
 
 
 class Remaining(NamedTuple):
-    """How many notifications there is still room for."""
+    """How many more notifications the fiscal year and the day allow."""
 
     year: int
     day: int
 
 
 class Limits:
-    """Counts what was asked for and accepted."""
+    """Counts requests and accepted notifications."""
 
     def __init__(self) -> None:
-        self._asked: dict[tuple[UUID, KeyType], deque[float]] = {}
+        self._requests: dict[tuple[UUID, KeyType], deque[float]] = {}
         self._accepted: dict[tuple[UUID, Channel, date | int], int] = {}
         self._day = date.min
 
     def check_rate(self, service: Service, key_type: KeyType, seconds: float) -> Answer | None:
-        """Count a request, at a monotonic time in seconds; refuse it when there were too many."""
+        """Count a request at a monotonic time. Returns the 429 if the last minute had too many."""
         limit = service.rate_limit
-        asked = self._asked.get((service.id, key_type))
-        if asked is None or asked.maxlen != limit:
-            # The newest `limit` times decide: when the oldest of them is young, it is one too many.
-            asked = self._asked[service.id, key_type] = deque(asked or (), maxlen=limit)
-        while asked and asked[0] <= seconds - WINDOW_SECONDS:
-            asked.popleft()
-        full = len(asked) == limit
-        asked.append(seconds)
+        times = self._requests.get((service.id, key_type))
+        if times is None or times.maxlen != limit:
+            # The newest `limit` times suffice: if all are within the window, this is one too many.
+            times = self._requests[service.id, key_type] = deque(times or (), maxlen=limit)
+        while times and times[0] <= seconds - WINDOW_SECONDS:
+            times.popleft()
+        full = len(times) == limit
+        times.append(seconds)
         if not full:
             return None
         return error_answer(
             429,
             "RateLimitError",
-            f"Exceeded rate limit for key type {KEYS_CALLED[key_type]} of {limit} requests per "
+            f"Exceeded rate limit for key type {KEY_TYPE_NAMES[key_type]} of {limit} requests per "
             f"{WINDOW_SECONDS} seconds",
         )
 
     def check_volume(
         self, service: Service, channel: Channel, now: datetime, count: int = 1
     ) -> Answer | None:
-        """Tell whether so many more fit into the service's year and day."""
+        """Return the 429 if `count` more notifications exceed the year's or the day's limit."""
         kind = "TrialService" if service.restricted else "LiveService"
         email = channel is Channel.EMAIL
         annual = service.annual_email if email else service.annual_sms
@@ -80,7 +80,7 @@ class Limits:
         return None
 
     def remaining(self, service: Service, channel: Channel, now: datetime) -> Remaining:
-        """Tell how many more the service's year and day have room for."""
+        """Return how many more notifications the service's fiscal year and day allow."""
         email = channel is Channel.EMAIL
         annual = service.annual_email if email else service.annual_sms
         daily = service.daily_email if email else service.daily_sms
@@ -91,17 +91,17 @@ class Limits:
     def count_accepted(
         self, service: Service, channel: Channel, now: datetime, count: int = 1
     ) -> None:
-        """Count accepted ones, scheduled ones too."""
+        """Count accepted notifications, including scheduled ones."""
         today, year = now.date(), fiscal_year(now)
         if today != self._day:
             kept: set[date | int] = {today, year}
             self._accepted = {k: n for k, n in self._accepted.items() if k[2] in kept}
             self._day = today
         for period in (today, year):
-            place = (service.id, channel, period)
-            self._accepted[place] = self._accepted.get(place, 0) + count
+            counter = (service.id, channel, period)
+            self._accepted[counter] = self._accepted.get(counter, 0) + count
 
 
 def fiscal_year(now: datetime) -> int:
-    """Give the year in which the fiscal one began."""
+    """Return the calendar year in which the fiscal year of `now` began."""
     return now.year if now.month >= FISCAL_MONTH else now.year - 1

@@ -1,4 +1,4 @@
-"""Who may be sent to by team keys, and by services in trial."""
+"""The safelist: the recipients that team keys and services in trial may send to."""
 
 import logging
 from uuid import UUID
@@ -12,25 +12,25 @@ log = logging.getLogger(__name__)
 
 
 class Safelists:
-    """Teams and safelists, opened once a version of their service."""
+    """Safelists of services. Each is decrypted once for each version of its service."""
 
     def __init__(self, key_ring: KeyRing) -> None:
-        self._ring = key_ring
-        self._opened: dict[UUID, tuple[int, frozenset[str]]] = {}
+        self._key_ring = key_ring
+        self._decrypted: dict[UUID, tuple[int, frozenset[str]]] = {}
 
     def of(self, service: Service) -> frozenset[str]:
-        """Give the recipients that are known to a service, normalised."""
-        number, guests = self._opened.get(service.id, (-1, frozenset[str]()))
+        """Return the normalised addresses and numbers of a service's team and safelist."""
+        number, safelist = self._decrypted.get(service.id, (-1, frozenset[str]()))
         if number != service.number:
-            guests = frozenset(self._read(service)) if service.guests else frozenset()
-            self._opened[service.id] = service.number, guests
-        return guests
+            safelist = frozenset(self._read(service)) if service.guests else frozenset()
+            self._decrypted[service.id] = service.number, safelist
+        return safelist
 
     def _read(self, service: Service) -> list[str]:
         try:
-            opened = self._ring.decrypt(service.guests, owner=service.id.bytes)
-            return msgspec.json.decode(opened, type=list[str])
+            decrypted = self._key_ring.decrypt(service.guests, owner=service.id.bytes)
+            return msgspec.json.decode(decrypted, type=list[str])
         except (Undecryptable, msgspec.DecodeError) as error:
-            told = {"service_id": service.id, "reason": str(error)}
-            log.error("guest list cannot be read", extra=told)
+            fields = {"service_id": service.id, "reason": str(error)}
+            log.error("safelist cannot be read", extra=fields)
             return []
