@@ -1,1 +1,1 @@
-"""Accepting one notification: checks in their order, content, idempotency, the record."""
+"""Accepts one notification: its checks in order, content, idempotency, and the record."""

@@ -1,4 +1,4 @@
-"""What a notification says, as the API shows it: the template's source with the values put in."""
+"""The content of a notification as the API shows it: the template's source with its values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Personalisation = dict[str, Scalar | list[Scalar]]
 
 @dataclass(frozen=True, slots=True)
 class CompiledTemplate:
-    """A version of a template, taken apart once."""
+    """A version of a template, parsed once."""
 
     template: Template
     subject: Parsed | None
@@ -23,7 +23,7 @@ class CompiledTemplate:
 
     @property
     def may_be_empty(self) -> bool:
-        """Tell whether the body may be empty, as it is nothing but placeholders."""
+        """Whether the body has only placeholders, so that values can make it blank."""
         return not any(isinstance(part, str) and part.strip() for part in self.body.parts)
 
     def missing(self, values: Values) -> list[str]:
@@ -31,40 +31,40 @@ class CompiledTemplate:
         return templates.missing(self.subject, self.body, values)
 
     def text(self, values: Values) -> str:
-        """Give the body: an email's source, or an SMS fit for telephones and without prefix."""
+        """Return the body: the source of an email, or an SMS as it is sent, less its prefix."""
         if self.template.channel is Channel.EMAIL:
             return templates.fill(self.body, values, ListStyle.LINES)
         return sms.content(templates.fill(self.body, values, ListStyle.WORDS))
 
     def escaped_subject(self, values: Values) -> str | None:
-        """Give the subject, fit for HTML."""
+        """Return the subject, escaped for HTML."""
         return templates.escaped(templates.subject(self.subject, values)) if self.subject else None
 
 
 class TemplateCache:
-    """The directory's templates, taken apart when they are first used."""
+    """The directory's templates, each parsed when it is first used."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._compiled: dict[str, CompiledTemplate] = {}
 
     def compiled(self, template: Template) -> CompiledTemplate:
-        """Give a version taken apart; at most one is kept of each that the directory holds."""
-        found = self._compiled.get(template.key)
-        if found is None or found.template is not template:
+        """Return a parsed version. At most one is kept for each version in the directory."""
+        compiled = self._compiled.get(template.key)
+        if compiled is None or compiled.template is not template:
             email = template.channel is Channel.EMAIL
-            found = self._compiled[template.key] = CompiledTemplate(
+            compiled = self._compiled[template.key] = CompiledTemplate(
                 template,
                 templates.parse(template.subject or "") if email else None,
                 templates.parse(template.body),
             )
-        return found
+        return compiled
 
 
 def storable(personalisation: Mapping[str, object]) -> Personalisation:
-    """Give the values in the forms that a record can hold, reading the same when they are shown."""
+    """Return the values as types that a record can hold. They print the same."""
     return {
-        name: [_scalar(each) for each in value] if isinstance(value, list) else _scalar(value)
+        name: [_scalar(entry) for entry in value] if isinstance(value, list) else _scalar(value)
         for name, value in personalisation.items()
         if not isinstance(value, dict)
     }

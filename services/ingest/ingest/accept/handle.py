@@ -1,7 +1,7 @@
-"""Accepting a notification: the checks in their order, the record, and then the 201.
+"""Accepts a notification: the checks in their order, the record, and then the 201.
 
-The id is given before the first write; 201 is said once every in-sync replica has the record. What
-comes after is the saver's.
+The id is chosen before the first write. The 201 is answered once every in-sync replica has the
+record. The saver does everything after that.
 """
 
 from dataclasses import dataclass, replace
@@ -31,12 +31,12 @@ from ingest.http.answers import NOT_ACKNOWLEDGED, REQUEST_TOO_LARGE, Answer, jso
 from ingest.http.asgi import HttpRequest
 from ingest.http.fields import SendRequest
 
-RECORD_BYTES_MAX = 2 * 1024 * 1024  # of which a dead letter has room for two
+RECORD_BYTES_MAX = 2 * 1024 * 1024  # a dead letter has room for two of this size
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptParts:
-    """What accepting stands on."""
+    """The state and settings that single and bulk requests share."""
 
     directory: Directory
     templates: TemplateCache
@@ -53,9 +53,9 @@ class AcceptParts:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """A request that passed every check, with what it will say."""
+    """A request that passed every check, with the content that it will send."""
 
-    asked: SendRequest
+    send_request: SendRequest
     compiled: CompiledTemplate
     body: str
     subject: str | None
@@ -64,14 +64,14 @@ class CheckedRequest:
 
 
 class Accept:
-    """Takes requests to send one notification."""
+    """Handles requests to send one notification."""
 
     def __init__(self, parts: AcceptParts) -> None:
         self._parts = parts
-        self._guests = Safelists(parts.key_ring)
+        self._safelists = Safelists(parts.key_ring)
 
     async def notification(self, channel: Channel, request: HttpRequest, caller: Caller) -> Answer:
-        """Accept a notification, or return the answer that says why not."""
+        """Accept a notification. Returns the 201, or the answer that rejects the request."""
         parts, service = self._parts, caller.service
         text = await request.body()
         now = clock.now()
@@ -85,96 +85,96 @@ class Accept:
         if key and body_hash and (first := await parts.idempotency.first(service.id, key.hash)):
             if first.body_hash != body_hash:
                 return idempotency.REUSED
-            return self._again(channel, caller, request, body, first, now)
-        fit = self._checked(channel, caller, body, now)
-        if isinstance(fit, Answer):
-            return fit
-        if fit.simulated:
-            return self._answer(caller, request, fit, uuid4())
+            return self._replay(channel, caller, request, body, first, now)
+        checked = self._check(channel, caller, body, now)
+        if isinstance(checked, Answer):
+            return checked
+        if checked.simulated:
+            return self._answer(caller, request, checked, uuid4())
         id = ids.derived(now, service.id.bytes, key.text) if key else ids.new(now)
-        record = self._record(caller, fit, id, now, key.hash if key else None, body_hash)
+        record = self._record(caller, checked, id, now, key.hash if key else None, body_hash)
         if len(record.value) > RECORD_BYTES_MAX:
             return REQUEST_TOO_LARGE
         try:
             await parts.inbox.put(record)
         except Unavailable:
             return NOT_ACKNOWLEDGED
-        return self._answer(caller, request, fit, id)
+        return self._answer(caller, request, checked, id)
 
-    def _checked(
+    def _check(
         self, channel: Channel, caller: Caller, body: fields.JsonObject, now: datetime
     ) -> CheckedRequest | Answer:
-        # The order is the API's: a client sees the first failure only.
+        # The contract fixes this order, because a client sees only the first failure.
         parts, service, key_type = self._parts, caller.service, caller.key.type
-        asked = fields.read_send_request(channel, body, now)
-        if isinstance(asked, Answer):
-            return asked
+        send_request = fields.read_send_request(channel, body, now)
+        if isinstance(send_request, Answer):
+            return send_request
         refusal = (
-            rules.check_size(asked.personalisation)
+            rules.check_size(send_request.personalisation)
             or rules.check_channel(service, channel)
             or parts.limits.check_rate(service, key_type, monotonic())
         )
         if refusal:
             return refusal
-        template = parts.directory.template(asked.template_id)
+        template = parts.directory.template(send_request.template_id)
         if refusal := rules.check_template(template, service, channel):
             return refusal
         assert template
         compiled = parts.templates.compiled(template)
-        values = placeholder_values(asked)
+        values = placeholder_values(send_request)
         if refusal := rules.check_placeholders(compiled, compiled.missing(values)):
             return refusal
         text = compiled.text(values)
-        simulated = recipients.simulated(asked.recipient, parts.simulated)
+        simulated = recipients.simulated(send_request.recipient, parts.simulated)
         limited = key_type is not KeyType.TEST and not (simulated and channel is Channel.SMS)
         refusal = rules.check_text(service, channel, text) or (
             parts.limits.check_volume(service, channel, now) if limited else None
         )
         if refusal:
             return refusal
-        sender = self._sender(asked, service)
-        if asked.sender_id and (
-            refusal := rules.check_sender(sender, asked.sender_id, service, channel)
+        sender = self._sender(send_request, service)
+        if send_request.sender_id and (
+            refusal := rules.check_sender(sender, send_request.sender_id, service, channel)
         ):
             return refusal
         refusal = rules.check_recipient(
-            asked.recipient,
+            send_request.recipient,
             service,
             key_type,
-            self._guests.of(service),
+            self._safelists.of(service),
             parts.simulated,
             parts.docs_url,
-        ) or rules.check_files(asked.personalisation, service)
+        ) or rules.check_files(send_request.personalisation, service)
         if refusal:
             return refusal
         if limited:
             parts.limits.count_accepted(service, channel, now)
         return CheckedRequest(
-            asked, compiled, text, compiled.escaped_subject(values), sender, simulated
+            send_request, compiled, text, compiled.escaped_subject(values), sender, simulated
         )
 
-    def _sender(self, asked: SendRequest, service: Service) -> Sender | None:
+    def _sender(self, send_request: SendRequest, service: Service) -> Sender | None:
         directory = self._parts.directory
-        if asked.sender_id:
-            return directory.senders.get(service.id, {}).get(asked.sender_id)
-        return directory.default_sender(service.id, asked.channel)
+        if send_request.sender_id:
+            return directory.senders.get(service.id, {}).get(send_request.sender_id)
+        return directory.default_sender(service.id, send_request.channel)
 
     def _record(
         self,
         caller: Caller,
-        fit: CheckedRequest,
+        checked: CheckedRequest,
         id: UUID,
         now: datetime,
         key_hash: bytes | None,
         body_hash: bytes | None,
     ) -> Outgoing:
-        asked, template = fit.asked, fit.compiled.template
+        send_request, template = checked.send_request, checked.compiled.template
         lane = self._parts.fair_shares.choose_lane(
-            caller.service.id, asked.channel, template.lane, monotonic()
+            caller.service.id, send_request.channel, template.lane, monotonic()
         )
-        to = asked.recipient.given
-        who = normalised(asked.recipient)
-        content = ENCODE(Content(to=to, personalisation=storable(asked.personalisation)))
+        to = send_request.recipient.given
+        recipient = normalised(send_request.recipient)
+        content = ENCODE(Content(to=to, personalisation=storable(send_request.personalisation)))
         record = Notification(
             id=id,
             service_id=caller.service.id,
@@ -182,20 +182,22 @@ class Accept:
             key_type=caller.key.type,
             template_id=template.id,
             template_version=template.version,
-            channel=asked.channel,
+            channel=send_request.channel,
             lane=lane,
-            reference=asked.reference,
-            sender_id=asked.sender_id,
-            recipient_hash=keyed_hash(self._parts.hash_key, asked.channel.encode(), who.encode()),
+            reference=send_request.reference,
+            sender_id=send_request.sender_id,
+            recipient_hash=keyed_hash(
+                self._parts.hash_key, send_request.channel.encode(), recipient.encode()
+            ),
             sealed=self._parts.key_ring.encrypt(content, owner=id.bytes),
             accepted_at=now,
-            scheduled_for=asked.scheduled_for,
+            scheduled_for=send_request.scheduled_for,
             idempotency_key=key_hash,
             body_hash=body_hash,
         )
-        return Outgoing(INBOX.topic(asked.channel, lane), id.bytes, record.encode())
+        return Outgoing(INBOX.topic(send_request.channel, lane), id.bytes, record.encode())
 
-    def _again(
+    def _replay(
         self,
         channel: Channel,
         caller: Caller,
@@ -204,51 +206,53 @@ class Accept:
         first: FirstNotification,
         now: datetime,
     ) -> Answer:
-        """Give the first answer once more; made of the same body, it reads the same."""
-        # By the time it was first asked: what was scheduled then may be past by now.
-        asked = fields.read_send_request(channel, {**body, "scheduled_for": None}, now)
-        if isinstance(asked, Answer):
+        """Repeat the first request's answer, built from the same body and template version."""
+        # scheduled_for is not checked again: it was valid at first and may have passed since.
+        send_request = fields.read_send_request(channel, {**body, "scheduled_for": None}, now)
+        if isinstance(send_request, Answer):
             return idempotency.REUSED
-        template = self._parts.directory.template(asked.template_id, first.template_version)
+        template = self._parts.directory.template(send_request.template_id, first.template_version)
         if template is None or template.channel is not channel:
             return idempotency.REUSED
         compiled = self._parts.templates.compiled(template)
-        values = placeholder_values(asked)
-        asked = replace(asked, scheduled_text=body.get("scheduled_for"))
-        fit = CheckedRequest(
-            asked,
+        values = placeholder_values(send_request)
+        send_request = replace(send_request, scheduled_text=body.get("scheduled_for"))
+        checked = CheckedRequest(
+            send_request,
             compiled,
             compiled.text(values),
             compiled.escaped_subject(values),
-            self._sender(asked, caller.service),
+            self._sender(send_request, caller.service),
             simulated=False,
         )
-        return replace(self._answer(caller, request, fit, first.id), headers=idempotency.REPLAYED)
+        return replace(
+            self._answer(caller, request, checked, first.id), headers=idempotency.REPLAYED
+        )
 
     def _answer(
-        self, caller: Caller, request: HttpRequest, fit: CheckedRequest, id: UUID
+        self, caller: Caller, request: HttpRequest, checked: CheckedRequest, id: UUID
     ) -> Answer:
-        service, template, base = caller.service, fit.compiled.template, request.base_url()
-        if fit.asked.channel is Channel.EMAIL:
+        service, template, base = caller.service, checked.compiled.template, request.base_url()
+        if checked.send_request.channel is Channel.EMAIL:
             domain = service.sending_domain or self._parts.sending_domain
             content = {
                 "from_email": f"{service.email_from}@{domain}",
-                "body": fit.body,
-                "subject": fit.subject,
+                "body": checked.body,
+                "subject": checked.subject,
             }
         else:
-            content = {"from_number": rules.from_number(fit.sender), "body": fit.body}
+            content = {"from_number": rules.from_number(checked.sender), "body": checked.body}
         return json_answer(
             {
                 "id": id,
-                "reference": fit.asked.reference,
+                "reference": checked.send_request.reference,
                 "uri": f"{base}/v2/notifications/{id}",
                 "template": {
                     "id": template.id,
                     "version": template.version,
                     "uri": f"{base}/services/{service.id}/templates/{template.id}",
                 },
-                "scheduled_for": fit.asked.scheduled_text,
+                "scheduled_for": checked.send_request.scheduled_text,
                 "content": content,
             },
             201,
@@ -256,17 +260,17 @@ class Accept:
 
 
 def normalised(recipient: Email | Phone) -> str:
-    """Give what a recipient is compared and found by."""
+    """Return the form of a recipient that comparisons and the recipient hash use."""
     return recipient.address if isinstance(recipient, Email) else recipient.number
 
 
-def placeholder_values(asked: SendRequest) -> templates.Values:
-    """Give the values that placeholders take. A file that is attached fills none."""
-    values = asked.personalisation
-    if any(type(each) is dict for each in values.values()):
+def placeholder_values(send_request: SendRequest) -> templates.Values:
+    """Return the values for the placeholders. An attached file fills no placeholder."""
+    values = send_request.personalisation
+    if any(type(value) is dict for value in values.values()):
         values = {
-            name: "" if type(each) is dict else each
-            for name, each in values.items()
-            if not (type(each) is dict and each["sending_method"] == "attach")
+            name: "" if type(value) is dict else value
+            for name, value in values.items()
+            if not (type(value) is dict and value["sending_method"] == "attach")
         }
     return templates.normalise(values)

@@ -1,4 +1,4 @@
-"""The Idempotency-Key: reading it from a request, hashing it, and what came first under it."""
+"""The Idempotency-Key: reads and hashes it, and finds the first request that used it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +17,13 @@ REUSED = error_answer(
     409, "ConflictError", "Idempotency-Key has been used with another body in the last 48 hours"
 )
 INVALID_KEY = bad_request(f"Idempotency-Key must have 1 to {KEY_MAX} characters")
-# What a key is used for is part of its hash: a job never answers for a notification.
+# The use is part of the key's hash, so that a job is never the answer to a notification.
 NOTIFICATION, JOB = b"idempotency", b"idempotency-job"
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """A client's Idempotency-Key, and the keyed hash that is stored in its place."""
+    """A client's Idempotency-Key, and the keyed hash that is stored instead of it."""
 
     text: bytes
     hash: bytes
@@ -32,7 +32,7 @@ class IdempotencyKey:
 def read_key(
     request: HttpRequest, use: bytes, service_id: UUID, hash_key: bytes
 ) -> IdempotencyKey | Answer | None:
-    """Return the request's key, None if it has none, or the answer to one of a wrong length."""
+    """Return the request's key, None without one, or the answer that rejects its length."""
     header = request.headers.get(b"idempotency-key")
     if header is None:
         return None
@@ -43,13 +43,13 @@ def read_key(
 
 
 def body_hash(hash_key: bytes, body: bytes) -> bytes:
-    """Return the keyed hash that tells whether a repeated request has the same body."""
+    """Return a keyed hash of the body, which shows whether a repeated request is the same."""
     return keyed_hash(hash_key, b"body", body)
 
 
 @dataclass(frozen=True, slots=True)
 class FirstNotification:
-    """What is stored under an Idempotency-Key: the notification that came first."""
+    """The notification of the first request with an Idempotency-Key, as it is stored."""
 
     id: UUID
     body_hash: bytes
@@ -58,7 +58,7 @@ class FirstNotification:
 
 @dataclass(frozen=True, slots=True)
 class FirstJob:
-    """What is stored under an Idempotency-Key: the job that came first."""
+    """The job of the first request with an Idempotency-Key, as it is stored."""
 
     id: UUID
     body_hash: bytes
@@ -69,16 +69,16 @@ class FirstJob:
     template_version: int
     channel: Channel
     sender_id: UUID | None
-    name: bytes  # sealed
+    name: bytes  # encrypted
     accepted_at: datetime
     scheduled_for: datetime | None
 
 
 class IdempotencyStore(Protocol):
-    """Where earlier requests are remembered."""
+    """Finds earlier requests by their Idempotency-Key."""
 
     async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
-        """Give what came first under a key; None also where there is no answer in time."""
+        """Return the first notification with a key. None may also mean no answer in time."""
 
     async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
-        """Give the job that came first under a key; None also without an answer in time."""
+        """Return the first job with a key. None may also mean no answer in time."""

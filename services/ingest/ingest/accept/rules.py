@@ -1,7 +1,7 @@
-"""Whether a notification is accepted: each check alone, in the order in which a client sees them.
+"""The checks of a notification, each a function without I/O and without a clock.
 
-Each gives None, or the answer that refuses. Nothing here looks anything up or asks for the time;
-the order stands in handle.accept.
+A check returns None, or the answer that rejects the request. `handle.Accept` calls them in the
+order in which the contract reports failures.
 """
 
 import binascii
@@ -19,12 +19,12 @@ from ingest.accept.content import CompiledTemplate
 from ingest.http.answers import Answer, bad_request, error_answer, unavailable, validation_error
 from ingest.http.fields import SENDER_FIELD
 
-SIZE_MAX = 51_200  # characters of all values that are not files, as text, together
+SIZE_MAX = 51_200  # characters of all values except files, printed as text
 FILES_MAX = 10
 FILE_BYTES_MAX = 10 * 1024 * 1024
 INTERNATIONAL = "international_sms"
 DOCUMENTS = "upload_document"
-CALLED = {Channel.EMAIL: "emails", Channel.SMS: "text messages"}
+CHANNEL_NAMES = {Channel.EMAIL: "emails", Channel.SMS: "text messages"}
 SUSPENDED = error_answer(403, "BadRequestError", "Service is suspended")
 TOO_LONG = bad_request(
     f"Content for template has a character count greater than the limit of {sms.LIMIT}"
@@ -35,10 +35,10 @@ NO_TEMPLATE = bad_request("Template not found")
 
 
 def check_size(personalisation: Mapping[str, Any]) -> Answer | None:
-    """Judge the size of the values, the number of files and their content, all at once."""
-    values = [each for each in personalisation.values() if type(each) is not dict]
+    """Check the size of the values, the number of files and their content. Reports all faults."""
+    values = [value for value in personalisation.values() if type(value) is not dict]
     faults = [fault] if (fault := oversize(values)) else []
-    files = {name: each for name, each in personalisation.items() if type(each) is dict}
+    files = {name: value for name, value in personalisation.items() if type(value) is dict}
     if len(files) > FILES_MAX:
         faults.append(
             f"File number exceed allowed limits of {FILES_MAX} with number of {len(files)}."
@@ -49,8 +49,8 @@ def check_size(personalisation: Mapping[str, Any]) -> Answer | None:
 
 
 def oversize(values: Iterable[object]) -> str | None:
-    """Say that values which are no files have too many characters together."""
-    characters = sum(len(each if type(each) is str else str(each)) for each in values)
+    """Return the fault if values (not files) have too many characters together, or None."""
+    characters = sum(len(value if type(value) is str else str(value)) for value in values)
     if characters <= SIZE_MAX:
         return None
     return (
@@ -60,7 +60,7 @@ def oversize(values: Iterable[object]) -> str | None:
 
 
 def file_fault(name: str, file: Mapping[str, str]) -> str | None:
-    """Say what is wrong with a file's content."""
+    """Return the fault of a file's content, or None."""
     try:
         size_bytes = len(binascii.a2b_base64(file["file"].encode()))
     except binascii.Error:
@@ -74,21 +74,21 @@ def file_fault(name: str, file: Mapping[str, str]) -> str | None:
 
 
 def check_active(service: Service) -> Answer | None:
-    """Judge whether the service may send at all."""
+    """Check that the service is not suspended."""
     return None if service.active else SUSPENDED
 
 
 def check_channel(service: Service, channel: Channel) -> Answer | None:
-    """Judge whether the service may use the channel."""
+    """Check that the service is not suspended and may use the channel."""
     if not service.active:
         return SUSPENDED
     if channel not in service.permissions:
-        return bad_request(f"Service is not allowed to send {CALLED[channel]}")
+        return bad_request(f"Service is not allowed to send {CHANNEL_NAMES[channel]}")
     return None
 
 
 def check_template(template: Template | None, service: Service, channel: Channel) -> Answer | None:
-    """Judge whether the template may be sent by this service on this channel."""
+    """Check that the template exists and that this service may send it on this channel."""
     if template is None or template.service_id != service.id or template.hidden:
         return NO_TEMPLATE
     if template.channel is not channel:
@@ -101,15 +101,15 @@ def check_template(template: Template | None, service: Service, channel: Channel
 
 
 def check_placeholders(compiled: CompiledTemplate, missing: Sequence[str]) -> Answer | None:
-    """Judge whether every placeholder has a value."""
+    """Check that no placeholder is missing a value."""
     if not missing:
         return None
-    told = ", ".join(missing)
-    return bad_request(f"Missing personalisation for template ID {compiled.template.id}: {told}")
+    names = ", ".join(missing)
+    return bad_request(f"Missing personalisation for template ID {compiled.template.id}: {names}")
 
 
 def check_text(service: Service, channel: Channel, text: str) -> Answer | None:
-    """Judge the text itself: an SMS may be too long, both may be empty."""
+    """Check that the text is not blank and, for an SMS, not too long."""
     prefix = service.name if service.prefix_sms else None
     if channel is Channel.SMS and sms.too_long(text, prefix):
         return TOO_LONG
@@ -117,10 +117,10 @@ def check_text(service: Service, channel: Channel, text: str) -> Answer | None:
 
 
 def check_sender(
-    found: Sender | None, id: UUID, service: Service, channel: Channel
+    sender: Sender | None, id: UUID, service: Service, channel: Channel
 ) -> Answer | None:
-    """Judge the sender, or address to reply to, that the client has named."""
-    if found and found.channel is channel and not found.archived:
+    """Check the sender, or the reply-to address, that the client chose."""
+    if sender and sender.channel is channel and not sender.archived:
         return None
     return bad_request(
         f"{SENDER_FIELD[channel]} {id} does not exist in database for service id {service.id}"
@@ -131,14 +131,14 @@ def check_recipient(
     recipient: Email | Phone,
     service: Service,
     key_type: KeyType,
-    guests: frozenset[str],
+    safelist: frozenset[str],
     simulated: frozenset[str],
     docs_url: str,
 ) -> Answer | None:
-    """Judge whether this key may send to this recipient."""
+    """Check that a key of this type may send to this recipient."""
     trial = service.restricted and key_type is KeyType.NORMAL
     if (trial or key_type is KeyType.TEAM) and not (
-        recipients.among(recipient, guests) or recipients.among(recipient, simulated)
+        recipients.among(recipient, safelist) or recipients.among(recipient, simulated)
     ):
         if trial:
             return bad_request(
@@ -156,19 +156,19 @@ def check_recipient(
 
 
 def check_files(personalisation: Mapping[str, Any], service: Service) -> Answer | None:
-    """Judge whether files may go along; there is nowhere yet to take them to."""
-    if not any(type(each) is dict for each in personalisation.values()):
+    """Reject files: without the permission as not allowed, with it because no store exists yet."""
+    if not any(type(value) is dict for value in personalisation.values()):
         return None
     if DOCUMENTS not in service.permissions:
         return bad_request("Service is not allowed to send documents")
     return unavailable("error connecting to document download")
 
 
-def from_number(found: Sender | None) -> str | None:
-    """Give a sender as it is shown: a telephone number in E.164, anything else as it is."""
-    if found is None:
+def from_number(sender: Sender | None) -> str | None:
+    """Return a sender as the API shows it: a telephone number in E.164, anything else as it is."""
+    if sender is None:
         return None
     try:
-        return recipients.phone(found.value).number
+        return recipients.phone(sender.value).number
     except Unusable:
-        return found.value
+        return sender.value
