@@ -1,1 +1,1 @@
-"""Receipts from providers: SNS signatures, what an event means."""
+"""Receipts from providers: checks SNS signatures and classifies events."""

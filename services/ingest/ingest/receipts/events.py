@@ -1,4 +1,4 @@
-"""What the providers' events mean for a row, by their tables of bounces and statuses."""
+"""Classifies the providers' events by their tables of bounces and statuses."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,7 +12,7 @@ SUPPRESSED = "The email address is on our email provider suppression list"
 ON_OUR_LIST = "The email address is on the GC Notify suppression list"
 BAD_FILES = "The email was rejected because of its attachments"
 ON_ACCOUNT = "OnAccountSuppressionList"
-# The bounces by type: what the row is told, the kind's name, subtypes with the API's words.
+# By type of bounce: the kind of receipt, the prefix of the reason, and the texts by subtype.
 BOUNCES: dict[str, tuple[ReceiptKind, str, dict[str, str | None]]] = {
     "Permanent": (
         ReceiptKind.BOUNCED,
@@ -29,9 +29,9 @@ BOUNCES: dict[str, tuple[ReceiptKind, str, dict[str, str | None]]] = {
     ),
 }  # fmt: skip
 UNKNOWN_SUBTYPE = "unknown-bounce-subtype"
-# Kinds that say nothing about the row.
+# Events of these types do not change a notification.
 IGNORED_TYPES = frozenset({"DeliveryDelay", "Open", "Click", "Subscription"})
-# In this order: the first whose words a description contains decides.
+# The first entry whose words a description contains decides, so the order matters.
 SMS_FAILURES = (
     ("blocked as spam", ReceiptKind.BOUNCED),
     ("destination is on a blocked list", ReceiptKind.BOUNCED),
@@ -46,7 +46,7 @@ SMS_IN_TRANSIT = frozenset({"QUEUED", "SENT", "PENDING"})
 
 
 class CamelCase(msgspec.Struct, frozen=True, rename="camel"):
-    """A part of an event; what is not named here is passed over."""
+    """A part of an event. Fields that are not declared are ignored."""
 
 
 class Mail(CamelCase, frozen=True):
@@ -73,10 +73,10 @@ class Failure(CamelCase, frozen=True):
 
 
 class Event(CamelCase, frozen=True):
-    """An event of SES, which has `mail`, or of End User Messaging, which has `messageStatus`."""
+    """An event of SES (it has `mail`) or of End User Messaging (it has `messageStatus`)."""
 
     event_type: str | None = None
-    notification_type: str | None = None  # SES's, where an identity and no configuration set tells
+    notification_type: str | None = None  # SES's, if not a configuration set but the identity posts
     mail: Mail | None = None
     bounce: Bounce = Bounce()
     complaint: Complaint = Complaint()
@@ -91,7 +91,7 @@ class Event(CamelCase, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ReceiptDetails:
-    """What a row is told, and of which attempt."""
+    """The contents of a receipt, for one attempt of a notification."""
 
     id: UUID
     attempt: int
@@ -103,43 +103,44 @@ class ReceiptDetails:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """An event that no row is told of; why not."""
+    """An event that makes no receipt, and why."""
 
     reason: str
 
 
 def read_event(message: str) -> ReceiptDetails | Ignored:
-    """Read an event, whatever it is."""
+    """Read an event's text. Any text is allowed and none raises."""
     try:
         event = msgspec.json.decode(message, type=Event)
     except (msgspec.DecodeError, RecursionError):
-        # SES posts one notice in plain words when it begins.
+        # SES posts one plain-text notice when publishing starts.
         return Ignored("not an event")
     if event.mail:
         tags = {name: values[0] for name, values in event.mail.tags.items() if values}
-        told, message_id = classify_email(event), event.mail.message_id
+        classified, message_id = classify_email(event), event.mail.message_id
     elif event.message_status and event.message_id:
-        tags, told, message_id = event.context, classify_sms(event), event.message_id
+        tags, message_id = event.context, event.message_id
+        classified = classify_sms(event)
     else:
-        return Ignored("of no kind that is known")
-    if isinstance(told, Ignored):
-        return told
+        return Ignored("unknown type of event")
+    if isinstance(classified, Ignored):
+        return classified
     try:
         id, attempt = UUID(tags["courant_id"]), int(tags["courant_attempt"])
     except (KeyError, ValueError):
         return Ignored("without our tags")
     if not 1 <= attempt < 2**31:
         return Ignored("without our tags")
-    says, reason, response = told
+    kind, reason, response = classified
     cut = [text[:TEXT_MAX] if text else None for text in (message_id, reason, response)]
-    return ReceiptDetails(id, attempt, says, cut[0] or "", cut[1], cut[2])
+    return ReceiptDetails(id, attempt, kind, cut[0] or "", cut[1], cut[2])
 
 
 Classification = tuple[ReceiptKind, str | None, str | None]
 
 
 def classify_email(event: Event) -> Classification | Ignored:
-    """Say what an event of SES means: what the row is told, the kind, the API's words."""
+    """Classify an event of SES: the kind of receipt, the reason, the text that the API shows."""
     match event.event_type or event.notification_type:
         case "Send":
             return ReceiptKind.SENT, None, None
@@ -160,33 +161,33 @@ def classify_email(event: Event) -> Classification | Ignored:
         case "Rendering Failure":
             return ReceiptKind.BOUNCED, "rejected/rendering-failure", None
         case kind if kind in IGNORED_TYPES:
-            return Ignored("of a kind that changes nothing")
-    return Ignored("of no kind that is known")
+            return Ignored("type of event that changes nothing")
+    return Ignored("unknown type of event")
 
 
 def classify_bounce(bounce: Bounce) -> Classification:
-    """Decide a bounce by its type; the list of subtypes grows."""
+    """Classify a bounce by its type. Unknown subtypes are allowed, because SES adds new ones."""
     if bounce.bounce_type == "Undetermined":
         return ReceiptKind.DELAYED, "soft-bounce/general", None
     if bounce.bounce_type not in BOUNCES:
         return ReceiptKind.DELAYED, f"unknown-bounce/{UNKNOWN_SUBTYPE}", None
-    says, kind, subtypes = BOUNCES[bounce.bounce_type]
+    kind, prefix, subtypes = BOUNCES[bounce.bounce_type]
     known = bounce.bounce_sub_type in subtypes
     subtype = kebab(bounce.bounce_sub_type) if known else UNKNOWN_SUBTYPE
-    return says, f"{kind}/{subtype}", subtypes.get(bounce.bounce_sub_type)
+    return kind, f"{prefix}/{subtype}", subtypes.get(bounce.bounce_sub_type)
 
 
 def classify_sms(event: Event) -> Classification | Ignored:
-    """Say what an event of End User Messaging means."""
+    """Classify an event of End User Messaging."""
     status, words = event.message_status or "", event.message_status_description
-    kind = status.lower().replace("_", "-")
+    reason = status.lower().replace("_", "-")
     if status in SMS_IN_TRANSIT or (status == "SUCCESSFUL" and not event.is_final):
-        return ReceiptKind.SENT, kind, None
+        return ReceiptKind.SENT, reason, None
     if status in ("DELIVERED", "SUCCESSFUL"):
-        return ReceiptKind.DELIVERED, kind, words
+        return ReceiptKind.DELIVERED, reason, words
     lower = words.lower()
-    says = next((says for part, says in SMS_FAILURES if part in lower), ReceiptKind.BOUNCED)
-    return says, kind, words
+    kind = next((kind for part, kind in SMS_FAILURES if part in lower), ReceiptKind.BOUNCED)
+    return kind, reason, words
 
 
 def kebab(name: str) -> str:

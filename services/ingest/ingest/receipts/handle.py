@@ -1,7 +1,7 @@
-"""What providers say later, taken over HTTP and written into `receipts`; the saver does the rest.
+"""Takes the providers' receipts over HTTP and writes them into `receipts`, which the saver reads.
 
-Statuses are chosen for who posts: SNS comes again after a 5xx and never after a 4xx, so 403 is for
-what is forged, 503 for weather, 200 for all that needs no second try.
+SNS retries after a 5xx and never after a 4xx. So 403 means forged, 503 means that a dependency is
+unavailable, and 200 is answered to everything that needs no retry.
 """
 
 import hmac
@@ -29,18 +29,18 @@ UNREADABLE_HEARTBEAT = error_answer(400, "BadRequestError", "The heartbeat canno
 
 
 class ReceiptEndpoints:
-    """Takes receipts and heartbeats."""
+    """The endpoints for receipts and for recovery's heartbeat."""
 
     def __init__(
         self, inbox: Inbox, verifier: SignatureVerifier, key_ring: KeyRing, hash_key: bytes
     ) -> None:
-        self._log = inbox
+        self._inbox = inbox
         self._verifier = verifier
-        self._ring = key_ring
+        self._key_ring = key_ring
         self._hash_key = hash_key
 
     async def sns(self, body: bytes, now: datetime) -> Answer:
-        """Take what SNS posts."""
+        """Check a post of SNS: confirm a subscription, or store the receipt of a notification."""
         try:
             envelope = read_envelope(body)
             await self._verifier.verify(envelope, now)
@@ -51,33 +51,33 @@ class ReceiptEndpoints:
         except Forged as forged:
             log.warning("receipt refused", extra={"reason": str(forged)})
             return FORGED
-        except Unavailable as weather:
-            log.warning("receipt put off", extra={"reason": str(weather)})
+        except Unavailable as error:
+            log.warning("receipt deferred", extra={"reason": str(error)})
             return UNAVAILABLE
         if envelope.type != "Notification":
             return ACCEPTED
         return await self._take(envelope)
 
     async def _take(self, envelope: Envelope) -> Answer:
-        meant = events.read_event(envelope.message)
-        if isinstance(meant, Ignored):
-            log.debug("event passed over", extra={"reason": meant.reason})
+        details = events.read_event(envelope.message)
+        if isinstance(details, Ignored):
+            log.debug("event ignored", extra={"reason": details.reason})
             return ACCEPTED
         receipt = Receipt(
-            id=meant.id,
-            attempt=meant.attempt,
-            says=meant.kind,
-            message_id=meant.message_id,
-            reason=meant.reason,
-            response=meant.response,
-            sealed=self._ring.encrypt(envelope.message.encode(), owner=meant.id.bytes),
+            id=details.id,
+            attempt=details.attempt,
+            says=details.kind,
+            message_id=details.message_id,
+            reason=details.reason,
+            response=details.response,
+            sealed=self._key_ring.encrypt(envelope.message.encode(), owner=details.id.bytes),
         )
-        return await self._put(Outgoing(RECEIPTS.name, meant.id.bytes, receipt.encode()))
+        return await self._put(Outgoing(RECEIPTS.name, details.id.bytes, receipt.encode()))
 
     async def heartbeat(self, body: bytes, signature: str) -> Answer:
-        """Take recovery's sign that receipts could come now."""
-        wanted = keyed_hash(self._hash_key, b"heartbeat", body).hex()
-        if not hmac.compare_digest(wanted.encode(), signature.encode()):
+        """Store recovery's heartbeat, which proves that receipts could arrive at this time."""
+        expected = keyed_hash(self._hash_key, b"heartbeat", body).hex()
+        if not hmac.compare_digest(expected.encode(), signature.encode()):
             return FORGED
         try:
             heartbeat = Heartbeat.decode(with_kind(body))
@@ -87,16 +87,16 @@ class ReceiptEndpoints:
 
     async def _put(self, outgoing: Outgoing) -> Answer:
         try:
-            await self._log.put(outgoing)
+            await self._inbox.put(outgoing)
         except Unavailable:
             return UNAVAILABLE
         return ACCEPTED
 
 
 def with_kind(body: bytes) -> bytes:
-    """Make a heartbeat's body a record; raises Malformed."""
+    """Return a heartbeat's body with the record's kind added. Raises Malformed."""
     try:
         value = msgspec.json.decode(body, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Malformed("no object") from None
+        raise Malformed("not a JSON object") from None
     return msgspec.json.encode({**value, "kind": "heartbeat"})

@@ -1,7 +1,7 @@
-"""SNS over HTTPS: is an envelope really Amazon's, and from a topic of ours.
+"""Checks that a post comes from Amazon SNS and from a topic of ours.
 
-403 is said only of what is certainly forged: SNS does not come again after a 4xx. A certificate
-that cannot be fetched is weather.
+Only a post that is certainly forged raises Forged (403), because SNS does not retry after a 4xx.
+A certificate that cannot be fetched raises Unavailable (503) instead.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ CERTIFICATES_MAX = 32
 CLOCK_AHEAD_MAX = timedelta(minutes=5)
 NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
-# SHA-1 is what version 1 means, and the default of SNS; version 2 is set on the topic.
+# SignatureVersion 1, the default of SNS, means SHA-1. Version 2 must be set on the topic.
 HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {"1": hashes.SHA1, "2": hashes.SHA256}
 
 
 class Forged(Exception):
-    """Certainly not from SNS, or not from a topic of ours; says by what it is known."""
+    """A post is certainly not from SNS, or not from a topic of ours. Says which check failed."""
 
 
 class Envelope(msgspec.Struct, frozen=True, rename="pascal"):
-    """What SNS posts."""
+    """The JSON object that SNS posts."""
 
     type: str
     message_id: str
@@ -54,15 +54,15 @@ class Envelope(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def read_envelope(body: bytes) -> Envelope:
-    """Read an envelope, whatever its Content-Type says; raises Forged."""
+    """Read an envelope, whatever the Content-Type. Raises Forged."""
     try:
         return msgspec.json.decode(body, type=Envelope)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Forged("no envelope") from None
+        raise Forged("not an SNS envelope") from None
 
 
 def signed_text(envelope: Envelope) -> bytes:
-    """Write the text that is signed: each field's name and value on lines of their own."""
+    """Return the text that SNS signs: each field's name and value, on a line each."""
     values = {
         "Message": envelope.message,
         "MessageId": envelope.message_id,
@@ -79,7 +79,7 @@ def signed_text(envelope: Envelope) -> bytes:
 
 
 def is_sns_url(url: str, topic_arn: str) -> bool:
-    """Tell whether a URL is on SNS's own host, in the topic's region."""
+    """Return whether a URL is on the SNS host of the topic's region."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -102,14 +102,14 @@ def is_sns_url(url: str, topic_arn: str) -> bool:
 
 
 def is_certificate_url(url: str, topic_arn: str) -> bool:
-    """Tell whether a certificate may be fetched from there: one .pem, no query, SNS's host."""
+    """Return whether a certificate may be fetched from a URL: SNS's host, one .pem, no query."""
     if not is_sns_url(url, topic_arn):
         return False
     return "?" not in url and bool(PEM_PATH.fullmatch(urlsplit(url).path))
 
 
 class SignatureVerifier:
-    """Judges envelopes; fetches a certificate once and keeps its key."""
+    """Verifies envelopes. Fetches each certificate once and caches it."""
 
     def __init__(
         self,
@@ -124,33 +124,34 @@ class SignatureVerifier:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def verify(self, envelope: Envelope, now: datetime) -> None:
-        """Return if the envelope is what it says; raises Forged, Unavailable."""
+        """Return if the envelope is genuine. Raises Forged, Unavailable."""
         if envelope.topic_arn not in self._topic_arns:
-            raise Forged("not a topic of ours")
+            raise Forged("topic is not ours")
         algorithm = HASHES.get(envelope.signature_version)
         if algorithm is None:
-            raise Forged("no such version of signatures")
+            raise Forged("unknown version of signature")
         url = envelope.signing_cert_url
         if not (self._trusts(url) or is_certificate_url(url, envelope.topic_arn)):
-            raise Forged("certificate from elsewhere")
-        # An old one may come out of a dead-letter queue; moves are guarded against repetition.
+            raise Forged("certificate is not from SNS")
+        # Old envelopes are allowed: one may come from a dead-letter queue, and repeated receipts
+        # change nothing.
         if posted_at(envelope) > now + CLOCK_AHEAD_MAX:
-            raise Forged("from the future")
+            raise Forged("timestamp is in the future")
         certificate = await self._certificate(url, now)
         key = certificate.public_key()
         if not isinstance(key, rsa.RSAPublicKey):
-            raise Forged("certificate of another kind")
+            raise Forged("certificate has no RSA key")
         try:
             signature = b64decode(envelope.signature, validate=True)
             key.verify(signature, signed_text(envelope), padding.PKCS1v15(), algorithm())
         except (InvalidSignature, ValueError):
-            raise Forged("signature") from None
+            raise Forged("signature does not match") from None
 
     async def confirm(self, envelope: Envelope) -> None:
-        """Open the address by which a subscription begins; raises Forged, Unavailable."""
+        """Fetch the URL that confirms a subscription. Raises Forged, Unavailable."""
         url = envelope.subscribe_url or ""
         if not (self._trusts(url) or is_sns_url(url, envelope.topic_arn)):
-            raise Forged("confirmation to elsewhere")
+            raise Forged("confirmation URL is not of SNS")
         await self._fetch(url)
 
     def _trusts(self, url: str) -> bool:
@@ -160,7 +161,7 @@ class SignatureVerifier:
         if len(self._certificates) + len(self._locks) > CERTIFICATES_MAX:
             self._certificates.clear()
             self._locks.clear()
-        async with self._locks.setdefault(url, asyncio.Lock()):  # one fetch of a URL at once
+        async with self._locks.setdefault(url, asyncio.Lock()):  # one fetch of a URL at a time
             if url not in self._certificates:
                 self._certificates[url] = parse_certificate(await self._fetch(url))
         certificate = self._certificates[url]
@@ -171,7 +172,7 @@ class SignatureVerifier:
 
 
 def parse_certificate(pem: bytes) -> x509.Certificate:
-    """Read a certificate; one that is none counts as not fetched."""
+    """Parse a certificate. Raises Unavailable on other bytes, as if it was not fetched."""
     try:
         return x509.load_pem_x509_certificate(pem)
     except ValueError:
@@ -179,7 +180,7 @@ def parse_certificate(pem: bytes) -> x509.Certificate:
 
 
 def posted_at(envelope: Envelope) -> datetime:
-    """Read when an envelope was made; raises Forged."""
+    """Return the time at which SNS posted an envelope. Raises Forged."""
     try:
         at = datetime.fromisoformat(envelope.timestamp)
     except ValueError:
@@ -190,7 +191,7 @@ def posted_at(envelope: Envelope) -> datetime:
 
 
 async def fetch(url: str) -> bytes:
-    """Fetch what a URL holds: no redirects, a limit on time and size; raises Unavailable."""
+    """Fetch a URL without redirects, with limits on time and size. Raises Unavailable."""
     try:
         async with (
             asyncio.timeout(FETCH_SECONDS),
@@ -198,12 +199,12 @@ async def fetch(url: str) -> bytes:
             client.stream("GET", url) as answer,
         ):
             if answer.status_code != httpx2.codes.OK:
-                raise Unavailable(f"fetching: HTTP {answer.status_code}")
-            found = b""
+                raise Unavailable(f"fetch failed: HTTP {answer.status_code}")
+            content = b""
             async for part in answer.aiter_bytes():
-                found += part
-                if len(found) > CERTIFICATE_BYTES_MAX:
-                    raise Unavailable("fetching: too large")
-            return found
+                content += part
+                if len(content) > CERTIFICATE_BYTES_MAX:
+                    raise Unavailable("fetch failed: too large")
+            return content
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
-        raise Unavailable(f"fetching: {type(error).__name__}") from None
+        raise Unavailable(f"fetch failed: {type(error).__name__}") from None
