@@ -1,1 +1,1 @@
-"""ingest: takes notifications and receipts over HTTP, and answers once the log has them."""
+"""ingest accepts notifications and receipts over HTTP, and answers once Kafka has them."""

@@ -1,4 +1,4 @@
-"""The addresses, and what each one does."""
+"""The paths of the API and the handler of each."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -40,20 +40,20 @@ AuthenticatedHandler = Callable[[HttpRequest, Caller], Awaitable[Answer]]
 
 
 class NotificationStore(Protocol):
-    """What is stored, for those who ask; each question raises Unavailable."""
+    """Stored notifications. Every read may raise Unavailable."""
 
     async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
-        """Give a service's notification."""
+        """Return a service's notification, or Missing."""
 
     async def page(self, chosen: Chosen) -> Sequence[NotificationRow]:
-        """Give a page of a list."""
+        """Return a page of a list, newest first."""
 
     async def version(self) -> str | None:
-        """Tell the schema's version, if anybody knows."""
+        """Return the database schema's version, or None if it cannot be read."""
 
 
 class Api:
-    """Answers calls, with the parts it is given."""
+    """Connects each path with the part that answers it."""
 
     def __init__(
         self,
@@ -76,13 +76,9 @@ class Api:
         self._jobs = jobs
 
     def routes(self) -> list[Route]:
-        """Give all addresses."""
-        with_key, templates, read = (
-            self._authenticated,
-            self._templates,
-            self._authenticated(self._read),
-        )
-        jobs = self._jobs
+        """Return all paths with their handlers."""
+        with_key, read = self._authenticated, self._authenticated(self._read)
+        templates, jobs = self._templates, self._jobs
         return [
             Route(f"{LIST}/email", {"POST": self._sending(Channel.EMAIL), "GET": read}),
             Route(f"{LIST}/sms", {"POST": self._sending(Channel.SMS), "GET": read}),
@@ -133,12 +129,12 @@ class Api:
         if not fields.UUID_FORM.fullmatch(id):
             return validation_error("notification_id is not a valid UUID")
         try:
-            found = await self._reader.notification(caller.service.id, UUID(id))
+            row = await self._reader.notification(caller.service.id, UUID(id))
         except Unavailable:
             return CANNOT_READ
-        if isinstance(found, Missing):
-            return NOTIFICATION_NOT_FOUND if found.certain else NOT_YET
-        return json_answer(self._view.notification(found, request.base_url()))
+        if isinstance(row, Missing):
+            return NOTIFICATION_NOT_FOUND if row.certain else NOT_YET
+        return json_answer(self._view.notification(row, request.base_url()))
 
     async def _list(self, request: HttpRequest, caller: Caller) -> Answer:
         parameters = listing.parameters(request.scope["query_string"])
@@ -176,7 +172,7 @@ class Api:
 
 
 def always(answer: Answer) -> Handler:
-    """Give the same answer to everybody."""
+    """Return a handler that gives this answer to every request."""
 
     async def handle(_: HttpRequest) -> Answer:
         return answer

@@ -1,4 +1,4 @@
-"""The parts put together: the same for the process, the tests and the bench."""
+"""Builds the application from its parts, alike for the process and the tests."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -25,7 +25,7 @@ from ingest.settings import IngestSettings, split_list
 
 
 class ReadStore(NotificationStore, IdempotencyStore, Protocol):
-    """All that is read from Postgres."""
+    """All reads from Postgres except those of jobs."""
 
 
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -39,7 +39,7 @@ def build_app(
     jobs: Jobs,
     fetch: Fetch = sns.fetch,
 ) -> App:
-    """Give the application."""
+    """Build the ASGI application."""
     key_ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
     hash_key = settings.courant_hash_key.get_secret_value().encode()
     template_cache = TemplateCache(directory)
@@ -81,5 +81,5 @@ def build_app(
             ),
         ),
     )
-    origins = frozenset(each.encode() for each in split_list(settings.ingest_docs_origins))
+    origins = frozenset(origin.encode() for origin in split_list(settings.ingest_docs_origins))
     return App(api.routes(), settings.ingest_in_flight_max, settings.ingest_body_bytes_max, origins)

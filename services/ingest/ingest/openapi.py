@@ -1,4 +1,4 @@
-"""The API's description, made from the tables that check requests, and a page that shows it."""
+"""The OpenAPI description, built from the tables that check requests, and a page that shows it."""
 
 from collections.abc import Callable, Mapping
 from html import escape
@@ -14,9 +14,9 @@ from ingest.read import listing, views
 
 UUID = {"type": "string", "format": "uuid"}
 FORMS: Mapping[Callable[..., Any], dict[str, Any]] = {
-    schema.stored_text: {"type": "string", "description": "Yours, to find it by."},
+    schema.stored_text: {"type": "string", "description": "Your own reference, to find it by."},
     schema.email: {"type": "string", "format": "email", "maxLength": 320},
-    schema.phone: {"type": "string", "description": "With + unless North American."},
+    schema.phone: {"type": "string", "description": "Starts with + unless it is North American."},
     schema.uuid: UUID,
     schema.schedule: {"type": ["string", "null"], "format": "date-time"},
     schema.personalisation: {"type": "object", "description": "A value for each placeholder."},
@@ -45,11 +45,11 @@ ERROR = {
     },
 }
 REFUSALS = {
-    "400": "What is asked for cannot be done; the message says why.",
+    "400": "The request is invalid or not possible; the message says why.",
     "401": "No authentication.",
     "403": "Not authenticated, or not allowed.",
     "429": "A limit is reached.",
-    "503": "Not known whether it was stored: ask again, best with the same Idempotency-Key.",
+    "503": "Unavailable, or not known whether it was stored: retry with the same Idempotency-Key.",
 }
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -67,7 +67,7 @@ LIST_FORMS = {
 
 
 def body(fields: tuple[Field, ...]) -> dict[str, Any]:
-    """Describe a request's body."""
+    """Return the schema of a JSON body with these fields."""
     return {
         "type": "object",
         "additionalProperties": False,
@@ -76,27 +76,27 @@ def body(fields: tuple[Field, ...]) -> dict[str, Any]:
     }
 
 
-def answers(status: str, told: str) -> dict[str, Any]:
-    """Describe what an operation may answer."""
+def answers(status: str, description: str) -> dict[str, Any]:
+    """Describe the success and the errors of an operation."""
     refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     refusals = {s: {"description": why, "content": refusal} for s, why in REFUSALS.items()}
-    return {status: {"description": told}, **refusals}
+    return {status: {"description": description}, **refusals}
 
 
 FILE = {
     "type": "string",
     "format": "binary",
-    "description": "CSV in UTF-8, parted by commas, a header row first. Comes after all fields.",
+    "description": "CSV in UTF-8, separated by commas, a header row first. Comes after all fields.",
 }
 
 
 def post(summary: str, fields: tuple[Field, ...]) -> dict[str, Any]:
-    """Describe a POST that sends."""
+    """Describe a POST that sends, with a JSON body."""
     return posted(summary, "application/json", body(fields))
 
 
 def upload(summary: str, fields: tuple[Field, ...]) -> dict[str, Any]:
-    """Describe a POST with a file."""
+    """Describe a POST that sends, with a file in a form."""
     form = body(fields)
     form["required"] = [*(name for name in form["required"] if name != "name"), "file"]
     form["properties"]["file"] = FILE
@@ -104,7 +104,7 @@ def upload(summary: str, fields: tuple[Field, ...]) -> dict[str, Any]:
 
 
 def posted(summary: str, kind: str, form: dict[str, Any]) -> dict[str, Any]:
-    """Describe a POST that may be asked again."""
+    """Describe a POST that a client may repeat with the same Idempotency-Key."""
     return {
         "summary": summary,
         "parameters": [IDEMPOTENCY_KEY],
@@ -113,39 +113,39 @@ def posted(summary: str, kind: str, form: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def get(summary: str, **places: dict[str, Any]) -> dict[str, Any]:
+def get(summary: str, **path_parameters: dict[str, Any]) -> dict[str, Any]:
     """Describe a GET with parameters in its path."""
     return {
         "summary": summary,
         "parameters": [
             {"name": n, "in": "path", "required": True, "schema": form}
-            for n, form in places.items()
+            for n, form in path_parameters.items()
         ],
         "responses": answers("200", "Found."),
     }  # fmt: skip
 
 
-def commanding(summary: str, told: str) -> dict[str, Any]:
-    """Describe a POST that says what is wanted of a job."""
-    described = get(summary, job_id=UUID)
+def job_command(summary: str, description: str) -> dict[str, Any]:
+    """Describe a POST that pauses, resumes or cancels a job."""
+    operation = get(summary, job_id=UUID)
     refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     more = {
         "404": {"description": "There is no such job.", "content": refusal},
         "409": {"description": "The job has finished, or is cancelled.", "content": refusal},
     }
-    told = f"{told} Where its rows could not be counted, it has no counts."
-    return {**described, "responses": {**answers("202", told), **more}}
+    description += " The job has no counts if its rows could not be counted."
+    return {**operation, "responses": {**answers("202", description), **more}}
 
 
 def report() -> dict[str, Any]:
     """Describe the report of a job."""
-    described = get("Every row of a job and what became of it, as CSV", job_id=UUID)
-    described["responses"]["200"]["content"] = {"text/csv": {"schema": {"type": "string"}}}
-    return described
+    operation = get("Every row of a job and its status, as CSV", job_id=UUID)
+    operation["responses"]["200"]["content"] = {"text/csv": {"schema": {"type": "string"}}}
+    return operation
 
 
 def spec() -> dict[str, Any]:
-    """Give the whole description."""
+    """Return the whole OpenAPI document."""
     parameters = [
         {"name": name, "in": "query", "schema": form} for name, form in LIST_FORMS.items()
     ]
@@ -164,7 +164,7 @@ def spec() -> dict[str, Any]:
                 "post": post("Send one template to many", forms.BULK_FIELDS)
             },
             "/v2/notifications/{notification_id}": {
-                "get": get("What became of a notification", notification_id=UUID)
+                "get": get("A notification and its status", notification_id=UUID)
             },
             "/v2/notifications": {
                 "get": {**get("Notifications, newest first"), "parameters": parameters}
@@ -176,12 +176,12 @@ def spec() -> dict[str, Any]:
                     "parameters": [{"name": "older_than", "in": "query", "schema": UUID}],
                 },
             },
-            "/v2/jobs/{job_id}": {"get": get("How far a job is", job_id=UUID)},
+            "/v2/jobs/{job_id}": {"get": get("The progress of a job", job_id=UUID)},
             "/v2/jobs/{job_id}/cancel": {
-                "post": commanding("Cancel a job, for good", "Rows that wait will not be sent.")
+                "post": job_command("Cancel a job, for good", "Waiting rows will not be sent.")
             },
-            "/v2/jobs/{job_id}/pause": {"post": commanding("Pause a job", "It is paused.")},
-            "/v2/jobs/{job_id}/resume": {"post": commanding("Go on with a job", "It goes on.")},
+            "/v2/jobs/{job_id}/pause": {"post": job_command("Pause a job", "It is paused.")},
+            "/v2/jobs/{job_id}/resume": {"post": job_command("Resume a job", "It is resumed.")},
             "/v2/jobs/{job_id}/report": {"get": report()},
             "/v2/template/{id}": {"get": get("A template", id=UUID)},
             "/v2/template/{id}/version/{version}": {
@@ -195,7 +195,7 @@ def spec() -> dict[str, Any]:
                 "jwt": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
                         "description": "HS256 with the key's secret; iss is the service's id."},
                 "key": {"type": "apiKey", "in": "header", "name": "Authorization",
-                        "description": "ApiKey-v1 and the whole key."},
+                        "description": "ApiKey-v1, a space, and the whole key."},
             },
         },
     }  # fmt: skip
@@ -213,13 +213,13 @@ h2{font-size:1.1rem;margin:0}b{color:#0a7d4f}td{padding:.1rem 1rem .1rem 0;verti
 
 
 def page() -> bytes:
-    """Draw the description as a page that needs nothing but itself."""
+    """Return the description as an HTML page that loads nothing else."""
     described = spec()
     parts = [
         f"<section><h2><b>{method.upper()}</b> <code>{escape(path)}</code></h2>"
-        f"<p>{escape(what['summary'])}</p>{table(what)}</section>"
+        f"<p>{escape(operation['summary'])}</p>{table(operation)}</section>"
         for path, methods in described["paths"].items()
-        for method, what in methods.items()
+        for method, operation in methods.items()
     ]
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Courant API</title>"
@@ -230,7 +230,7 @@ def page() -> bytes:
 
 
 def table(operation: Mapping[str, Any]) -> str:
-    """Draw an operation's fields and parameters."""
+    """Return an HTML table of an operation's fields and parameters."""
     form: dict[str, Any] = {"properties": {}, "required": []}
     for content in operation.get("requestBody", {}).get("content", {}).values():
         form = content["schema"]

@@ -1,4 +1,4 @@
-"""What ingest takes from the environment."""
+"""The settings that ingest reads from the environment."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,16 +10,20 @@ MIB = 1024 * 1024
 
 
 class IngestSettings(SendingSettings):
-    """Ingest's own, and what it shares with others."""
+    """The settings of ingest, including those that it shares with other services."""
 
     courant_environment: Annotated[
         Literal["local", "production"],
-        Field(description="local or production; production refuses what only a sandbox needs"),
+        Field(
+            description="local or production; production rejects settings that only a sandbox needs"
+        ),
     ] = "production"
     courant_seal_keys: SealKeys
     courant_hash_key: HashKey
     database_url: DatabaseUrl
-    ingest_host: Annotated[str, Field(description="the address it listens on")] = "127.0.0.1"
+    ingest_host: Annotated[str, Field(description="the address that the API listens on")] = (
+        "127.0.0.1"
+    )
     ingest_port: Port = 8400
     ingest_health_host: HealthHost = "127.0.0.1"
     ingest_health_port: Port = 8450
@@ -32,44 +36,48 @@ class IngestSettings(SendingSettings):
             ge=1,
             le=10_000_000,
             description="notifications a minute that a service sends in its templates' lanes while "
-            "others send too; further ones go one lane down",
+            "other services send too; further ones go one lane down",
         ),
     ] = 6_000
     ingest_body_bytes_max: Annotated[
-        int, Field(ge=1024, le=100 * MIB, description="bytes of a request's body")
+        int,
+        Field(ge=1024, le=100 * MIB, description="bytes of a request's body; more get 413"),
     ] = 15 * MIB
     ingest_bulk_rows_max: Annotated[
-        int, Field(ge=1, le=100_000, description="rows of a POST /v2/notifications/bulk")
+        int, Field(ge=1, le=100_000, description="rows of one POST /v2/notifications/bulk")
     ] = 50_000
     ingest_job_rows_max: Annotated[
-        int, Field(ge=1, le=10_000_000, description="rows of a file that POST /v2/jobs takes")
+        int, Field(ge=1, le=10_000_000, description="rows of one file to POST /v2/jobs")
     ] = 1_000_000
     ingest_uploads_max: Annotated[
         int,
         Field(
-            ge=1, le=64, description="bulk requests and files taken at once, half by one service"
+            ge=1,
+            le=64,
+            description="bulk requests and files read at once, at most half of one service",
         ),
     ] = 4
     ingest_readers: Annotated[
-        int, Field(ge=1, le=64, description="connections to Postgres, each with a thread")
+        int,
+        Field(ge=1, le=64, description="connections that read Postgres, each with a thread"),
     ] = 4
     ingest_docs_origins: Annotated[
-        str, Field(description="origins whose pages may call the API, parted by commas")
+        str, Field(description="origins whose pages may call the API, separated by commas")
     ] = ""
-    ingest_docs_url: Annotated[str, Field(description="where refusals point readers to")] = (
-        "https://documentation.notification.canada.ca"
-    )
+    ingest_docs_url: Annotated[
+        str, Field(description="the documentation that error texts link to")
+    ] = "https://documentation.notification.canada.ca"
     ingest_simulated_emails: Annotated[
-        str, Field(description="recipients that nothing is sent to, parted by commas")
+        str, Field(description="addresses that nothing is sent to, separated by commas")
     ] = ",".join(f"simulate-delivered{n}@notification.canada.ca" for n in ("", "-2", "-3"))
     ingest_simulated_numbers: Annotated[
-        str, Field(description="recipients that nothing is sent to, parted by commas")
+        str, Field(description="numbers that nothing is sent to, separated by commas")
     ] = "+16132532222,+16132532223,+16132532224"
     receipts_topic_arns: Annotated[
-        str, Field(description="the SNS topics whose receipts are taken, parted by commas")
+        str, Field(description="the SNS topics whose receipts are accepted, separated by commas")
     ] = ""
     receipts_trusted_cert_prefix: Annotated[
-        str, Field(description="where a sandbox's certificate lies; never in production")
+        str, Field(description="URL prefix of a sandbox's certificate; never in production")
     ] = ""
 
     @model_validator(mode="after")
@@ -86,5 +94,5 @@ class IngestSettings(SendingSettings):
 
 
 def split_list(text: str) -> list[str]:
-    """Give the entries of a list that commas part."""
-    return [each.strip() for each in text.split(",") if each.strip()]
+    """Return the entries of a text that are separated by commas."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
