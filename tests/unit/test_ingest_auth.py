@@ -1,4 +1,4 @@
-"""Who asks: each way of being refused, in the order in which it is looked for."""
+"""Authentication: each reason to reject a client, in the order of the checks."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ OTHER = UUID("5e000000-0000-4000-8000-0000000000ff")
 NOW = time.time()
 
 
-def said(world: World, authorization: str | None) -> tuple[int, str]:
+def answer_for(world: World, authorization: str | None) -> tuple[int, str]:
     headers = {"authorization": "" if authorization is None else authorization}
     answer = world.call("POST", PATH, json=email(), headers=headers)
     return answer.status_code, "accepted" if answer.status_code == 201 else messages(answer)[0]
@@ -42,7 +42,7 @@ def unsigned(header: object, claims: object) -> str:
     return f"{part(header)}.{part(claims)}."
 
 
-REFUSED = {
+REJECTED = {
     "nothing": (None, 401, "Unauthorized, authentication token must be provided"),
     "no JWT": ("Bearer x", 403, "Invalid token: signature, api token is not valid"),
     "two parts": ("Bearer a.b", 403, "Invalid token: signature, api token is not valid"),
@@ -114,15 +114,15 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_caller_who_cannot_show_who_it_is_is_told_why(name: str) -> None:
-    authorization, status, text = REFUSED[name]
-    assert said(World(), authorization) == (status, text)
+@pytest.mark.parametrize("name", REJECTED)
+def test_a_failed_authentication_is_answered_with_its_reason(name: str) -> None:
+    authorization, status, text = REJECTED[name]
+    assert answer_for(World(), authorization) == (status, text)
 
 
-def test_an_iat_of_another_kind_is_the_clocks_fault() -> None:
-    strange: list[object] = ["yesterday", True, [1], {}, "1e999"]
-    for iat in strange:
+def test_an_iat_that_is_not_a_number_is_answered_as_a_wrong_clock() -> None:
+    bad_times: list[object] = ["yesterday", True, [1], {}, "1e999"]
+    for iat in bad_times:
         claims = {"iss": str(SERVICE), "iat": iat}
         front = base64.urlsafe_b64encode(b'{"alg":"HS256"}').rstrip(b"=")
         back = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")
@@ -130,8 +130,10 @@ def test_an_iat_of_another_kind_is_the_clocks_fault() -> None:
         signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(
             signed, secret_of(1).encode()
         )
-        told = signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
-        assert said(World(), f"Bearer {told.decode()}")[1].startswith("Error: Your system clock")
+        token_ = signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
+        assert answer_for(World(), f"Bearer {token_.decode()}")[1].startswith(
+            "Error: Your system clock"
+        )
 
 
 @pytest.mark.parametrize(
@@ -145,38 +147,38 @@ def test_an_iat_of_another_kind_is_the_clocks_fault() -> None:
         f"apikey-V1 {api_key(1)}",
     ],
 )
-def test_who_shows_a_key_is_let_in(authorization: str) -> None:
-    assert said(World(), authorization) == (201, "accepted")
+def test_a_valid_jwt_or_key_is_accepted(authorization: str) -> None:
+    assert answer_for(World(), authorization) == (201, "accepted")
 
 
-def test_a_key_that_has_an_end_is_revoked_even_if_that_is_to_come() -> None:
+def test_a_key_with_an_expiry_is_revoked_even_before_it_expires() -> None:
     world = World()
     world.change(msgspec.structs.replace(key(1), expires_at=datetime.now(UTC) + timedelta(days=9)))
     for authorization in (f"Bearer {token()}", f"ApiKey-v1 {api_key(1)}"):
-        assert said(world, authorization) == (403, "Invalid token: API key revoked")
-    # The clock comes before that.
-    assert "clock" in said(world, f"Bearer {token(iat=5)}")[1]
+        assert answer_for(world, authorization) == (403, "Invalid token: API key revoked")
+    # The clock is checked before that.
+    assert "clock" in answer_for(world, f"Bearer {token(iat=5)}")[1]
 
 
-def test_a_service_without_keys_and_a_suspended_one_are_told_so() -> None:
+def test_a_service_without_keys_and_a_suspended_service_are_rejected() -> None:
     world = World()
     world.change(msgspec.structs.replace(service(), id=OTHER))
-    wanted = "Invalid token: service has no API keys"
-    assert said(world, f"Bearer {token(issuer=str(OTHER))}") == (403, wanted)
+    expected = "Invalid token: service has no API keys"
+    assert answer_for(world, f"Bearer {token(issuer=str(OTHER))}") == (403, expected)
     world.change(service(active=False))
-    assert said(world, f"Bearer {token()}") == (403, "Invalid token: service is archived")
-    assert said(world, f"ApiKey-v1 {api_key(1)}") == (403, "Service is suspended")
-    reading = world.call("GET", "/v2/notifications")
-    assert reading.status_code == 200
+    assert answer_for(world, f"Bearer {token()}") == (403, "Invalid token: service is archived")
+    assert answer_for(world, f"ApiKey-v1 {api_key(1)}") == (403, "Service is suspended")
+    answer = world.call("GET", "/v2/notifications")
+    assert answer.status_code == 200
 
 
-def test_a_key_whose_secret_cannot_be_opened_signs_nothing() -> None:
+def test_a_key_whose_secret_cannot_be_decrypted_matches_no_jwt() -> None:
     world = World()
     world.change(msgspec.structs.replace(key(1, KeyType.NORMAL), secret=b"\x01?rubbish"))
-    assert "api token not found" in said(world, f"Bearer {token()}")[1]
+    assert "api token not found" in answer_for(world, f"Bearer {token()}")[1]
 
 
-def test_who_has_not_read_the_directory_refuses_nobody_for_good() -> None:
+def test_a_client_is_answered_503_until_the_directory_is_read() -> None:
     world = World()
     world.directory.is_read = False
-    assert said(world, f"ApiKey-v1 {api_key(1)}") == (503, "The directory is not read yet")
+    assert answer_for(world, f"ApiKey-v1 {api_key(1)}") == (503, "The directory is not read yet")

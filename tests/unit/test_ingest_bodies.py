@@ -1,4 +1,4 @@
-"""Bodies that are broken, slow, deep or too large: each is answered, and gives its place back."""
+"""Bodies that are incomplete, slow, deeply nested or too large are answered with an error."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from support.ingest.world import World, api_key, email, messages
 WORLD = World()
 
 
-def test_a_record_that_would_be_too_large_is_refused_before_it_is_written() -> None:
+def test_a_record_that_would_be_too_large_is_rejected_before_it_is_written() -> None:
     world = World()
     for size, status in ((1_900_000, 201), (2_200_000, 413), (5_000_000, 413)):
         assert (
@@ -21,8 +21,8 @@ def test_a_record_that_would_be_too_large_is_refused_before_it_is_written() -> N
     assert len(world.log.records) == 1
 
 
-async def told(world: World, receive: Any) -> tuple[int, Any]:
-    """Call the application with a body that comes as it is told; give what it answers."""
+async def answer_to(world: World, receive: Any) -> tuple[int, Any]:
+    """Call the application with the body that `receive` yields. Returns status and message."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -37,17 +37,17 @@ async def told(world: World, receive: Any) -> tuple[int, Any]:
     return sent[0]["status"], json.loads(sent[1]["body"])["errors"][0]["message"]
 
 
-def test_a_body_that_breaks_off_is_answered_all_the_same() -> None:
+def test_an_incomplete_body_is_answered_400() -> None:
     parts = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
 
     async def receive() -> Any:
         return parts.pop(0)
 
-    assert asyncio.run(told(World(), receive)) == (400, "The request's body broke off")
+    assert asyncio.run(answer_to(World(), receive)) == (400, "The request's body broke off")
 
 
 @pytest.mark.parametrize("pause", [1.0, 0.02], ids=["nothing", "a byte now and then"])
-def test_a_body_that_does_not_come_gives_its_place_back(
+def test_a_body_that_does_not_arrive_is_answered_408_and_leaves_flight(
     pause: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asgi, "PART_SECONDS", 0.1)
@@ -60,15 +60,15 @@ def test_a_body_that_does_not_come_gives_its_place_back(
 
     async def call() -> tuple[int, Any]:
         async with asyncio.timeout(5):
-            return await told(world, receive)
+            return await answer_to(world, receive)
 
     assert asyncio.run(call()) == (408, "The request's body did not come in time")
     assert world.app.in_flight == 0
 
 
 @pytest.mark.parametrize("around", ['{"reference": %s}', '{"personalisation": {"name": %s}}', "%s"])
-def test_no_depth_of_a_body_exhausts_the_stack(around: str) -> None:
-    # Near the stack's end it could still be read, but not be printed into the refusal.
+def test_a_deeply_nested_body_does_not_exhaust_the_stack(around: str) -> None:
+    # At some depths Python's stack suffices to read the body but not to print it into the error.
     for depth in (*range(900, 1_000), 10_000):
         body = around % ("[" * depth + "]" * depth)
         headers = {"content-type": "application/json"}
@@ -76,12 +76,12 @@ def test_no_depth_of_a_body_exhausts_the_stack(around: str) -> None:
         assert messages(answer)[0].startswith("Error decoding arguments"), depth
 
 
-def test_many_brackets_are_no_depth() -> None:
+def test_many_brackets_without_deep_nesting_are_accepted() -> None:
     values = {"name": "[{" * 500, "list": [[each] for each in range(500)]}
     assert WORLD.post("/v2/notifications/email", email(personalisation=values)).status_code == 201
 
 
-def test_who_was_answered_before_its_body_was_read_is_told_that_the_connection_ends() -> None:
+def test_an_answer_before_the_body_was_read_closes_the_connection() -> None:
     path = "/v2/notifications/email"
     early = WORLD.call("POST", path, json=email(), headers={"authorization": ""})
     assert (early.status_code, early.headers["connection"]) == (401, "close")

@@ -1,4 +1,4 @@
-"""The edge: addresses, methods, headers, limits, and that nothing a client sends is our failure."""
+"""The HTTP layer: paths, methods, headers and limits. No client's input makes ingest fail."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ from support.ingest.world import (
     template,
 )
 
-NO_ADDRESS = (
+URL_NOT_FOUND = (
     "The requested URL was not found on the server. If you entered the URL manually please check "
     "your spelling and try again."
 )
@@ -47,7 +47,7 @@ WORLD = World(ingest_docs_origins="https://docs.example.ca")
         ("GET", "/receipts", 405),
     ],
 )
-def test_addresses_and_methods_are_judged_before_who_asks(
+def test_paths_and_methods_are_checked_before_authentication(
     method: str, path: str, status: int
 ) -> None:
     answer = WORLD.call(method, path, headers={"authorization": ""})
@@ -55,21 +55,21 @@ def test_addresses_and_methods_are_judged_before_who_asks(
     assert ("allow" in answer.headers) == (status == 405)
 
 
-def test_an_unknown_kind_is_judged_after_who_asks_and_after_json() -> None:
-    assert WORLD.post("/v2/notifications/fax", {}).json()["message"] == NO_ADDRESS
+def test_an_unknown_type_is_rejected_after_authentication_and_json() -> None:
+    assert WORLD.post("/v2/notifications/fax", {}).json()["message"] == URL_NOT_FOUND
     fax = "/v2/notifications/fax"
     assert WORLD.call("POST", fax, headers={"authorization": ""}).status_code == 401
     assert WORLD.call("POST", fax, content="x").status_code == 415
-    wanted = ["Service is not allowed to send letters"]
-    assert messages(WORLD.post("/v2/notifications/letter", {})) == wanted
+    expected = ["Service is not allowed to send letters"]
+    assert messages(WORLD.post("/v2/notifications/letter", {})) == expected
     assert messages(WORLD.call("GET", "/v2/notifications/email")) == [
         "notification_id is not a valid UUID"
     ]
 
 
 def test_every_answer_has_the_usual_headers() -> None:
-    told = {"x-b3-traceid": "t", "x-request-id": "r-1", "origin": "https://docs.example.ca"}
-    answer = WORLD.post("/v2/notifications/email", email(), **told)
+    headers = {"x-b3-traceid": "t", "x-request-id": "r-1", "origin": "https://docs.example.ca"}
+    answer = WORLD.post("/v2/notifications/email", email(), **headers)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["access-control-allow-headers"] == "Content-Type,Authorization"
     assert answer.headers["access-control-allow-methods"] == "GET,PUT,POST,PATCH,DELETE"
@@ -84,7 +84,7 @@ def test_every_answer_has_the_usual_headers() -> None:
     assert other.headers["x-request-id"] not in ("", "a b")
 
 
-def test_options_passes_without_a_key() -> None:
+def test_options_needs_no_key() -> None:
     answer = WORLD.call("OPTIONS", "/v2/notifications/email", headers={"authorization": ""})
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["allow"] == "POST, GET, HEAD, OPTIONS"
@@ -101,7 +101,7 @@ def test_uris_name_the_host_that_was_called() -> None:
     "path", ["/", "/_status", "/_status?simple=1", "/docs", "/openapi.json",
               "/v2/openapi-en", "/v2/openapi-fr"],
 )  # fmt: skip
-def test_health_and_documents_are_there_for_everybody(path: str) -> None:
+def test_status_and_documents_need_no_key(path: str) -> None:
     answer = WORLD.call("GET", path, headers={"authorization": ""})
     assert answer.status_code == 200
     head = WORLD.call("HEAD", path, headers={"authorization": ""})
@@ -117,14 +117,14 @@ def test_the_description_names_every_field_that_is_checked() -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
-def test_the_public_port_knows_nothing_of_health_and_metrics(method: str, path: str) -> None:
+def test_the_public_port_has_no_paths_for_health_and_metrics(method: str, path: str) -> None:
     answer = WORLD.call(method, path)
     nowhere = WORLD.call(method, "/nowhere")
     assert (answer.status_code, answer.content) == (404, nowhere.content)
     assert method == "HEAD" or answer.json()["result"] == "error"
 
 
-def test_more_than_may_be_in_flight_is_refused_at_once_and_health_is_not() -> None:
+def test_requests_beyond_the_limit_in_flight_are_rejected_but_status_is_not() -> None:
     world = World(ingest_in_flight_max=3)
 
     async def crowd() -> list[int]:
@@ -147,7 +147,7 @@ def test_more_than_may_be_in_flight_is_refused_at_once_and_health_is_not() -> No
     assert asyncio.run(crowd()) == [503, 200, 201, 201, 201]
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
+def test_a_body_that_is_too_large_is_rejected_before_it_is_read() -> None:
     world = World(ingest_body_bytes_max=2000)
     big = email(personalisation={"name": "x" * 3000})
     assert world.post("/v2/notifications/email", big).status_code == 413
@@ -164,13 +164,13 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b'{"a": NaN}', b'"\xff"', b"[" * 200_000, b'{"reference": "\\ud800"}']
 )
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_rejected(body: bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = WORLD.call("POST", "/v2/notifications/email", content=body, headers=headers)
     assert messages(answer)[0].startswith("Error decoding arguments")
 
 
-def test_our_own_failure_is_told_without_what_the_client_sent(
+def test_an_internal_error_reveals_nothing_that_the_client_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = World()
@@ -181,14 +181,14 @@ def test_our_own_failure_is_told_without_what_the_client_sent(
     world.log.put = fail  # type: ignore[method-assign]  # a fault of ours
     with caplog.at_level(logging.ERROR):
         answer = world.post("/v2/notifications/email", email())
-    wanted = [{"error": "RuntimeError", "message": "Internal server error"}]
-    assert (answer.status_code, answer.json()["errors"]) == (500, wanted)
+    expected = [{"error": "RuntimeError", "message": "Internal server error"}]
+    assert (answer.status_code, answer.json()["errors"]) == (500, expected)
     [line] = caplog.records
     assert line.getMessage() == "request failed"
     assert "Zoë" not in json.dumps(line.__dict__, default=str, ensure_ascii=False)
 
 
-def test_a_line_that_is_logged_while_a_request_is_answered_has_its_id() -> None:
+def test_a_log_line_of_a_request_has_its_id() -> None:
     request_id.set("r-7")
     line = logging.makeLogRecord({})
     assert RequestIdFilter().filter(line)
@@ -218,9 +218,9 @@ def test_no_body_makes_ingest_fail(
     channel: str, body: dict[str, Any], values: dict[str, Any]
 ) -> None:
     good = email() if channel == "email" else sms()
-    for given_ in ({**good, **body}, {**good, "personalisation": {"name": "x", **values}}):
+    for sent in ({**good, **body}, {**good, "personalisation": {"name": "x", **values}}):
         try:
-            content = json.dumps(given_).encode()
+            content = json.dumps(sent).encode()
         except UnicodeEncodeError:
             continue
         headers = {"content-type": "application/json"}
@@ -244,18 +244,18 @@ def test_the_owner_reads_its_notification_in_every_state() -> None:
     id = world.post("/v2/notifications/sms", sms(reference="r")).json()["id"]
     assert world.call("GET", f"/v2/notifications/{id}").status_code == 503
     world.rows.save()
-    found = world.call("GET", f"/v2/notifications/{id}")
-    assert list(found.json()) == [
+    answer = world.call("GET", f"/v2/notifications/{id}")
+    assert list(answer.json()) == [
         "id", "reference", "email_address", "phone_number",
         "line_1", "line_2", "line_3", "line_4", "line_5", "line_6", "postcode",
         "type", "status", "status_description", "provider_response", "template", "body",
         "subject", "created_at", "created_by_name", "sent_at", "completed_at", "scheduled_for",
         "postage",
     ]  # fmt: skip
-    told = found.json()
-    assert (told["status"], told["phone_number"]) == ("created", "+16135550199")
-    assert told["body"] == "Hello Zoë"
-    assert (told["subject"], told["completed_at"]) == (None, None)
+    shown = answer.json()
+    assert (shown["status"], shown["phone_number"]) == ("created", "+16135550199")
+    assert shown["body"] == "Hello Zoë"
+    assert (shown["subject"], shown["completed_at"]) == (None, None)
     for state, status, description, done in [
         ("claimed", "sending", "In transit", False),
         ("sending", "sent", "Sent", True),
@@ -264,12 +264,12 @@ def test_the_owner_reads_its_notification_in_every_state() -> None:
         ("provider-failure", "provider-failure", "No such number", False),
     ]:
         world.rows.move(world.log.notifications()[0].id, state=state, state_at=MADE_AT)
-        told = world.call("GET", f"/v2/notifications/{id}").json()
-        assert (told["status"], told["status_description"]) == (status, description)
-        assert told["completed_at"] == ("2026-01-02T03:04:05.000678Z" if done else None)
+        shown = world.call("GET", f"/v2/notifications/{id}").json()
+        assert (shown["status"], shown["status_description"]) == (status, description)
+        assert shown["completed_at"] == ("2026-01-02T03:04:05.000678Z" if done else None)
 
 
-def test_a_stranger_and_an_id_that_nobody_gave_are_not_found() -> None:
+def test_ids_that_ingest_did_not_give_are_not_found() -> None:
     world = World()
     for id in (uuid4(), ids.new(MADE_AT)):
         answer = world.call("GET", f"/v2/notifications/{id}")
@@ -277,16 +277,16 @@ def test_a_stranger_and_an_id_that_nobody_gave_are_not_found() -> None:
         assert answer.json() == {"result": "error", "message": "Notification not found in database"}
 
 
-def test_content_that_is_gone_is_null() -> None:
+def test_deleted_content_is_shown_as_null() -> None:
     world = World()
     id = world.post("/v2/notifications/email", email()).json()["id"]
     world.rows.save()
     world.rows.move(world.log.notifications()[0].id, sealed=b"")
-    told = world.call("GET", f"/v2/notifications/{id}").json()
-    assert (told["email_address"], told["body"], told["subject"]) == (None, None, None)
+    shown = world.call("GET", f"/v2/notifications/{id}").json()
+    assert (shown["email_address"], shown["body"], shown["subject"]) == (None, None, None)
 
 
-def test_a_list_shows_the_keys_own_type_newest_first_and_links_on() -> None:
+def test_a_list_shows_the_key_types_own_newest_first_and_links_to_the_next_page() -> None:
     world = World()
     older, newer = (
         world.post("/v2/notifications/email", email(reference=r)).json()["id"] for r in "ab"
@@ -294,9 +294,9 @@ def test_a_list_shows_the_keys_own_type_newest_first_and_links_on() -> None:
     test_key = {"authorization": f"ApiKey-v1 {api_key(NUMBERS[KeyType.TEST])}"}
     world.post("/v2/notifications/email", email(), **test_key)
     world.rows.save()
-    told = world.call("GET", "/v2/notifications?status=created&status=failed").json()
-    assert [each["id"] for each in told["notifications"]] == [newer, older]
-    assert told["links"] == {
+    shown = world.call("GET", "/v2/notifications?status=created&status=failed").json()
+    assert [each["id"] for each in shown["notifications"]] == [newer, older]
+    assert shown["links"] == {
         "current": f"{BASE}/v2/notifications?status=created&status=failed",
         "next": f"{BASE}/v2/notifications?older_than={older}&status=created&status=failed",
     }
@@ -313,28 +313,28 @@ def test_a_list_shows_the_keys_own_type_newest_first_and_links_on() -> None:
     assert world.call("GET", "/v2/notifications").status_code == 503
 
 
-def test_parameters_of_a_list_are_judged_all_at_once() -> None:
+def test_a_list_reports_all_bad_parameters_at_once() -> None:
     answer = WORLD.call("GET", "/v2/notifications?status=blah&include_jobs=yes&older_than=x&foo=1")
-    told = messages(answer)
-    assert told[0].startswith("status blah is not one of [cancelled, created, sending, sent, ")
-    assert told[1:] == [
+    errors = messages(answer)
+    assert errors[0].startswith("status blah is not one of [cancelled, created, sending, sent, ")
+    assert errors[1:] == [
         "older_than is not a valid UUID",
         "include_jobs yes is not one of [true, True, false, False]",
         "Additional properties are not allowed (foo was unexpected)",
     ]
 
 
-def test_every_stored_state_is_found_by_the_name_it_is_shown_by() -> None:
+def test_every_stored_state_is_listed_under_the_status_that_it_shows() -> None:
     for state in State:
         for channel in Channel:
             assert (state, channel) in views.states(views.status(channel, state))
 
 
-def test_templates_are_shown_as_they_are() -> None:
+def test_a_template_shows_its_placeholders_and_archived_ones_are_not_listed() -> None:
     world = World()
     world.change(template(Channel.EMAIL, version=2, archived=True, subject="((a)) ((b??x))"))
-    told = world.call("GET", f"/v2/template/{template(Channel.EMAIL).id}").json()
-    assert list(told["personalisation"]) == ["a", "b", "name"]
+    shown = world.call("GET", f"/v2/template/{template(Channel.EMAIL).id}").json()
+    assert list(shown["personalisation"]) == ["a", "b", "name"]
     listed = world.call("GET", "/v2/templates").json()["templates"]
     assert [each["type"] for each in listed] == ["sms"]
     assert world.call("GET", "/v2/templates?type=email").json() == {"templates": []}

@@ -1,4 +1,4 @@
-"""Receipts: only Amazon's, only of our topics; what each one says of its row."""
+"""Receipts: only Amazon's signature and our topics are accepted, and each event is classified."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ CERTIFICATE = "https://sns.ca-central-1.amazonaws.com/SimpleNotificationService-
 ID = UUID("01930000-0000-7000-8000-000000000001")
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 NOW = datetime.now(UTC)
-FORGED, WEATHER, TAKEN = 403, 503, 200
+FORGED, UNAVAILABLE, ACCEPTED = 403, 503, 200
 
 
 def certificate(days: int = 10) -> bytes:
@@ -48,8 +48,8 @@ def certificate(days: int = 10) -> bytes:
 
 
 def envelope(message: str, **more: str) -> dict[str, str]:
-    """Sign as SNS does; the text that is signed is put together here by hand."""
-    told = {
+    """Sign as SNS does. The signed text is built here by hand, not by the product."""
+    fields = {
         "Type": "Notification",
         "MessageId": "m-1",
         "TopicArn": TOPIC_ARN,
@@ -59,17 +59,17 @@ def envelope(message: str, **more: str) -> dict[str, str]:
         "SigningCertURL": CERTIFICATE,
         **more,
     }
-    text = f"Message\n{told['Message']}\nMessageId\n{told['MessageId']}\n"
-    if told["Type"] == "Notification":
-        text += f"Subject\n{told['Subject']}\n" if "Subject" in told else ""
-        text += f"Timestamp\n{told['Timestamp']}\n"
+    text = f"Message\n{fields['Message']}\nMessageId\n{fields['MessageId']}\n"
+    if fields["Type"] == "Notification":
+        text += f"Subject\n{fields['Subject']}\n" if "Subject" in fields else ""
+        text += f"Timestamp\n{fields['Timestamp']}\n"
     else:
-        text += f"SubscribeURL\n{told['SubscribeURL']}\nTimestamp\n{told['Timestamp']}\n"
-        text += f"Token\n{told['Token']}\n"
-    text += f"TopicArn\n{told['TopicArn']}\nType\n{told['Type']}\n"
-    algorithm = hashes.SHA1() if told["SignatureVersion"] == "1" else hashes.SHA256()
+        text += f"SubscribeURL\n{fields['SubscribeURL']}\nTimestamp\n{fields['Timestamp']}\n"
+        text += f"Token\n{fields['Token']}\n"
+    text += f"TopicArn\n{fields['TopicArn']}\nType\n{fields['Type']}\n"
+    algorithm = hashes.SHA1() if fields["SignatureVersion"] == "1" else hashes.SHA256()
     signature = KEY.sign(text.encode(), padding.PKCS1v15(), algorithm)
-    return {**told, "Signature": base64.b64encode(signature).decode()}
+    return {**fields, "Signature": base64.b64encode(signature).decode()}
 
 
 def event(kind: str, tags: dict[str, list[str]] | None = None, **parts: object) -> str:
@@ -77,8 +77,8 @@ def event(kind: str, tags: dict[str, list[str]] | None = None, **parts: object) 
     return json.dumps({"eventType": kind, "mail": {"messageId": "ses-1", "tags": tags}, **parts})
 
 
-def posted(world: World, told: dict[str, str] | bytes) -> int:
-    body = told if isinstance(told, bytes) else json.dumps(told).encode()
+def post(world: World, content: dict[str, str] | bytes) -> int:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
     headers = {"content-type": "text/plain; charset=UTF-8", "authorization": ""}
     return world.call("POST", "/receipts", content=body, headers=headers).status_code
 
@@ -92,14 +92,14 @@ def world_with_certificate(**more: object) -> World:
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_a_receipt_that_amazon_signed_becomes_a_record(version: str) -> None:
     world = world_with_certificate()
-    told = envelope(event("Delivery") + "\n", SignatureVersion=version, Subject="s")
-    assert posted(world, told) == TAKEN
+    signed = envelope(event("Delivery") + "\n", SignatureVersion=version, Subject="s")
+    assert post(world, signed) == ACCEPTED
     [record] = world.log.records
     receipt = contracts.decode_receipt(record.value)
     assert isinstance(receipt, Receipt)
     assert (record.topic, record.key, receipt.id, receipt.attempt) == ("receipts", ID.bytes, ID, 3)
     assert (receipt.says, receipt.message_id) == (ReceiptKind.DELIVERED, "ses-1")
-    assert RING.decrypt(receipt.sealed, owner=ID.bytes).decode() == told["Message"]
+    assert RING.decrypt(receipt.sealed, owner=ID.bytes).decode() == signed["Message"]
 
 
 def test_the_certificate_is_fetched_once() -> None:
@@ -130,27 +130,27 @@ def test_the_certificate_is_fetched_once() -> None:
         {"Timestamp": "2026-01-01T00:00:00"},
     ],
 )
-def test_what_was_changed_is_forged(changed: dict[str, str]) -> None:
+def test_a_changed_envelope_is_forged(changed: dict[str, str]) -> None:
     world = world_with_certificate()
-    assert posted(world, {**envelope(event("Delivery")), **changed}) == FORGED
+    assert post(world, {**envelope(event("Delivery")), **changed}) == FORGED
     assert world.log.records == []
 
 
-def test_what_another_topic_signed_is_forged_and_nothing_is_fetched_for_it() -> None:
+def test_an_envelope_of_another_topic_is_forged_and_fetches_nothing() -> None:
     world = world_with_certificate()
     other = "arn:aws:sns:ca-central-1:999999999999:other"
-    assert posted(world, envelope(event("Delivery"), TopicArn=other)) == FORGED
+    assert post(world, envelope(event("Delivery"), TopicArn=other)) == FORGED
     assert world.fetches == []
 
 
-def test_what_is_no_envelope_or_from_the_future_is_forged() -> None:
+def test_a_body_that_is_no_envelope_or_from_the_future_is_forged() -> None:
     world = world_with_certificate()
     for body in (b"", b"[]", b"\xff", b'{"Type": "Notification"}', event("Send").encode()):
-        assert posted(world, body) == FORGED
+        assert post(world, body) == FORGED
     ahead = (NOW + timedelta(minutes=9)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    assert posted(world, envelope(event("Send"), Timestamp=ahead)) == FORGED
+    assert post(world, envelope(event("Send"), Timestamp=ahead)) == FORGED
     old = (NOW - timedelta(days=9)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    assert posted(world, envelope(event("Send"), Timestamp=old)) == TAKEN
+    assert post(world, envelope(event("Send"), Timestamp=old)) == ACCEPTED
 
 
 HOSTILE = [
@@ -183,58 +183,58 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("url", HOSTILE)
-def test_a_certificate_from_elsewhere_is_not_even_fetched(url: str) -> None:
+def test_a_certificate_that_is_not_on_the_sns_host_is_never_fetched(url: str) -> None:
     world = world_with_certificate()
-    assert posted(world, envelope(event("Delivery"), SigningCertURL=url)) == FORGED
+    assert post(world, envelope(event("Delivery"), SigningCertURL=url)) == FORGED
     assert world.fetches == []
 
 
-def test_a_certificate_may_name_the_port_that_it_has_anyway() -> None:
+def test_a_certificate_url_may_name_port_443() -> None:
     assert is_certificate_url("https://sns.ca-central-1.amazonaws.com:443/a.pem", TOPIC_ARN)
     china = "arn:aws-cn:sns:cn-north-1:123456789012:t"
     assert is_certificate_url("https://sns.cn-north-1.amazonaws.com.cn/a.pem", china)
 
 
 @given(st.text())
-def test_no_url_makes_the_check_fail(url: str) -> None:
+def test_no_url_makes_the_check_raise(url: str) -> None:
     assert is_certificate_url(url, TOPIC_ARN) in (True, False)
     assert not is_certificate_url(CERTIFICATE, url)
 
 
-def test_weather_makes_sns_come_again() -> None:
-    told = envelope(event("Delivery"))
-    assert posted(World(), told) == WEATHER  # the certificate is nowhere
+def test_sns_is_asked_to_retry_while_a_dependency_is_unavailable() -> None:
+    signed = envelope(event("Delivery"))
+    assert post(World(), signed) == UNAVAILABLE  # the certificate cannot be fetched
     world = world_with_certificate()
     world.fetched[CERTIFICATE] = b"no certificate"
-    assert posted(world, told) == WEATHER
+    assert post(world, signed) == UNAVAILABLE
     world.fetched[CERTIFICATE] = certificate(days=-1)
-    assert posted(world, told) == WEATHER
+    assert post(world, signed) == UNAVAILABLE
     world.fetched[CERTIFICATE] = certificate()
-    assert posted(world, told) == TAKEN
+    assert post(world, signed) == ACCEPTED
     world.log.works = False
-    assert posted(world, told) == WEATHER
+    assert post(world, signed) == UNAVAILABLE
 
 
-def test_a_subscription_is_confirmed_where_amazon_is() -> None:
+def test_a_subscription_is_confirmed_only_on_the_sns_host() -> None:
     world = world_with_certificate()
     url = "https://sns.ca-central-1.amazonaws.com/?Action=ConfirmSubscription&Token=t"
     world.fetched[url] = b"ok"
-    for confirm, status in [(url, TAKEN), ("https://evil.example/?Token=t", FORGED)]:
-        told = envelope("m", Type="SubscriptionConfirmation", SubscribeURL=confirm, Token="t")
-        assert posted(world, told) == status
+    for confirm, status in [(url, ACCEPTED), ("https://evil.example/?Token=t", FORGED)]:
+        signed = envelope("m", Type="SubscriptionConfirmation", SubscribeURL=confirm, Token="t")
+        assert post(world, signed) == status
     assert world.fetches == [CERTIFICATE, url]
     assert world.log.records == []
 
 
-def test_a_sandbox_is_trusted_only_where_it_is_set_and_never_in_production() -> None:
+def test_a_sandbox_is_trusted_only_if_it_is_set_and_never_in_production() -> None:
     url = "http://127.0.0.1:8480/c.pem"
-    told = envelope(event("Delivery"), SigningCertURL=url)
+    signed = envelope(event("Delivery"), SigningCertURL=url)
     world = World(receipts_trusted_cert_prefix="http://127.0.0.1:8480")
     world.fetched[url] = certificate()
-    assert posted(world, told) == TAKEN
-    assert posted(world_with_certificate(), told) == FORGED
+    assert post(world, signed) == ACCEPTED
+    assert post(world_with_certificate(), signed) == FORGED
     evil = "http://127.0.0.1:8480.evil.example/c.pem"
-    assert posted(world, envelope(event("Send"), SigningCertURL=evil)) == FORGED
+    assert post(world, envelope(event("Send"), SigningCertURL=evil)) == FORGED
     with pytest.raises(ValidationError, match="not for production"):
         settings(courant_environment="production", receipts_trusted_cert_prefix="http://x/")
 
@@ -260,7 +260,7 @@ BOUNCES = [
 
 
 @pytest.mark.parametrize(("type_", "subtype", "says", "reason", "response"), BOUNCES)
-def test_a_bounce_means_what_its_type_says(
+def test_a_bounce_is_classified_by_its_type_and_subtype(
     type_: str, subtype: str, says: ReceiptKind, reason: str, response: str | None
 ) -> None:
     bounce = {"bounceType": type_, "bounceSubType": subtype, "bouncedRecipients": []}
@@ -269,7 +269,7 @@ def test_a_bounce_means_what_its_type_says(
     )
 
 
-def test_the_other_events_of_ses() -> None:
+def test_the_other_events_of_ses_are_classified_by_their_type() -> None:
     listed = {"complaintSubType": "OnAccountSuppressionList"}
     for kind, parts, says in [
         ("Send", {"send": {}}, ReceiptKind.SENT),
@@ -278,9 +278,9 @@ def test_the_other_events_of_ses() -> None:
         ("Reject", {"reject": {"reason": "Bad content"}}, ReceiptKind.BOUNCED),
         ("Rendering Failure", {"failure": {"errorMessage": "x"}}, ReceiptKind.BOUNCED),
     ]:
-        meant = events.read_event(event(kind, **parts))  # type: ignore[arg-type]
-        assert isinstance(meant, ReceiptDetails)
-        assert meant.kind is says, kind
+        details = events.read_event(event(kind, **parts))  # type: ignore[arg-type]
+        assert isinstance(details, ReceiptDetails)
+        assert details.kind is says, kind
 
 
 @pytest.mark.parametrize(
@@ -299,9 +299,9 @@ def test_the_other_events_of_ses() -> None:
         "{}",
     ],
 )
-def test_what_tells_no_row_anything_needs_no_second_try(message: str) -> None:
+def test_an_event_that_makes_no_receipt_is_answered_200_and_not_stored(message: str) -> None:
     world = world_with_certificate()
-    assert posted(world, envelope(message)) == TAKEN
+    assert post(world, envelope(message)) == ACCEPTED
     assert world.log.records == []
 
 
@@ -312,15 +312,15 @@ SHAPES = st.recursive(
 
 
 @given(st.text() | SHAPES.map(json.dumps))
-def test_no_message_makes_the_reader_fail(message: str) -> None:
+def test_no_message_makes_the_reader_raise(message: str) -> None:
     assert isinstance(events.read_event(message), ReceiptDetails | Ignored)
 
 
 def text_event(status: str, words: str = "", final: bool = True) -> str:
     context = {"courant_id": str(ID), "courant_attempt": "1"}
-    told: dict[str, Any] = {"eventType": f"TEXT_{status}", "messageId": "t-1", "isFinal": final}
-    told |= {"messageStatus": status, "messageStatusDescription": words, "context": context}
-    return json.dumps(told)
+    fields: dict[str, Any] = {"eventType": f"TEXT_{status}", "messageId": "t-1", "isFinal": final}
+    fields |= {"messageStatus": status, "messageStatusDescription": words, "context": context}
+    return json.dumps(fields)
 
 
 @pytest.mark.parametrize(
@@ -346,16 +346,16 @@ def text_event(status: str, words: str = "", final: bool = True) -> str:
         ("TTL_EXPIRED", "something new", True, ReceiptKind.BOUNCED),
     ],
 )  # fmt: skip
-def test_a_text_means_what_its_status_or_its_words_say(
+def test_an_sms_event_is_classified_by_its_status_or_description(
     status: str, words: str, final: bool, says: ReceiptKind
 ) -> None:
-    meant = events.read_event(text_event(status, words, final))
-    assert isinstance(meant, ReceiptDetails)
-    assert (meant.kind, meant.message_id) == (says, "t-1")
-    assert meant.response == (None if says is ReceiptKind.SENT else words)
+    details = events.read_event(text_event(status, words, final))
+    assert isinstance(details, ReceiptDetails)
+    assert (details.kind, details.message_id) == (says, "t-1")
+    assert details.response == (None if says is ReceiptKind.SENT else words)
 
 
-def test_a_heartbeat_is_taken_from_who_has_the_key() -> None:
+def test_a_heartbeat_is_accepted_only_with_the_keys_signature() -> None:
     world = World()
     body = msgspec.json.encode({"at": NOW})
     signature = keyed_hash(HASH_KEY.encode(), b"heartbeat", body).hex()
@@ -365,7 +365,7 @@ def test_a_heartbeat_is_taken_from_who_has_the_key() -> None:
         answer = world.call("POST", "/receipts/heartbeat", content=content, headers=headers)
         return answer.status_code
 
-    assert beat(body, signature) == TAKEN
+    assert beat(body, signature) == ACCEPTED
     assert beat(body + b" ", signature) == FORGED
     assert beat(body, "é".encode()) == FORGED
     nothing = keyed_hash(HASH_KEY.encode(), b"heartbeat", b"[]").hex()
@@ -374,6 +374,6 @@ def test_a_heartbeat_is_taken_from_who_has_the_key() -> None:
     assert contracts.decode_receipt(record.value) == Heartbeat(at=NOW)
 
 
-def test_an_envelope_is_read_by_the_names_sns_gives() -> None:
-    told = msgspec.json.decode(json.dumps(envelope("m")), type=Envelope)
-    assert told.signing_cert_url == CERTIFICATE
+def test_an_envelope_is_read_by_the_field_names_of_sns() -> None:
+    signed = msgspec.json.decode(json.dumps(envelope("m")), type=Envelope)
+    assert signed.signing_cert_url == CERTIFICATE

@@ -1,4 +1,4 @@
-"""What a request must be, and in which order a client hears of what it is not."""
+"""The checks of a request to send, in the order in which a client sees their errors."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ NO_TIME = (
 LATER = (datetime.now(UTC) + timedelta(hours=100)).isoformat()
 FILE = {"file": "YQ==", "filename": "a.pdf", "sending_method": "attach"}
 
-UNFIT: list[tuple[dict[str, Any], list[str]]] = [
+INVALID: list[tuple[dict[str, Any], list[str]]] = [
     ({"reference": None}, ["reference None is not of type string"]),
     ({"reference": 7}, ["reference 7 is not of type string"]),
     ({"reference": "a\0"}, ["reference must not contain NUL characters"]),
@@ -79,27 +79,27 @@ UNFIT: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("more", "wanted"), UNFIT)
-def test_all_that_is_wrong_with_the_form_is_said_at_once(
-    more: dict[str, Any], wanted: list[str]
+@pytest.mark.parametrize(("more", "errors"), INVALID)
+def test_all_errors_in_the_fields_are_reported_at_once(
+    more: dict[str, Any], errors: list[str]
 ) -> None:
     answer = World().post(EMAIL, email(**more))
     assert answer.status_code == 400
-    assert messages(answer) == wanted
+    assert messages(answer) == errors
     assert {each["error"] for each in answer.json()["errors"]} == {"ValidationError"}
 
 
-def test_missing_fields_stand_between_those_that_are_there_and_those_nobody_knows() -> None:
-    wanted = [
+def test_missing_fields_are_reported_after_bad_values_and_before_unknown_fields() -> None:
+    errors = [
         "reference 7 is not of type string",
         "phone_number is a required property",
         "template_id is a required property",
         "Additional properties are not allowed (email_address was unexpected)",
     ]
-    assert messages(World().post(SMS, {"email_address": "a@b.ca", "reference": 7})) == wanted
+    assert messages(World().post(SMS, {"email_address": "a@b.ca", "reference": 7})) == errors
 
 
-def test_sizes_are_judged_together() -> None:
+def test_all_errors_in_sizes_are_reported_together() -> None:
     values = {f"f{n}": FILE for n in range(11)} | {"name": "x" * 51_201}
     size = "Personalisation variables size of 51201 bytes is greater than allowed limit of 51200"
     assert messages(World().post(EMAIL, email(personalisation=values))) == [
@@ -116,7 +116,7 @@ def test_sizes_are_judged_together() -> None:
     )
 
 
-# Each breaks one check; together they are what a request can fail by, in the order of the checks.
+# Each entry breaks one check. Together they are all checks, in their order.
 BREAKS: list[tuple[str, int, str]] = [
     ("content type", 415, "UnsupportedMediaType error"),
     ("schema", 400, "reference 7 is not of type string"),
@@ -137,10 +137,10 @@ BREAKS: list[tuple[str, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize("place", range(len(BREAKS)))
-def test_the_first_failure_is_the_one_that_is_said(place: int) -> None:
-    """Break this check and all that follow: what is said is this one's."""
-    broken = {name for name, _, _ in BREAKS[place:]} - {"recipient" if place > 13 else ""}
+@pytest.mark.parametrize("position", range(len(BREAKS)))
+def test_only_the_first_failed_check_is_reported(position: int) -> None:
+    """Break this check and all later ones. The answer must report this one."""
+    broken = {name for name, _, _ in BREAKS[position:]} - {"recipient" if position > 13 else ""}
     world = World()
     changed: dict[str, Any] = {"restricted": "recipient" in broken, "permissions": set()}
     changed["permissions"] = frozenset({"email"} if "permission" in broken else {"email", "sms"})
@@ -174,27 +174,27 @@ def test_the_first_failure_is_the_one_that_is_said(place: int) -> None:
     answer = world.call(
         "POST", SMS, content=msgspec.json.encode(body), headers={"content-type": kind}
     )
-    _, status, text = BREAKS[place]
+    _, status, text = BREAKS[position]
     assert (answer.status_code, messages(answer)[0][: len(text)]) == (status, text)
     assert world.log.records == []
 
 
-def test_what_is_accepted_stands_in_the_record_sealed_and_findable() -> None:
+def test_the_record_holds_the_request_encrypted_and_a_hash_to_find_it() -> None:
     world = World()
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=5)
-    given = f"{soon.replace(tzinfo=None).isoformat()}+01:00"
+    scheduled = f"{soon.replace(tzinfo=None).isoformat()}+01:00"
     world.change(template(Channel.EMAIL, lane=Lane.PRIORITY, version=4))
     answer = world.post(
         EMAIL,
         email(
             email_address=" Someone@Example.com",
             reference="r",
-            scheduled_for=given,
+            scheduled_for=scheduled,
             personalisation={"n_ame": [1, None, ["x"]], "n": 2**70},
         ),
     )
     assert answer.status_code == 201
-    assert answer.json()["scheduled_for"] == given
+    assert answer.json()["scheduled_for"] == scheduled
     [record] = world.log.records
     assert record.topic == "inbox.email.priority"
     [stored] = world.log.notifications()
@@ -219,7 +219,7 @@ def test_a_201_shows_the_sending_domain_unless_the_service_has_one_of_its_own() 
     assert shown.endswith("@passports.example.ca")
 
 
-def test_simulated_recipients_get_an_answer_and_leave_nothing() -> None:
+def test_a_simulated_recipient_is_answered_201_and_writes_no_record() -> None:
     world = World()
     world.change(service(restricted=True, daily_sms=0, daily_email=1))
     for body in (sms(phone_number="(613) 253-2222"), sms(phone_number="+16132532224")):
@@ -237,7 +237,7 @@ def test_simulated_recipients_get_an_answer_and_leave_nothing() -> None:
     assert world.log.records == []
 
 
-def test_each_kind_of_key_reaches_whom_it_may() -> None:
+def test_each_key_type_reaches_only_its_allowed_recipients() -> None:
     strangers, friends = "stranger@example.net", "FRIEND@example.com"
     for restricted, type, to, status in [
         (False, KeyType.NORMAL, strangers, 201),
@@ -257,7 +257,7 @@ def test_each_kind_of_key_reaches_whom_it_may() -> None:
     assert world.post(SMS, sms(phone_number="613-555-0100"), **headers).status_code == 201
 
 
-def test_senders_are_the_services_own_and_of_the_channel() -> None:
+def test_a_sender_must_be_the_services_own_and_of_the_channel() -> None:
     world = World()
     chosen, other = UUID(int=(1 << 64) + 2), UUID(int=(1 << 64) + 3)
     world.change(Sender(id=chosen, service_id=SERVICE, channel=Channel.SMS, value="(613) 555-0111"))
@@ -269,7 +269,7 @@ def test_senders_are_the_services_own_and_of_the_channel() -> None:
     assert world.post(EMAIL, email(email_reply_to_id=str(other))).status_code == 201
 
 
-def test_another_services_template_and_a_hidden_one_are_not_there() -> None:
+def test_another_services_template_and_a_hidden_one_are_not_found() -> None:
     changes: list[dict[str, Any]] = [{"hidden": True}, {"service_id": UUID(int=5)}]
     for changed in changes:
         world = World()
@@ -277,7 +277,7 @@ def test_another_services_template_and_a_hidden_one_are_not_there() -> None:
         assert messages(world.post(EMAIL, email())) == ["Template not found"]
 
 
-def test_what_is_not_acknowledged_is_not_accepted() -> None:
+def test_an_unacknowledged_record_is_answered_503() -> None:
     world = World()
     world.log.works = False
     answer = world.post(EMAIL, email())
@@ -291,7 +291,7 @@ def test_an_idempotency_key_gives_one_notification() -> None:
     headers = {"idempotency-key": "k-1"}
     first = world.post(EMAIL, email(), **headers)
     assert UUID(first.json()["id"]).version == 8
-    again = world.post(EMAIL, email(), **headers)  # before its row is there
+    again = world.post(EMAIL, email(), **headers)  # before the saver has stored the first
     assert again.json() == first.json()
     world.rows.save()
     world.change(template(Channel.EMAIL, version=2, body="another ((name)) ((more))"))
