@@ -285,7 +285,6 @@ def end_of(number: int, receipts: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize("part", range(4))  # so that several processes can share them
 @settings(
     max_examples=2500,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(history=HISTORIES)
@@ -413,14 +412,7 @@ def test_the_simulation_sees_the_mistake(mistake: str, monkeypatch: pytest.Monke
     find(
         HISTORIES,
         lambda history: bool(broken_promises(history)),
-        # Without limits of time: on a busy machine they would end it, mistake or not.
-        settings=settings(
-            max_examples=5000,
-            phases=[Phase.generate],
-            database=None,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-        ),
+        settings=settings(max_examples=5000, phases=[Phase.generate], database=None),
         random=Random(1),
     )
 

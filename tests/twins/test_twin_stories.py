@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
@@ -102,9 +102,7 @@ def play(twin: Twin, acts: list[Act]) -> list[object]:
     return [*seen, twin.rows(), twin.rest()]
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 @given(PLAYS)
 def test_whatever_happens_both_show_the_same(engine: Engine, acts: list[Act]) -> None:
     assert play(FakeTwin(), acts) == play(PostgresTwin(engine), acts)

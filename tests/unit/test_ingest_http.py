@@ -208,7 +208,7 @@ JSON_VALUES = st.recursive(
 FIELDS = [*email(), *sms(), "reference", "scheduled_for", "sms_sender_id", "email_reply_to_id"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["email", "sms"]),
     st.dictionaries(st.sampled_from(FIELDS), JSON_VALUES),
@@ -229,7 +229,7 @@ def test_no_body_makes_ingest_fail(
         assert answer.status_code < 500, answer.text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60), st.text(max_size=30), st.sampled_from(["Bearer ", "ApiKey-v1 ", ""]))
 def test_no_query_path_or_token_makes_ingest_fail(query: bytes, path: str, scheme: str) -> None:
     place = httpx2.URL(f"{BASE}/v2/notifications", params={"status": path})

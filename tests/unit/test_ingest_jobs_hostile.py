@@ -36,7 +36,7 @@ def answered(world: World, path: str, content: bytes, kind: str) -> None:
     assert len(rows) == seal.rows == answer.json()["data"]["notification_count"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3), st.booleans())
 def test_no_form_makes_it_fail(more: dict[str, Any], sms: bool) -> None:
     given_ = {**bulk(Channel.SMS if sms else Channel.EMAIL), **more}
@@ -47,7 +47,7 @@ def test_no_form_makes_it_fail(more: dict[str, Any], sms: bool) -> None:
     answered(World(), BULK, content, "application/json")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(HEADERS), max_size=4), ROWS, st.booleans())
 def test_no_rows_make_it_fail(header: list[str], rows: list[list[Any]], sms: bool) -> None:
     channel = Channel.SMS if sms else Channel.EMAIL
@@ -55,7 +55,7 @@ def test_no_rows_make_it_fail(header: list[str], rows: list[list[Any]], sms: boo
     answered(World(), BULK, content, "application/json")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_no_text_or_template_makes_it_fail(text: str, body: str) -> None:
     world = World()
@@ -64,7 +64,7 @@ def test_no_text_or_template_makes_it_fail(text: str, body: str) -> None:
     answered(world, BULK, content, "application/json")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, len(GOOD)), st.binary(max_size=12), st.integers(0, 12))
 def test_no_spoilt_upload_makes_it_fail(at: int, put: bytes, cut: int) -> None:
     world = World()
@@ -72,7 +72,7 @@ def test_no_spoilt_upload_makes_it_fail(at: int, put: bytes, cut: int) -> None:
     assert all(isinstance(each, Seal) or each.rows for each in world.log.jobs())  # type: ignore[union-attr]  # no wishes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=80), st.text(st.characters(codec="latin-1"), max_size=40))
 def test_no_bytes_and_no_kind_make_it_fail(content: bytes, kind: str) -> None:
     line = "".join(each for each in kind if each.isprintable())

@@ -220,7 +220,7 @@ def pieces(body: bytes, seed: int) -> AsyncIterator[bytes]:
     return give()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(), st.sampled_from([None, *BAD[2:16]]))
 def test_it_matters_not_how_a_file_is_split(seed: int, case: tuple[str, bytes, str] | None) -> None:
     world = World()
