@@ -1,7 +1,8 @@
 """A Kafka in memory that behaves like the real one where it hurts.
 
-Kept: partitions by key, one position per group, rebalance on join and leave, commits fenced by
-epoch, writes that reach the log only in flush and one by one, a broker that refuses for a while.
+Kept: partitions by key, one position per group, rebalance on join and leave, partitions that stay
+paused across revocation, commits fenced by epoch, writes that reach the log only in flush and one
+by one, a broker that refuses for a while.
 Left out: time, retention, reordering between partitions.
 """
 
@@ -73,21 +74,15 @@ class FakeConsumer:
         self.empties = 0  # polls in a row that gave nothing
         self._epoch = -1
         self._positions: dict[Partition, int] = {}
+        self._paused: set[Partition] = set()  # as in librdkafka, a revoked partition stays paused
+        self._resting = False
 
     def poll(self, limit: int) -> Sequence[Record]:
-        if self not in self.kafka.members[self.group]:
-            self.kafka.rebalance(self.group, [*self.kafka.members[self.group], self])
-        if self._epoch != self.kafka.epoch[self.group]:
-            self._epoch = self.kafka.epoch[self.group]
-            members = self.kafka.members[self.group]
-            self._positions = {
-                partition: self.kafka.committed[self.group, partition]
-                for partition in self.kafka.partitions(*self.topics)
-                if members[partition.number % len(members)] is self
-            }
+        self._attend()
         records = [
             record
             for partition, position in self._positions.items()
+            if partition not in self._paused
             for record in self.kafka.log[partition][position:]
         ][:limit]
         for record in records:
@@ -95,6 +90,26 @@ class FakeConsumer:
         self.empties = 0 if records else self.empties + 1
         self.kafka.world.pass_by()
         return records
+
+    def _attend(self) -> None:
+        """Join the group, or join it again, and take note of a rebalance."""
+        if self not in self.kafka.members[self.group]:
+            self.kafka.rebalance(self.group, [*self.kafka.members[self.group], self])
+        if self._epoch != self.kafka.epoch[self.group]:
+            self._epoch = self.kafka.epoch[self.group]
+            members = self.kafka.members[self.group]
+            self._assign(
+                partition
+                for partition in self.kafka.partitions(*self.topics)
+                if members[partition.number % len(members)] is self
+            )
+
+    def _assign(self, partitions: Iterable[Partition]) -> None:
+        self._positions = {each: self.kafka.committed[self.group, each] for each in partitions}
+        if self._resting:
+            self._paused |= self._positions.keys()
+        else:
+            self._paused -= self._positions.keys()
 
     def positions(self) -> Positions:
         return dict(self._positions)
@@ -108,17 +123,28 @@ class FakeConsumer:
         return dict.fromkeys(partitions, 0)
 
     def rest(self, delay: timedelta) -> None:
-        """Count the times of rest; who is away from work can still be struck."""
+        """Pause all partitions meanwhile, and count the rests; a fault can strike in one.
+
+        A rebalance is noticed in it, as the real consumer notices it: by polling while it rests.
+        """
         assert delay
         self.rests += 1
+        self._resting = True
+        self._paused |= self._positions.keys()
         self.kafka.world.pass_by()
+        self._attend()
+        self._resting = False
+        self._paused -= self._positions.keys()
 
     def commit(self, records: Sequence[Record]) -> None:
         self.kafka.world.pass_by()
         if self._epoch != self.kafka.epoch[self.group]:
             raise Fenced
-        for record in records:
+        held = [each for each in records if each.partition in self._positions]
+        for record in held:
             self.kafka.committed[self.group, record.partition] = record.offset + 1
+        if len(held) < len(records):
+            raise Fenced
         self.kafka.world.pass_by()
 
     def commit_at(self, positions: Positions) -> None:
