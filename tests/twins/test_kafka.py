@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 from confluent_kafka.admin import NewTopic
+from mistakes import replace
 
 from courant.consume import Consumer, Producer
 from courant.errors import Fenced, Unavailable
@@ -19,7 +20,6 @@ from courant.records import Outgoing, Record
 from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.world import World
 from courant_local.kafka import Broker
-from mistakes import replace
 
 DEADLINE = 30.0
 POLLS_IN_VAIN = 20  # of a quarter second each, where one is usually enough

@@ -20,6 +20,8 @@ from courant.kafka.clients import Admin, Cluster
 from courant.topics import FAMILIES, INBOX, Topic, declared
 
 ANSWER_SECONDS = 15.0
+LED_SECONDS = 60.0
+"""How long new topics may take to get their leaders. 15 s were too short on a busy machine."""
 IN_SYNC_MIN = {1: 1, 2: 1}
 """`min.insync.replicas` by replication; 2 from three replicas on."""
 SIGN = INBOX.names()[0]
@@ -181,7 +183,7 @@ def _shown(prefix: str) -> str:
 
 def _wait_until_led(admin: Admin, names: list[str]) -> None:
     # A topic that was just made is not known to every broker yet, nor has each partition a leader.
-    until = time.monotonic() + ANSWER_SECONDS
+    until = time.monotonic() + LED_SECONDS
     while names:
         try:
             offsets.ends(admin, offsets.partitions(admin, names))
