@@ -28,6 +28,7 @@ from support.deliverer import (
     DelivererLane,
     delivery_records,
 )
+from support.waiting import WAIT_SECONDS
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ def test_a_slow_call_does_not_hold_up_the_others() -> None:
 
     def wait_for_the_others(_: Call) -> None:
         if first.acquire(blocking=False):
-            assert others_done.wait(10)
+            assert others_done.wait(WAIT_SECONDS)
         elif len(lane.provider.calls) == 10:
             others_done.set()
 

@@ -8,6 +8,7 @@ import pytest
 
 from ingest.http import asgi
 from support.ingest.world import World, api_key, email, messages
+from support.waiting import WAIT_SECONDS
 
 WORLD = World()
 
@@ -59,7 +60,7 @@ def test_a_body_that_does_not_arrive_is_answered_408_and_leaves_flight(
         return {"type": "http.request", "body": b" ", "more_body": True}
 
     async def call() -> tuple[int, Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             return await answer_to(world, receive)
 
     assert asyncio.run(call()) == (408, "The request's body did not come in time")

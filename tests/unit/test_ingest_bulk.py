@@ -41,6 +41,7 @@ from support.ingest.world import (
     service,
     template,
 )
+from support.waiting import WAIT_SECONDS
 
 EMAIL, SMS = Channel.EMAIL, Channel.SMS
 BOTH_WAYS = pytest.mark.parametrize("way", ["rows", "csv", "file"])
@@ -519,7 +520,7 @@ def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> Non
             last = await client.post(BULK, json=bulk(), headers=ours)
             return held_codes, last.status_code, refused
 
-    held, last, refused = asyncio.run(asyncio.wait_for(crowd(), 10))
+    held, last, refused = asyncio.run(asyncio.wait_for(crowd(), WAIT_SECONDS))
     assert (held, last) == ([201, 201, 201], 201)
     for each in refused:
         assert (each.status_code, each.headers["retry-after"]) == (503, "2")

@@ -28,6 +28,7 @@ from support.ingest.world import (
     sms,
     template,
 )
+from support.waiting import WAIT_SECONDS
 
 URL_NOT_FOUND = (
     "The requested URL was not found on the server. If you entered the URL manually please check "
@@ -136,8 +137,9 @@ def test_requests_beyond_the_limit_in_flight_are_rejected_but_status_is_not() ->
                 asyncio.create_task(client.post(path, json=email(), headers=headers))
                 for _ in range(3)
             ]
-            await asyncio.sleep(0.05)
-            async with asyncio.timeout(5):
+            while len(world.log.waiting) < 3:
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(WAIT_SECONDS):
                 refused = await client.post(path, json=email(), headers=headers)
             alive = await client.get("/_status")
             world.log.go_on()

@@ -33,6 +33,7 @@ from support.ingest.uploads import (
     upload,
 )
 from support.ingest.world import World, service
+from support.waiting import WAIT_SECONDS
 
 HEAD = b"email address,name\n"
 GOOD = HEAD + b"a@b.ca,x\n"
@@ -282,7 +283,7 @@ def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch
 
     async def silent() -> AsyncIterator[bytes]:
         yield fields()
-        await asyncio.sleep(5)
+        await asyncio.sleep(WAIT_SECONDS)
 
     async def slow() -> AsyncIterator[bytes]:
         body = form(fields(), file(GOOD))
@@ -308,21 +309,21 @@ def test_who_sends_a_byte_now_and_then_is_let_go(monkeypatch: pytest.MonkeyPatch
             sent += 1
             yield b"x"
 
-    answer = asyncio.run(asyncio.wait_for(stream(world, drips()), 5))
+    answer = asyncio.run(asyncio.wait_for(stream(world, drips()), WAIT_SECONDS))
     assert (answer.status_code, told(answer)) == (408, "The request's body did not come in time")
     assert sent < 20
     assert world.log.seals() == []
 
 
 def test_who_is_held_back_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 1.0)
     world = World()
 
     async def ask() -> httpx2.Response:
         world.log.stand_still()
         body = form(fields(), file(HEAD + b"a@b.ca,x\n" * 6_000))
         asked = asyncio.create_task(stream(world, pieces(body, 7)))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         assert not asked.done()
         world.log.go_on()
         return await asked
