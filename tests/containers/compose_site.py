@@ -16,6 +16,7 @@ from testcontainers.compose import DockerCompose
 from courant_local import ports
 from courant_local.home import PROJECT
 from support.stack import output_of
+from support.waiting import ANSWER_SECONDS
 
 PUBLISHED = {
     "KAFKA_1_PORT": 29092,
@@ -48,7 +49,11 @@ class Site:
     def asked(self, path: str, **query: str) -> Any:
         """Ask Prometheus; gives the answer's data."""
         url = f"http://127.0.0.1:{self.env['PROMETHEUS_PORT']}/api/v1/{path}"
-        return httpx2.get(url, params=query, trust_env=False).raise_for_status().json()["data"]
+        return (
+            httpx2.get(url, params=query, trust_env=False, timeout=ANSWER_SECONDS)
+            .raise_for_status()
+            .json()["data"]
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from courant import metrics
 from courant_cli import demo
 from courant_local import ports
 from courant_local.home import PROJECT
-from support.stack import wait
+from support.waiting import WAIT_SECONDS, wait
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)  # the first one builds the image
 
 PROBE = ("python", "/app/probe.py")
 DECLARED = {
@@ -140,7 +140,7 @@ def test_without_secrets_it_says_how_to_make_them() -> None:
         env=told,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
         check=False,
     )
     assert done.returncode != 0

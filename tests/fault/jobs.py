@@ -12,10 +12,9 @@ from typing import Any
 import httpx2
 
 from fault.site import REPORTS, Site
-from support.stack import wait
+from support.waiting import WAIT_SECONDS, wait
 
 QUIET_SECONDS = 420.0
-TRIES_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def call(site: Site, method: str, path: str, **options: Any) -> httpx2.Response:
     """Call the API with the demo service's key; asks again while it answers 503."""
     key = site.stack.variables["COURANT_API_KEY"]
     headers = {"Authorization": f"ApiKey-v1 {key}", **options.pop("headers", {})}
-    until = time.monotonic() + TRIES_SECONDS
+    until = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             answer = httpx2.request(
@@ -105,7 +104,7 @@ def questions(job: Job, finished: Callable[[Job], bool] = done) -> dict[str, int
     [(resent,)] = job.site.stack.sql(sql, job.id)
     again = sum(count - 1 for count in booked.values())
     # What the API shows is kept for a moment; it must come to agree.
-    wait(lambda: sum(job.shown()["counts"].values()) == job.rows, "the job's own counts", 30)
+    wait(lambda: sum(job.shown()["counts"].values()) == job.rows, "the job's own counts")
     wrong = {
         "rows missing": job.rows - stored.total(),
         "unfinished": stored["created"] + stored["claimed"],

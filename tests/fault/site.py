@@ -20,12 +20,12 @@ from courant_cli import dead
 from courant_cli.load import Load, Result, run, to
 from courant_local import control
 from fault.questions import Booked, Found, ask
-from support.stack import Stack, wait
+from support.stack import Stack
+from support.waiting import ANSWER_SECONDS, wait
 
-QUIET_SECONDS = 240.0
+QUIET_SECONDS = 480.0
 """A call that died is silent for its lease and grace, an order that was lost for a minute, and both
 begin anew when the next fault strikes; on a busy machine all of it takes longer."""
-READY_SECONDS = 90.0
 REPORTS: dict[str, dict[str, Any]] = {}
 """What was seen, by the name of the fault; the table at the end is made of it."""
 
@@ -118,12 +118,13 @@ class Site:
         wait(
             lambda: {each["state"] for each in control.status(self.stack.place)} == {"ready"},
             "all processes are ready",
-            READY_SECONDS,
         )
 
     def calls(self) -> dict[str, Any]:
         """Ask the sandbox what is inside its calls."""
-        with urllib.request.urlopen(f"{self.stack.plan.sandbox_url}/calls", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"{self.stack.plan.sandbox_url}/calls", timeout=ANSWER_SECONDS
+        ) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
@@ -142,7 +143,7 @@ class Site:
             method="PUT",
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=5):
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):
             return
 
     def throttle(self, a_second: float) -> None:
@@ -169,7 +170,7 @@ class Site:
         began = time.monotonic()
         self.ready()
         table = "SELECT to_regclass('notifications')"
-        wait(lambda: self.stack.sql(table) != [(None,)], "the tables are there", READY_SECONDS)
+        wait(lambda: self.stack.sql(table) != [(None,)], "the tables are there")
         found = self._questions(result)
         while found.wrong() and time.monotonic() - began < QUIET_SECONDS:
             time.sleep(1)

@@ -12,7 +12,7 @@ from courant.topics import PERSISTED, Channel, Lane
 from courant_cli import entries
 from courant_cli.load import Result, quantile
 from fault.site import Site, together
-from support.stack import wait
+from support.waiting import BUSY_SECONDS, wait
 
 WAITING = 100_000
 TAKEN_A_SECOND = 100
@@ -35,7 +35,7 @@ def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
         wait(lambda: len(backlog.ids) > TAKEN_A_SECOND * URGENT_SECONDS, "a backlog")
         with site.load(URGENT_A_SECOND, URGENT_SECONDS, urgent(site, "beside")) as beside:
             pass
-        wait(lambda: lost.ids[0] in site.bookings(), "the lost order is given again", 60)
+        wait(lambda: lost.ids[0] in site.bookings(), "the lost order is given again")
         healed = time.monotonic() - planted
     time.sleep(max(0, THROTTLED_SECONDS - (time.monotonic() - began)))
     waits = site.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
@@ -48,7 +48,7 @@ def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
     assert found.wrong() == {}
     assert found.explained == set()
     assert waits > WAITING / 2
-    assert healed < OVERDUE_SECONDS + HEALED_SECONDS
+    assert healed < OVERDUE_SECONDS + HEALED_SECONDS + BUSY_SECONDS
     # Each has one, what is deferred has one more when it is due, and the lost one its second.
     asked = "SELECT count(*) FROM events WHERE move IN ('saved', 'deferred')"
     assert orders(site) == site.stack.sql(asked)[0][0] + 1
@@ -87,7 +87,7 @@ def lose_an_order(site: Site) -> Result:
                 TopicPartition(*spot, OFFSET_END) for spot in offsets.by_spot(admin.cluster, parts)
             ]
             for done in admin.client.delete_records(ends).values():
-                done.result(timeout=30)
+                done.result(timeout=120)
     return result
 
 

@@ -13,9 +13,11 @@ from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.topics import DELIVERY, FAMILIES, INBOX, PERSISTED, RECEIPTS, Channel, Lane, group
 from fault.site import Site
+from support.waiting import wait
 
 STORM_SECONDS = 60
 MEMBER_SECONDS = timedelta(seconds=3)
+STAYS_MIN = 5  # half of what fits into a storm
 WRITERS_LOOK_SECONDS = 15
 """A producer asks every ten seconds what partitions there are."""
 GROUPS = {
@@ -42,11 +44,12 @@ def test_a_consumer_of_every_group_joins_or_leaves_every_3_s(site: Site) -> None
         time.sleep(2)
         with guests(site) as stays:
             time.sleep(STORM_SECONDS)
+            # On a busy machine a guest needs longer to come and go.
+            wait(lambda: min(stays.values()) >= STAYS_MIN, "every group had its guests", 300)
     found = site.ask(result)
     assert found.wrong() == {}
     assert found.explained == set()
     assert set(result.statuses) == {201}
-    assert min(stays.values()) >= STORM_SECONDS / (2 * MEMBER_SECONDS.total_seconds()) / 2
 
 
 @contextmanager
@@ -103,4 +106,4 @@ def grow(cluster: Cluster) -> None:
     wanted = [NewPartitions(cluster.topic(name), count) for name, count in GROWN.items()]
     with clients.admin(cluster, "test") as admin:
         for done in admin.client.create_partitions(wanted).values():
-            done.result(timeout=30)
+            done.result(timeout=120)

@@ -12,7 +12,7 @@ from courant.topics import Channel, Lane
 from courant_cli import entries
 from courant_cli.load import quantile
 from fault.site import Site, together
-from support.stack import wait
+from support.waiting import wait
 
 TAKEN_A_SECOND = 100
 FAIR_SHARE = 1_200  # a minute: a fifth of what the provider takes

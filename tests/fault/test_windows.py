@@ -7,8 +7,9 @@ import psycopg2
 import pytest
 
 from fault.site import Site
-from support.stack import wait
+from support.waiting import BUSY_SECONDS, wait
 
+DEADLINE_SECONDS = 1.8  # after which ingest answers 503
 TWO = pytest.mark.parametrize(
     "site", [(), ("--scale", "deliverer=2")], indirect=True, ids=["one", "two"]
 )
@@ -94,7 +95,7 @@ def test_a_broker_that_stands_still_for_five_seconds(site: Site) -> None:
     assert found.wrong() == {}
     assert len(found.explained) <= len(site.inside)
     assert result.statuses[503] > 0
-    assert max(result.latencies) < 3  # its own deadline is 1.8 s; the machine is shared
+    assert max(result.latencies) < DEADLINE_SECONDS + BUSY_SECONDS
 
 
 @TWO

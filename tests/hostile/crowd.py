@@ -16,7 +16,7 @@ from hostile.asks import Ask
 from hostile.promised import CALM, Refusal, named
 
 CONNECTIONS = 32
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 60.0  # after which a request is stuck: the product answers within ten
 GOOD = frozenset({200, 201})
 DENIED = frozenset({400, 401, 403, 404, 405})
 SHOWN = 600  # characters of what was wrong

@@ -18,7 +18,8 @@ from courant.directory.entries import Sender, Service, Template
 from courant.topics import Channel
 from courant_cli import entries
 from courant_cli.installation import Installation
-from support.stack import Stack, wait
+from support.stack import Stack
+from support.waiting import ANSWER_SECONDS, wait
 
 PLENTY = 10_000_000
 RATE = 5  # requests a minute of the service that is held short
@@ -175,6 +176,11 @@ def made(stack: Stack) -> Place:
 
 def known(url: str, authorization: dict[str, str]) -> Callable[[], bool]:
     def ask() -> bool:
-        return httpx2.get(f"{url}/v2/templates", headers=authorization).status_code == 200
+        return (
+            httpx2.get(
+                f"{url}/v2/templates", headers=authorization, timeout=ANSWER_SECONDS
+            ).status_code
+            == 200
+        )
 
     return ask

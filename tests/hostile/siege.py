@@ -14,10 +14,11 @@ from hostile.asks import EMAIL, LIST, Ask
 from hostile.crowd import ANSWER_SECONDS, Tally
 from hostile.place import Place, now
 from hostile.promised import BUSY, NOT_READABLE, NOT_YET
+from support.waiting import BUSY_SECONDS
 
 UNFINISHED = 2_100  # ingest answers 2,000 at once
 IDLE, SLOW = 500, 100
-HEAD_SECONDS = 35.0  # in which a head must have come, or the connection is closed
+HEAD_SECONDS = 30.0 + BUSY_SECONDS  # in which a head must have come, or the connection is closed
 BETWEEN_SECONDS = 0.1
 
 

@@ -4,8 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,9 @@ from courant_local import ports
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
 from support.ingest.world import HASH_KEY, SEAL_KEYS, TOPIC_ARN, entries
+from support.waiting import ANSWER_SECONDS, wait
 
-START_SECONDS = 30.0
-STOP_SECONDS = 25.0
+STOP_SECONDS = 60.0
 LOG_SHOWN = 5_000  # characters
 
 
@@ -40,6 +39,7 @@ class Stack:
     base: str  # of the API
     health: str  # where ingest answers /readyz and /metrics
     ingest: subprocess.Popen[bytes]
+    log: Path  # of ingest
 
     @property
     def cluster(self) -> Cluster:
@@ -52,6 +52,13 @@ class Stack:
             producer.produce(Outgoing(DIRECTORY.name, each.key.encode(), encode(each)))
         producer.flush()
 
+    def in_flight(self) -> float:
+        """Tell how many requests ingest is answering, this question among them."""
+        for line in httpx2.get(f"{self.base}/metrics", timeout=ANSWER_SECONDS).text.splitlines():
+            if line.startswith("courant_requests_in_flight "):
+                return float(line.split()[1])
+        raise AssertionError("no such metric")
+
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask Postgres."""
         connection = psycopg2.connect(self.postgres.url)
@@ -63,17 +70,9 @@ class Stack:
             connection.close()
 
 
-def wait(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
-    """Wait until something holds."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "did not happen in time"
-        time.sleep(0.05)
-
-
 def answers(url: str) -> bool:
     try:
-        return httpx2.get(url, timeout=5).status_code == 200
+        return httpx2.get(url, timeout=ANSWER_SECONDS).status_code == 200
     except httpx2.TransportError:
         return False
 
@@ -123,9 +122,10 @@ def stack() -> Iterator[Stack]:
         }
         saving = {**env, "DATABASE_URL": postgres.url_of("courant_saver")}
         held.enter_context(process("saver", saving, folder / "saver.log"))
-        ingest = held.enter_context(process("ingest", env, folder / "ingest.log"))
+        log = folder / "ingest.log"
+        ingest = held.enter_context(process("ingest", env, log))
         base, health = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}"
-        found = Stack(broker, postgres, base, health, ingest)
+        found = Stack(broker, postgres, base, health, ingest, log)
         found.publish(*entries())
-        wait(lambda: answers(f"{found.health}/readyz"))
+        wait(lambda: answers(f"{found.health}/readyz"), "ingest is ready")
         yield found

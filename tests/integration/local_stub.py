@@ -15,18 +15,20 @@ from courant_local.plan import Plan
 from courant_local.processes import Part, Stage
 from courant_local.supervisor import Supervisor
 
+STOP_SECONDS, DEAF_SECONDS = 60.0, 0.5  # how long one may take to stop, before it is killed
 SERVER = """
-import http.server, signal, sys, os
+import http.server, signal, sys, os, time
 kind = sys.argv[2]
 if kind == "broken":
     sys.exit("broken: no such setting")
 def term(*_):
-    print("heard TERM", flush=True)
+    print("heard TERM", time.time(), flush=True)
     if kind != "deaf":
         os._exit(0)
 signal.signal(signal.SIGTERM, term)
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        print("asked", flush=True)
         self.send_response(503 if kind == "late" else 200)
         self.end_headers()
     def log_message(self, *_): ...
@@ -36,7 +38,9 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 
 def part(plan: Plan, name: str, kind: str, port: int) -> Part:
     command = (sys.executable, "-S", "-c", SERVER, str(port), kind)
-    child = Child(name, command, plan.log(name), stop_seconds=0.5)
+    child = Child(
+        name, command, plan.log(name), stop_seconds=DEAF_SECONDS if kind == "deaf" else STOP_SECONDS
+    )
     url = f"http://{ports.HOST}:{port}"
     return Part(
         name, kind, 1, url, port, child, child.start, lambda: processes.answers_ready(port), port

@@ -6,7 +6,8 @@ import pytest
 import requests
 from notifications_python_client.errors import HTTPError
 
-from support.stack import Stack, wait
+from support.stack import Stack
+from support.waiting import ANSWER_SECONDS, wait
 
 KEYS = ["COURANT_API_KEY", "COURANT_TEAM_KEY", "COURANT_TEST_KEY"]
 TEAM_EMAIL, TEAM_PHONE = "amal@example.com", "+16135550142"
@@ -54,7 +55,7 @@ def test_a_team_key_is_refused_a_stranger(stack: Stack) -> None:
 
 
 def test_what_is_scheduled_is_sent_after_its_time(stack: Stack) -> None:
-    due = datetime.now(UTC) + timedelta(seconds=4)
+    due = datetime.now(UTC) + timedelta(seconds=10)
     sent = requests.post(
         f"{stack.url}/v2/notifications/email",
         json={
@@ -64,7 +65,7 @@ def test_what_is_scheduled_is_sent_after_its_time(stack: Stack) -> None:
             "scheduled_for": due.isoformat(),
         },
         headers={"Authorization": f"ApiKey-v1 {stack.variables['COURANT_API_KEY']}"},
-        timeout=30,
+        timeout=ANSWER_SECONDS,
     )
     assert sent.status_code == 201
     id = sent.json()["id"]
@@ -85,9 +86,13 @@ def test_one_key_of_idempotency_is_one_notification(stack: Stack) -> None:
         "personalisation": VALUES,
     }
     url = f"{stack.url}/v2/notifications/email"
-    first, second = (requests.post(url, json=body, headers=headers, timeout=30) for _ in range(2))
+    first, second = (
+        requests.post(url, json=body, headers=headers, timeout=ANSWER_SECONDS) for _ in range(2)
+    )
     assert first.json()["id"] == second.json()["id"]
     wait(lambda: stack.state(first.json()["id"]) == "delivered", "delivered")
     assert stack.sendings().count(first.json()["id"]) == 1
-    other = requests.post(url, json={**body, "reference": "another"}, headers=headers, timeout=30)
+    other = requests.post(
+        url, json={**body, "reference": "another"}, headers=headers, timeout=ANSWER_SECONDS
+    )
     assert other.status_code == 409

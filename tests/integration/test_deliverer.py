@@ -31,10 +31,11 @@ from courant.records import Outgoing
 from courant.topics import INBOX, Channel, Lane
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
-from support.sandbox_process import Sandbox, free_port, until
+from support.sandbox_process import Sandbox, free_port
+from support.waiting import ANSWER_SECONDS, BUSY_SECONDS, WAIT_SECONDS, wait
 
+STOP_SECONDS = 10.0  # the longest a deliverer takes to stop, with calls of a second under way
 KEYS = "test:" + base64.b64encode(bytes(range(32))).decode()
-WITHIN_SECONDS = 40.0
 
 
 @dataclass
@@ -58,7 +59,8 @@ class Stack:
             "DATABASE_URL": self.server.url_of(f"courant_{name}"),
             "COURANT_SEAL_KEYS": KEYS,
             "COURANT_HASH_KEY": "a key of the tests alone",
-            "COURANT_LEASE_SECONDS": "6",
+            # Long: on a busy machine no call is given up for it, and no claim outlasts it.
+            "COURANT_LEASE_SECONDS": "60",
             f"{name.upper()}_HEALTH_PORT": str(self.ports[name]),
             "AWS_ENDPOINT_URL": self.sandbox.url,
             "AWS_ACCESS_KEY_ID": "test",
@@ -70,14 +72,23 @@ class Stack:
         }
         command = [sys.executable, "-m", name]
         self.processes[name] = subprocess.Popen(command, env=os.environ | environment)
-        until(lambda: self.ready(name), WITHIN_SECONDS)
+        wait(lambda: self.ready(name))
 
     def ready(self, name: str) -> bool:
         assert self.processes[name].poll() is None, f"{name} ended"
         try:
-            return httpx2.get(f"http://127.0.0.1:{self.ports[name]}/readyz").is_success
+            return httpx2.get(
+                f"http://127.0.0.1:{self.ports[name]}/readyz", timeout=ANSWER_SECONDS
+            ).is_success
         except httpx2.TransportError:
             return False
+
+    def put_off(self) -> float:
+        """Count the batches of the normal lane's emails that the deliverer put off."""
+        url = f"http://127.0.0.1:{self.ports['deliverer']}/metrics"
+        name = 'courant_weather_total{group="deliverer.persisted.email.normal"} '
+        lines = httpx2.get(url, timeout=ANSWER_SECONDS).text.splitlines()
+        return sum(float(each.removeprefix(name)) for each in lines if each.startswith(name))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.server.url)) as connection:
@@ -160,7 +171,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         finally:
             for process in stack.processes.values():
                 process.kill()
-                process.wait(10)
+                process.wait(WAIT_SECONDS)
             sandbox.end(signal.SIGTERM)
 
 
@@ -180,13 +191,12 @@ def test_each_lane_and_channel_is_sent_once_and_test_keys_are_not_sent(stack: St
     stack.accept(10, key=KeyType.TEST)
     stack.accept(1, key=KeyType.TEST, to="temp-fail@simulator.notify")
     stack.accept(1, Channel.SMS, key=KeyType.TEST, to="+15149301632")
-    until(
+    wait(
         lambda: settled(stack, sending=365, delivered=10, temporary_failure=1, permanent_failure=1),
-        WITHIN_SECONDS,
     )
     booked = stack.booked()
     assert {id: booked[str(id)] for id in real} == dict.fromkeys(real, 1)
-    until(lambda: not stack.query("SELECT 1 FROM calls"))
+    wait(lambda: not stack.query("SELECT 1 FROM calls"))
     [(claims, attempts)] = stack.query(
         "SELECT count(*), max(attempt) FROM events WHERE move = 'claimed'"
     )
@@ -195,7 +205,7 @@ def test_each_lane_and_channel_is_sent_once_and_test_keys_are_not_sent(stack: St
 
 def test_mail_comes_from_the_sending_domain(stack: Stack) -> None:
     [id] = stack.accept(1)
-    until(lambda: stack.booked()[str(id)], WITHIN_SECONDS)
+    wait(lambda: stack.booked()[str(id)])
     lines = map(msgspec.json.decode, stack.sandbox.get("/ledger").text.splitlines())
     [booked] = [line for line in lines if line["notification_id"] == str(id)]
     page = stack.sandbox.get(f"/messages/{booked['message_id']}").text
@@ -207,28 +217,28 @@ def test_rejected_messages_fail_and_an_unanswered_one_keeps_its_open_call(stack:
     stack.accept(1, to="reject@example.org")
     [lost] = stack.accept(1, Channel.SMS, to="+16132530008")  # the sandbox sends it and answers 500
     stack.accept(1, Channel.SMS, to="+16132530004")  # opted out
-    until(
+    wait(
         lambda: settled(stack, sending=3, permanent_failure=1, claimed=1, technical_failure=1),
-        WITHIN_SECONDS,
     )
+    # It is claimed before its call began, and before the saver has folded what came of the call.
+    wait(lambda: stack.query("SELECT move FROM events WHERE move = 'unknown'") == [("unknown",)])
     assert stack.query("SELECT notifications FROM calls") == [([lost],)]
-    assert stack.query("SELECT move FROM events WHERE move = 'unknown'") == [("unknown",)]
 
 
 def test_a_stop_is_quick_and_leaves_nothing_claimed_and_the_next_one_sends_the_rest(
     stack: Stack,
 ) -> None:
-    stack.sandbox.order(latency_seconds=0.4)
+    stack.sandbox.order(latency_seconds=1)  # so that most of them wait when it is told to stop
     before = stack.booked().total()
     stack.accept(1500)
-    until(lambda: stack.booked().total() > before + 200, WITHIN_SECONDS)
-    stopped_at = time.monotonic()
+    wait(lambda: stack.booked().total() > before + 200)
+    began = time.monotonic()
     stack.processes["deliverer"].send_signal(signal.SIGTERM)
-    assert stack.processes["deliverer"].wait(25) == 0
-    assert time.monotonic() - stopped_at < 10
-    until(lambda: "claimed" not in stack.states())
+    assert stack.processes["deliverer"].wait(WAIT_SECONDS) == 0
+    assert time.monotonic() - began < STOP_SECONDS + BUSY_SECONDS
+    wait(lambda: "claimed" not in stack.states())
+    wait(lambda: not stack.query("SELECT 1 FROM calls"))
     assert stack.states()["created"] > 0
-    assert not stack.query("SELECT 1 FROM calls")
 
     stack.sandbox.reset()
     stack.start("deliverer")
@@ -239,10 +249,10 @@ def test_a_stop_is_quick_and_leaves_nothing_claimed_and_the_next_one_sends_the_r
         never_claimed = "SELECT 1 FROM notifications WHERE state = 'created' AND attempt = 0"
         return not stack.query(never_claimed)
 
-    until(rest_is_ordered, WITHIN_SECONDS)
-    # The saver stores a call when it folds its `started`; until then the rows are claimed.
-    until(lambda: "claimed" not in stack.states(), WITHIN_SECONDS)
-    until(lambda: not stack.query("SELECT 1 FROM calls"))
+    wait(rest_is_ordered)
+    # A call has its entry once the saver has folded its `started`: until then its rows are claimed.
+    wait(lambda: "claimed" not in stack.states())
+    wait(lambda: not stack.query("SELECT 1 FROM calls"))
     booked = stack.booked()
     sent = [id for (id,) in stack.query("SELECT id FROM notifications WHERE state = 'sending'")]
     assert {booked[str(id)] for id in sent} == {1}
@@ -254,12 +264,13 @@ def test_after_a_restart_of_postgres_nothing_is_sent_until_the_hold_is_lifted(
 ) -> None:
     stack.server.restart()
     accepted = stack.accept(20)
-    until(lambda: stack.states() == {"created": 20}, WITHIN_SECONDS)
-    until(lambda: stack.query("SELECT 1 FROM holds WHERE scope = 'rebuild' AND stands"))
-    time.sleep(1)
+    wait(lambda: stack.states() == {"created": 20})
+    wait(lambda: stack.query("SELECT 1 FROM holds WHERE scope = 'rebuild' AND stands"))
+    before = stack.put_off()
+    wait(lambda: stack.put_off() > before, "the deliverer tries to claim, and is refused")
     assert not any(stack.booked()[str(id)] for id in accepted)
     stack.query("UPDATE holds SET stands = false")
-    until(lambda: settled(stack, sending=20), WITHIN_SECONDS)
+    wait(lambda: settled(stack, sending=20))
     [(attempt, epoch)] = stack.query(
         "SELECT min(attempt), (SELECT max(epoch) FROM holds) FROM notifications"
     )

@@ -6,9 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +26,10 @@ from courant.kafka import clients, offsets
 from courant.postgres import migrate
 from courant.topics import JOBS
 from ingest.jobs import store
-from integration.ingest_stack import Stack, stack, wait
+from integration.ingest_stack import Stack, stack
 from support.ingest.stored_jobs import Hand
 from support.ingest.world import api_key
+from support.waiting import ANSWER_SECONDS, WAIT_SECONDS, in_time, wait
 
 AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
 STATES = {1: "delivered", 2: "created", 3: "claimed", 4: "delivered"}
@@ -47,7 +48,7 @@ def hand(running: Stack) -> Hand:
 
 def ask(running: Stack, path: str, method: str = "GET", **more: Any) -> httpx2.Response:
     url = f"{running.base}/v2/jobs{path}"
-    return httpx2.request(method, url, headers=AUTHORIZED, timeout=15, **more)
+    return httpx2.request(method, url, headers=AUTHORIZED, timeout=ANSWER_SECONDS, **more)
 
 
 def test_a_job_is_counted_by_the_states_of_its_rows(running: Stack, hand: Hand) -> None:
@@ -82,7 +83,7 @@ def test_a_job_has_finished_when_none_of_its_rows_waits(running: Stack, hand: Ha
     assert standings() == {"in progress"}
     assert ask(running, f"/{job}/pause", "POST").status_code == 202
     hand.do("UPDATE notifications SET state = 'sending' WHERE job_id = %s", job)
-    wait(lambda: standings() == {"finished"}, 5)  # counts are kept for a second
+    wait(lambda: standings() == {"finished"})  # counts are kept for a second
     answer = ask(running, f"/{job}/cancel", "POST")
     assert (answer.status_code, answer.json()["errors"][0]["error"]) == (409, "ConflictError")
 
@@ -118,7 +119,7 @@ def wishes(running: Stack, job: UUID) -> list[str]:
     reader.assign([TopicPartition(topic, n, OFFSET_BEGINNING) for n in range(JOBS.partitions)])
     found, open_ = [], JOBS.partitions
     while open_:
-        [message] = reader.consume(1, 10)
+        [message] = reader.consume(1, WAIT_SECONDS)
         if message.error():
             open_ -= 1
             continue
@@ -145,23 +146,24 @@ def test_a_wish_that_kafka_does_not_take_is_503_in_time(running: Stack, hand: Ha
     assert ask(running, f"/{job}").status_code == 200
     running.broker.freeze()
     try:
-        began = time.monotonic()
-        answer = ask(running, f"/{job}/cancel", "POST")
+        answer = in_time(2.2, lambda: ask(running, f"/{job}/cancel", "POST"))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-        assert time.monotonic() - began < 2.2
     finally:
         running.broker.thaw()
     wait(lambda: ask(running, f"/{job}/cancel", "POST").status_code == 202)
 
 
 def test_who_asks_before_the_row_is_there_waits_for_it(running: Stack, hand: Hand) -> None:
-    id = ids.new(datetime.now(UTC))
-    later = threading.Timer(0.5, lambda: hand.job(rows=1, id=id))
-    later.start()
-    began = time.monotonic()
-    assert ask(running, f"/{id}").status_code == 200
-    assert 0.4 < time.monotonic() - began < 1.9
-    later.join()
+    def asked_first() -> bool:
+        """Put the row there once it is asked for; on a busy machine that may be too late."""
+        id = ids.new(datetime.now(UTC))
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(ask, running, f"/{id}")
+            wait(lambda: running.in_flight() == 2 or answer.done())
+            hand.job(rows=1, id=id)
+            return answer.result().status_code == 200
+
+    wait(asked_first)
 
 
 def test_an_alias_is_read_and_steered_as_its_winner(running: Stack, hand: Hand) -> None:
@@ -175,9 +177,9 @@ def test_an_alias_is_read_and_steered_as_its_winner(running: Stack, hand: Hand) 
 def test_not_found_is_said_once_all_seals_before_are_folded(running: Stack, hand: Hand) -> None:
     young = f"/{ids.new(datetime.now(UTC))}"
     began = time.monotonic()
-    answer = ask(running, young)
+    answer = in_time(3, lambda: ask(running, young))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    assert 1.5 < time.monotonic() - began < 3.0
+    assert time.monotonic() - began > 1.5
     with clients.admin(running.cluster, "test") as client:
         [topic_id] = offsets.topic_ids(client, [JOBS.name]).values()
     mark = (
@@ -236,7 +238,7 @@ LARGE = 10_000_000
 def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, hand: Hand) -> None:
     job = hand.job(rows=LARGE)
     url = f"{running.base}/v2/jobs/{job}/report"
-    with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=30) as answer:
+    with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=ANSWER_SECONDS) as answer:
         assert answer.status_code == 200
         parts = answer.iter_bytes()
         assert next(parts)
@@ -245,22 +247,15 @@ def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, hand: Hand)
     wait(lambda: ask(running, f"/{job}").status_code == 200)
 
 
-def in_flight(running: Stack) -> float:
-    for line in httpx2.get(f"{running.health}/metrics").text.splitlines():
-        if line.startswith("courant_requests_in_flight "):
-            return float(line.split()[1])
-    raise AssertionError("no such metric")
-
-
 def test_a_client_that_leaves_ends_its_report(running: Stack, hand: Hand) -> None:
     job = hand.job(rows=LARGE)
     url = f"{running.base}/v2/jobs/{job}/report"
-    wait(lambda: in_flight(running) == 0, 5)
-    with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=30) as answer:
+    wait(lambda: running.in_flight() == 0)
+    with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=ANSWER_SECONDS) as answer:
         parts = answer.iter_bytes()  # held: a generator that goes closes its connection
         assert next(parts)
-        assert in_flight(running) == 1
-    wait(lambda: in_flight(running) == 0, 5)
+        assert running.in_flight() == 1
+    wait(lambda: running.in_flight() == 0)
 
 
 def test_a_jobs_rows_are_found_by_the_primary_key_alone(running: Stack, hand: Hand) -> None:
@@ -294,7 +289,13 @@ def test_the_command_shows_steers_and_reports_a_job(
     def courant(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "courant_cli.main", "job", *words]
         return subprocess.run(
-            command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            command,
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+            check=False,
         )
 
     assert str(job) in courant("list").stdout

@@ -21,7 +21,8 @@ from job_runner.store import PostgresStore as RunnerStore
 from saver import handle as saver
 from saver.store import PostgresStore as SaverStore
 from support.roles import JOB_RUNNER, SAVER
-from support.stack import Stack, wait
+from support.stack import Stack
+from support.waiting import ANSWER_SECONDS, wait
 
 ROWS = 1_200
 ORDERS = [PERSISTED.topic(channel, lane) for channel in Channel for lane in Lane]
@@ -31,7 +32,7 @@ READ = (*INBOX.names(), JOBS.name, CHUNKS.name)
 def test_it_makes_no_second_row_no_second_sending_and_no_orders(stack: Stack) -> None:
     job_id = submitted(stack)
     stack.courant("send", "email", "amal@example.com")
-    wait(lambda: over(stack, job_id), "the job is over", 120)
+    wait(lambda: over(stack, job_id), "the job is over")
     with clients.admin(stack.places.cluster, "test") as client, stages(stack) as found:
         before, ends = seen(stack), ends_of(client, ORDERS)
         for stage in found:
@@ -47,7 +48,7 @@ def submitted(stack: Stack) -> str:
         data={"template_id": stack.variables["COURANT_EMAIL_TEMPLATE_ID"]},
         files={"file": ("again.csv", "\n".join(["email address,name", *lines]).encode())},
         headers={"Authorization": f"ApiKey-v1 {stack.variables['COURANT_API_KEY']}"},
-        timeout=30,
+        timeout=ANSWER_SECONDS,
     )
     assert answer.status_code == 201, answer.text
     return str(answer.json()["data"]["id"])
@@ -112,4 +113,4 @@ def read_all(stack: Stack, client: clients.Admin, stage: Stage[Any]) -> None:
                 consume.step(consumer, producer, stage, comparing=True)
             return at_the_end()
 
-        wait(step, f"{stage.group} has read all", 120)
+        wait(step, f"{stage.group} has read all")

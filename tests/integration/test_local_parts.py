@@ -2,9 +2,9 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -18,6 +18,7 @@ from courant.kafka import clients, offsets
 from courant.kafka.consumer import KafkaConsumer
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
+from support.waiting import WAIT_SECONDS, wait
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,10 @@ def server() -> Iterator[Server]:
         yield started
 
 
-def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
-    with closing(psycopg2.connect(server.url, connect_timeout=2)) as connection:
+def ask(
+    server: Server, statement: str, connect_seconds: int = int(WAIT_SECONDS)
+) -> list[tuple[Any, ...]]:
+    with closing(psycopg2.connect(server.url, connect_timeout=connect_seconds)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(statement)
@@ -55,7 +58,7 @@ def produce(broker: Broker, topic: str, value: str, partition: int = 0) -> None:
     # With acks=all and so little time that only an acknowledgement ends the flush well.
     producer = Producer({"bootstrap.servers": broker.bootstrap, "acks": "all"})
     producer.produce(topic, value, partition=partition)
-    assert producer.flush(20) == 0
+    assert producer.flush(WAIT_SECONDS) == 0
 
 
 def read(broker: Broker, topic: str, count: int) -> list[bytes | None]:
@@ -69,7 +72,7 @@ def read(broker: Broker, topic: str, count: int) -> list[bytes | None]:
     consumer = Consumer(settings)
     consumer.subscribe([topic])
     found: list[bytes | None] = []
-    until = time.monotonic() + 20
+    until = time.monotonic() + WAIT_SECONDS
     while len(found) < count and time.monotonic() < until:
         record = consumer.poll(0.2)
         if record is not None and not record.error():
@@ -94,14 +97,13 @@ def test_a_frozen_broker_acknowledges_once_it_is_thawed(broker: Broker) -> None:
     producer.produce("frozen", "waits")
     assert producer.flush(1) == 1
     broker.thaw()
-    assert producer.flush(20) == 0
+    assert producer.flush(WAIT_SECONDS) == 0
 
 
 @pytest.mark.parametrize("away", [Broker.kill, Broker.freeze])
 def test_a_broker_that_does_not_answer_tells_no_end(
     broker: Broker, away: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offsets, "ANSWER_SECONDS", 1.0)
     topic = f"away-{away.__name__}"
     make_topic(broker, topic)
     produce(broker, topic, "first")
@@ -109,6 +111,7 @@ def test_a_broker_that_does_not_answer_tells_no_end(
         parts = offsets.partitions(admin, [topic])
         assert list(offsets.ends(admin, parts).values()) == [1]
         assert list(offsets.starts(admin, parts).values()) == [0]
+        monkeypatch.setattr(offsets, "ANSWER_SECONDS", 1.0)
         away(broker)
         try:
             for asked in (offsets.ends, offsets.starts):
@@ -139,11 +142,11 @@ def test_a_topic_is_not_made_by_accident(broker: Broker) -> None:
     producer = Producer({"bootstrap.servers": broker.bootstrap, "message.timeout.ms": 1500})
     errors: list[object] = []
     producer.produce("by-accident", "x", on_delivery=lambda error, _: errors.append(error))
-    producer.flush(10)
+    producer.flush(WAIT_SECONDS)
     assert errors
     assert errors[0] is not None
     with clients.admin(unprefixed(broker), "test") as admin:
-        assert "by-accident" not in admin.client.list_topics(timeout=5).topics
+        assert "by-accident" not in admin.client.list_topics(timeout=WAIT_SECONDS).topics
 
 
 def test_a_committed_row_is_there_after_the_server_was_killed(server: Server) -> None:
@@ -154,11 +157,15 @@ def test_a_committed_row_is_there_after_the_server_was_killed(server: Server) ->
         backend = connection.info.backend_pid
         os.kill(backend, signal.SIGSTOP)
         server.kill()
-        later = threading.Timer(0.5, os.kill, (backend, signal.SIGCONT))
-        later.start()
-        server.restart()
-        later.join()
-    assert "pre-existing shared memory block" in server.child.log.read_text()
+
+        def end_once_it_is_in_the_way() -> None:
+            wait(lambda: "pre-existing shared memory block" in server.child.log.read_text())
+            os.kill(backend, signal.SIGCONT)
+
+        with ThreadPoolExecutor(1) as threads:
+            ending = threads.submit(end_once_it_is_in_the_way)
+            server.restart()
+            ending.result()
     assert ask(server, "SELECT n FROM kept") == [(1,)]
 
 
@@ -177,7 +184,7 @@ def test_a_copy_put_back_lacks_what_came_after_it(server: Server) -> None:
 def test_a_frozen_server_answers_nobody_until_it_is_thawed(server: Server) -> None:
     server.freeze()
     with pytest.raises(psycopg2.OperationalError, match="timeout"):
-        ask(server, "SELECT 1")
+        ask(server, "SELECT 1", connect_seconds=2)
     server.thaw()
     assert ask(server, "SELECT 1") == [(1,)]
 

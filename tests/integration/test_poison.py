@@ -20,13 +20,11 @@ from courant.directory.entries import Template
 from courant.records import Outgoing
 from courant.topics import Channel
 from integration.poison_kinds import INBOX_EMAIL, MIB, PERSON, RULED_OUT, Hand, Poison, inbox, made
-from support.stack import Stack, wait
+from support.stack import Stack
+from support.waiting import WAIT_SECONDS, wait
 
 RULE = f"ALTER TABLE notifications ADD CONSTRAINT ruled CHECK (reference <> '{RULED_OUT}')"
 NO_RULE = "ALTER TABLE notifications DROP CONSTRAINT ruled"
-LIVES_SECONDS = 90.0
-"""A template that nobody knows is waited for twice, 10 and 20 seconds with jitter."""
-
 STAY = {"more than anyone may write", "an order of another key"}
 """Kinds whose letter is not sent back."""
 
@@ -67,7 +65,7 @@ def write(stack: Stack, records: list[Outgoing]) -> None:
     )
     for each in records:
         producer.produce(stack.places.cluster.topic(each.topic), key=each.key, value=each.value)
-    assert producer.flush(30) == 0
+    assert producer.flush(WAIT_SECONDS) == 0
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +86,8 @@ def story(stack: Stack) -> Story:
     records.append(inbox(large, a_later_field="x" * 2 * MIB))
     write(stack, records)
     told = Story(stack, hand, [each.id for each in (stored, *good, large)], poisons, stranger, lost)
-    wait(lambda: len(told.letters()) >= len(poisons), "the letters", LIVES_SECONDS)
+    # A template that nobody knows is waited for twice, 10 and 20 seconds with jitter.
+    wait(lambda: len(told.letters()) >= len(poisons), "the letters")
     wait(lambda: not unsent(told), "the good ones")
     told.before = told.letters()
     return told
@@ -158,7 +157,7 @@ def test_after_the_repair_letters_are_sent_back_and_end_well(story: Story) -> No
     assert sum("too large" in each for each in said) == 1
     assert sum("nothing to do" in each for each in said) == 1
     well = {each.id for each in story.poisons.values() if each.end == "delivered" and each.id}
-    wait(lambda: {stack.state(each) for each in well} == {"delivered"}, "the repaired", 60)
+    wait(lambda: {stack.state(each) for each in well} == {"delivered"}, "the repaired")
     asked = Counter(stack.sendings())
     for name in ("an unknown template", "a row that the database's owner rules out"):
         assert asked[str(story.poisons[name].id)] == 1

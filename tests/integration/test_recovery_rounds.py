@@ -61,7 +61,7 @@ def own(scenario: Scenario) -> Engine:
 @pytest.fixture
 def parts(scenario: Scenario) -> Iterator[RoundParts]:
     lead = LeaderLock(own(scenario))
-    second = timedelta(seconds=1)
+    minute = timedelta(minutes=1)
     directory = Directory()
     directory.is_read = True
     yield RoundParts(
@@ -69,9 +69,9 @@ def parts(scenario: Scenario) -> Iterator[RoundParts]:
         offsets=FakeOffsets(scenario.world),
         producer=scenario.producer,
         directory=directory,
-        lease=second,
-        margin=second,
-        grace=30 * second,
+        lease=minute,
+        margin=minute,
+        grace=timedelta(seconds=30),
         kept=timedelta(days=7),
         stopping=lambda: False,
     )
@@ -96,12 +96,12 @@ def test_under_a_hold_marks_are_taken_and_nothing_is_swept(
     scenario: Scenario, parts: RoundParts
 ) -> None:
     scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
-    scenario.hold(seconds=0.5)
+    scenario.hold(seconds=30)
     leader = Rounds(parts)
     leader.make_round()
     assert scenario.written() == []
     assert scenario.ask("SELECT FROM marks")
-    scenario.ask("UPDATE holds SET raised_at = now() - interval '3 s'")
+    scenario.ask("UPDATE holds SET raised_at = now() - interval '3 min'")
     leader.make_round()
     assert scenario.ask("SELECT stands FROM holds") == [(False,)]
     assert scenario.written() == [(PERSISTED, 1, "")]

@@ -6,8 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,9 +42,10 @@ from courant_local.postgres import Server
 from recovery import figures, rules
 from recovery.offsets import GroupOffsets
 from support.recovery import make_day
+from support.waiting import ANSWER_SECONDS, BUSY_SECONDS, WAIT_SECONDS, wait
 
+LED_AGAIN_SECONDS = 30.0  # after the leader was killed
 HASH_KEY = hashlib.sha256(b"a test's").hexdigest()
-SECONDS = 180
 
 
 @dataclass
@@ -164,7 +164,7 @@ class Process:
 
     def ask(self, path: str) -> httpx2.Response | None:
         try:
-            return httpx2.get(f"http://{ports.HOST}:{self.port}{path}")
+            return httpx2.get(f"http://{ports.HOST}:{self.port}{path}", timeout=ANSWER_SECONDS)
         except httpx2.HTTPError:
             return None
 
@@ -180,14 +180,6 @@ class Process:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-
-
-def wait(done: Callable[[], bool], seconds: float = SECONDS) -> float:
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < seconds, "the condition was never met"
-        time.sleep(0.1)
-    return time.monotonic() - began
 
 
 def test_a_group_without_commits_has_read_nothing(stack: Stack) -> None:
@@ -229,16 +221,15 @@ def test_it_marks_lifts_the_hold_sweeps_and_another_leads_after_a_kill(
                 (answer := process.ask("/readyz")) and answer.is_success for process in both
             )
         )
-        assert [process.leads() for process in both].count(True) == 1
+        wait(lambda: [process.leads() for process in both].count(True) == 1)
         leader, other = sorted(both, key=Process.leads, reverse=True)
         leader.process.kill()
         stack.row(2)
-        took = wait(lambda: stack.orders() == 2)
-        assert took < 30
+        wait(lambda: stack.orders() == 2, "the other leads", LED_AGAIN_SECONDS + BUSY_SECONDS)
         assert other.leads()
 
         other.process.terminate()
-        assert other.process.wait(25) == 0
+        assert other.process.wait(WAIT_SECONDS) == 0
 
 
 def test_heartbeats_come_signed_through_the_public_door(stack: Stack, tmp_path: Path) -> None:
@@ -264,7 +255,11 @@ def test_the_work_of_a_stage_is_shown_for_the_last_minute(
     thread = threading.Thread(target=figures.run, args=(stack.cluster, 1, stop))
     thread.start()
 
+    written = 0
+
     def shown() -> float:
+        nonlocal written
+        written += 10
         stat = Stat(stage="sent", lane="bulk", count=10, at=datetime.now(UTC))
         for value in (stat.encode(), b"{"):  # an unreadable record stops nothing
             producer.produce(Outgoing("stats", b"sent", value))
@@ -273,8 +268,9 @@ def test_the_work_of_a_stage_is_shown_for_the_last_minute(
         return REGISTRY.get_sample_value("courant_stage_minute_notifications", labels) or 0.0
 
     try:
-        wait(lambda: shown() >= 100)  # ten a second at most: 40 records in a minute of 4 s
-        assert shown() <= 10 * 10 * seconds
+        wait(lambda: shown() > 0)
+        # What went on for minutes is shown for one of them.
+        wait(lambda: 0 < shown() < written / 4)
     finally:
         stop.set()
         thread.join()
@@ -318,7 +314,7 @@ def test_no_client_is_kept_of_a_broker_that_is_away(stack: Stack) -> None:
         try:
             with pytest.raises(Unavailable):
                 log.committed(rules.ORDERS)
-            assert psutil.Process().num_threads() == before
+            wait(lambda: psutil.Process().num_threads() <= before)
         finally:
             stack.broker.start()
             stack.broker.wait_ready()
@@ -334,7 +330,7 @@ def test_every_topic_and_group_carries_its_prefix(stack: Stack, tmp_path: Path) 
 
     def names() -> tuple[set[str], set[str]]:
         with admin(stack.cluster, "test") as asked:
-            listed = asked.client.list_topics(timeout=SECONDS).topics.keys()
+            listed = asked.client.list_topics(timeout=ANSWER_SECONDS).topics.keys()
             groups = asked.client.list_consumer_groups().result().valid
         return {each for each in listed if not each.startswith("__")}, {
             each.group_id for each in groups

@@ -15,7 +15,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from support.sandbox_process import Receiver, Sandbox, bulk, email, running, text, until
+from support.sandbox_process import Receiver, Sandbox, bulk, email, running, text
+from support.waiting import ANSWER_SECONDS, wait
 
 TOPIC = "arn:aws:sns:ca-central-1:123456789012:courant-receipts"
 
@@ -36,7 +37,7 @@ def process(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Ite
 
 @pytest.fixture
 def sandbox(process: Sandbox, receiver: Receiver) -> Iterator[Sandbox]:
-    until(lambda: process.calls()["receipts_confirmed"])
+    wait(lambda: process.calls()["receipts_confirmed"])
     yield process
     receiver.status = 200
     process.reset()
@@ -57,7 +58,9 @@ def verify(envelope: dict[str, str], names: list[str]) -> None:
     signed = ""
     for name in names:
         signed = signed + name + "\n" + envelope[name] + "\n"
-    certificate = x509.load_pem_x509_certificate(httpx2.get(envelope["SigningCertURL"]).content)
+    certificate = x509.load_pem_x509_certificate(
+        httpx2.get(envelope["SigningCertURL"], timeout=ANSWER_SECONDS).content
+    )
     key = certificate.public_key()
     assert isinstance(key, rsa.RSAPublicKey)
     assert key.key_size == 2048
@@ -68,7 +71,7 @@ def verify(envelope: dict[str, str], names: list[str]) -> None:
 
 
 def seen(receiver: Receiver, message_id: str, count: int) -> list[str]:
-    until(lambda: len(receiver.of(message_id)) >= count)
+    wait(lambda: len(receiver.of(message_id)) >= count)
     return receiver.kinds(message_id)
 
 
@@ -217,21 +220,21 @@ def test_a_5xx_is_retried_with_the_same_bytes_and_a_4xx_is_not(
 ) -> None:
     receiver.status = 503
     message_id = ses.send_email(**email("someone@example.ca"))["MessageId"]
-    until(lambda: len(receiver.of(message_id)) >= 4)
+    wait(lambda: len(receiver.of(message_id)) >= 4)
     receiver.status = 200
 
     def taken() -> bool:
         waiting = sandbox.get("/metrics").text
         return "courant_sandbox_receipts_waiting 0.0" in waiting
 
-    until(taken)
+    wait(taken)
     sends = [post for post in receiver.of(message_id) if post.event["eventType"] == "Send"]
     assert len(sends) >= 2
     assert len({json.dumps(post.envelope) for post in sends}) == 1
     receiver.status = 403
     refused = ses.send_email(**email("someone@example.ca"))["MessageId"]
     seen(receiver, refused, 2)
-    until(taken)
+    wait(taken)
     assert len(receiver.of(refused)) == 2
 
 
@@ -248,11 +251,11 @@ def test_connections_are_kept_open(sandbox: Sandbox, receiver: Receiver, ses: An
 
 def test_a_share_of_the_messages_has_receipts(tmp_path: Path, receiver: Receiver) -> None:
     with running(tmp_path, SANDBOX_RECEIPTS_URL=receiver.url, SANDBOX_RECEIPTS_SHARE="0.5") as half:
-        until(lambda: half.calls()["receipts_confirmed"])
+        wait(lambda: half.calls()["receipts_confirmed"])
         call = bulk([("someone@example.ca", str(n)) for n in range(50)])
         answer = half.client("sesv2").send_bulk_email(**call)
         ids = [entry["MessageId"] for entry in answer["BulkEmailEntryResults"]]
-        until(lambda: "receipts_waiting 0.0" in half.get("/metrics").text)
+        wait(lambda: "receipts_waiting 0.0" in half.get("/metrics").text)
         told = [len(receiver.of(id)) for id in ids]
     assert set(told) == {0, 2}
 
@@ -262,10 +265,10 @@ def test_nothing_is_told_before_the_confirmation(tmp_path: Path) -> None:
     strange.confirms = False
     with running(tmp_path, SANDBOX_RECEIPTS_URL=strange.url) as sandbox:
         message_id = sandbox.client("sesv2").send_email(**email("a@example.ca"))["MessageId"]
-        first = until(lambda: strange.posts and strange.posts[0])
-        until(lambda: len(strange.posts) >= 2)
+        first = wait(lambda: strange.posts and strange.posts[0])
+        wait(lambda: len(strange.posts) >= 2)
         assert strange.of(message_id) == []
-        httpx2.get(first.envelope["SubscribeURL"]).raise_for_status()
+        httpx2.get(first.envelope["SubscribeURL"], timeout=ANSWER_SECONDS).raise_for_status()
         assert seen(strange, message_id, 2) == ["Send", "Delivery"]
     strange.close()
 
@@ -302,11 +305,11 @@ def test_a_killed_sandbox_keeps_its_ledger_its_key_and_what_it_has_to_tell(tmp_p
         # What was taken is not told again by the next start.
         mark = tmp_path / "new" / "ledger.taken"
         size = (tmp_path / "new" / "ledger.jsonl").stat().st_size
-        until(lambda: mark.read_text().strip() == str(size))
+        wait(lambda: mark.read_text().strip() == str(size))
         count = len(receiver.posts)
         sandbox.end(signal.SIGKILL)
         sandbox.start()
-        until(lambda: sandbox.calls()["receipts_confirmed"])
+        wait(lambda: sandbox.calls()["receipts_confirmed"])
         last = sandbox.client("sesv2").send_email(**email("a@example.ca"))["MessageId"]
         seen(receiver, last, 2)
         again = [post.envelope["Message"] for post in receiver.posts[count:]]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,16 +19,7 @@ import boto3
 import httpx2
 from botocore.config import Config
 
-WITHIN_SECONDS = 15.0
-
-
-def until(holds: Callable[[], Any], within_seconds: float = WITHIN_SECONDS) -> Any:
-    """Wait for a condition, and give its value."""
-    deadline = time.monotonic() + within_seconds
-    while not (value := holds()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return value
+from support.waiting import ANSWER_SECONDS, WAIT_SECONDS, wait
 
 
 def free_port() -> int:
@@ -56,27 +47,27 @@ class Sandbox:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "courant_sandbox"], env=os.environ | ours | self.settings
         )
-        until(self.ready)
+        wait(self.ready, "the sandbox is ready")
 
     def ready(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}/readyz").is_success
+            return httpx2.get(f"{self.url}/readyz", timeout=ANSWER_SECONDS).is_success
         except httpx2.TransportError:
             return False
 
     def end(self, by: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(by)
-        return self.process.wait(10)
+        return self.process.wait(WAIT_SECONDS)
 
     def order(self, **orders: Any) -> None:
-        httpx2.put(f"{self.url}/_control", json=orders).raise_for_status()
+        httpx2.put(f"{self.url}/_control", json=orders, timeout=ANSWER_SECONDS).raise_for_status()
 
     def reset(self) -> None:
-        httpx2.delete(f"{self.url}/_control").raise_for_status()
+        httpx2.delete(f"{self.url}/_control", timeout=ANSWER_SECONDS).raise_for_status()
 
     def get(self, path: str) -> httpx2.Response:
-        return httpx2.get(self.url + path)
+        return httpx2.get(self.url + path, timeout=ANSWER_SECONDS)
 
     def calls(self) -> dict[str, Any]:
         told: dict[str, Any] = self.get("/calls").json()
@@ -89,7 +80,7 @@ class Sandbox:
         (line,) = [line for line in self.ledger() if line["notification_id"] == id]
         return line
 
-    def client(self, service: str, read_timeout: float = 10) -> Any:
+    def client(self, service: str, read_timeout: float = ANSWER_SECONDS) -> Any:
         return boto3.client(
             service,
             endpoint_url=self.url,
@@ -97,7 +88,9 @@ class Sandbox:
             aws_access_key_id="any",
             aws_secret_access_key="any",
             config=Config(
-                retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=read_timeout
+                retries={"total_max_attempts": 1},
+                connect_timeout=ANSWER_SECONDS,
+                read_timeout=read_timeout,
             ),
         )
 
@@ -153,7 +146,9 @@ class Receiver:
                 self.end_headers()
                 self.wfile.flush()
                 if post.envelope["Type"] == "SubscriptionConfirmation" and receiver.confirms:
-                    httpx2.get(post.envelope["SubscribeURL"]).raise_for_status()
+                    httpx2.get(
+                        post.envelope["SubscribeURL"], timeout=ANSWER_SECONDS
+                    ).raise_for_status()
 
             def log_message(self, *_: object) -> None:
                 return

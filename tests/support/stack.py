@@ -9,8 +9,7 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +24,7 @@ from courant_cli.installation import Installation, variables
 from courant_local import control, home, ports, processes
 from courant_local.plan import Plan
 
-START_SECONDS = 120.0
-WAIT_SECONDS = 60.0
+START_SECONDS = 300.0
 SHIFTS = range(2_000, 22_000, 100)
 """Of the ports: above the defaults, and below those that the system gives away."""
 LOG_SHOWN = 1_500  # characters of each
@@ -83,14 +81,6 @@ class Stack:
         """Give the process of a part."""
         found = {each["name"]: each["pid"] for each in control.status(self.place)}
         return int(found[name])
-
-
-def wait(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Wait until something holds."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"not in time: {what}"
-        time.sleep(0.1)
 
 
 def command(env: dict[str, str], *words: str) -> str:

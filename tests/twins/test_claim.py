@@ -202,8 +202,8 @@ def test_a_claim_is_told_in_the_timeline_and_has_a_lease(real: PostgresClaims) -
     told = real.ask("SELECT attempt, made FROM events WHERE move = 'claimed'")
     assert told == [(1, True)]
     [(lease, since)] = real.ask(
-        "SELECT lease_until - now() <= interval '6 s' AND lease_until > now(), "
-        "state_at > now() - interval '5 s' FROM notifications"
+        "SELECT lease_until - state_at = interval '6 s', "
+        "state_at > now() - interval '5 min' FROM notifications"
     )
     assert (lease, since) == (True, True)
 

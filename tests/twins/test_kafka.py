@@ -1,15 +1,13 @@
 """The same questions to the Kafka in memory and to a real broker: what one does, the other does."""
 
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
 
 import pytest
 from confluent_kafka.admin import NewTopic
-from mistakes import replace
 
 from courant.consume import Consumer, Producer
 from courant.errors import Fenced, Unavailable
@@ -20,8 +18,9 @@ from courant.records import Outgoing, Record
 from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.world import World
 from courant_local.kafka import Broker
+from support.mistakes import replace
+from support.waiting import wait
 
-DEADLINE = 30.0
 POLLS_IN_VAIN = 20  # of a quarter second each, where one is usually enough
 KEY = bytes(15) + b"k"
 
@@ -105,24 +104,20 @@ def write(cluster: Cluster, *values: bytes, key: bytes | None = None) -> None:
 
 
 def read(consumer: Consumer, wanted: int, limit: int = 500) -> list[Record]:
-    """Poll until so many came, or the time is over."""
+    """Poll until so many came."""
     found: list[Record] = []
-    until = time.monotonic() + DEADLINE
-    while len(found) < wanted and time.monotonic() < until:
+
+    def came() -> bool:
         with suppress(Unavailable):  # the broker may be on its way back
-            found += consumer.poll(limit)
+            found.extend(consumer.poll(limit))
+        return len(found) >= wanted
+
+    wait(lambda: len(found) >= wanted or came(), f"{wanted} records")
     return found
 
 
 def values(records: Sequence[Record]) -> list[bytes]:
     return sorted(each.value for each in records)
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_record_is_read_as_it_was_written(cluster: Cluster) -> None:
@@ -170,7 +165,7 @@ def test_a_position_is_known_before_anything_was_read(cluster: Cluster) -> None:
     cluster.leave(first)
     second = cluster.join()
     second.poll(1)
-    until(lambda: second.poll(1) or len(second.positions()) == 3)
+    wait(lambda: second.poll(1) or len(second.positions()) == 3)
     assert second.positions()[records[0].partition] == 2
     assert sorted(second.positions().values()) == [0, 0, 2]
 
@@ -212,9 +207,9 @@ def lost_and_given_again(cluster: Cluster) -> tuple[Consumer, int]:
         first.rest(timedelta(seconds=0.1))
         return len(first.positions()) < 3 and bool(second.positions())
 
-    until(lost_in_a_rest)
+    wait(lost_in_a_rest)
     cluster.leave(second)
-    until(lambda: (first.poll(1), len(first.positions()) == 3)[-1])
+    wait(lambda: (first.poll(1), len(first.positions()) == 3)[-1])
     write(cluster, *(b"%d" % n for n in range(30)))
     return first, 30
 
@@ -248,7 +243,7 @@ def test_who_lost_a_partition_cannot_commit_it(cluster: Cluster) -> None:
     first = cluster.join()
     records = read(first, 30)
     second = cluster.join()
-    until(lambda: (first.rest(timedelta(seconds=0.1)), second.poll(1), second.positions())[-1])
+    wait(lambda: (first.rest(timedelta(seconds=0.1)), second.poll(1), second.positions())[-1])
     taken = second.positions().keys()
     with pytest.raises(Fenced):
         first.commit([each for each in records if each.partition in taken])
@@ -263,16 +258,14 @@ def test_a_flush_that_failed_keeps_what_was_queued(cluster: Cluster) -> None:
     with pytest.raises(Unavailable):
         producer.flush()
     cluster.go_on()
-    until_flushed(producer)
+    wait(lambda: is_flushed(producer))
     records = read(cluster.join(), 2)
     assert values(records) == [b"a", b"warm"]
 
 
-def until_flushed(producer: Producer) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            producer.flush()
-            return
-        except Unavailable:
-            assert time.monotonic() < deadline
+def is_flushed(producer: Producer) -> bool:
+    try:
+        producer.flush()
+    except Unavailable:
+        return False
+    return True
