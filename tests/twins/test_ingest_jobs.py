@@ -3,11 +3,10 @@
 import asyncio
 import csv
 import io
-import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -25,10 +24,9 @@ from ingest.read import store
 from ingest.read.store import Missing
 from support.ingest.job_twins import FakeJobsTwin, JobsTwin, PostgresJobsTwin
 from support.ingest.jobs import NOW, ChunkRow, job
+from support.ingest.twins import WAIT_SECONDS, ask, until
 from support.ingest.world import RING, key, service
 
-T = TypeVar("T")
-WAIT_SECONDS = 60.0
 OTHER = UUID(int=0x5E2)
 OURS, THEIRS = Caller(service(), key(1)), Caller(service(id=OTHER), key(9, service=OTHER))
 
@@ -43,10 +41,6 @@ def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     real = PostgresJobsTwin(request.getfixturevalue("engine"))
     yield real
     real.close()
-
-
-def ask(question: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(question, WAIT_SECONDS))
 
 
 def find(twin: JobsTwin, id: UUID, caller: Caller = OURS) -> Job | Missing:
@@ -141,13 +135,6 @@ def test_a_read_waits_for_a_job_on_its_way(twin: JobsTwin, monkeypatch: pytest.M
     assert isinstance(ask(read()), Job)
 
 
-async def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0)
-
-
 def test_a_job_of_another_service_or_key_type_is_missing(twin: JobsTwin) -> None:
     twin.folded(everything=True)
     ours, theirs = twin.put(sealed()), twin.put(sealed(), OTHER)
@@ -236,9 +223,16 @@ def test_a_job_that_was_quiet_once_stays_so(twin: JobsTwin) -> None:
 
 
 def read(twin: JobsTwin, given: Job, first: int, last: int) -> Stretch:
-    found = ask(twin.jobs.stretch(given, first, last, lambda each: each))  # type: ignore[arg-type, return-value]  # a test's own
-    assert isinstance(found, Stretch)
-    return replace(found, rows=sorted(found.rows, key=lambda row: row.job_row))
+    """Return what a stretch is written of, its rows in order."""
+    found: list[Stretch] = []
+
+    def write(read: Stretch) -> bytes:
+        found.append(read)
+        return b"written"
+
+    assert ask(twin.jobs.stretch(given, first, last, write)) == b"written"
+    [only] = found
+    return replace(only, rows=sorted(only.rows, key=lambda row: row.job_row))
 
 
 def test_a_stretch_has_its_rows_and_the_chunks_of_those_that_are_missing(twin: JobsTwin) -> None:

@@ -13,7 +13,7 @@ from confluent_kafka.admin import NewTopic
 from courant.errors import Unavailable
 from courant.kafka import async_producer, clients
 from courant.kafka.async_producer import AsyncProducer, Inbox
-from courant.kafka.clients import headers_of
+from courant.kafka.clients import Cluster, headers_of
 from courant.records import Outgoing
 from courant_local.kafka import Broker
 from support.ingest.log import TOO_LATE, FakeLog
@@ -47,13 +47,14 @@ class Twin(Protocol):
 class FakeTwin:
     def __init__(self) -> None:
         self.log, self.topic = FakeLog(), "twin"
+        self.deadline_seconds = WAIT_SECONDS
 
     def run(self, story: Story, deadline_seconds: float = WAIT_SECONDS) -> None:
-        self.log.deadline_seconds = deadline_seconds
+        self.deadline_seconds = deadline_seconds
         asyncio.run(story(self.log))
 
     def stand_still(self) -> None:
-        self.log.stand_still()
+        self.log.stand_still(deadline_seconds=self.deadline_seconds)
 
     def go_on(self) -> None:
         self.log.go_on()
@@ -67,13 +68,16 @@ class FakeTwin:
 class KafkaTwin:
     def __init__(self, broker: Broker) -> None:
         self.broker, self.topic = broker, f"twin-{uuid.uuid4().hex[:8]}"
-        with clients.admin(broker.bootstrap, "twin") as client:
-            for future in client.create_topics([NewTopic(self.topic, PARTITIONS, 1)]).values():
+        self.cluster = Cluster(broker.bootstrap, topic_prefix="", group_prefix="")
+        with clients.admin(self.cluster, "twin") as admin:
+            for future in admin.client.create_topics(
+                [NewTopic(self.topic, PARTITIONS, 1)]
+            ).values():
                 future.result()
 
     def run(self, story: Story, deadline_seconds: float = WAIT_SECONDS) -> None:
         async def started() -> None:
-            log = AsyncProducer(self.broker.bootstrap, "twin", deadline_seconds)
+            log = AsyncProducer(self.cluster, "twin", deadline_seconds)
             log.start()
             try:
                 await story(log)

@@ -1,12 +1,11 @@
 """The same tests of the notifications that ingest reads, on the fake and on PostgreSQL."""
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -23,11 +22,9 @@ from ingest.accept.idempotency import FirstJob, FirstNotification
 from ingest.read import store as reading
 from ingest.read.store import PAGE, Chosen, Missing
 from ingest.read.views import NotificationRow
-from support.ingest.twins import FakeRowsTwin, PostgresRowsTwin, RowsTwin
+from support.ingest.twins import WAIT_SECONDS, FakeRowsTwin, PostgresRowsTwin, RowsTwin, ask, until
 from support.job_runner import upload
 
-T = TypeVar("T")
-WAIT_SECONDS = 60.0
 SERVICE, OTHER = UUID(int=7), UUID(int=8)
 NUMBERS = count(1)
 
@@ -61,10 +58,6 @@ def keyed(key: bytes, body: bytes, **more: Any) -> Notification:
 def save(twin: RowsTwin, *given: Notification) -> None:
     twin.accept(*given)
     twin.save()
-
-
-def ask(question: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(question, WAIT_SECONDS))
 
 
 def find(twin: RowsTwin, id: UUID, service_id: UUID = SERVICE) -> NotificationRow | Missing:
@@ -141,13 +134,6 @@ def test_a_read_waits_for_a_row_on_its_way(twin: RowsTwin, monkeypatch: pytest.M
         return await found
 
     assert isinstance(ask(read()), NotificationRow)
-
-
-async def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0)
 
 
 def test_another_services_notification_is_missing(twin: RowsTwin) -> None:

@@ -279,7 +279,7 @@ def test_another_services_template_and_a_hidden_one_are_not_found() -> None:
 
 def test_an_unacknowledged_record_is_answered_503() -> None:
     world = World()
-    world.log.works = False
+    world.log.stand_still(deadline_seconds=0)
     answer = world.post(EMAIL, email())
     assert answer.status_code == 503
     assert answer.json()["errors"][0]["error"] == "ServiceUnavailableError"

@@ -413,7 +413,7 @@ def test_an_acknowledgement_that_is_lost_is_a_503_and_never_a_201(
     way: str, acknowledged: int
 ) -> None:
     world = World()
-    world.log.fails_after = acknowledged
+    world.log.stand_still(after=acknowledged, deadline_seconds=0)
     rows = [["email address", "name"], *(["a@b.ca", "x"] for _ in range(700))]
     answer = ask(world, way, rows)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")

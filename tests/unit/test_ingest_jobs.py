@@ -330,7 +330,7 @@ def test_what_is_over_is_not_steered_and_nothing_is_written() -> None:
 def test_a_wish_that_is_not_acknowledged_is_not_answered_202() -> None:
     world = World()
     given = world.jobs.put(job(RING))
-    world.log.works = False
+    world.log.stand_still(deadline_seconds=0)
     answer = world.call("POST", f"/v2/jobs/{given.id}/cancel")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 

@@ -211,7 +211,7 @@ def test_sns_is_asked_to_retry_while_a_dependency_is_unavailable() -> None:
     assert post(world, signed) == UNAVAILABLE
     world.fetched[CERTIFICATE] = certificate()
     assert post(world, signed) == ACCEPTED
-    world.log.works = False
+    world.log.stand_still(deadline_seconds=0)
     assert post(world, signed) == UNAVAILABLE
 
 

@@ -1,7 +1,7 @@
 """Kafka in memory as ingest writes to it: it acknowledges, refuses, or says nothing in time."""
 
 import asyncio
-from contextlib import suppress
+from collections import deque
 from dataclasses import dataclass, field
 
 from courant.contracts import JobRecord, Notification, Seal, decode_job
@@ -21,27 +21,26 @@ class FakeLog:
     runs the same tests on this log and on a broker.
     """
 
-    works: bool = True  # else nothing is acknowledged, and every deadline has passed
-    fails_after: int | None = None  # records that it appends; then as if `works` were false
-    deadline_seconds: float | None = None  # of a put; None: it waits as long as it takes
     waiting: list[Outgoing] = field(default_factory=list)  # every record that a put handed over
     records: list[Outgoing] = field(default_factory=list)  # those of them that are in the log
-    _released: asyncio.Event | None = None  # until then the log stands still
+    _underway: deque[asyncio.Future[None]] = field(default_factory=deque)  # puts of the others
+    _records_max: int | None = None  # that it appends
+    _deadline_seconds: float | None = None
 
     async def put(self, outgoing: Outgoing) -> None:
         if len(outgoing.key) + len(outgoing.value) > async_producer.REQUEST_BYTES_MAX:
             raise Unavailable("Kafka: MSG_SIZE_TOO_LARGE")
-        if len(self.waiting) - len(self.records) >= async_producer.QUEUE_MESSAGES_MAX:
+        if len(self._underway) >= async_producer.QUEUE_MESSAGES_MAX:
             raise Unavailable("Kafka: too much waits for its acknowledgement")
+        appended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append(outgoing)
-        number = len(self.waiting)
+        self._underway.append(appended)
         self._append()
         await asyncio.sleep(0)
-        if self._released:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._released.wait(), self.deadline_seconds)
-        if len(self.records) < number:
-            raise Unavailable(TOO_LATE)
+        try:
+            await asyncio.wait_for(appended, self._deadline_seconds)
+        except TimeoutError:
+            raise Unavailable(TOO_LATE) from None
 
     async def acknowledges(self) -> bool:
         """Return whether the log acknowledges a record now."""
@@ -51,24 +50,24 @@ class FakeLog:
             return False
         return True
 
-    def stand_still(self) -> None:
-        """Append and acknowledge nothing until `go_on`; puts wait for that or for their deadline.
+    def stand_still(self, after: int = 0, deadline_seconds: float | None = None) -> None:
+        """Append no more than `after` records in all, until `go_on`; meanwhile puts wait.
 
-        Belongs to the event loop of those puts.
+        Without a deadline they wait as long as it takes; with one of 0 it has passed already.
         """
-        self._released = asyncio.Event()
+        self._records_max, self._deadline_seconds = after, deadline_seconds
 
     def go_on(self) -> None:
         """Append what was handed over meanwhile, and acknowledge it to those that still wait."""
-        self.works, self.fails_after = True, None
-        released, self._released = self._released, None
+        self._records_max = self._deadline_seconds = None
         self._append()
-        if released:
-            released.set()
 
     def _append(self) -> None:
-        if self.works and not self._released:
-            self.records += self.waiting[len(self.records) : self.fails_after]
+        for outgoing in self.waiting[len(self.records) : self._records_max]:
+            self.records.append(outgoing)
+            appended = self._underway.popleft()
+            if not appended.done():  # its deadline has passed, or its caller has left
+                appended.set_result(None)
 
     def notifications(self) -> list[Notification]:
         """Return the accepted notifications that are in the log."""

@@ -1,10 +1,11 @@
 """Notifications as ingest reads them twice, in memory and in Postgres, each with a hand in it."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -27,6 +28,9 @@ from support.job_runner import RING, written
 from support.roles import acting
 from support.saver import PostgresTwin
 
+T = TypeVar("T")
+WAIT_SECONDS = 60.0
+
 
 class Rows(api.NotificationStore, idempotency.IdempotencyStore, Protocol):
     """What ingest asks of Postgres about notifications and Idempotency-Keys."""
@@ -44,6 +48,19 @@ class RowsTwin(Protocol):
     def move(self, id: UUID, **changed: object) -> None: ...
     def away(self) -> AbstractContextManager[None]: ...
     def slow(self) -> AbstractContextManager[None]: ...
+
+
+def ask(question: Coroutine[Any, Any, T]) -> T:
+    """Return the answer to a question, which comes in time."""
+    return asyncio.run(asyncio.wait_for(question, WAIT_SECONDS))
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds, and let the others of the event loop go on meanwhile."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0)
 
 
 def outgoing(given: Notification | Seal) -> Outgoing:
@@ -64,7 +81,7 @@ class FakeRowsTwin:
 
     def accept(self, *given: Notification | Seal) -> None:
         for each in given:
-            asyncio.run(self.rows.log.put(outgoing(each)))
+            ask(self.rows.log.put(outgoing(each)))
 
     def save(self) -> None:
         self.rows.save()
