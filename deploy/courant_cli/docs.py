@@ -1,4 +1,4 @@
-"""Writes the generated pages, or says which are stale: `python -m courant_cli.docs --check`."""
+"""Writes the generated pages, or reports stale ones: `python -m courant_cli.docs --check`."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from recovery.settings import RecoverySettings
 from recovery.tasks import TASKS
 from saver.settings import SaverSettings
 
-MADE = "<!-- Made by `make docs` from the code. Change it there. -->"
+MADE = "<!-- Generated from the code by `make docs`. Change the code, not this page. -->"
 SERVICES: dict[str, type[settings.Settings]] = {
     "ingest": IngestSettings,
     "saver": SaverSettings,
@@ -39,11 +39,13 @@ def table(*rows: tuple[str, ...]) -> Iterator[str]:
 
 
 def lifecycle_page() -> Iterator[str]:
-    yield from (MADE, "# The life of a notification", "", "```mermaid")
+    yield from (MADE, "# The life of a notification", "")
+    yield "After reading this page you know which moves change a notification's state, and which"
+    yield from ("sweep continues it when nothing else does.", "", "```mermaid")
     yield lifecycle.diagram().rstrip()
-    yield from ("```", "", "Every way for a row to change its state; there is no other.", "")
+    yield from ("```", "", "These moves are the only ways in which a row changes its state.", "")
     yield from table(
-        ("move", "from", "to", "on whose word", "guard"),
+        ("move", "from", "to", "reported by", "SQL condition"),
         *(
             (
                 f"`{move}`",
@@ -55,7 +57,7 @@ def lifecycle_page() -> Iterator[str]:
             for move in Move
         ),
     )
-    yield from ("", "## What gives a row that stood still its next step", "")
+    yield from ("", "## Sweeps: the next step for rows that stand still", "")
     yield from table(
         ("sweep", "every", "rows at once", "what it does, and what proves that it may"),
         *(
@@ -72,15 +74,17 @@ def lifecycle_page() -> Iterator[str]:
 
 
 def topics_page() -> Iterator[str]:
-    yield from (MADE, "# Topics", "")
+    yield from (MADE, "# Topics, tables and roles", "")
+    yield "After reading this page you know what each topic holds and how long Kafka keeps it,"
+    yield from ("which columns each table has, and what each service may do in PostgreSQL.", "")
     yield from table(
         (
             "family",
             "a record means",
             "topics",
             "partitions each by default",
-            "kept",
-            "dead letters",
+            "retention",
+            "dead-letter topic",
         ),
         *(
             (
@@ -88,17 +92,18 @@ def topics_page() -> Iterator[str]:
                 each.meaning,
                 ", ".join(f"`{name}`" for name in each.names()),
                 f"{each.partitions}, fixed" if each.fixed else str(each.partitions),
-                "the last of each key" if each.compacted else f"{each.retention.days} days",
+                "newest of each key" if each.compacted else f"{each.retention.days} days",
                 f"`{topics.dead(each.name)}`" if each.consumed else "–",
             )
             for each in topics.FAMILIES
         ),
     )
-    yield from ("", "All have `message.timestamp.type=LogAppendTime`, no `retention.bytes`,",
-                "and never elect an unclean leader. `courant topics diff` compares a cluster.",
-                "Each name begins with `COURANT_TOPIC_PREFIX` on the cluster. `COURANT_PARTITIONS`",
-                "sets other numbers of partitions: `courant topics apply` adds what is missing.",
-                "", "## Tables", "")  # fmt: skip
+    yield ""
+    yield "`courant topics diff` compares a cluster with this table. `courant topics apply` makes"
+    yield "the cluster match. On the cluster each name begins with `COURANT_TOPIC_PREFIX`."
+    yield "`COURANT_PARTITIONS` sets other numbers of partitions, and `courant topics apply` adds"
+    yield "the missing ones. All topics have `message.timestamp.type=LogAppendTime`, no"
+    yield from ("`retention.bytes`, and never elect an unclean leader.", "", "## Tables", "")
     yield from table(
         ("table", "columns"),
         *(
@@ -106,11 +111,17 @@ def topics_page() -> Iterator[str]:
             for name, each in sorted(tables.metadata.tables.items())
         ),
     )
-    yield from ("", "## Roles", "", "What each service's role may do; all else is refused.", "")
+    yield from (
+        "",
+        "## Roles",
+        "",
+        "The rights of each service's role. PostgreSQL rejects everything else.",
+        "",
+    )
     yield from table(
-        ("role", "may", "on"),
+        ("role", "rights", "on"),
         *(
-            (f"`{role}`", rights, what)
+            (f"`{role}`", f"`{rights}`", f"`{what}`")
             for role, granted in grants.GRANTS.items()
             for what, rights in granted.items()
         ),
@@ -118,12 +129,14 @@ def topics_page() -> Iterator[str]:
 
 
 def metrics_page() -> Iterator[str]:
-    yield from (MADE, "# Metrics", "", "Every process serves them at `/metrics`.", "")
+    yield from (MADE, "# Metrics", "")
+    yield "After reading this page you know what each metric means and where to look next. Every"
+    yield from ("service serves its metrics at `/metrics` on its health port.", "")
     found = [
         each for each in vars(metrics).values() if isinstance(each, Counter | Gauge | Histogram)
     ]
     yield from table(
-        ("metric", "labels", "what it says, and where to look next"),
+        ("metric", "labels", "meaning, and where to look next"),
         *(
             (
                 f"`{each._name}{'_total' if isinstance(each, Counter) else ''}`",  # noqa: SLF001
@@ -137,12 +150,13 @@ def metrics_page() -> Iterator[str]:
 
 def settings_page() -> Iterator[str]:
     yield from (MADE, "# Settings", "")
-    yield "Environment variables. A secret may also stand in a file that `<NAME>_FILE` names."
-    yield "A wrong value stops the start, and is named."
+    yield "After reading this page you can set every variable of each service. A default of – means"
+    yield "that it has none or is empty. A secret may be in a file: set `<NAME>_FILE` to its path."
+    yield "A service with a wrong value does not start, and reports every wrong variable."
     for service, kind in SERVICES.items():
         yield from ("", f"## {service}", "")
         yield from table(
-            ("variable", "default", "wants"),
+            ("variable", "default", "value"),
             *(
                 (f"`{name}`", f"`{default}`" if default else "–", wants)
                 for name, default, wants in settings.declared(kind)
@@ -156,7 +170,8 @@ def settings_page() -> Iterator[str]:
 
 
 def example_env() -> Iterator[str]:
-    yield "# Made by `make docs` from the code. What has no value must be given."
+    yield "# Generated from the code by `make docs`. A variable without a value is required,"
+    yield "# or empty by default."
     told: set[str] = set()
     for service, kind in SERVICES.items():
         yield from ("", f"# {service}")
