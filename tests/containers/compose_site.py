@@ -58,7 +58,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """What docs/deployment.md has one make: a key and a template for each channel."""
+    """What docs/how-to/run-in-containers.md has one make: a key and a template for each channel."""
 
     key: str
     email: str
@@ -113,8 +113,8 @@ def client(site: Site) -> Client:
 
 
 def documented(heading: str) -> str:
-    """Give the commands under a heading of docs/deployment.md."""
-    page = Path(PROJECT / "docs/deployment.md").read_text()
+    """Give the commands under a heading of docs/how-to/run-in-containers.md."""
+    page = Path(PROJECT / "docs/how-to/run-in-containers.md").read_text()
     found = re.search(rf"^#+ {heading}$.*?^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert found, f"no commands under {heading}"
     return found[1]

@@ -57,7 +57,8 @@ class KafkaConsumer:
             {
                 **common(cluster, group),
                 "group.id": cluster.group(group),
-                # The session and heartbeat are the broker's then: 9 s and 1 s (docs/deployment).
+                # The broker then sets session and heartbeat: 9 s and 1 s
+                # (docs/how-to/run-in-production.md).
                 "group.protocol": "consumer",
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,

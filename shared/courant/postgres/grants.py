@@ -93,7 +93,8 @@ def apply(connection: Connection) -> None:
     if missing := [role for role in GRANTS if role not in present]:
         raise RoleMissing(
             f"the server has no role {', '.join(missing)}: whoever made the database makes them, "
-            "CREATE ROLE … LOGIN PASSWORD …, one for each service (docs/deployment.md, roles)"
+            "CREATE ROLE … LOGIN PASSWORD …, one for each service "
+            "(docs/how-to/run-in-production.md)"
         )
     connection.execute(text(LOCK))  # a partition that is dropped meanwhile would be missed
     connection.execute(text(FUNCTIONS))
