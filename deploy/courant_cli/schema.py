@@ -19,6 +19,7 @@ def diff() -> None:
     """Show what the cluster lacks; the exit code is 1 if anything."""
     places = Installation()
     with places.admin() as admin:
+        topics_admin.refuse_fewer(admin, places.topics.partitions)
         found = topics_admin.diff(
             admin, places.topics.courant_replication, places.topics.partitions
         )
@@ -38,6 +39,7 @@ def apply(
     """Make what is missing, add partitions, and set what differs. Takes nothing away."""
     places = Installation()
     with places.admin() as admin:
+        topics_admin.refuse_fewer(admin, places.topics.partitions)
         done = topics_admin.apply(
             admin, places.topics.courant_replication, places.topics.partitions, beside
         )

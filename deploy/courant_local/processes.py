@@ -11,6 +11,9 @@ from courant_local.child import Child
 from courant_local.plan import Plan
 
 READY_SECONDS = 0.5
+# At most nine instances of a service run here, and the broker makes and loads the files of each
+# partition at its start (docs/decisions/0015).
+PARTITIONS = "inbox=6,persisted=6,delivery=6,receipts=6"
 TOPIC_ARN = "arn:aws:sns:ca-central-1:123456789012:courant-receipts"
 
 
@@ -166,6 +169,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "no_proxy": f"{ports.HOST},localhost",
         "PYTHONUNBUFFERED": "1",
         "KAFKA_BOOTSTRAP_SERVERS": plan.bootstrap,
+        "COURANT_PARTITIONS": PARTITIONS,
         **plan.kafka,
         "COURANT_HOME": str(plan.home),
         "COURANT_REPLICATION": str(plan.replication),

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,7 @@ from courant.kafka import clients, offsets
 from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.kafka.producer import KafkaProducer
-from courant.kafka.topics_admin import FewerPartitions, OtherPrefix, apply, diff
+from courant.kafka.topics_admin import FewerPartitions, OtherPrefix, apply, diff, refuse_fewer
 from courant.records import Outgoing
 from courant.topics import DELIVERY, INBOX, declared
 from courant_cli.installation import Installation
@@ -33,6 +34,23 @@ def topics_of(cluster: Cluster) -> set[str]:
     with clients.admin(cluster, "test") as admin:
         listed = admin.client.list_topics(timeout=30).topics.keys()
     return {each for each in listed if not each.startswith("__")}
+
+
+def environment(broker: Broker, home: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "COURANT_HOME": str(home),
+        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+        "COURANT_REPLICATION": "1",
+        # Nobody listens there: the topics come first.
+        "DATABASE_URL": "postgresql://courant:secret@127.0.0.1:1/courant",
+    }
+
+
+def run(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words], env=env, capture_output=True, text=True, check=False
+    )
 
 
 def put_there(cluster: Cluster, beside: bool = False) -> None:
@@ -60,22 +78,13 @@ def test_topics_are_not_made_beside_those_of_another_prefix_unless_that_is_meant
 
 
 def test_the_commands_stop_and_name_the_setting(
-    broker: Broker, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_there(Cluster(broker.bootstrap, ""))
     before = topics_of(Cluster(broker.bootstrap))
-    env = {
-        **os.environ,
-        "COURANT_HOME": str(tmp_path),
-        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
-        "COURANT_REPLICATION": "1",
-        # Nobody listens there: the topics come first.
-        "DATABASE_URL": "postgresql://courant:secret@127.0.0.1:1/courant",
-    }
+    env = environment(broker, tmp_path)
     for words in (["courant_local.prepare"], ["courant_cli.main", "topics", "apply"]):
-        ended = subprocess.run(
-            [sys.executable, "-m", *words], env=env, capture_output=True, text=True, check=False
-        )
+        ended = run(*words, env=env)
         assert ended.returncode == 1
         assert "set COURANT_TOPIC_PREFIX=. If another" in ended.stderr
         assert "Traceback" not in ended.stderr
@@ -108,11 +117,27 @@ def test_partitions_are_added_to_a_running_cluster_and_fewer_are_refused(broker:
         # A default is not set by anybody, but it is what the topic should have at least.
         assert after["delivery"] == 24
 
-        for work in (diff, apply):
-            with pytest.raises(FewerPartitions, match="inbox has 5 partitions, and inbox=4 is set"):
-                work(admin, 1, {"inbox": 4, "persisted": 30})
+        with pytest.raises(FewerPartitions, match="inbox has 5 partitions, and inbox=4 is set"):
+            refuse_fewer(admin, {"inbox": 4, "persisted": 30})
+        refuse_fewer(admin, {"inbox": 5, "persisted": 30})
+        assert diff(admin, 1, {"inbox": 4}) == []
         assert counts() == after
-        assert diff(admin, 1, {"inbox": 5}) == []
+
+
+def test_the_commands_refuse_fewer_partitions_and_a_start_goes_on_with_what_is_there(
+    broker: Broker, tmp_path: Path
+) -> None:
+    put_there(Cluster(broker.bootstrap))
+    env = {**environment(broker, tmp_path), "COURANT_PARTITIONS": "receipts=6"}
+    for verb in ("diff", "apply"):
+        ended = run("courant_cli.main", "topics", verb, env=env)
+        assert ended.returncode == 1
+        assert "receipts has 24 partitions, and receipts=6 is set. Kafka can add" in ended.stderr
+        assert "Traceback" not in ended.stderr
+    started = run("courant_local.prepare", env=env)
+    assert "topics keep their partitions" in started.stdout + started.stderr
+    # It went on to the tables, where nobody listens.
+    assert "port 1 failed" in started.stdout + started.stderr
 
 
 def test_a_topic_that_has_more_partitions_than_its_default_is_left_as_it_is(broker: Broker) -> None:
