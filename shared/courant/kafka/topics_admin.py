@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
 
 from courant.errors import Unavailable
 from courant.kafka import offsets
-from courant.kafka.clients import Admin, Cluster, weather
+from courant.kafka.clients import Admin, Cluster, raises_unavailable
 from courant.topics import FAMILIES, INBOX, Topic, declared
 
 ANSWER_SECONDS = 15.0
@@ -164,7 +164,7 @@ def _same_prefix(cluster: Cluster, listed: Collection[str]) -> None:
 
 def refuse_fewer(admin: Admin, wanted: Mapping[str, int]) -> None:
     """Raise FewerPartitions if a topic has more partitions than are set; raises Unavailable."""
-    with weather():
+    with raises_unavailable():
         listed = admin.client.list_topics(timeout=ANSWER_SECONDS).topics
     present = {name: len(topic.partitions) for name, topic in listed.items()}
     most = {
