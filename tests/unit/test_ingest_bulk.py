@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,9 +11,10 @@ import httpx2
 import pytest
 
 from courant import ids
-from courant.contracts import KeyType
+from courant.contracts import Command, KeyType
 from courant.directory.entries import Sender
 from courant.topics import Channel
+from support.ingest.jobs import NOW
 from support.ingest.uploads import (
     BULK,
     FORM,
@@ -452,11 +454,12 @@ def test_the_first_answer_is_given_again_though_it_would_be_refused_by_now(way: 
 
 
 @BOTH_WAYS
-def test_a_key_gives_the_same_id_though_nobody_remembers_the_first(way: str) -> None:
+def test_a_key_gives_the_same_id_although_the_first_job_cannot_be_read(way: str) -> None:
     world = World()
-    world.rows.works = False
+    world.jobs.works = False
     for _ in range(2):
         assert ask(world, way, good(EMAIL), **{"idempotency-key": "k"}).status_code == 201
+        world.rows.save()
     one, two = world.log.seals()
     assert (one.job_id, one.body_hash, one.idempotency_key) == (
         two.job_id,
@@ -472,6 +475,19 @@ def test_a_key_that_is_none_is_refused(address: str) -> None:
     answer = World().call("POST", address, headers={"idempotency-key": "x" * 256})
     assert answer.status_code == 400
     assert "1 to 255 characters" in told(answer)
+
+
+@BOTH_WAYS
+def test_the_first_answer_is_repeated_as_it_was_although_the_job_has_finished(way: str) -> None:
+    world = World()
+    first = ask(world, way, good(EMAIL), **{"idempotency-key": "k"})
+    world.rows.save()
+    id = UUID(first.json()["data"]["id"])
+    done = {"started_at": NOW, "finished_at": NOW, "wished_at": NOW}
+    world.jobs.put(replace(world.jobs.jobs[id], command=Command.CANCELLED, **done))
+    assert world.call("GET", f"{JOBS}/{id}").json()["data"]["job_status"] == "cancelled"
+    repeated = ask(world, way, good(EMAIL), **{"idempotency-key": "k"}, **TEST)
+    assert (repeated.status_code, repeated.json()) == (201, first.json())
 
 
 STRANGER, FOREIGN = UUID(int=0x5E2), UUID(int=0x7E2)

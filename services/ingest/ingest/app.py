@@ -16,6 +16,7 @@ from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
 from ingest.http.asgi import App
 from ingest.jobs.handle import JobEndpoints, Jobs
+from ingest.jobs.views import JobView
 from ingest.read.templates import TemplateEndpoints
 from ingest.read.views import View
 from ingest.receipts import sns
@@ -64,6 +65,7 @@ def build_app(
         f"{trusted.rstrip('/')}/" if trusted else "",
         fetch,
     )
+    job_view = JobView(directory, key_ring)
     api = Api(
         authentication=Authentication(directory, key_ring, hash_key),
         accept=Accept(parts),
@@ -71,9 +73,11 @@ def build_app(
         view=View(directory, template_cache, key_ring),
         receipts=ReceiptEndpoints(inbox, verifier, key_ring, hash_key),
         templates=TemplateEndpoints(directory, template_cache),
-        jobs=JobEndpoints(jobs, inbox, directory, key_ring),
+        jobs=JobEndpoints(jobs, inbox, job_view, key_ring),
         bulk=Bulk(
             parts,
+            jobs,
+            job_view,
             Bounds(
                 settings.ingest_bulk_rows_max,
                 settings.ingest_job_rows_max,

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from courant import crypto, ids
-from courant.contracts import KeyType
+from courant.contracts import KeyType, Seal
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest.callers.auth import Caller
-from ingest.jobs.rows import OPEN, RECENT, Job, JobCounts
+from ingest.jobs.rows import OPEN, RECENT, FirstJob, Job, JobCounts
 from ingest.jobs.store import PAGE, Stored, StoredChunk, Stretch
 from ingest.read.store import Missing
 
@@ -54,6 +54,32 @@ def job(ring: crypto.KeyRing, **more: Any) -> Job:
     return Job(**{**given, **more})
 
 
+def stored_job(seal: Seal) -> Job:
+    """Return the job that a seal makes, read before any of its chunks is folded."""
+    return Job(
+        id=seal.job_id,
+        upload_id=seal.upload_id,
+        chunks=seal.chunks,
+        rows=seal.rows,
+        key_id=seal.key_id,
+        key_type=seal.key_type,
+        template_id=seal.template_id,
+        template_version=seal.template_version,
+        channel=seal.channel,
+        sender_id=seal.sender_id,
+        name=seal.name,
+        accepted_at=seal.accepted_at,
+        scheduled_for=seal.scheduled_for,
+        at=NOW,
+        started_at=None,
+        finished_at=None,
+        command=None,
+        wished_at=None,
+        chunks_here=0,
+        now=NOW,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkRow:
     """A chunk as job-runner keeps it."""
@@ -67,10 +93,10 @@ class ChunkRow:
 
 @dataclass
 class FakeJobs:
-    """Jobs as `ingest.job_desk.Jobs`; their clock stands at NOW.
+    """Jobs as `ingest.jobs.handle.Jobs`; their clock stands at NOW.
 
     `tests/twins/test_ingest_jobs.py` runs the same tests on them and on PostgreSQL, behind
-    `ingest.jobs_store.JobStore`.
+    `ingest.jobs.store.JobStore`.
     """
 
     works: bool = True
@@ -79,6 +105,8 @@ class FakeJobs:
     jobs: dict[UUID, Job] = field(default_factory=dict)
     owners: dict[UUID, UUID] = field(default_factory=dict)  # the jobs' services
     aliases: dict[UUID, UUID] = field(default_factory=dict)  # ids that another job's won against
+    # The job that an Idempotency-Key of a service stands for, and the hash of its request's body.
+    keys: dict[tuple[UUID, bytes], tuple[UUID, bytes]] = field(default_factory=dict)
     rows: dict[UUID, list[Stored]] = field(default_factory=dict)
     chunks: dict[UUID, list[ChunkRow]] = field(default_factory=dict)
     release: asyncio.Event | None = None  # until then no job is given
@@ -97,10 +125,13 @@ class FakeJobs:
 
     def _own(self, caller: Caller) -> dict[UUID, Job]:
         return {
-            id: replace(each, chunks_here=len(self.chunks.get(id, [])))
+            id: self._read(each)
             for id, each in self.jobs.items()
             if (self.owners[id], each.key_type) == (caller.service.id, caller.key.type)
         }
+
+    def _read(self, job: Job) -> Job:
+        return replace(job, chunks_here=len(self.chunks.get(job.id, [])))
 
     async def job(self, caller: Caller, id: UUID) -> Job | Missing:
         if ids.time_of(id) is None:
@@ -116,6 +147,12 @@ class FakeJobs:
                 return Missing(certain=True)
             await asyncio.sleep(0)
         return Missing(certain=False)
+
+    async def first(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
+        id, body_hash = self.keys.get((service_id, key_hash), (None, b""))
+        if not self.works or id is None:
+            return None
+        return FirstJob(self._read(self.jobs[id]), body_hash)
 
     async def page(self, caller: Caller, older_than: UUID | None) -> Sequence[Job]:
         self._ask()

@@ -1,4 +1,4 @@
-"""Postgres in memory as ingest reads notifications there: what is folded of the log, once it is."""
+"""Postgres in memory, as ingest reads notifications there. Tests say when the log is folded."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ from courant import ids
 from courant.contracts import Notification, Seal, decode_job
 from courant.errors import Unavailable
 from courant.topics import INBOX, JOBS, family
-from ingest.accept.idempotency import FirstJob, FirstNotification
+from ingest.accept.idempotency import FirstNotification
 from ingest.read.store import PAGE, Chosen, Missing
 from ingest.read.views import NotificationRow
+from support.ingest.jobs import FakeJobs, stored_job
 from support.ingest.log import FakeLog
 
 LOOKS = 20  # of a read that waits for its row
@@ -22,14 +23,14 @@ class FakeRows:
     """Rows and Idempotency-Keys of what is folded of a log.
 
     `tests/twins/test_ingest_rows.py` runs the same tests on them and on PostgreSQL, behind
-    `ingest.reading.Reader`.
+    `ingest.read.store.Reader`. Jobs go to `jobs`, as they do in one database.
     """
 
     log: FakeLog
     works: bool = True
     folded: int = 0  # records of the log
     rows: dict[UUID, tuple[Notification, NotificationRow]] = field(default_factory=dict)
-    jobs: dict[UUID, Seal] = field(default_factory=dict)
+    jobs: FakeJobs = field(default_factory=FakeJobs)
     # Which id an Idempotency-Key of a service stands for, and the hash of the body of its request.
     keys: dict[tuple[UUID, bytes], tuple[UUID, bytes]] = field(default_factory=dict)
     aliases: dict[UUID, UUID] = field(default_factory=dict)  # ids that another one won against
@@ -50,7 +51,12 @@ class FakeRows:
 
     def _seal(self, each: Seal) -> None:
         if self._wins(each.job_id, each.service_id, each.idempotency_key, each.body_hash):
-            self.jobs.setdefault(each.job_id, each)
+            if each.job_id not in self.jobs.jobs:
+                self.jobs.put(stored_job(each), each.service_id)
+            if each.idempotency_key and each.body_hash:
+                self.jobs.keys[each.service_id, each.idempotency_key] = each.job_id, each.body_hash
+        else:
+            self.jobs.aliases[each.job_id] = self.aliases[each.job_id]
 
     def _wins(self, id: UUID, service_id: UUID, key: bytes | None, body: bytes | None) -> bool:
         """Return whether the id's Idempotency-Key, if it has one, stands for this id."""
@@ -71,10 +77,6 @@ class FakeRows:
         if id not in self.rows:
             return None
         return FirstNotification(id, body_hash, self.rows[id][0].template_version)
-
-    async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
-        id, body_hash = self._of_key(service_id, key_hash)
-        return first_job(self.jobs[id], body_hash) if id in self.jobs else None
 
     def _of_key(self, service_id: UUID, key_hash: bytes) -> tuple[UUID | None, bytes]:
         return self.keys.get((service_id, key_hash), (None, b"")) if self.works else (None, b"")
@@ -131,24 +133,6 @@ class FakeRows:
 def age(row: NotificationRow) -> tuple[object, UUID]:
     """Return what a list is ordered by: an id made of an Idempotency-Key has its day only."""
     return row.accepted_at, row.id
-
-
-def first_job(each: Seal, body_hash: bytes) -> FirstJob:
-    """Return a job as it is stored under its Idempotency-Key."""
-    return FirstJob(
-        id=each.job_id,
-        body_hash=body_hash,
-        rows=each.rows,
-        key_id=each.key_id,
-        key_type=each.key_type,
-        template_id=each.template_id,
-        template_version=each.template_version,
-        channel=each.channel,
-        sender_id=each.sender_id,
-        name=each.name,
-        accepted_at=each.accepted_at,
-        scheduled_for=each.scheduled_for,
-    )
 
 
 def row(each: Notification) -> NotificationRow:

@@ -21,7 +21,10 @@ from courant.testing.builders import NOW, partition
 from courant.topics import INBOX, JOBS, Family
 from ingest import api
 from ingest.accept import idempotency
+from ingest.jobs.handle import Jobs
+from ingest.jobs.store import JobStore
 from ingest.read.store import Reader
+from support.ingest.jobs import FakeJobs
 from support.ingest.log import FakeLog
 from support.ingest.rows import FakeRows
 from support.job_runner import RING, written
@@ -41,6 +44,8 @@ class RowsTwin(Protocol):
 
     @property
     def rows(self) -> Rows: ...
+    @property
+    def jobs(self) -> Jobs: ...
     @property
     def looks(self) -> int: ...
     def accept(self, *given: Notification | Seal) -> None: ...
@@ -76,6 +81,10 @@ class FakeRowsTwin:
         self.rows = FakeRows(FakeLog())
 
     @property
+    def jobs(self) -> FakeJobs:
+        return self.rows.jobs
+
+    @property
     def looks(self) -> int:
         return self.rows.looks
 
@@ -91,9 +100,9 @@ class FakeRowsTwin:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        self.rows.works = False
+        self.rows.works = self.jobs.works = False
         yield
-        self.rows.works = True
+        self.rows.works = self.jobs.works = True
 
     slow = away
 
@@ -148,6 +157,7 @@ class PostgresRowsTwin:
         self.hand = emptied(engine)
         self.runner = job_runner.store.PostgresStore(acting(engine, "courant_job_runner"))
         self.rows = reader(engine)
+        self.jobs = JobStore(self.rows, self.rows)
         self.records: dict[str, list[Outgoing]] = {name: [] for name in (*INBOX.names(), JOBS.name)}
         self.folded = dict.fromkeys(self.records, 0)
 

@@ -115,8 +115,8 @@ class World:
         for entry in entries():
             self.directory.put(entry)
         self.log = FakeLog()
-        self.rows = FakeRows(self.log)
         self.jobs = FakeJobs()
+        self.rows = FakeRows(self.log, jobs=self.jobs)
         self.fetched: dict[str, bytes] = {}
         self.fetches: list[str] = []
         self.app: App = app.build_app(

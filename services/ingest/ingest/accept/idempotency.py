@@ -1,13 +1,10 @@
 """The Idempotency-Key: reads and hashes it, and finds the first request that used it."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from courant.contracts import KeyType
 from courant.crypto import keyed_hash
-from courant.topics import Channel
 from ingest.http.answers import Answer, bad_request, error_answer
 from ingest.http.asgi import HttpRequest
 
@@ -56,29 +53,8 @@ class FirstNotification:
     template_version: int
 
 
-@dataclass(frozen=True, slots=True)
-class FirstJob:
-    """The job of the first request with an Idempotency-Key, as it is stored."""
-
-    id: UUID
-    body_hash: bytes
-    rows: int
-    key_id: UUID
-    key_type: KeyType
-    template_id: UUID
-    template_version: int
-    channel: Channel
-    sender_id: UUID | None
-    name: bytes  # encrypted
-    accepted_at: datetime
-    scheduled_for: datetime | None
-
-
 class IdempotencyStore(Protocol):
-    """Finds earlier requests by their Idempotency-Key."""
+    """Finds earlier notifications by their Idempotency-Key."""
 
     async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
         """Return the first notification with a key. None may also mean no answer in time."""
-
-    async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
-        """Return the first job with a key. None may also mean no answer in time."""

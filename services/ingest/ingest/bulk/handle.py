@@ -27,6 +27,8 @@ from ingest.http.admission import Pace, Slots
 from ingest.http.answers import NOT_ACKNOWLEDGED, Answer, bad_request, unavailable
 from ingest.http.asgi import HttpRequest
 from ingest.http.multipart import MultipartUpload
+from ingest.jobs.handle import Jobs
+from ingest.jobs.views import JobView
 
 DISCARD_SECONDS = 10.0
 FIELDS = frozenset(field.name for field in forms.JOB_FIELDS)
@@ -46,11 +48,12 @@ class Bounds:
 class Bulk:
     """Takes requests to send many notifications."""
 
-    def __init__(self, parts: AcceptParts, bounds: Bounds) -> None:
+    def __init__(self, parts: AcceptParts, jobs: Jobs, job_view: JobView, bounds: Bounds) -> None:
         self._parts = parts
+        self._jobs = jobs
         self._bounds = bounds
         self._places = Slots(bounds.uploads, TOO_MANY)
-        self._planner = Planner(parts)
+        self._planner = Planner(parts, job_view)
         self._fields = forms.bulk_fields(bounds.bulk_rows)
 
     async def bulk(self, call: HttpRequest, caller: Caller) -> Answer:
@@ -67,7 +70,7 @@ class Bulk:
             if key:
                 hash_key = self._parts.hash_key
                 body_hash = await asyncio.to_thread(idempotency.body_hash, hash_key, body)
-                if first := await self._planner.first(caller, key.hash):
+                if first := await self._jobs.first(caller.service.id, key.hash):
                     return self._planner.again(caller, first, body_hash)
             form = rules.check_active(caller.service) or forms.read(self._fields, given, now)
             if isinstance(form, Answer):
@@ -133,7 +136,7 @@ class Bulk:
         digest = keyed_digest(self._parts.hash_key) if key else None
         if key and digest:
             digest.update(ENCODE(sorted(given.items())))
-            if first := await self._planner.first(caller, key.hash):
+            if first := await self._jobs.first(caller.service.id, key.hash):
                 # By the time it was first asked: what was fit then may be unfit by now.
                 while block := await upload.next_block():
                     digest.update(block)
@@ -175,7 +178,7 @@ class Bulk:
             return refusal
         seal = self._planner.seal(plan, written, tally.rows, key, body_hash)
         await writing.seal(seal)
-        return self._planner.accepted(plan, seal)
+        return self._planner.accepted(plan.caller, seal)
 
     def _key(self, call: HttpRequest, caller: Caller) -> IdempotencyKey | Answer | None:
         hash_key = self._parts.hash_key

@@ -8,14 +8,13 @@ from uuid import UUID
 
 from courant import ids
 from courant.contracts import KeyType, Seal
-from courant.crypto import Undecryptable, keyed_hash
-from courant.directory.entries import Service
+from courant.crypto import keyed_hash
 from courant.recipients import Email, Phone
 from courant.topics import Channel
 from ingest.accept import rules
 from ingest.accept.content import CompiledTemplate
 from ingest.accept.handle import AcceptParts, normalised
-from ingest.accept.idempotency import REPLAYED, REUSED, FirstJob, IdempotencyKey
+from ingest.accept.idempotency import REPLAYED, REUSED, IdempotencyKey
 from ingest.bulk import columns
 from ingest.bulk.chunk_writer import Written
 from ingest.bulk.columns import Sheet
@@ -24,7 +23,8 @@ from ingest.bulk.rows import RowCounts, RowReader
 from ingest.callers.auth import Caller
 from ingest.callers.safelist import Safelists
 from ingest.http.answers import Answer, json_answer
-from ingest.jobs.rules import shown_job
+from ingest.jobs.rows import FirstJob, Job
+from ingest.jobs.views import JobView
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,9 @@ class Plan:
 class Planner:
     """Plans jobs, with the parts it is given."""
 
-    def __init__(self, parts: AcceptParts) -> None:
+    def __init__(self, parts: AcceptParts, job_view: JobView) -> None:
         self._parts = parts
+        self._job_view = job_view
         self._guests = Safelists(parts.key_ring)
 
     def plan(self, caller: Caller, form: Form, now: datetime) -> Plan | Answer:
@@ -128,19 +129,12 @@ class Planner:
         limits.count_accepted(service, plan.channel, plan.now, tally.rows)
         return None
 
-    async def first(self, caller: Caller, key_hash: bytes) -> FirstJob | None:
-        """Give what came first under a key, if anybody knows."""
-        return await self._parts.idempotency.first_job(caller.service.id, key_hash)
-
     def again(self, caller: Caller, first: FirstJob, body_hash: bytes) -> Answer:
-        """Give the first answer once more to the same body, or refuse another one."""
-        if first.body_hash != body_hash:
+        """Repeat the first answer for the same body, or return the refusal of another body."""
+        # Without the name of its file the first answer cannot be repeated.
+        if first.body_hash != body_hash or self._job_view.name(first.job) is None:
             return REUSED
-        try:
-            name = self._parts.key_ring.decrypt(first.name, owner=first.id.bytes).decode()
-        except Undecryptable:
-            return REUSED
-        return replace(self._told(caller.service, first, first.id, name), headers=REPLAYED)
+        return replace(self.accepted(caller, first.job), headers=REPLAYED)
 
     def seal(
         self,
@@ -177,27 +171,6 @@ class Planner:
             body_hash=body_hash,
         )
 
-    def accepted(self, plan: Plan, seal: Seal) -> Answer:
-        """Say that it is a job."""
-        return self._told(plan.caller.service, seal, seal.job_id, plan.form.name)
-
-    def _told(self, service: Service, job: Seal | FirstJob, id: UUID, name: str) -> Answer:
-        key = self._parts.directory.keys[service.id].get(job.key_id)
-        shown = shown_job(
-            id=id,
-            name=name,
-            rows=job.rows,
-            standing="scheduled" if job.scheduled_for else "pending",
-            template_id=job.template_id,
-            template_version=job.template_version,
-            channel=job.channel,
-            service_id=service.id,
-            service_name=service.name,
-            key_id=job.key_id,
-            key_name=key.name if key else None,
-            key_type=job.key_type,
-            sender_id=job.sender_id,
-            created_at=job.accepted_at,
-            scheduled_for=job.scheduled_for,
-        )
-        return json_answer({"data": shown}, 201)
+    def accepted(self, caller: Caller, job: Seal | Job) -> Answer:
+        """Return the 201 for a job."""
+        return json_answer({"data": self._job_view.accepted(job, caller.service)}, 201)

@@ -10,8 +10,7 @@ from uuid import UUID
 from courant import clock
 from courant.bulk import job_command
 from courant.contracts import Command
-from courant.crypto import KeyRing, Undecryptable
-from courant.directory.entries import Directory
+from courant.crypto import KeyRing
 from courant.errors import Unavailable
 from courant.kafka.async_producer import Inbox
 from ingest.callers.auth import Caller
@@ -27,8 +26,9 @@ from ingest.http.answers import (
 )
 from ingest.http.asgi import HttpRequest
 from ingest.jobs import report, rules
-from ingest.jobs.rows import Job, JobCounts
+from ingest.jobs.rows import FirstJob, Job, JobCounts
 from ingest.jobs.store import Stretch
+from ingest.jobs.views import JobView
 from ingest.read import listing
 from ingest.read.store import Missing
 
@@ -42,10 +42,13 @@ KIND = b"text/csv; charset=utf-8; header=present"
 
 
 class Jobs(Protocol):
-    """What is stored of jobs; each question raises Unavailable."""
+    """What is stored of jobs. Every read but `first` raises Unavailable."""
 
     async def job(self, caller: Caller, id: UUID) -> Job | Missing:
         """Give a caller's job."""
+
+    async def first(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
+        """Return the first job with an Idempotency-Key. None may also mean no answer in time."""
 
     async def page(self, caller: Caller, older_than: UUID | None) -> Sequence[Job]:
         """Give a page of a caller's jobs, newest first."""
@@ -65,10 +68,10 @@ class Jobs(Protocol):
 class JobEndpoints:
     """Answers about jobs, and writes down what their owners want."""
 
-    def __init__(self, store: Jobs, log: Inbox, directory: Directory, ring: KeyRing) -> None:
+    def __init__(self, store: Jobs, log: Inbox, view: JobView, ring: KeyRing) -> None:
         self._store = store
         self._log = log
-        self._directory = directory
+        self._view = view
         self._ring = ring
         self._reports = Slots(REPORTS_MAX, TOO_MANY)
 
@@ -87,7 +90,7 @@ class JobEndpoints:
         if page:
             links["next"] = f"{address}?older_than={page[-1].id}"
         pairs = zip(page, standings, strict=True)
-        shown = [self._shown(job, standing, caller) for job, standing in pairs]
+        shown = [self._view.stored(job, standing, caller.service) for job, standing in pairs]
         return json_answer({"jobs": shown, "links": links})
 
     async def one(self, call: HttpRequest, caller: Caller) -> Answer:
@@ -122,7 +125,7 @@ class JobEndpoints:
             try:
                 told = await self._told(wanting, caller)
             except Unavailable:
-                told = self._shown(wanting, rules.status(wanting, quiet), caller)
+                told = self._view.stored(wanting, rules.status(wanting, quiet), caller.service)
             return json_answer({"data": told}, 202)
 
         return take
@@ -170,34 +173,7 @@ class JobEndpoints:
     async def _told(self, job: Job, caller: Caller) -> dict[str, object]:
         tally = await self._store.tally(job)
         standing = rules.status(job, tally.quiet)
-        return {**self._shown(job, standing, caller), **rules.progress(job, tally, standing)}
-
-    def _shown(self, job: Job, standing: str, caller: Caller) -> dict[str, object]:
-        key = self._directory.keys.get(caller.service.id, {}).get(job.key_id)
-        changes = (job.started_at, job.finished_at, job.wished_at)
-        return rules.shown_job(
-            id=job.id,
-            name=self._name(job),
-            rows=job.rows,
-            standing=standing,
-            template_id=job.template_id,
-            template_version=job.template_version,
-            channel=job.channel,
-            service_id=caller.service.id,
-            service_name=caller.service.name,
-            key_id=job.key_id,
-            key_name=key.name if key else None,
-            key_type=job.key_type,
-            sender_id=job.sender_id,
-            created_at=job.accepted_at,
-            scheduled_for=job.scheduled_for,
-            updated_at=max(filter(None, changes), default=None),
-            started_at=job.started_at,
-            finished_at=job.finished_at,
-        )
-
-    def _name(self, job: Job) -> str | None:
-        try:
-            return self._ring.decrypt(job.name, owner=job.id.bytes).decode()
-        except (Undecryptable, UnicodeDecodeError):
-            return None
+        return {
+            **self._view.stored(job, standing, caller.service),
+            **rules.progress(job, tally, standing),
+        }

@@ -42,6 +42,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstJob:
+    """The job of the first request with an Idempotency-Key, and the hash of that request's body."""
+
+    job: Job
+    body_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class JobCounts:
     """How many rows of a job stand where."""
 

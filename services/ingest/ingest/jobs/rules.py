@@ -5,18 +5,14 @@ Nothing here looks anything up or asks for the time.
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
-from courant.contracts import Command, KeyType
-from courant.topics import Channel
+from courant.contracts import Command
 from ingest.http.answers import Answer, error_answer
 from ingest.jobs.rows import RECENT, Job, JobCounts
 from ingest.read import views
 
 PATIENCE = timedelta(minutes=1)
 """How long after its seal a job's chunks may still be on their way."""
-# The API names one user for whatever came over it.
-CREATED_BY = {"id": "6af522d0-2915-4e52-83a3-3690455a5fe6", "name": "Notify service user"}
 OVER = error_answer(409, "ConflictError", "The job has finished")
 FOR_GOOD = error_answer(409, "ConflictError", "The job is cancelled, which is for good")
 
@@ -71,50 +67,6 @@ def unstored(job: Job) -> str | None:
         return "cancelled"
     # It finished when all of its rows were stored.
     return None if job.finished_at else "pending"
-
-
-def shown_job(
-    *,
-    id: UUID,
-    name: str | None,
-    rows: int,
-    standing: str,
-    template_id: UUID,
-    template_version: int,
-    channel: Channel,
-    service_id: UUID,
-    service_name: str,
-    key_id: UUID,
-    key_name: str | None,
-    key_type: KeyType,
-    sender_id: UUID | None,
-    created_at: datetime,
-    scheduled_for: datetime | None = None,
-    updated_at: datetime | None = None,
-    started_at: datetime | None = None,
-    finished_at: datetime | None = None,
-) -> dict[str, object]:
-    """Give a job as the API shows it."""
-    return {
-        "id": id,
-        "created_at": time(created_at),
-        "updated_at": time(updated_at),
-        "notification_count": rows,
-        "original_file_name": name,
-        "job_status": standing,
-        "scheduled_for": time(scheduled_for),
-        "template": template_id,
-        "template_version": template_version,
-        "template_type": channel,
-        "service": service_id,
-        "service_name": {"name": service_name},
-        "api_key": {"id": key_id, "name": key_name, "key_type": key_type},
-        "created_by": CREATED_BY,
-        "sender_id": sender_id,
-        "processing_started": time(started_at),
-        "processing_finished": time(finished_at),
-        "archived": False,
-    }
 
 
 def time(at: datetime | None) -> str | None:

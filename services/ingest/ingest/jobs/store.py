@@ -5,7 +5,7 @@ Rows of a job are a range of the primary key (ids.of_rows), so that no other ind
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from courant.contracts import Command, KeyType
 from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
 from ingest.callers.auth import Caller
-from ingest.jobs.rows import OPEN, RECENT, Job, JobCounts
+from ingest.jobs.rows import OPEN, RECENT, FirstJob, Job, JobCounts
 from ingest.read.store import WINNER, Missing, Reader
 
 T = TypeVar("T")
@@ -30,13 +30,18 @@ KEPT_MAX = 1_000  # jobs whose counts are kept
 KEPT_SECONDS_MIN = 1.0
 KEPT_FACTOR = 10  # counting takes a tenth of a reader's time, however often it is asked for
 
-FOUND = """
-    SELECT j.id, j.upload_id, j.chunks, j.rows, j.key_id, j.key_type, j.template_id,
-        j.template_version, j.channel, j.sender_id, j.name, j.accepted_at, j.scheduled_for, j.at,
-        j.started_at, j.finished_at, w.wish AS command, w.wished_at, now() AS now,
-        (SELECT count(*) FROM chunks c WHERE c.upload_id = j.upload_id) AS chunks_here
-    FROM jobs j LEFT JOIN wishes w ON w.job_id = j.id
-    WHERE j.service_id = :service_id AND j.key_type = :key_type"""
+COLUMNS = """j.id, j.upload_id, j.chunks, j.rows, j.key_id, j.key_type, j.template_id,
+    j.template_version, j.channel, j.sender_id, j.name, j.accepted_at, j.scheduled_for, j.at,
+    j.started_at, j.finished_at, w.wish AS command, w.wished_at, now() AS now,
+    (SELECT count(*) FROM chunks c WHERE c.upload_id = j.upload_id) AS chunks_here"""
+TABLES = "jobs j LEFT JOIN wishes w ON w.job_id = j.id"
+FOUND = f"""
+    SELECT {COLUMNS} FROM {TABLES}
+    WHERE j.service_id = :service_id AND j.key_type = :key_type"""  # noqa: S608  # ours
+# An Idempotency-Key belongs to the service, whichever type of API key came with it.
+FIRST = text(f"""
+    SELECT {COLUMNS}, i.body_hash FROM {TABLES} JOIN idempotency i ON i.id = j.id
+    WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")  # noqa: S608  # ours
 JOB = text(f"{FOUND} AND j.id = {WINNER}")
 # An id tells the day of its job, and no more where an Idempotency-Key made it.
 NEWEST_FIRST = f"ORDER BY j.accepted_at DESC, j.id DESC LIMIT {PAGE}"
@@ -108,15 +113,31 @@ class JobStore:
 
         def find(connection: Connection) -> Job | None:
             found = connection.execute(JOB, asked).first()
-            return _as_job(found) if found else None
+            return _as_job(found._asdict()) if found else None
 
         return await self._reader.sought(caller.service.id, id, JOBS, find)
+
+    async def first(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
+        """Return the first job with an Idempotency-Key. None may also mean no answer in time."""
+        asked = {"service_id": service_id, "key_hash": key_hash}
+
+        def find(connection: Connection) -> FirstJob | None:
+            found = connection.execute(FIRST, asked).first()
+            if found is None:
+                return None
+            columns = found._asdict()
+            body_hash = bytes(columns.pop("body_hash"))
+            return FirstJob(_as_job(columns), body_hash)
+
+        return await self._reader.ask_briefly(find)
 
     async def page(self, caller: Caller, older_than: UUID | None) -> list[Job]:
         """Give a page of a caller's jobs, newest first; raises Unavailable."""
         sql = OLDER if older_than else NEWEST
         asked = {**_own(caller), "id": older_than}
-        return await self._reader.ask(lambda c: [_as_job(row) for row in c.execute(sql, asked)])
+        return await self._reader.ask(
+            lambda c: [_as_job(row._asdict()) for row in c.execute(sql, asked)]
+        )
 
     async def tally(self, job: Job) -> JobCounts:
         """Count a job's rows, or give what was counted a moment ago; raises Unavailable."""
@@ -219,8 +240,7 @@ def _range(job: Job, first: int, last: int) -> dict[str, object]:
     return {"low": low, "high": high, "job": job.id}
 
 
-def _as_job(found: Any) -> Job:
-    values = found._asdict()
+def _as_job(values: Mapping[str, Any]) -> Job:
     return Job(
         **{
             **values,

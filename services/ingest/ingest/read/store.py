@@ -23,7 +23,7 @@ from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.postgres import database
 from courant.topics import INBOX, Channel, Family
-from ingest.accept.idempotency import FirstJob, FirstNotification
+from ingest.accept.idempotency import FirstNotification
 from ingest.read.views import NotificationRow
 
 log = logging.getLogger(__name__)
@@ -65,11 +65,6 @@ PASSED = text("""
 FIRST = text("""
     SELECT n.id, i.body_hash, n.template_version
     FROM idempotency i JOIN notifications n ON n.id = i.id
-    WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")
-FIRST_JOB = text("""
-    SELECT j.id, i.body_hash, j.rows, j.key_id, j.key_type, j.template_id, j.template_version,
-        j.channel, j.sender_id, j.name, j.accepted_at, j.scheduled_for
-    FROM idempotency i JOIN jobs j ON j.id = i.id
     WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")
 
 
@@ -123,26 +118,12 @@ class Reader:
             )
 
         asked = {"service_id": service_id, "key_hash": key_hash}
-        return await self._remember(ask)
+        return await self.ask_briefly(ask)
 
-    async def first_job(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
-        """Give the job that came first under an Idempotency-Key; None also without an answer."""
-
-        def ask(connection: Connection) -> FirstJob | None:
-            found = connection.execute(FIRST_JOB, asked).first()
-            if found is None:
-                return None
-            given = found._asdict()
-            hashes = {name: bytes(given[name]) for name in ("body_hash", "name")}
-            kinds = {"key_type": KeyType(found.key_type), "channel": Channel(found.channel)}
-            return FirstJob(**{**given, **hashes, **kinds})
-
-        asked = {"service_id": service_id, "key_hash": key_hash}
-        return await self._remember(ask)
-
-    async def _remember(self, ask: Callable[[Connection], T | None]) -> T | None:
+    async def ask_briefly(self, question: Callable[[Connection], T | None]) -> T | None:
+        """Return what a question finds, or None if no answer comes within FIRST_SECONDS."""
         try:
-            return await asyncio.wait_for(self.ask(ask), FIRST_SECONDS)
+            return await asyncio.wait_for(self.ask(question), FIRST_SECONDS)
         except (Unavailable, TimeoutError):
             return None  # who folds the log will tell them apart
 
