@@ -14,12 +14,12 @@ from courant.contracts import KeyType
 from courant.postgres import migrate
 from courant.testing.builders import NOW, notification
 from courant_local.postgres import Server
-from ingest.read.store import PAGE, PAGE_SQL, Chosen, Reader, conditions
+from ingest.read.store import PAGE_ROWS, PAGE_SQL, ListFilter, Reader, conditions
 from support.roles import INGEST, ask, server
 from support.saver import PostgresTwin, save
 
 __all__ = ["server"]
-MANY = 2 * PAGE + 20
+MANY = 2 * PAGE_ROWS + 20
 SERVICE = notification(1).service_id
 
 
@@ -47,8 +47,8 @@ def reader(server: Server) -> Iterator[Reader]:
     made.close()
 
 
-def chosen(older_than: UUID | None = None, service_id: UUID = SERVICE) -> Chosen:
-    return Chosen(service_id, KeyType.NORMAL, older_than=older_than)
+def chosen(older_than: UUID | None = None, service_id: UUID = SERVICE) -> ListFilter:
+    return ListFilter(service_id, KeyType.NORMAL, older_than=older_than)
 
 
 def page(reader: Reader, older_than: UUID | None = None) -> list[UUID]:
@@ -60,7 +60,7 @@ def test_pages_are_in_the_order_of_acceptance_and_miss_none(
 ) -> None:
     assert made != sorted(made, reverse=True)
     found = page(reader)
-    assert found == made[:PAGE]
+    assert found == made[:PAGE_ROWS]
     while older := page(reader, found[-1]):
         found += older
     assert found == made
@@ -71,7 +71,7 @@ def test_an_alias_stands_where_its_winner_does(
 ) -> None:
     loser = uuid4()
     ask(server.url, "INSERT INTO aliases (id, winner) VALUES (%s, %s)", str(loser), str(made[60]))
-    assert page(reader, loser) == page(reader, made[60]) == made[61 : 61 + PAGE]
+    assert page(reader, loser) == page(reader, made[60]) == made[61 : 61 + PAGE_ROWS]
 
 
 def test_nothing_is_older_than_what_is_not_the_callers(reader: Reader, made: list[UUID]) -> None:

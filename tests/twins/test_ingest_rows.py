@@ -21,7 +21,7 @@ from courant.topics import Channel, Lane
 from ingest.accept.idempotency import FirstNotification
 from ingest.jobs.rows import FirstJob
 from ingest.read import store as reading
-from ingest.read.store import PAGE, Chosen, Missing
+from ingest.read.store import PAGE_ROWS, ListFilter, Missing
 from ingest.read.views import NotificationRow
 from support.ingest.jobs import stored_job
 from support.ingest.twins import WAIT_SECONDS, FakeRowsTwin, PostgresRowsTwin, RowsTwin, ask, until
@@ -69,7 +69,7 @@ def find(twin: RowsTwin, id: UUID, service_id: UUID = SERVICE) -> NotificationRo
 
 
 def listed(twin: RowsTwin, **asked: Any) -> list[UUID]:
-    chosen = Chosen(**{"service_id": SERVICE, "key_type": KeyType.NORMAL, **asked})
+    chosen = ListFilter(**{"service_id": SERVICE, "key_type": KeyType.NORMAL, **asked})
     return [each.id for each in ask(twin.rows.page(chosen))]
 
 
@@ -204,15 +204,15 @@ def test_pages_are_in_the_order_of_acceptance_and_miss_none(twin: RowsTwin) -> N
     # An Idempotency-Key gives an id any moment of its day; two at a time come at one moment.
     made = [
         accepted(number // 2, id=ids.derived_in(NOW, b"of a key", number.to_bytes(2)))
-        for number in range(PAGE + 5)
+        for number in range(PAGE_ROWS + 5)
     ]
     save(twin, *made)
     made.sort(key=lambda each: (each.accepted_at, each.id), reverse=True)
     wanted = [each.id for each in made]
     assert wanted != sorted(wanted, reverse=True)
-    assert listed(twin) == wanted[:PAGE]
-    assert listed(twin, older_than=wanted[2]) == wanted[3 : PAGE + 3]
-    assert listed(twin, older_than=wanted[PAGE - 1]) == wanted[PAGE:]
+    assert listed(twin) == wanted[:PAGE_ROWS]
+    assert listed(twin, older_than=wanted[2]) == wanted[3 : PAGE_ROWS + 3]
+    assert listed(twin, older_than=wanted[PAGE_ROWS - 1]) == wanted[PAGE_ROWS:]
     assert listed(twin, older_than=wanted[-1]) == []
 
 

@@ -26,7 +26,7 @@ from ingest.http.answers import (
 from ingest.http.asgi import Handler, HttpRequest, Route
 from ingest.jobs.handle import JobEndpoints
 from ingest.read import listing
-from ingest.read.store import Chosen, Missing
+from ingest.read.store import ListFilter, Missing
 from ingest.read.templates import TemplateEndpoints
 from ingest.read.views import NotificationRow, View
 from ingest.receipts.handle import ReceiptEndpoints
@@ -45,7 +45,7 @@ class NotificationStore(Protocol):
     async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
         """Return a service's notification, or Missing."""
 
-    async def page(self, chosen: Chosen) -> Sequence[NotificationRow]:
+    async def page(self, chosen: ListFilter) -> Sequence[NotificationRow]:
         """Return a page of a list, newest first."""
 
     async def version(self) -> str | None:
@@ -137,11 +137,11 @@ class Api:
         return json_answer(self._view.notification(row, request.base_url()))
 
     async def _list(self, request: HttpRequest, caller: Caller) -> Answer:
-        parameters = listing.parameters(request.scope["query_string"])
-        if refusal := listing.checked(parameters):
+        parameters = listing.parse_query(request.scope["query_string"])
+        if refusal := listing.check_parameters(parameters):
             return refusal
         try:
-            rows = await self._reader.page(listing.chosen(parameters, caller))
+            rows = await self._reader.page(listing.list_filter(parameters, caller))
         except Unavailable:
             return CANNOT_READ
         base = request.base_url()

@@ -59,10 +59,13 @@ IDEMPOTENCY_KEY = {
 }
 LIST_FORMS = {
     "status": {"type": "array", "items": {"type": "string", "enum": list(views.STATUSES)}},
-    "template_type": {"type": "array", "items": {"type": "string", "enum": list(listing.TYPES)}},
+    "template_type": {
+        "type": "array",
+        "items": {"type": "string", "enum": list(listing.TEMPLATE_TYPES)},
+    },
     "reference": {"type": "string"},
     "older_than": UUID,
-    "include_jobs": {"type": "string", "enum": list(listing.JOBS)},
+    "include_jobs": {"type": "string", "enum": list(listing.BOOLEANS)},
 }
 
 

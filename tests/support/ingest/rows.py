@@ -10,7 +10,7 @@ from courant.contracts import Notification, Seal, decode_job
 from courant.errors import Unavailable
 from courant.topics import INBOX, JOBS, family
 from ingest.accept.idempotency import FirstNotification
-from ingest.read.store import PAGE, Chosen, Missing
+from ingest.read.store import PAGE_ROWS, ListFilter, Missing
 from ingest.read.views import NotificationRow
 from support.ingest.jobs import FakeJobs, stored_job
 from support.ingest.log import FakeLog
@@ -100,7 +100,7 @@ class FakeRows:
         left = self.log.records[self.folded :]
         return any(family(each.topic) == INBOX.name for each in left)
 
-    async def page(self, chosen: Chosen) -> Sequence[NotificationRow]:
+    async def page(self, chosen: ListFilter) -> Sequence[NotificationRow]:
         self._ask()
         older_than = None
         if chosen.older_than:
@@ -119,7 +119,7 @@ class FakeRows:
             and (older_than is None or age(row) < older_than)
             and (chosen.with_jobs or each.job_id is None)
         ]
-        return sorted(found, key=age, reverse=True)[:PAGE]
+        return sorted(found, key=age, reverse=True)[:PAGE_ROWS]
 
     async def version(self) -> str | None:
         return "0001" if self.works else None

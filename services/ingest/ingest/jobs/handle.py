@@ -76,9 +76,9 @@ class JobEndpoints:
         self._reports = Slots(REPORTS_MAX, TOO_MANY)
 
     async def newest(self, call: HttpRequest, caller: Caller) -> Answer:
-        asked = listing.parameters(call.scope["query_string"])
-        older_than = listing.first(asked, "older_than", None)
-        if refusal := listing.checked_older_than(asked):
+        asked = listing.parse_query(call.scope["query_string"])
+        older_than = listing.first_value(asked, "older_than", None)
+        if refusal := listing.check_older_than(asked):
             return refusal
         try:
             page = await self._store.page(caller, UUID(older_than) if older_than else None)

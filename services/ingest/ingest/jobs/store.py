@@ -115,7 +115,7 @@ class JobStore:
             found = connection.execute(JOB, asked).first()
             return _as_job(found._asdict()) if found else None
 
-        return await self._reader.sought(caller.service.id, id, JOBS, find)
+        return await self._reader.find_or_wait(caller.service.id, id, JOBS, find)
 
     async def first(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
         """Return the first job with an Idempotency-Key. None may also mean no answer in time."""

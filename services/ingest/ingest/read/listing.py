@@ -9,17 +9,17 @@ from ingest.callers.auth import Caller
 from ingest.http.answers import Answer, validation_error
 from ingest.http.fields import UUID_FORM, printed, unexpected
 from ingest.read import views
-from ingest.read.store import Chosen
+from ingest.read.store import ListFilter
 
 NAMES = ("status", "template_type", "reference", "older_than", "include_jobs")
-TYPES = ("sms", "email", "letter")
-JOBS = ("true", "True", "false", "False")
+TEMPLATE_TYPES = ("sms", "email", "letter")
+BOOLEANS = ("true", "True", "false", "False")
 PARAMETERS_MAX = 200
 
 Parameters = Mapping[str, Sequence[str]]
 
 
-def parameters(query: bytes) -> dict[str, list[str]]:
+def parse_query(query: bytes) -> dict[str, list[str]]:
     """Read a query; of what is no UTF-8 something is left, so that it finds nothing."""
     found: dict[str, list[str]] = {}
     try:
@@ -33,7 +33,7 @@ def parameters(query: bytes) -> dict[str, list[str]]:
     return found
 
 
-def not_one_of(name: str, values: Sequence[str], allowed: Sequence[str]) -> list[str]:
+def choice_faults(name: str, values: Sequence[str], allowed: Sequence[str]) -> list[str]:
     """Say which values are not among those that are allowed."""
     told = ", ".join(allowed)
     return [
@@ -41,19 +41,19 @@ def not_one_of(name: str, values: Sequence[str], allowed: Sequence[str]) -> list
     ]
 
 
-def checked(given: Parameters) -> Answer | None:
+def check_parameters(given: Parameters) -> Answer | None:
     """Judge the parameters, all at once."""
-    faults = not_one_of("status", given.get("status", ()), views.STATUSES)
-    faults += not_one_of("template_type", given.get("template_type", ()), TYPES)
-    if "\0" in first(given, "reference", ""):
+    faults = choice_faults("status", given.get("status", ()), views.STATUSES)
+    faults += choice_faults("template_type", given.get("template_type", ()), TEMPLATE_TYPES)
+    if "\0" in first_value(given, "reference", ""):
         faults.append("reference must not contain NUL characters")
     faults += older_than_faults(given)
-    faults += not_one_of("include_jobs", given.get("include_jobs", ())[:1], JOBS)
+    faults += choice_faults("include_jobs", given.get("include_jobs", ())[:1], BOOLEANS)
     faults += unexpected([name for name in given if name not in NAMES])
     return validation_error(*faults) if faults else None
 
 
-def checked_older_than(given: Parameters) -> Answer | None:
+def check_older_than(given: Parameters) -> Answer | None:
     """Judge the parameters of a list that has only this one."""
     faults = older_than_faults(given) + unexpected([name for name in given if name != "older_than"])
     return validation_error(*faults) if faults else None
@@ -61,31 +61,31 @@ def checked_older_than(given: Parameters) -> Answer | None:
 
 def older_than_faults(given: Parameters) -> list[str]:
     """Say what is wrong with where a page begins."""
-    older_than = first(given, "older_than", None)
+    older_than = first_value(given, "older_than", None)
     good = older_than is None or UUID_FORM.fullmatch(older_than)
     return [] if good else ["older_than is not a valid UUID"]
 
 
-def first(given: Parameters, name: str, default: Any) -> Any:
+def first_value(given: Parameters, name: str, default: Any) -> Any:
     """Give the first of a parameter's values."""
     values = given.get(name)
     return values[0] if values else default
 
 
-def chosen(given: Parameters, caller: Caller) -> Chosen:
+def list_filter(given: Parameters, caller: Caller) -> ListFilter:
     """Give what is asked for: of the caller's own key type alone."""
     states = None
     if given.get("status"):
         states = frozenset(pair for name in given["status"] for pair in views.states(name))
-    older_than = first(given, "older_than", None)
-    return Chosen(
+    older_than = first_value(given, "older_than", None)
+    return ListFilter(
         service_id=caller.service.id,
         key_type=caller.key.type,
         states=states,
         channels=frozenset(given["template_type"]) if given.get("template_type") else None,
-        reference=first(given, "reference", None),
+        reference=first_value(given, "reference", None),
         older_than=UUID(older_than) if older_than is not None else None,
-        with_jobs=first(given, "include_jobs", "false").lower() == "true",
+        with_jobs=first_value(given, "include_jobs", "false").lower() == "true",
     )
 
 

@@ -30,31 +30,31 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STATEMENT_SECONDS = 2
-SPARE_SECONDS = 5  # beyond a statement's time: a server that stands still does not keep it
-FIRST_SECONDS = 0.05  # that a request with an Idempotency-Key waits for Postgres
-YOUNG_SECONDS = 2.0  # that a GET waits for its row
-LOOK_SECONDS = 0.1
+ANSWER_MARGIN_SECONDS = 5  # beyond a statement's time: a server that stands still does not keep it
+KEY_LOOKUP_SECONDS = 0.05  # that a request with an Idempotency-Key waits for Postgres
+ROW_WAIT_SECONDS = 2.0  # that a GET waits for its row
+LOOK_INTERVAL_SECONDS = 0.1
 WAITS_MAX = 20  # GETs of one service that wait at once
-QUEUED_MAX = 16  # questions that wait for each thread
-PAGE = 250
+QUEUED_PER_READER_MAX = 16  # questions that wait for each thread
+PAGE_ROWS = 250
 # Which ingest made an id is not known: its clock may be off by so much from Postgres's.
-CLOCKS_APART = timedelta(minutes=15)
+CLOCK_SKEW_MAX = timedelta(minutes=15)
 
 COLUMNS = """id, template_id, template_version, channel, reference, sealed, accepted_at,
     scheduled_for, state, state_at, sent_at, reason, response"""
 WINNER = "coalesce((SELECT winner FROM aliases WHERE id = :id), :id)"
-ROW = text(f"""
+NOTIFICATION = text(f"""
     SELECT {COLUMNS} FROM notifications WHERE service_id = :service_id AND id = {WINNER}""")  # noqa: S608  # ours
 # An id tells the day of its notification, and no more where an Idempotency-Key made it.
-OLDER = f"""(n.accepted_at, n.id) < ((
+OLDER_THAN = f"""(n.accepted_at, n.id) < ((
         SELECT o.accepted_at FROM notifications o
         WHERE o.id = {WINNER} AND o.service_id = :service_id), {WINNER})"""  # noqa: S608  # ours
 PAGE_SQL = f"""
     SELECT {COLUMNS} FROM notifications n WHERE {{where}}
-    ORDER BY n.accepted_at DESC, n.id DESC LIMIT {PAGE}"""  # noqa: S608  # ours
+    ORDER BY n.accepted_at DESC, n.id DESC LIMIT {PAGE_ROWS}"""  # noqa: S608  # ours
 NOW = text("SELECT now()")
 # The oldest mark after a time decides for its topic: if that is not passed, no later one is.
-PASSED = text("""
+MARKS_PASSED = text("""
     WITH mark AS (
         SELECT DISTINCT ON (topic) topic, topic_id, ends FROM marks
         WHERE family = :family AND at > :time ORDER BY topic, at)
@@ -62,14 +62,14 @@ PASSED = text("""
         SELECT FROM unnest(mark.ends) WITH ORDINALITY AS e (stop, number)
         LEFT JOIN positions p ON p.topic_id = mark.topic_id AND p.partition = e.number - 1
         WHERE coalesce(p.next, 0) < e.stop)""")
-FIRST = text("""
+FIRST_NOTIFICATION = text("""
     SELECT n.id, i.body_hash, n.template_version
     FROM idempotency i JOIN notifications n ON n.id = i.id
     WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ListFilter:
     """Which rows a list shows; None asks for all."""
 
     service_id: UUID
@@ -100,17 +100,17 @@ class Reader:
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
         )
-        self._patience_seconds = statement_seconds + SPARE_SECONDS
+        self._patience_seconds = statement_seconds + ANSWER_MARGIN_SECONDS
         self._threads = ThreadPoolExecutor(readers, "reader")
         self._queued = 0
-        self._queued_max = readers * QUEUED_MAX
+        self._queued_max = readers * QUEUED_PER_READER_MAX
         self._waits: Counter[UUID] = Counter()
 
     async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
         """Give what came first under an Idempotency-Key; None also without an answer in time."""
 
         def ask(connection: Connection) -> FirstNotification | None:
-            found = connection.execute(FIRST, asked).first()
+            found = connection.execute(FIRST_NOTIFICATION, asked).first()
             return (
                 FirstNotification(found.id, bytes(found.body_hash), found.template_version)
                 if found
@@ -123,15 +123,15 @@ class Reader:
     async def ask_briefly(self, question: Callable[[Connection], T | None]) -> T | None:
         """Return what a question finds, or None if no answer comes within FIRST_SECONDS."""
         try:
-            return await asyncio.wait_for(self.ask(question), FIRST_SECONDS)
+            return await asyncio.wait_for(self.ask(question), KEY_LOOKUP_SECONDS)
         except (Unavailable, TimeoutError):
             return None  # who folds the log will tell them apart
 
     async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
         """Give a row; for one that may be on its way, wait a moment. Raises Unavailable."""
-        return await self.sought(service_id, id, INBOX, lambda c: _row(c, service_id, id))
+        return await self.find_or_wait(service_id, id, INBOX, lambda c: _row(c, service_id, id))
 
-    async def sought(
+    async def find_or_wait(
         self, service_id: UUID, id: UUID, family: Family, find: Callable[[Connection], T | None]
     ) -> T | Missing:
         """Give what is found by an id that a service was answered; wait a moment for it.
@@ -146,7 +146,7 @@ class Reader:
             return found
         # All that was answered before `began` is folded once a later mark is passed. For an old id
         # an earlier mark does; a derived one carries its day only, and counts as young.
-        wanted = began if id.version == 8 else min(began, made_at + CLOCKS_APART)
+        wanted = began if id.version == 8 else min(began, made_at + CLOCK_SKEW_MAX)
         if self._waits[service_id] >= WAITS_MAX:
             return Missing(certain=False)
         self._waits[service_id] += 1
@@ -164,18 +164,18 @@ class Reader:
 
         def look(connection: Connection) -> T | Missing:
             # In this order: a row that is folded in between is found by the next look, not missed.
-            passed = connection.execute(PASSED, asked).scalar_one()
+            passed = connection.execute(MARKS_PASSED, asked).scalar_one()
             return find(connection) or Missing(certain=passed == len(family.names()))
 
-        until = asyncio.get_running_loop().time() + YOUNG_SECONDS
+        until = asyncio.get_running_loop().time() + ROW_WAIT_SECONDS
         while True:
             found = await self.ask(look)
-            late = asyncio.get_running_loop().time() + LOOK_SECONDS > until
+            late = asyncio.get_running_loop().time() + LOOK_INTERVAL_SECONDS > until
             if not isinstance(found, Missing) or found.certain or late:
                 return found
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LOOK_INTERVAL_SECONDS)
 
-    async def page(self, chosen: Chosen) -> list[NotificationRow]:
+    async def page(self, chosen: ListFilter) -> list[NotificationRow]:
         """Give a page of rows, newest first; raises Unavailable."""
         where, values = conditions(chosen)
         sql = text(PAGE_SQL.format(where=where))
@@ -223,7 +223,7 @@ class Reader:
             raise Unavailable(f"Postgres: {type(error).__name__}") from None
 
 
-def conditions(chosen: Chosen) -> tuple[str, dict[str, Any]]:
+def conditions(chosen: ListFilter) -> tuple[str, dict[str, Any]]:
     """Write which rows `n` are chosen: an SQL condition, and its values."""
     parts = ["n.service_id = :service_id", "n.key_type = :key_type"]
     values: dict[str, Any] = {"service_id": chosen.service_id, "key_type": chosen.key_type}
@@ -237,7 +237,7 @@ def conditions(chosen: Chosen) -> tuple[str, dict[str, Any]]:
         parts.append("n.reference = :reference")
         values["reference"] = chosen.reference
     if chosen.older_than is not None:
-        parts.append(OLDER)
+        parts.append(OLDER_THAN)
         values["id"] = chosen.older_than
     if not chosen.with_jobs:
         parts.append("n.job_id IS NULL")
@@ -245,7 +245,7 @@ def conditions(chosen: Chosen) -> tuple[str, dict[str, Any]]:
 
 
 def _row(connection: Connection, service_id: UUID, id: UUID) -> NotificationRow | None:
-    found = connection.execute(ROW, {"service_id": service_id, "id": id}).first()
+    found = connection.execute(NOTIFICATION, {"service_id": service_id, "id": id}).first()
     return _as_row(found) if found else None
 
 

@@ -31,9 +31,9 @@ class TemplateEndpoints:
         return self._one(call.path_parameters[0], int(call.path_parameters[1]) or None, caller)
 
     async def all(self, call: HttpRequest, caller: Caller) -> Answer:
-        given_ = listing.parameters(call.scope["query_string"])
+        given_ = listing.parse_query(call.scope["query_string"])
         kinds = given_.get("type", [])[:1]
-        faults = listing.not_one_of("type", kinds, listing.TYPES)
+        faults = listing.choice_faults("type", kinds, listing.TEMPLATE_TYPES)
         faults += fields.unexpected([name for name in given_ if name != "type"])
         if faults:
             return validation_error(*faults)
@@ -62,8 +62,8 @@ class TemplateEndpoints:
         return self._previewed(template, values)
 
     async def received(self, call: HttpRequest, _: Caller) -> Answer:
-        parameters = listing.parameters(call.scope["query_string"])
-        if refusal := listing.checked_older_than(parameters):
+        parameters = listing.parse_query(call.scope["query_string"])
+        if refusal := listing.check_older_than(parameters):
             return refusal
         links = {"current": f"{call.base_url()}/v2/received-text-messages"}
         return json_answer({"received_text_messages": [], "links": links})

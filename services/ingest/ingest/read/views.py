@@ -47,7 +47,7 @@ DESCRIPTIONS = {
     },
 }  # fmt: skip
 BLOCKED = frozenset({"hard-bounce/suppressed", "hard-bounce/on-account-suppression-list"})
-NOT_ABROAD = ("NO_ORIGINATION_IDENTITIES_FOUND", "DESTINATION_COUNTRY_BLOCKED")
+NO_ROUTE_ABROAD = ("NO_ORIGINATION_IDENTITIES_FOUND", "DESTINATION_COUNTRY_BLOCKED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def description(channel: Channel, shown: str, reason: str | None) -> str:
     """Describe a state."""
     if channel is Channel.EMAIL and shown == "permanent-failure" and reason in BLOCKED:
         return "Blocked"
-    if shown == "provider-failure" and reason and any(word in reason for word in NOT_ABROAD):
+    if shown == "provider-failure" and reason and any(word in reason for word in NO_ROUTE_ABROAD):
         return "Can't send to this international number"
     return DESCRIPTIONS[channel].get(shown, shown)
 
