@@ -269,7 +269,7 @@ def test_a_jobs_rows_are_found_by_the_primary_key_alone(running: Stack, hand: Ha
     low, high = ids.of_rows(job, 1, 500)
     asked = {"low": low, "high": high, "job": job}
     with engine.connect() as connection:
-        for question in (store.STATES, store.WAITS, store.STORED):
+        for question in (store.STATES, store.HAS_UNSENT, store.STORED_ROWS):
             explain = type(question)(f"EXPLAIN {question.text}")
             plan = "\n".join(row[0] for row in connection.execute(explain, asked))
             assert f"notifications_{ids.day_of(job)}_pkey" in plan, plan

@@ -19,7 +19,7 @@ from courant.topics import Channel
 from ingest.callers.auth import Caller
 from ingest.jobs import report
 from ingest.jobs.rows import Job
-from ingest.jobs.store import PAGE, Stored, StoredChunk, Stretch
+from ingest.jobs.store import PAGE_JOBS, RowRange, StoredChunk, StoredRow
 from ingest.read import store
 from ingest.read.store import Missing
 from support.ingest.job_twins import FakeJobsTwin, JobsTwin, PostgresJobsTwin
@@ -34,7 +34,7 @@ OURS, THEIRS = Caller(service(), key(1)), Caller(service(id=OTHER), key(9, servi
 @pytest.fixture(params=["fake", "postgres"])
 def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobsTwin]:
     # What is missing stays so: none of the tests but one has to wait for it.
-    monkeypatch.setattr(store, "YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr(store, "ROW_WAIT_SECONDS", 0.0)
     if request.param == "fake":
         yield FakeJobsTwin()
         return
@@ -55,14 +55,14 @@ def page(twin: JobsTwin, older_than: UUID | None = None, caller: Caller = OURS) 
 
 def sealed(**more: Any) -> Job:
     """Return a job whose chunks have not come yet."""
-    return job(RING, **{"chunks_here": 0, **more})
+    return job(RING, **{"chunks_stored": 0, **more})
 
 
-def stored(given: Job, number: int, state: State = State.CREATED, **more: Any) -> Stored:
+def stored(given: Job, number: int, state: State = State.CREATED, **more: Any) -> StoredRow:
     id = ids.of_row(given.id, number)
     content = RING.encrypt(ENCODE(Content(to=f"{number}@example.com")), owner=id.bytes)
     values = {"reference": None, "sent_at": None, "reason": None, "response": None, **more}
-    return Stored(job_row=number, id=id, sealed=content, state=state, state_at=NOW, **values)
+    return StoredRow(job_row=number, id=id, sealed=content, state=state, state_at=NOW, **values)
 
 
 def chunk(given: Job, number: int, first: int, rows: int) -> ChunkRow:
@@ -92,9 +92,9 @@ def test_a_job_is_read_as_it_is_stored(twin: JobsTwin) -> None:
 def test_a_job_knows_how_many_of_its_chunks_have_come(twin: JobsTwin) -> None:
     given, other = twin.put(sealed(chunks=2, rows=4)), twin.put(sealed())
     twin.chunk(given, chunk(given, 1, 3, 2))
-    assert find(twin, given.id) == replace(given, chunks_here=1)
+    assert find(twin, given.id) == replace(given, chunks_stored=1)
     twin.chunk(given, chunk(given, 0, 1, 2))
-    assert find(twin, given.id) == replace(given, chunks_here=2)
+    assert find(twin, given.id) == replace(given, chunks_stored=2)
     assert find(twin, other.id) == other
 
 
@@ -103,7 +103,7 @@ def test_a_command_is_read_with_its_job(twin: JobsTwin) -> None:
     for seconds, wish in enumerate((Command.PAUSED, Command.RESUMED, Command.CANCELLED)):
         at = NOW + timedelta(seconds=seconds)
         twin.want(given, wish, at)
-        assert find(twin, given.id) == replace(given, command=wish, wished_at=at)
+        assert find(twin, given.id) == replace(given, command=wish, commanded_at=at)
     assert find(twin, other.id) == other
 
 
@@ -122,7 +122,7 @@ def test_an_id_that_nobody_made_is_missing_without_a_question(twin: JobsTwin) ->
 
 
 def test_a_read_waits_for_a_job_on_its_way(twin: JobsTwin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "YOUNG_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(store, "ROW_WAIT_SECONDS", WAIT_SECONDS)
     twin.folded(everything=False)
     given = sealed()
 
@@ -164,14 +164,14 @@ def test_pages_are_in_the_order_of_acceptance_and_miss_none(twin: JobsTwin) -> N
                 accepted_at=NOW + timedelta(seconds=number // 2),
             )
         )
-        for number in range(PAGE + 5)
+        for number in range(PAGE_JOBS + 5)
     ]
     made.sort(key=lambda each: (each.accepted_at, each.id), reverse=True)
     wanted = [each.id for each in made]
     assert wanted != sorted(wanted, reverse=True)
-    assert page(twin) == wanted[:PAGE]
-    assert page(twin, wanted[2]) == wanted[3 : PAGE + 3]
-    assert page(twin, wanted[PAGE - 1]) == wanted[PAGE:]
+    assert page(twin) == wanted[:PAGE_JOBS]
+    assert page(twin, wanted[2]) == wanted[3 : PAGE_JOBS + 3]
+    assert page(twin, wanted[PAGE_JOBS - 1]) == wanted[PAGE_JOBS:]
     assert page(twin, wanted[-1]) == []
 
 
@@ -189,9 +189,9 @@ def test_rows_are_counted_by_their_states(twin: JobsTwin) -> None:
     for number, state in enumerate((State.SENDING, State.CREATED, State.SENDING), 1):
         twin.row(given, stored(given, number, state))
     twin.row(beside, stored(beside, 1, State.DELIVERED))
-    counted = ask(twin.jobs.tally(given))
+    counted = ask(twin.jobs.count_rows(given))
     assert dict(counted.states) == {State.SENDING: 2, State.CREATED: 1}
-    assert (counted.settled, counted.recent) == (0, 0)
+    assert (counted.settled, counted.settled_recently) == (0, 0)
 
 
 def test_rows_of_settled_chunks_are_counted_and_of_those_the_recent_ones(twin: JobsTwin) -> None:
@@ -199,9 +199,9 @@ def test_rows_of_settled_chunks_are_counted_and_of_those_the_recent_ones(twin: J
     twin.chunk(given, chunk(given, 0, 1, 4), settled_for=timedelta(hours=1))
     twin.chunk(given, chunk(given, 1, 5, 2), settled_for=timedelta(0))
     twin.chunk(given, chunk(given, 2, 7, 1))
-    counted = ask(twin.jobs.tally(given))
-    assert (dict(counted.states), counted.settled, counted.recent) == ({}, 6, 2)
-    assert ask(twin.jobs.tally(other)).settled == 0
+    counted = ask(twin.jobs.count_rows(given))
+    assert (dict(counted.states), counted.settled, counted.settled_recently) == ({}, 6, 2)
+    assert ask(twin.jobs.count_rows(other)).settled == 0
 
 
 def test_a_job_is_quiet_when_no_row_of_it_waits_to_be_sent(twin: JobsTwin) -> None:
@@ -210,7 +210,7 @@ def test_a_job_is_quiet_when_no_row_of_it_waits_to_be_sent(twin: JobsTwin) -> No
         given = twin.put(sealed())
         twin.row(given, stored(given, 1, State.DELIVERED))
         twin.row(given, stored(given, 2, state))
-        quiet[state] = ask(twin.jobs.quiet(given))
+        quiet[state] = ask(twin.jobs.nothing_to_send(given))
     assert {state for state in State if not quiet[state]} == {State.CREATED, State.CLAIMED}
 
 
@@ -219,18 +219,18 @@ def test_a_job_that_was_quiet_once_stays_so(twin: JobsTwin) -> None:
     row = stored(given, 1, State.CLAIMED)
     for state, quiet in [(State.CLAIMED, False), (State.SENT, True), (State.CREATED, True)]:
         twin.row(given, replace(row, state=state))
-        assert ask(twin.jobs.quiet(given)) is quiet
+        assert ask(twin.jobs.nothing_to_send(given)) is quiet
 
 
-def read(twin: JobsTwin, given: Job, first: int, last: int) -> Stretch:
-    """Return what a stretch is written of, its rows in order."""
-    found: list[Stretch] = []
+def read(twin: JobsTwin, given: Job, first: int, last: int) -> RowRange:
+    """Return the range that `write` is called with, its rows in order."""
+    found: list[RowRange] = []
 
-    def write(read: Stretch) -> bytes:
+    def write(read: RowRange) -> bytes:
         found.append(read)
         return b"written"
 
-    assert ask(twin.jobs.stretch(given, first, last, write)) == b"written"
+    assert ask(twin.jobs.read_rows(given, first, last, write)) == b"written"
     [only] = found
     return replace(only, rows=sorted(only.rows, key=lambda row: row.job_row))
 
@@ -248,10 +248,10 @@ def test_a_stretch_has_its_rows_and_the_chunks_of_those_that_are_missing(twin: J
     for each in reversed(made):
         twin.chunk(given, each)
     parts = [StoredChunk(each.number, each.first, each.sealed) for each in made]
-    assert read(twin, given, 2, 5) == Stretch(2, 5, [two, four, five], parts[:3])
-    assert read(twin, given, 3, 4) == Stretch(3, 4, [four], parts[1:2])
-    assert read(twin, given, 4, 5) == Stretch(4, 5, [four, five], [])
-    assert read(twin, given, 6, 8) == Stretch(6, 8, [], parts[2:])
+    assert read(twin, given, 2, 5) == RowRange(2, 5, [two, four, five], parts[:3])
+    assert read(twin, given, 3, 4) == RowRange(3, 4, [four], parts[1:2])
+    assert read(twin, given, 4, 5) == RowRange(4, 5, [four, five], [])
+    assert read(twin, given, 6, 8) == RowRange(6, 8, [], parts[2:])
 
 
 def test_a_report_is_written_of_what_is_stored_and_of_what_waits(twin: JobsTwin) -> None:
@@ -278,19 +278,19 @@ def test_while_postgres_is_away_every_question_is_unavailable(twin: JobsTwin) ->
             for question in (
                 twin.jobs.job(OURS, given.id),
                 twin.jobs.page(OURS, None),
-                twin.jobs.tally(given),
-                twin.jobs.quiet(given),
-                twin.jobs.stretch(given, 1, 2, lambda _: b""),
+                twin.jobs.count_rows(given),
+                twin.jobs.nothing_to_send(given),
+                twin.jobs.read_rows(given, 1, 2, lambda _: b""),
             ):
                 with pytest.raises(Unavailable):
                     ask(question)
     assert (find(twin, given.id), page(twin)) == (given, [given.id])
-    assert ask(twin.jobs.tally(given)).settled == 0
+    assert ask(twin.jobs.count_rows(given)).settled == 0
 
 
 def test_a_count_that_takes_too_long_is_unavailable_and_jobs_are_read(twin: JobsTwin) -> None:
     given = twin.put(sealed())
     with twin.slow():
         with pytest.raises(Unavailable):
-            ask(twin.jobs.tally(given))
+            ask(twin.jobs.count_rows(given))
         assert (find(twin, given.id), page(twin)) == (given, [given.id])

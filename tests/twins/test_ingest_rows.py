@@ -34,9 +34,9 @@ NUMBERS = count(1)
 @pytest.fixture(params=["fake", "postgres"])
 def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RowsTwin]:
     # However slow the machine is, an answer that has to come comes in time.
-    monkeypatch.setattr(reading, "FIRST_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(reading, "KEY_LOOKUP_SECONDS", WAIT_SECONDS)
     # What is missing stays so: none of the tests but one has to wait for it.
-    monkeypatch.setattr(reading, "YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "ROW_WAIT_SECONDS", 0.0)
     if request.param == "fake":
         yield FakeRowsTwin()
         return
@@ -125,7 +125,7 @@ def test_an_id_that_nobody_made_is_missing_without_a_question(twin: RowsTwin) ->
 
 
 def test_a_read_waits_for_a_row_on_its_way(twin: RowsTwin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "YOUNG_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(reading, "ROW_WAIT_SECONDS", WAIT_SECONDS)
     given = accepted()
     twin.accept(given)
 
@@ -177,7 +177,7 @@ def test_services_have_the_same_idempotency_key_each_for_its_own(twin: RowsTwin)
 def first_job(twin: RowsTwin, key_hash: bytes) -> FirstJob | None:
     """Return the first job with a key. Postgres's clock says when it was folded and read."""
     first = ask(twin.jobs.first(SERVICE, key_hash))
-    return first and replace(first, job=replace(first.job, at=NOW, now=NOW))
+    return first and replace(first, job=replace(first.job, stored_at=NOW, now=NOW))
 
 
 def test_an_idempotency_key_stands_for_the_first_job_with_it(twin: RowsTwin) -> None:
@@ -189,7 +189,9 @@ def test_an_idempotency_key_stands_for_the_first_job_with_it(twin: RowsTwin) -> 
     twin.save()
     twin.accept(second)
     twin.save()
-    assert first_job(twin, b"key") == FirstJob(replace(stored_job(first), now=NOW, at=NOW), b"body")
+    assert first_job(twin, b"key") == FirstJob(
+        replace(stored_job(first), now=NOW, stored_at=NOW), b"body"
+    )
     assert ask(twin.jobs.first(OTHER, b"key")) is None
 
 
@@ -270,7 +272,7 @@ def test_a_key_is_not_known_when_no_answer_comes_in_time(
     twin: RowsTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(twin, keyed(b"key", b"body"))
-    monkeypatch.setattr(reading, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(reading, "KEY_LOOKUP_SECONDS", 0.05)
     with twin.slow():
         assert ask(twin.rows.first(SERVICE, b"key")) is None
         assert ask(twin.jobs.first(SERVICE, b"key")) is None

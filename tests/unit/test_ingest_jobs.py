@@ -19,7 +19,7 @@ from courant.topics import Channel
 from ingest.http import slow_clients, streaming
 from ingest.jobs import rules
 from ingest.jobs.rows import Job, JobCounts
-from ingest.jobs.store import Kept, Stored
+from ingest.jobs.store import CountCache, StoredRow
 from support.ingest.jobs import KEY, NOW, TEMPLATE, ChunkRow, job
 from support.ingest.world import (
     BASE,
@@ -35,7 +35,7 @@ from support.ingest.world import (
 
 LATER, EARLIER = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
 DONE = {"started_at": EARLIER, "finished_at": NOW}
-GONE = {"chunks": 2, "at": NOW - timedelta(seconds=61)}
+GONE = {"chunks": 2, "stored_at": NOW - timedelta(seconds=61)}
 STANDINGS: list[tuple[dict[str, Any], bool, str]] = [
     ({}, True, "pending"),
     ({"scheduled_for": LATER}, True, "scheduled"),
@@ -45,7 +45,7 @@ STANDINGS: list[tuple[dict[str, Any], bool, str]] = [
     (DONE, False, "in progress"),
     (DONE, True, "finished"),
     ({"chunks": 2}, True, "pending"),
-    ({"chunks": 2, "at": NOW - timedelta(seconds=60)}, True, "pending"),
+    ({"chunks": 2, "stored_at": NOW - timedelta(seconds=60)}, True, "pending"),
     (GONE, True, "error"),
     ({**GONE, "scheduled_for": LATER}, True, "error"),
     ({**GONE, "command": Command.PAUSED}, True, "error"),
@@ -83,7 +83,7 @@ def test_a_job_stands_where_its_row_and_its_wish_say(
     ],
 )
 def test_only_what_is_over_refuses_a_wish(standing: str, refused: set[str]) -> None:
-    assert {str(each) for each in Command if rules.refusal(standing, each)} == refused
+    assert {str(each) for each in Command if rules.check_command(standing, each)} == refused
 
 
 def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> None:
@@ -142,10 +142,10 @@ def test_the_end_is_estimated_from_the_rate_of_the_last_half_minute(
     assert (told["rows_per_second"], told["estimated_finish"]) == (rate, finish)
 
 
-def stored(given: Job, number: int, to: str = "a@example.com", **more: Any) -> Stored:
+def stored(given: Job, number: int, to: str = "a@example.com", **more: Any) -> StoredRow:
     id = ids.of_row(given.id, number)
     content = msgspec.json.encode(Content(to=to, personalisation={"name": "x"}))
-    told = Stored(
+    told = StoredRow(
         job_row=number,
         id=id,
         sealed=RING.encrypt(content, owner=id.bytes),
@@ -552,11 +552,11 @@ def test_counts_are_kept_ten_times_as_long_as_they_took_and_asked_for_once() -> 
         return JobCounts({}, len(asked), 0, NOW)
 
     async def ask() -> list[int]:
-        kept, given = Kept(count, lambda: clock[0]), job(RING)
-        found = [each.settled for each in await asyncio.gather(*(kept.of(given) for _ in "abc"))]
+        kept, given = CountCache(count, lambda: clock[0]), job(RING)
+        found = [each.settled for each in await asyncio.gather(*(kept.count(given) for _ in "abc"))]
         for now in (0.6, 5.4, 5.6):
             clock[0] = now
-            found.append((await kept.of(given)).settled)
+            found.append((await kept.count(given)).settled)
         return found
 
     assert asyncio.run(ask()) == [1, 1, 1, 1, 1, 2]
@@ -571,10 +571,10 @@ def test_a_count_that_failed_is_not_kept() -> None:
         return JobCounts({}, 7, 0, NOW)
 
     async def ask() -> int:
-        kept, given = Kept(count), job(RING)
+        kept, given = CountCache(count), job(RING)
         with pytest.raises(RuntimeError):
-            await kept.of(given)
-        return (await kept.of(given)).settled
+            await kept.count(given)
+        return (await kept.count(given)).settled
 
     assert asyncio.run(ask()) == 7
 

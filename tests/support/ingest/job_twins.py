@@ -17,7 +17,7 @@ from courant.testing.builders import partition
 from courant.topics import JOBS
 from ingest.jobs.handle import Jobs
 from ingest.jobs.rows import Job
-from ingest.jobs.store import JobStore, Stored
+from ingest.jobs.store import JobStore, StoredRow
 from support.ingest.jobs import NOW, SERVICE, ChunkRow, FakeJobs
 from support.ingest.twins import away, emptied, fold_jobs, locked, mark, reader
 from support.roles import acting
@@ -34,7 +34,7 @@ class JobsTwin(Protocol):
     def want(self, job: Job, wish: Command, at: datetime) -> None: ...
     def alias(self, loser: UUID, winner: UUID) -> None: ...
     def chunk(self, job: Job, chunk: ChunkRow, settled_for: timedelta | None = None) -> None: ...
-    def row(self, job: Job, row: Stored) -> None: ...
+    def row(self, job: Job, row: StoredRow) -> None: ...
     def folded(self, everything: bool) -> None: ...
     def away(self) -> AbstractContextManager[None]: ...
     def slow(self) -> AbstractContextManager[None]: ...
@@ -52,7 +52,7 @@ class FakeJobsTwin:
         return self.jobs.put(job, service_id)
 
     def want(self, job: Job, wish: Command, at: datetime) -> None:
-        self.jobs.put(replace(job, command=wish, wished_at=at), self.jobs.owners[job.id])
+        self.jobs.put(replace(job, command=wish, commanded_at=at), self.jobs.owners[job.id])
 
     def alias(self, loser: UUID, winner: UUID) -> None:
         self.jobs.aliases[loser] = winner
@@ -62,7 +62,7 @@ class FakeJobsTwin:
         chunks = self.jobs.chunks.setdefault(job.id, [])
         chunks.append(replace(chunk, settled_at=settled_at))
 
-    def row(self, job: Job, row: Stored) -> None:
+    def row(self, job: Job, row: StoredRow) -> None:
         rows = self.jobs.rows.setdefault(job.id, [])
         rows[:] = [*(each for each in rows if each.id != row.id), row]
 
@@ -84,7 +84,7 @@ class FakeJobsTwin:
 
 OF_A_JOB = (
     "id", "upload_id", "chunks", "rows", "key_id", "key_type", "template_id", "template_version",
-    "channel", "sender_id", "name", "accepted_at", "scheduled_for", "at", "started_at",
+    "channel", "sender_id", "name", "accepted_at", "scheduled_for", "started_at",
     "finished_at",
 )  # fmt: skip
 PUT_ROW = """
@@ -116,7 +116,7 @@ class PostgresJobsTwin:
 
     def put(self, job: Job, service_id: UUID = SERVICE) -> Job:
         values = {name: getattr(job, name) for name in OF_A_JOB}
-        values |= {"service_id": service_id, "digest": b""}
+        values |= {"at": job.stored_at, "service_id": service_id, "digest": b""}
         names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
         self.hand.ask(f"INSERT INTO jobs ({names}) VALUES ({places})", **values)
         self.hand.ask("SELECT courant_make_day('notifications', :day)", day=ids.day_of(job.id))
@@ -136,7 +136,7 @@ class PostgresJobsTwin:
         values = {**asdict(chunk), "upload_id": job.upload_id, "settled_for": settled_for}
         self.hand.ask(PUT_CHUNK, **values)
 
-    def row(self, job: Job, row: Stored) -> None:
+    def row(self, job: Job, row: StoredRow) -> None:
         self.hand.ask(PUT_ROW, job_id=job.id, **asdict(row))
 
     def folded(self, everything: bool) -> None:

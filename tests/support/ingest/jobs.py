@@ -14,8 +14,8 @@ from courant.contracts import KeyType, Seal
 from courant.errors import Unavailable
 from courant.topics import Channel
 from ingest.callers.auth import Caller
-from ingest.jobs.rows import OPEN, RECENT, FirstJob, Job, JobCounts
-from ingest.jobs.store import PAGE, Stored, StoredChunk, Stretch
+from ingest.jobs.rows import RATE_PERIOD, UNSENT, FirstJob, Job, JobCounts
+from ingest.jobs.store import PAGE_JOBS, RowRange, StoredChunk, StoredRow
 from ingest.read.store import Missing
 
 T = TypeVar("T")
@@ -43,12 +43,12 @@ def job(ring: crypto.KeyRing, **more: Any) -> Job:
         "name": ring.encrypt(b"list.csv", owner=id.bytes),
         "accepted_at": NOW - timedelta(seconds=1),
         "scheduled_for": None,
-        "at": NOW - timedelta(seconds=1),
+        "stored_at": NOW - timedelta(seconds=1),
         "started_at": None,
         "finished_at": None,
         "command": None,
-        "wished_at": None,
-        "chunks_here": 1,
+        "commanded_at": None,
+        "chunks_stored": 1,
         "now": NOW,
     }
     return Job(**{**given, **more})
@@ -70,12 +70,12 @@ def stored_job(seal: Seal) -> Job:
         name=seal.name,
         accepted_at=seal.accepted_at,
         scheduled_for=seal.scheduled_for,
-        at=NOW,
+        stored_at=NOW,
         started_at=None,
         finished_at=None,
         command=None,
-        wished_at=None,
-        chunks_here=0,
+        commanded_at=None,
+        chunks_stored=0,
         now=NOW,
     )
 
@@ -107,7 +107,7 @@ class FakeJobs:
     aliases: dict[UUID, UUID] = field(default_factory=dict)  # ids that another job's won against
     # The job that an Idempotency-Key of a service stands for, and the hash of its request's body.
     keys: dict[tuple[UUID, bytes], tuple[UUID, bytes]] = field(default_factory=dict)
-    rows: dict[UUID, list[Stored]] = field(default_factory=dict)
+    rows: dict[UUID, list[StoredRow]] = field(default_factory=dict)
     chunks: dict[UUID, list[ChunkRow]] = field(default_factory=dict)
     release: asyncio.Event | None = None  # until then no job is given
     looks: int = 0  # reads of one job that found none
@@ -131,7 +131,7 @@ class FakeJobs:
         }
 
     def _read(self, job: Job) -> Job:
-        return replace(job, chunks_here=len(self.chunks.get(job.id, [])))
+        return replace(job, chunks_stored=len(self.chunks.get(job.id, [])))
 
     async def job(self, caller: Caller, id: UUID) -> Job | Missing:
         if ids.time_of(id) is None:
@@ -161,24 +161,26 @@ class FakeJobs:
         if older_than:
             last = own.get(self.aliases.get(older_than, older_than))
             newest = [each for each in newest if last and age(each) < age(last)]
-        return newest[:PAGE]
+        return newest[:PAGE_JOBS]
 
-    async def tally(self, job: Job) -> JobCounts:
+    async def count_rows(self, job: Job) -> JobCounts:
         self._ask()
         if not self.counts:
             raise Unavailable("Postgres: canceling statement due to statement timeout")
         states = Counter(each.state for each in self.rows.get(job.id, []))
         settled = [each for each in self.chunks.get(job.id, []) if each.settled_at]
-        recent = [each for each in settled if each.settled_at and each.settled_at > NOW - RECENT]
+        recent = [
+            each for each in settled if each.settled_at and each.settled_at > NOW - RATE_PERIOD
+        ]
         return JobCounts(states, sum(c.rows for c in settled), sum(c.rows for c in recent), NOW)
 
-    async def quiet(self, job: Job) -> bool:
+    async def nothing_to_send(self, job: Job) -> bool:
         self._ask()
-        if not any(each.state in OPEN for each in self.rows.get(job.id, [])):
+        if not any(each.state in UNSENT for each in self.rows.get(job.id, [])):
             self._finished.add(job.id)
         return job.id in self._finished
 
-    async def stretch(self, job: Job, first: int, last: int, write: Callable[[Stretch], T]) -> T:
+    async def read_rows(self, job: Job, first: int, last: int, write: Callable[[RowRange], T]) -> T:
         self._ask()
         self.reads += 1
         if self.away_after is not None and self.reads > self.away_after:
@@ -189,7 +191,7 @@ class FakeJobs:
             for each in sorted(self.chunks.get(job.id, []), key=attrgetter("number"))
             if each.first <= last and each.first + each.rows > first
         ]
-        return write(Stretch(first, last, rows, chunks if len(rows) <= last - first else []))
+        return write(RowRange(first, last, rows, chunks if len(rows) <= last - first else []))
 
 
 def age(job: Job) -> tuple[datetime, UUID]:

@@ -1,1 +1,1 @@
-"""Jobs as their owners see them: state, commands, reports."""
+"""Jobs as their owners see them: status, commands, reports."""

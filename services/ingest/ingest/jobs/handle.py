@@ -1,4 +1,4 @@
-"""What a client asks about its jobs, and what it wants of them."""
+"""Answers requests about jobs: lists, one job, commands, reports."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,153 +27,154 @@ from ingest.http.answers import (
 from ingest.http.asgi import HttpRequest
 from ingest.jobs import report, rules
 from ingest.jobs.rows import FirstJob, Job, JobCounts
-from ingest.jobs.store import Stretch
+from ingest.jobs.store import RowRange
 from ingest.jobs.views import JobView
 from ingest.read import listing
 from ingest.read.store import Missing
 
 NOT_YET = unavailable("The job may be on its way, try again")
-NOT_READABLE = unavailable("Jobs cannot be read now, try again")
+CANNOT_READ = unavailable("Jobs cannot be read now, try again")
 TOO_MANY = unavailable("Too many reports are being written, try again")
-REPORTS_MAX = 8  # at once; each has a thousand rows in memory
-LIST_SECONDS = 1.0  # that a list takes to look whether its jobs have finished
-ADDRESS = "/v2/jobs"
-KIND = b"text/csv; charset=utf-8; header=present"
+REPORTS_MAX = 8
+"""Reports that are written at once. Each holds up to a thousand rows in memory."""
+LIST_SECONDS = 1.0
+"""How long a list may take to check which of its jobs have finished."""
+PATH = "/v2/jobs"
+CSV = b"text/csv; charset=utf-8; header=present"
 
 
 class Jobs(Protocol):
-    """What is stored of jobs. Every read but `first` raises Unavailable."""
+    """Stored jobs. Every read except `first` may raise Unavailable."""
 
     async def job(self, caller: Caller, id: UUID) -> Job | Missing:
-        """Give a caller's job."""
+        """Return a caller's job."""
 
     async def first(self, service_id: UUID, key_hash: bytes) -> FirstJob | None:
         """Return the first job with an Idempotency-Key. None may also mean no answer in time."""
 
     async def page(self, caller: Caller, older_than: UUID | None) -> Sequence[Job]:
-        """Give a page of a caller's jobs, newest first."""
+        """Return a page of a caller's jobs, newest first."""
 
-    async def tally(self, job: Job) -> JobCounts:
-        """Count a job's rows."""
+    async def count_rows(self, job: Job) -> JobCounts:
+        """Return the counts of a job's rows."""
 
-    async def quiet(self, job: Job) -> bool:
-        """Tell whether no row of a job waits to be sent."""
+    async def nothing_to_send(self, job: Job) -> bool:
+        """Return whether no stored row of a job waits to be sent."""
 
-    async def stretch(
-        self, job: Job, first: int, last: int, write: Callable[[Stretch], bytes]
+    async def read_rows(
+        self, job: Job, first: int, last: int, write: Callable[[RowRange], bytes]
     ) -> bytes:
-        """Read rows of a job, and give what `write` makes of them."""
+        """Read rows of a job and return `write` of them."""
 
 
 class JobEndpoints:
-    """Answers about jobs, and writes down what their owners want."""
+    """Answers requests about jobs, and writes commands for them to the log."""
 
-    def __init__(self, store: Jobs, log: Inbox, view: JobView, ring: KeyRing) -> None:
+    def __init__(self, store: Jobs, inbox: Inbox, view: JobView, key_ring: KeyRing) -> None:
         self._store = store
-        self._log = log
+        self._inbox = inbox
         self._view = view
-        self._ring = ring
+        self._key_ring = key_ring
         self._reports = Slots(REPORTS_MAX, TOO_MANY)
 
-    async def newest(self, call: HttpRequest, caller: Caller) -> Answer:
-        asked = listing.parse_query(call.scope["query_string"])
-        older_than = listing.first_value(asked, "older_than", None)
-        if refusal := listing.check_older_than(asked):
+    async def newest(self, request: HttpRequest, caller: Caller) -> Answer:
+        parameters = listing.parse_query(request.scope["query_string"])
+        older_than = listing.first_value(parameters, "older_than", None)
+        if refusal := listing.check_older_than(parameters):
             return refusal
         try:
             page = await self._store.page(caller, UUID(older_than) if older_than else None)
-            standings = await self._standings(page)
+            statuses = await self._statuses(page)
         except Unavailable:
-            return NOT_READABLE
-        address = f"{call.base_url()}{ADDRESS}"
-        links = {"current": f"{address}?older_than={older_than}" if older_than else address}
+            return CANNOT_READ
+        url = f"{request.base_url()}{PATH}"
+        links = {"current": f"{url}?older_than={older_than}" if older_than else url}
         if page:
-            links["next"] = f"{address}?older_than={page[-1].id}"
-        pairs = zip(page, standings, strict=True)
-        shown = [self._view.stored(job, standing, caller.service) for job, standing in pairs]
+            links["next"] = f"{url}?older_than={page[-1].id}"
+        pairs = zip(page, statuses, strict=True)
+        shown = [self._view.stored(job, status, caller.service) for job, status in pairs]
         return json_answer({"jobs": shown, "links": links})
 
-    async def one(self, call: HttpRequest, caller: Caller) -> Answer:
-        job = await self._found(call, caller)
+    async def one(self, request: HttpRequest, caller: Caller) -> Answer:
+        job = await self._find(request, caller)
         if isinstance(job, Answer):
             return job
         try:
-            return json_answer({"data": await self._told(job, caller)})
+            return json_answer({"data": await self._with_progress(job, caller)})
         except Unavailable:
-            return NOT_READABLE
+            return CANNOT_READ
 
     def command(self, command: Command) -> Callable[[HttpRequest, Caller], Awaitable[Answer]]:
-        """Give what takes a wish for a job."""
+        """Return the handler that accepts this command for a job."""
 
-        async def take(call: HttpRequest, caller: Caller) -> Answer:
-            job = await self._found(call, caller)
+        async def handle(request: HttpRequest, caller: Caller) -> Answer:
+            job = await self._find(request, caller)
             if isinstance(job, Answer):
                 return job
             try:
-                quiet = bool(job.finished_at) and await self._store.quiet(job)
+                nothing_to_send = bool(job.finished_at) and await self._store.nothing_to_send(job)
             except Unavailable:
-                return NOT_READABLE
-            if refusal := rules.refusal(rules.status(job, quiet), command):
+                return CANNOT_READ
+            if refusal := rules.check_command(rules.status(job, nothing_to_send), command):
                 return refusal
             now = clock.now()
             try:
-                await self._log.put(job_command(job.id, command, now))
+                await self._inbox.put(job_command(job.id, command, now))
             except Unavailable:
                 return NOT_ACKNOWLEDGED
-            # Counting may take seconds, or fail: what is wanted is written down by then.
-            wanting = replace(job, command=command, wished_at=now)
+            # The command is durable now. Counting may take seconds or fail, and must not undo 202.
+            commanded = replace(job, command=command, commanded_at=now)
             try:
-                told = await self._told(wanting, caller)
+                shown = await self._with_progress(commanded, caller)
             except Unavailable:
-                told = self._view.stored(wanting, rules.status(wanting, quiet), caller.service)
-            return json_answer({"data": told}, 202)
+                status = rules.status(commanded, nothing_to_send)
+                shown = self._view.stored(commanded, status, caller.service)
+            return json_answer({"data": shown}, 202)
 
-        return take
+        return handle
 
-    async def report(self, call: HttpRequest, caller: Caller) -> Answer:
-        with ExitStack() as held:
-            held.enter_context(self._reports.acquire(caller.service.id))
-            job = await self._found(call, caller)
+    async def report(self, request: HttpRequest, caller: Caller) -> Answer:
+        with ExitStack() as slot:
+            slot.enter_context(self._reports.acquire(caller.service.id))
+            job = await self._find(request, caller)
             if isinstance(job, Answer):
                 return job
-            # Who sends the answer gives the place back.
-            place = held.pop_all()
+            # From here on the slot is released by the server, once it has sent the answer.
+            kept_slot = slot.pop_all()
         name = f'attachment; filename="job-{job.id}.csv"'.encode()
         return Answer(
             200,
             headers=((b"content-disposition", name),),
-            content_type=KIND,
-            parts=report.parts(self._store, job, self._ring),
-            release=place.close,
+            content_type=CSV,
+            parts=report.parts(self._store, job, self._key_ring),
+            release=kept_slot.close,
         )
 
-    async def _found(self, call: HttpRequest, caller: Caller) -> Job | Answer:
-        [id] = call.path_parameters
+    async def _find(self, request: HttpRequest, caller: Caller) -> Job | Answer:
+        [id] = request.path_parameters
         if not fields.UUID_FORM.fullmatch(id):
             return validation_error("job_id is not a valid UUID")
         try:
-            found = await self._store.job(caller, UUID(id))
+            job = await self._store.job(caller, UUID(id))
         except Unavailable:
-            return NOT_READABLE
-        if isinstance(found, Missing):
-            return NO_RESULT if found.certain else NOT_YET
-        return found
+            return CANNOT_READ
+        if isinstance(job, Missing):
+            return NO_RESULT if job.certain else NOT_YET
+        return job
 
-    async def _standings(self, page: Sequence[Job]) -> list[str]:
-        """Name the jobs' states; one that is not looked at in time has not finished yet."""
+    async def _statuses(self, page: Sequence[Job]) -> list[str]:
+        """Return the jobs' statuses. A job that is not checked in time counts as unfinished."""
         now = asyncio.get_running_loop().time
         until = now() + LIST_SECONDS
-        return [
-            rules.status(
-                job, bool(job.finished_at) and now() < until and await self._store.quiet(job)
-            )
-            for job in page
-        ]
+        statuses = []
+        for job in page:
+            may_check = job.finished_at and now() < until
+            nothing_to_send = bool(may_check) and await self._store.nothing_to_send(job)
+            statuses.append(rules.status(job, nothing_to_send))
+        return statuses
 
-    async def _told(self, job: Job, caller: Caller) -> dict[str, object]:
-        tally = await self._store.tally(job)
-        standing = rules.status(job, tally.quiet)
-        return {
-            **self._view.stored(job, standing, caller.service),
-            **rules.progress(job, tally, standing),
-        }
+    async def _with_progress(self, job: Job, caller: Caller) -> dict[str, object]:
+        counts = await self._store.count_rows(job)
+        status = rules.status(job, counts.nothing_to_send)
+        shown = self._view.stored(job, status, caller.service)
+        return {**shown, **rules.progress(job, counts, status)}

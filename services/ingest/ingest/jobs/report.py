@@ -1,4 +1,4 @@
-"""A job's report: every row of its file, in its order, as CSV, a thousand rows at a time."""
+"""Writes a job's report: every row of its file in order, as CSV, a thousand rows at a time."""
 
 import csv
 import io
@@ -12,104 +12,109 @@ from courant import bulk
 from courant.contracts import JobRow, Malformed
 from courant.crypto import KeyRing, Undecryptable
 from ingest.jobs.rows import Job
-from ingest.jobs.rules import unstored
-from ingest.jobs.store import Stored, Stretch
+from ingest.jobs.rules import status_of_unstored_rows
+from ingest.jobs.store import RowRange, StoredRow
 from ingest.read import views
 
-ROWS = 1_000  # of a part
+PART_ROWS = 1_000
 COLUMNS = (
     "row number", "recipient", "reference", "notification id", "status", "status description",
     "provider response", "sent at", "completed at",
 )  # fmt: skip
-WAITS = {
+UNSTORED_DESCRIPTIONS = {
     "pending": "Waits for its turn",
     "cancelled": "Not sent",
-    None: "No longer kept",  # what became of it went with retention
+    None: "No longer kept",  # retention removed the row with its outcome
 }
-# A cell that begins so is run as a formula by spreadsheets (OWASP, CSV injection).
+# Spreadsheets run a cell that begins with one of these as a formula (OWASP, CSV injection).
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
-class Rows(Protocol):
-    """Where a job's rows are."""
+class JobRows(Protocol):
+    """Reads the rows of jobs."""
 
-    async def stretch(
-        self, job: Job, first: int, last: int, write: Callable[[Stretch], bytes]
+    async def read_rows(
+        self, job: Job, first: int, last: int, write: Callable[[RowRange], bytes]
     ) -> bytes:
-        """Read rows of a job, and give what `write` makes of them; raises Unavailable."""
+        """Read rows of a job and return `write` of them. Raises Unavailable."""
 
 
-class Recipient(msgspec.Struct, frozen=True):
-    """What of a content a report shows."""
+class RecipientOnly(msgspec.Struct, frozen=True):
+    """The only field of a notification's content that a report shows."""
 
     to: str
 
 
-TO = msgspec.json.Decoder(Recipient).decode
+DECODE_RECIPIENT = msgspec.json.Decoder(RecipientOnly).decode
 
 
-async def parts(rows: Rows, job: Job, ring: KeyRing) -> AsyncGenerator[bytes, None]:
-    """Write a report, part by part; raises Unavailable where the rest cannot be read."""
-    yield written([COLUMNS])
-    for first in range(1, job.rows + 1, ROWS):
-        last = min(first + ROWS - 1, job.rows)
-        yield await rows.stretch(job, first, last, partial(stretch, job, ring))
+async def parts(rows: JobRows, job: Job, key_ring: KeyRing) -> AsyncGenerator[bytes, None]:
+    """Yield a report part by part. Raises Unavailable if the rest cannot be read."""
+    yield as_csv([COLUMNS])
+    for first in range(1, job.rows + 1, PART_ROWS):
+        last = min(first + PART_ROWS - 1, job.rows)
+        yield await rows.read_rows(job, first, last, partial(report_part, job, key_ring))
 
 
-def stretch(job: Job, ring: KeyRing, given: Stretch) -> bytes:
-    """Write a stretch of a report: each of its rows once, whatever is known of it."""
-    stored = {row.job_row: row for row in given.rows}
-    waiting = {} if len(stored) > given.last - given.first else unpacked(job, ring, given)
-    return written(
+def report_part(job: Job, key_ring: KeyRing, row_range: RowRange) -> bytes:
+    """Return the CSV of a range. Each row is in it once, however little is known of the row."""
+    first, last = row_range.first, row_range.last
+    stored = {row.job_row: row for row in row_range.rows}
+    complete = len(stored) > last - first
+    unstored = {} if complete else unstored_rows(job, key_ring, row_range)
+    return as_csv(
         [
-            of_stored(job, ring, stored[number])
+            stored_cells(job, key_ring, stored[number])
             if number in stored
-            else of_waiting(job, number, waiting.get(number))
-            for number in range(given.first, given.last + 1)
+            else unstored_cells(job, number, unstored.get(number))
+            for number in range(first, last + 1)
         ]
     )
 
 
-def unpacked(job: Job, ring: KeyRing, given: Stretch) -> dict[int, JobRow]:
-    """Open the rows of a stretch's chunks, by their number in the file."""
-    found: dict[int, JobRow] = {}
-    for each in given.chunks:
+def unstored_rows(job: Job, key_ring: KeyRing, row_range: RowRange) -> dict[int, JobRow]:
+    """Return the rows in a range's chunks, by their number in the file."""
+    rows_by_number: dict[int, JobRow] = {}
+    for chunk in row_range.chunks:
         try:
-            rows = bulk.unpack(ring, job.upload_id, each.number, each.sealed)
+            rows = bulk.unpack(key_ring, job.upload_id, chunk.number, chunk.sealed)
         except (Undecryptable, Malformed):
-            continue  # its rows are shown without what is personal
-        found.update(enumerate(rows, each.first))
-    return found
+            continue  # the report shows these rows without recipient and reference
+        rows_by_number.update(enumerate(rows, chunk.first))
+    return rows_by_number
 
 
-def of_stored(job: Job, ring: KeyRing, row: Stored) -> tuple[object, ...]:
-    """Give the cells of a row that is a notification."""
+def stored_cells(job: Job, key_ring: KeyRing, row: StoredRow) -> tuple[object, ...]:
+    """Return the cells of a row that is stored as a notification."""
     try:
-        to = TO(ring.decrypt(row.sealed, owner=row.id.bytes)).to
+        to = DECODE_RECIPIENT(key_ring.decrypt(row.sealed, owner=row.id.bytes)).to
     except (Undecryptable, msgspec.DecodeError):
-        to = ""  # gone by retention
-    named = views.status(job.channel, row.state)
+        to = ""  # retention removed the content
+    status = views.status(job.channel, row.state)
     return (
-        row.job_row, safe(to), safe(row.reference), row.id, named,
-        views.description(job.channel, named, row.reason), safe(row.response),
-        views.time(row.sent_at), views.time(row.state_at) if named in views.COMPLETED else None,
+        row.job_row, without_formula(to), without_formula(row.reference), row.id, status,
+        views.description(job.channel, status, row.reason), without_formula(row.response),
+        views.time(row.sent_at), views.time(row.state_at) if status in views.COMPLETED else None,
     )  # fmt: skip
 
 
-def of_waiting(job: Job, number: int, row: JobRow | None) -> tuple[object, ...]:
-    """Give the cells of a row that is not stored; it has no id before, nor after."""
+def unstored_cells(job: Job, number: int, row: JobRow | None) -> tuple[object, ...]:
+    """Return the cells of a row that is not stored, and so has no notification id."""
     to, reference = (row.to, row.reference) if row else (None, None)
-    named = unstored(job)
-    return (number, safe(to), safe(reference), None, named, WAITS[named], None, None, None)
+    status = status_of_unstored_rows(job)
+    return (
+        number, without_formula(to), without_formula(reference), None, status,
+        UNSTORED_DESCRIPTIONS[status], None, None, None,
+    )  # fmt: skip
 
 
-def safe(cell: str | None) -> str | None:
-    """Keep spreadsheets from running a cell: a quote in front makes it text."""
+def without_formula(cell: str | None) -> str | None:
+    """Return the cell, with a quote in front if a spreadsheet would run it as a formula."""
     return f"'{cell}" if cell and cell.startswith(FORMULA) else cell
 
 
-def written(rows: list[tuple[object, ...]]) -> bytes:
-    """Write rows as CSV (RFC 4180); None is an empty cell."""
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue().encode()
+def as_csv(rows: list[tuple[object, ...]]) -> bytes:
+    """Return rows as CSV (RFC 4180). None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""What the store of jobs reads: a job, and how many of its rows stand where."""
+"""What the jobs' store reads: a job, and how many of its rows are in each state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from courant.contracts import Command, KeyType
 from courant.lifecycle import State
 from courant.topics import Channel
 
-RECENT = timedelta(seconds=30)  # over which the rate is taken
-
-
-OPEN = frozenset({State.CREATED, State.CLAIMED})  # not yet with a provider
+RATE_PERIOD = timedelta(seconds=30)
+"""The rate of a job is measured over this time, up to now."""
+UNSENT = frozenset({State.CREATED, State.CLAIMED})
+"""States of rows that no provider has yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it is stored, and what was wished for it."""
+    """A stored job, with the last command for it."""
 
     id: UUID
     upload_id: UUID
@@ -29,16 +29,16 @@ class Job:
     template_version: int
     channel: Channel
     sender_id: UUID | None
-    name: bytes  # the file's, sealed
+    name: bytes  # of the file, encrypted
     accepted_at: datetime
     scheduled_for: datetime | None
-    at: datetime  # its seal was folded
+    stored_at: datetime  # when job-runner stored the job, on reading its seal
     started_at: datetime | None
     finished_at: datetime | None
     command: Command | None
-    wished_at: datetime | None
-    chunks_here: int
-    now: datetime  # when it was read
+    commanded_at: datetime | None
+    chunks_stored: int
+    now: datetime  # Postgres's time when it read the job
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class FirstJob:
 
 @dataclass(frozen=True, slots=True)
 class JobCounts:
-    """How many rows of a job stand where."""
+    """How many rows of a job are in each state."""
 
-    states: Mapping[State, int]  # of those that are stored
-    settled: int  # rows whose chunk is done with
-    recent: int  # of these, since RECENT
-    at: datetime
+    states: Mapping[State, int]  # of the rows that are stored as notifications
+    settled: int  # rows whose chunk is settled
+    settled_recently: int  # those of them that settled within RATE_PERIOD
+    counted_at: datetime
 
     @property
-    def quiet(self) -> bool:
-        """Tell whether none of what is stored waits to be sent."""
-        return not any(self.states.get(state) for state in OPEN)
+    def nothing_to_send(self) -> bool:
+        """Whether no stored row waits to be sent."""
+        return not any(self.states.get(state) for state in UNSENT)

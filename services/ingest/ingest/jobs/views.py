@@ -6,7 +6,7 @@ from courant.contracts import Seal
 from courant.crypto import KeyRing, Undecryptable
 from courant.directory.entries import Directory, Service
 from ingest.jobs.rows import Job
-from ingest.jobs.rules import time
+from ingest.jobs.rules import job_time
 
 # The contract names one user for everything that comes through the API.
 CREATED_BY = {"id": "6af522d0-2915-4e52-83a3-3690455a5fe6", "name": "Notify service user"}
@@ -25,12 +25,12 @@ class JobView:
         key = self._directory.keys.get(service.id, {}).get(job.key_id)
         return {
             "id": id,
-            "created_at": time(job.accepted_at),
+            "created_at": job_time(job.accepted_at),
             "updated_at": None,
             "notification_count": job.rows,
             "original_file_name": self.name(job),
             "job_status": "scheduled" if job.scheduled_for else "pending",
-            "scheduled_for": time(job.scheduled_for),
+            "scheduled_for": job_time(job.scheduled_for),
             "template": job.template_id,
             "template_version": job.template_version,
             "template_type": job.channel,
@@ -50,13 +50,13 @@ class JobView:
 
     def stored(self, job: Job, status: str, service: Service) -> dict[str, object]:
         """Return a job with this status, and with the times of what has happened to it."""
-        changes = (job.started_at, job.finished_at, job.wished_at)
+        changes = (job.started_at, job.finished_at, job.commanded_at)
         return {
             **self.accepted(job, service),
-            "updated_at": time(max(filter(None, changes), default=None)),
+            "updated_at": job_time(max(filter(None, changes), default=None)),
             "job_status": status,
-            "processing_started": time(job.started_at),
-            "processing_finished": time(job.finished_at),
+            "processing_started": job_time(job.started_at),
+            "processing_finished": job_time(job.finished_at),
         }
 
     def name(self, job: Seal | Job) -> str | None:
