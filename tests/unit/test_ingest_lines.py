@@ -21,7 +21,7 @@ def read(data: bytes, *cuts: int) -> list[list[str]]:
     for start, stop in zip((0, *cuts), (*cuts, len(data)), strict=True):
         lines.feed(data[start:stop])
         found.extend(lines.rows())
-    lines.end()
+    lines.finish()
     found.extend(lines.rows())
     return found
 

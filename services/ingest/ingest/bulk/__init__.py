@@ -1,1 +1,1 @@
-"""Files of many rows: forms, CSV, columns, chunks, the seal."""
+"""Bulk sending: forms, CSV, columns, chunks, the seal."""

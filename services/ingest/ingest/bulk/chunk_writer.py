@@ -1,4 +1,4 @@
-"""An upload's rows on their way into the log: chunk by chunk, and at last the seal."""
+"""Writes an upload's rows to the log: chunk by chunk, and last the seal."""
 
 import asyncio
 from collections import deque
@@ -12,76 +12,78 @@ from courant.kafka.async_producer import Inbox
 from courant.records import Outgoing
 from courant.topics import JOBS
 
-UNDERWAY_MAX = 4
-"""Chunks of one upload that nobody has acknowledged yet; the client waits for them with us."""
+UNACKNOWLEDGED_MAX = 4
+"""Chunks of one upload that may wait for their acknowledgement. Then the client waits with us."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """An upload of which every chunk is acknowledged."""
+class WrittenChunks:
+    """The chunks of an upload, all of them acknowledged."""
 
     upload_id: UUID
-    chunks: int
+    count: int
     digest: bytes
 
 
 class ChunkWriter:
-    """Writes one upload. Chunks that no seal follows expire."""
+    """Writes one upload. Retention removes chunks that no seal follows."""
 
-    def __init__(self, log: Inbox, ring: KeyRing) -> None:
+    def __init__(self, inbox: Inbox, key_ring: KeyRing) -> None:
         self._upload_id = uuid4()
-        self._count = 0  # chunks
-        self._log = log
-        self._ring = ring
+        self._count = 0  # chunks so far
+        self._inbox = inbox
+        self._key_ring = key_ring
         self._fingerprints: list[bytes] = []
-        self._first = 1  # of the rows that gather, counted in the file
+        self._first = 1  # the number in the file of the next chunk's first row
         self._rows: list[JobRow] = []
-        self._size = 0  # bytes of them, as JSON
-        self._full: list[JobRow] = []
-        self._underway: deque[asyncio.Future[None]] = deque()
+        self._size_bytes = 0  # of `_rows` as JSON
+        self._full_chunk: list[JobRow] = []
+        self._unacknowledged: deque[asyncio.Future[None]] = deque()
 
-    def take(self, row: JobRow) -> bool:
-        """Take the next row; tells whether a chunk is full, which has to be written then."""
-        size = len(ENCODE(row)) + 1
-        if self._rows and self._size + size > bulk.BYTES_MAX:
-            self._full = self._cut()
+    def add(self, row: JobRow) -> bool:
+        """Add the next row. Returns whether a chunk is full and has to be written now."""
+        size_bytes = len(ENCODE(row)) + 1
+        if self._rows and self._size_bytes + size_bytes > bulk.BYTES_MAX:
+            self._full_chunk = self._cut()
         self._rows.append(row)
-        self._size += size
+        self._size_bytes += size_bytes
         if len(self._rows) == bulk.ROWS_MAX:
-            self._full = self._full or self._cut()
-        return bool(self._full)
+            self._full_chunk = self._full_chunk or self._cut()
+        return bool(self._full_chunk)
 
-    async def write(self) -> None:
-        """Write the chunk that is full; raises Unavailable, also for an earlier one."""
-        rows, self._full = self._full, []
+    async def write_chunk(self) -> None:
+        """Write the full chunk. Raises Unavailable, also if an earlier chunk failed."""
+        rows, self._full_chunk = self._full_chunk, []
         number, first = self._count, self._first
         self._count += 1
         self._first += len(rows)
-        # Packing takes a millisecond or more, most of it without Python's lock.
-        chunk = await asyncio.to_thread(bulk.pack, self._ring, self._upload_id, number, first, rows)
+        # Packing takes a millisecond or more, and for most of it Python's lock is free.
+        chunk = await asyncio.to_thread(
+            bulk.pack, self._key_ring, self._upload_id, number, first, rows
+        )
         self._fingerprints.append(bulk.fingerprint(chunk.sealed))
-        while len(self._underway) >= UNDERWAY_MAX:
-            await self._underway.popleft()
+        while len(self._unacknowledged) >= UNACKNOWLEDGED_MAX:
+            await self._unacknowledged.popleft()
         record = Outgoing(JOBS.name, self._upload_id.bytes, chunk.encode())
-        self._underway.append(asyncio.ensure_future(self._log.put(record)))
+        self._unacknowledged.append(asyncio.ensure_future(self._inbox.put(record)))
 
-    async def finish(self) -> Written:
-        """Write what is left and wait for all; raises Unavailable."""
+    async def finish(self) -> WrittenChunks:
+        """Write the remaining rows and wait for all acknowledgements. Raises Unavailable."""
         if self._rows:
-            self._full = self._cut()
-            await self.write()
-        while self._underway:
-            await self._underway.popleft()
-        return Written(self._upload_id, self._count, bulk.digest(self._fingerprints))
+            self._full_chunk = self._cut()
+            await self.write_chunk()
+        while self._unacknowledged:
+            await self._unacknowledged.popleft()
+        return WrittenChunks(self._upload_id, self._count, bulk.digest(self._fingerprints))
 
-    async def seal(self, seal: Seal) -> None:
-        """Say that the upload is whole, which makes it a job; raises Unavailable."""
-        await self._log.put(Outgoing(JOBS.name, self._upload_id.bytes, seal.encode()))
+    async def write_seal(self, seal: Seal) -> None:
+        """Write the seal, which makes the upload a job. Raises Unavailable."""
+        await self._inbox.put(Outgoing(JOBS.name, self._upload_id.bytes, seal.encode()))
 
-    async def leave(self) -> None:
-        """Let go of what is still underway."""
-        await asyncio.gather(*self._underway, return_exceptions=True)
+    async def close(self) -> None:
+        """Wait until no write is left, and ignore how each one ended."""
+        await asyncio.gather(*self._unacknowledged, return_exceptions=True)
 
     def _cut(self) -> list[JobRow]:
-        rows, self._rows, self._size = self._rows, [], 0
+        rows, self._rows, self._size_bytes = self._rows, [], 0
         return rows

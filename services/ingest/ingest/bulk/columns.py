@@ -1,6 +1,6 @@
-"""What a file's columns mean, and what is wrong with its rows. Nothing here does I/O.
+"""Finds a file's columns by their headers, and checks each of its rows. Nothing here does I/O.
 
-Columns are found by their headers, as placeholders are: case, spaces, `_` and `-` do not count.
+Headers match placeholders as the API matches names: case, spaces, `_` and `-` do not matter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,161 +22,168 @@ COLUMNS_MAX = 1_000
 TOO_MANY_COLUMNS = bad_request(
     f"Too many columns. Maximum number of columns allowed is {COLUMNS_MAX}"
 )
-HEADER_TOLD = 100  # characters of a header that are said back
-RECIPIENT: Mapping[Channel, tuple[str, str]] = {
+HEADER_PRINTED_MAX = 100  # characters of a header that an error text repeats
+RECIPIENT_HEADERS: Mapping[Channel, tuple[str, str]] = {
     Channel.EMAIL: ("email address", "adresse courriel"),
     Channel.SMS: ("phone number", "numéro de téléphone"),
 }
 REFERENCE = "reference"
-READ: Mapping[Channel, Callable[[str], Email | Phone]] = {
+PARSE_RECIPIENT: Mapping[Channel, Callable[[str], Email | Phone]] = {
     Channel.EMAIL: recipients.email,
     Channel.SMS: recipients.phone,
 }
-MISSING, UNUSABLE = "Missing", "invalid recipient"
+MISSING, INVALID = "Missing", "invalid recipient"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What fills a placeholder: a column, or several of one spelling, which make a list."""
+    """The values of one placeholder: one column, or a list of several with the same header."""
 
-    name: str  # the placeholder's, as the template spells it
+    name: str  # of the placeholder, as the template spells it
     header: str
-    places: tuple[int, ...]
+    indexes: tuple[int, ...]
 
     def value(self, cells: Sequence[str]) -> str | list[Scalar]:
-        """Give its value in a row; nothing where no cell has any."""
-        if len(self.places) == 1:
-            return cell(cells, self.places[0])
-        return [found for place in self.places if (found := cell(cells, place))]
+        """Return the value in a row. It is empty if no cell has any."""
+        if len(self.indexes) == 1:
+            return cell(cells, self.indexes[0])
+        return [value for index in self.indexes if (value := cell(cells, index))]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where in a row everything stands."""
+    """The columns of a file that matter, by their index in a row."""
 
     recipient: int
-    header: str  # the recipient's
+    header: str  # of the recipient's column
     reference: int | None
-    columns: tuple[Column, ...]  # in the file's order: of two for one placeholder the last counts
+    # In the file's order. If two columns have one placeholder's name, the last one counts.
+    columns: tuple[Column, ...]
 
 
-def layout(header: Sequence[str], compiled: CompiledTemplate) -> Layout | Answer:
-    """Read a header row."""
+def read_layout(header: Sequence[str], compiled: CompiledTemplate) -> Layout | Answer:
+    """Return the layout that a header row describes, or the answer that rejects the header."""
     if len(header) > COLUMNS_MAX:
         return TOO_MANY_COLUMNS
-    headers = [cleaned(each) for each in header]
-    keys = [key_of(each) for each in headers]
-    wanted = RECIPIENT[compiled.template.channel]
-    ours = [place for place, key in enumerate(keys) if key in {key_of(each) for each in wanted}]
+    headers = [cleaned(text) for text in header]
+    keys = [header_key(text) for text in headers]
+    recipient_headers = RECIPIENT_HEADERS[compiled.template.channel]
+    recipient_keys = {header_key(text) for text in recipient_headers}
+    recipient_indexes = [index for index, key in enumerate(keys) if key in recipient_keys]
     names = templates.names(compiled.subject, compiled.body)
-    missing = {name for name in names if key_of(name) not in keys}
-    if not ours:
-        missing.add(wanted[0])
+    missing = {name for name in names if header_key(name) not in keys}
+    if not recipient_indexes:
+        missing.add(recipient_headers[0])
     if missing:
         return bad_request(f"Missing column headers: {', '.join(sorted(missing))}")
-    if len(ours) > 1:
-        told = ", ".join(sorted({headers[place][:HEADER_TOLD] for place in ours}))
-        return bad_request(f"Duplicate column headers: {told}")
-    name_of = {key_of(name): name for name in names}
-    spelt: dict[str, list[int]] = {}
-    for place, (each, key) in enumerate(zip(headers, keys, strict=True)):
+    if len(recipient_indexes) > 1:
+        printed = {headers[index][:HEADER_PRINTED_MAX] for index in recipient_indexes}
+        return bad_request(f"Duplicate column headers: {', '.join(sorted(printed))}")
+    name_of = {header_key(name): name for name in names}
+    indexes_of: dict[str, list[int]] = {}  # by header, of the placeholders alone
+    for index, (text, key) in enumerate(zip(headers, keys, strict=True)):
         if key in name_of:
-            spelt.setdefault(each, []).append(place)
+            indexes_of.setdefault(text, []).append(index)
     return Layout(
-        ours[0],
-        headers[ours[0]][:HEADER_TOLD],
-        max((place for place, key in enumerate(keys) if key == REFERENCE), default=None),
+        recipient_indexes[0],
+        headers[recipient_indexes[0]][:HEADER_PRINTED_MAX],
+        max((index for index, key in enumerate(keys) if key == REFERENCE), default=None),
         tuple(
-            Column(name_of[key_of(each)], each[:HEADER_TOLD], tuple(places))
-            for each, places in spelt.items()
+            Column(name_of[header_key(text)], text[:HEADER_PRINTED_MAX], tuple(indexes))
+            for text, indexes in indexes_of.items()
         ),
     )
 
 
-def key_of(header: str) -> str:
-    # An accent may be a character of its own: é is written in two ways.
+def header_key(header: str) -> str:
+    # Unicode has two ways to write é: as one character, or as an e with an accent behind it.
     return recipients.key(header if header.isascii() else normalize("NFC", header))
 
 
-def cell(cells: Sequence[str], place: int) -> str:
-    """Give a cell; what a short row lacks is empty."""
-    return cleaned(cells[place]) if place < len(cells) else ""
+def cell(cells: Sequence[str], index: int) -> str:
+    """Return a cell. A short row has empty cells at its end."""
+    return cleaned(cells[index]) if index < len(cells) else ""
 
 
-def texts(row: object) -> list[str]:
-    """Give a row of JSON as CSV would have it; raises ValueError, which says what is wrong."""
+def csv_cells(row: object) -> list[str]:
+    """Return the cells of a JSON row as CSV would have them.
+
+    Raises ValueError with the error text for a row that CSV could not hold.
+    """
     if type(row) is not list:
         raise ValueError(f"iterable expected, not {type(row).__name__}")
-    if any(isinstance(each, list | dict) for each in row):
+    if any(isinstance(value, list | dict) for value in row):
         raise ValueError("a cell is a list or an object")
-    cells = ["" if each is None else each if type(each) is str else str(each) for each in row]
-    if any(len(each) > CELL_MAX for each in cells):
+    cells = ["" if value is None else value if type(value) is str else str(value) for value in row]
+    if any(len(text) > CELL_MAX for text in cells):
         raise ValueError(f"a cell has more than {CELL_MAX} characters")
     return cells
 
 
 @dataclass(frozen=True, slots=True)
-class Faults:
-    """What is wrong with a row."""
+class RowFaults:
+    """The reasons why a row cannot be sent."""
 
     errors: tuple[str, ...] = ()
-    listed: bool = True  # whether this key may send to its recipient
+    recipient_allowed: bool = True  # whether the safelist allows its recipient
     too_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
-    """Reads a file's rows."""
+class RowParser:
+    """Parses and checks the rows of a file, once its header is read."""
 
     layout: Layout
     compiled: CompiledTemplate
-    prefix: str | None  # of its SMS
-    abroad: bool  # whether numbers of other countries may be sent to
-    guests: frozenset[str] | None  # nobody else may be sent to; None where anybody may
+    sms_prefix: str | None
+    international_allowed: bool
+    safelist: frozenset[str] | None  # the only recipients allowed, or None if all are
     simulated: frozenset[str]
-    hashed: Callable[[Email | Phone], bytes]
+    hash_recipient: Callable[[Email | Phone], bytes]
 
-    def row(self, cells: Sequence[str]) -> JobRow | Faults:
-        """Read a row."""
+    def parse(self, cells: Sequence[str]) -> JobRow | RowFaults:
+        """Return a row to send, or its faults."""
         layout = self.layout
         values: Personalisation = {}
-        errors: dict[int, str] = {}  # by column, to be told in the file's order
+        errors: dict[int, str] = {}  # by column, because they are listed in the file's order
         for column in layout.columns:
             value = column.value(cells)
             if not value:
-                errors[column.places[0]] = f"`{column.header}`: {MISSING}"
+                errors[column.indexes[0]] = f"`{column.header}`: {MISSING}"
             values[column.name] = value
         too_long = False
         if not errors:
-            fault, too_long = self._content_fault(values)
+            fault, too_long = self._check_content(values)
             if fault:
-                errors[COLUMNS_MAX] = fault  # of no column: told last
+                errors[COLUMNS_MAX] = fault  # belongs to no column, so it is listed last
         to = cell(cells, layout.recipient)
         try:
-            recipient = READ[self.compiled.template.channel](to)
+            recipient = PARSE_RECIPIENT[self.compiled.template.channel](to)
         except Unusable:
-            errors[layout.recipient] = f"`{layout.header}`: {UNUSABLE if to else MISSING}"
-            # On a list it is not either, and that is told first.
-            return Faults(told(errors), listed=self.guests is None, too_long=too_long)
-        if self.guests is not None and not recipients.among(recipient, self.guests):
-            return Faults(told(errors), listed=False, too_long=too_long)
-        if not self.abroad and isinstance(recipient, Phone) and recipient.international:
+            errors[layout.recipient] = f"`{layout.header}`: {INVALID if to else MISSING}"
+            # No safelist has an unusable recipient, and the safelist is reported first.
+            allowed = self.safelist is None
+            return RowFaults(in_column_order(errors), allowed, too_long=too_long)
+        if self.safelist is not None and not recipients.among(recipient, self.safelist):
+            return RowFaults(in_column_order(errors), recipient_allowed=False, too_long=too_long)
+        international = isinstance(recipient, Phone) and recipient.international
+        if international and not self.international_allowed:
             errors[layout.recipient] = f"`{layout.header}`: {NOT_ABROAD}"
         reference = None if layout.reference is None else cell(cells, layout.reference)
         if reference and "\0" in reference:
             errors[layout.reference or 0] = f"`{REFERENCE}`: {NO_NUL}"
         if errors or too_long:
-            return Faults(told(errors), too_long=too_long)
+            return RowFaults(in_column_order(errors), too_long=too_long)
         return JobRow(
             to=to,
-            recipient_hash=self.hashed(recipient),
+            recipient_hash=self.hash_recipient(recipient),
             personalisation=values,
             reference=reference or None,
             simulated=recipients.among(recipient, self.simulated),
         )
 
-    def _content_fault(self, values: Personalisation) -> tuple[str | None, bool]:
-        """Judge what a row would say: a fault, and whether it is too long for an SMS."""
+    def _check_content(self, values: Personalisation) -> tuple[str | None, bool]:
+        """Return the fault of a row's content, if any, and whether it is too long for an SMS."""
         if fault := oversize(values.values()):
             return fault.removesuffix("."), False
         is_sms = self.compiled.template.channel is Channel.SMS
@@ -185,8 +192,8 @@ class Sheet:
         text = self.compiled.text(templates.normalise(values))
         if not text.strip():
             return BLANK, False
-        return None, is_sms and sms.too_long(text, self.prefix)
+        return None, is_sms and sms.too_long(text, self.sms_prefix)
 
 
-def told(errors: Mapping[int, str]) -> tuple[str, ...]:
-    return tuple(errors[place] for place in sorted(errors))
+def in_column_order(errors: Mapping[int, str]) -> tuple[str, ...]:
+    return tuple(errors[index] for index in sorted(errors))

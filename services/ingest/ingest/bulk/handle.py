@@ -1,7 +1,8 @@
-"""Accepting jobs: many notifications of one template, as JSON or as a file that is never held.
+"""Accepts jobs: many notifications of one template, as JSON or as a file that is streamed.
 
-The rows go into the log in chunks, and are a job once the seal is there, which is written only
-when all of them are checked and acknowledged; 201 is said then. What comes after is job-runner's.
+The rows go into the log in chunks. They become a job with the seal, which is written only when all
+rows are checked and all chunks acknowledged. The 201 follows the seal's acknowledgement.
+Job-runner does everything after that.
 """
 
 import asyncio
@@ -31,48 +32,49 @@ from ingest.jobs.handle import Jobs
 from ingest.jobs.views import JobView
 
 DISCARD_SECONDS = 10.0
+"""How long the rest of a refused file is read: a client that still sends reads no answer."""
 FIELDS = frozenset(field.name for field in forms.JOB_FIELDS)
-BEFORE_FILE = bad_request("template_id has to come before the file")
+TEMPLATE_AFTER_FILE = bad_request("template_id has to come before the file")
 TOO_MANY = unavailable("Too many files are being taken, try again")
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much is taken."""
+    """How many rows one request may have, and how many requests are read at once."""
 
     bulk_rows: int
     job_rows: int
-    uploads: int  # at once, of both kinds
+    uploads: int  # at once, JSON and files together
 
 
 class Bulk:
-    """Takes requests to send many notifications."""
+    """Answers requests to send many notifications."""
 
     def __init__(self, parts: AcceptParts, jobs: Jobs, job_view: JobView, bounds: Bounds) -> None:
         self._parts = parts
         self._jobs = jobs
         self._bounds = bounds
-        self._places = Slots(bounds.uploads, TOO_MANY)
+        self._slots = Slots(bounds.uploads, TOO_MANY)
         self._planner = Planner(parts, job_view)
         self._fields = forms.bulk_fields(bounds.bulk_rows)
 
-    async def bulk(self, call: HttpRequest, caller: Caller) -> Answer:
-        """Accept the rows in a JSON body, or say why not."""
-        with self._places.acquire(caller.service.id) as pace:
-            key = self._key(call, caller)
+    async def bulk(self, request: HttpRequest, caller: Caller) -> Answer:
+        """Accept the rows in a JSON body, or return the refusal."""
+        with self._slots.acquire(caller.service.id) as pace:
+            key = self._key(request, caller)
             if isinstance(key, Answer):
                 return key
-            body = await call.body()
-            given, now = forms.decoded(call.header(b"content-type"), body), clock.now()
-            if isinstance(given, Answer):
-                return given
+            text = await request.body()
+            body, now = forms.decode_object(request.header(b"content-type"), text), clock.now()
+            if isinstance(body, Answer):
+                return body
             body_hash = None
             if key:
                 hash_key = self._parts.hash_key
-                body_hash = await asyncio.to_thread(idempotency.body_hash, hash_key, body)
+                body_hash = await asyncio.to_thread(idempotency.body_hash, hash_key, text)
                 if first := await self._jobs.first(caller.service.id, key.hash):
-                    return self._planner.again(caller, first, body_hash)
-            form = rules.check_active(caller.service) or forms.read(self._fields, given, now)
+                    return self._planner.replay(caller, first, body_hash)
+            form = rules.check_active(caller.service) or forms.read_form(self._fields, body, now)
             if isinstance(form, Answer):
                 return form
             if (form.rows is None) == (not form.csv):
@@ -80,147 +82,148 @@ class Bulk:
             plan = self._planner.plan(caller, form, now)
             if isinstance(plan, Answer):
                 return plan
-            return await self._bulk(plan, key, body_hash, pace)
+            return await self._accept_rows(plan, key, body_hash, pace)
 
-    async def _bulk(
+    async def _accept_rows(
         self, plan: Plan, key: IdempotencyKey | None, body_hash: bytes | None, pace: Pace
     ) -> Answer:
-        intake = self._planner.intake(plan, self._bounds.bulk_rows)
+        reader = self._planner.row_reader(plan, self._bounds.bulk_rows)
         rows: list[JobRow] = []
         try:
-            for cells in forms.cells(plan.form):
-                row = cells if isinstance(cells, Answer) else intake.take(cells)
+            for cells in forms.row_cells(plan.form):
+                row = cells if isinstance(cells, Answer) else reader.read(cells)
                 if isinstance(row, Answer):
                     return row
                 if row:
                     rows.append(row)
                 if pace.must_rest:
                     await pace.rest()
-        except UnreadableRow as found:
-            return intake.unreadable(found)
-        if refusal := intake.end() or self._planner.refusal(plan, intake.tally):
+        except UnreadableRow as error:
+            return reader.unreadable(error)
+        if refusal := reader.finish() or self._planner.check_rows(plan, reader.counts):
             return refusal
         try:
-            async with self._writing() as writing:
+            async with self._chunk_writer() as writer:
                 for row in rows:
-                    if writing.take(row):
-                        await writing.write()
+                    if writer.add(row):
+                        await writer.write_chunk()
                     if pace.must_rest:
                         await pace.rest()
-                return await self._sealed(plan, intake.tally, writing, key, body_hash)
+                return await self._finish(plan, reader.counts, writer, key, body_hash)
         except Unavailable:
             return NOT_ACKNOWLEDGED
 
-    async def job(self, call: HttpRequest, caller: Caller) -> Answer:
-        """Accept the rows in a file, or say why not."""
-        with self._places.acquire(caller.service.id) as pace:
-            key = self._key(call, caller)
+    async def job(self, request: HttpRequest, caller: Caller) -> Answer:
+        """Accept the rows in a file, or return the refusal."""
+        with self._slots.acquire(caller.service.id) as pace:
+            key = self._key(request, caller)
             if isinstance(key, Answer):
                 return key
-            upload = MultipartUpload(call.header(b"content-type"), call, FIELDS)
+            upload = MultipartUpload(request.header(b"content-type"), request, FIELDS)
             try:
-                return await self._job(upload, caller, key, pace)
+                return await self._accept_file(upload, caller, key, pace)
             except Unavailable:
                 return NOT_ACKNOWLEDGED
             finally:
-                # Who is still sending cannot hear an answer.
                 await upload.discard(DISCARD_SECONDS)
 
-    async def _job(
+    async def _accept_file(
         self, upload: MultipartUpload, caller: Caller, key: IdempotencyKey | None, pace: Pace
     ) -> Answer:
         await upload.read_fields()
-        now, given = clock.now(), upload.fields
+        now, values = clock.now(), upload.fields
         if upload.filename:
-            given = {"name": upload.filename, **given}
+            values = {"name": upload.filename, **values}
         digest = keyed_digest(self._parts.hash_key) if key else None
         if key and digest:
-            digest.update(ENCODE(sorted(given.items())))
+            digest.update(ENCODE(sorted(values.items())))
             if first := await self._jobs.first(caller.service.id, key.hash):
-                # By the time it was first asked: what was fit then may be unfit by now.
+                # The fields are not checked again: what was valid at first may not be by now.
                 while block := await upload.next_block():
                     digest.update(block)
-                return self._planner.again(caller, first, digest.digest())
-        if "template_id" not in given:
-            return BEFORE_FILE
-        form = rules.check_active(caller.service) or forms.read(forms.JOB_FIELDS, given, now)
+                return self._planner.replay(caller, first, digest.digest())
+        if "template_id" not in values:
+            return TEMPLATE_AFTER_FILE
+        form = rules.check_active(caller.service) or forms.read_form(forms.JOB_FIELDS, values, now)
         plan = form if isinstance(form, Answer) else self._planner.plan(caller, form, now)
         if isinstance(plan, Answer):
             return plan
-        intake = self._planner.intake(plan, self._bounds.job_rows)
-        async with self._writing() as writing:
+        reader = self._planner.row_reader(plan, self._bounds.job_rows)
+        async with self._chunk_writer() as writer:
             try:
-                async for rows in blocks(upload, digest):
-                    if refusal := await take(rows, intake, writing, pace):
+                async for rows in row_blocks(upload, digest):
+                    if refusal := await write_rows(rows, reader, writer, pace):
                         return refusal
-                    if intake.tally.decided:
+                    if reader.counts.decided:
                         break
                 else:
-                    if refusal := intake.end():
+                    if refusal := reader.finish():
                         return refusal
-            except UnreadableRow as found:
-                return intake.unreadable(found)
-            if refusal := self._planner.refusal(plan, intake.tally):
+            except UnreadableRow as error:
+                return reader.unreadable(error)
+            if refusal := self._planner.check_rows(plan, reader.counts):
                 return refusal
             body_hash = digest.digest() if digest else None
-            return await self._sealed(plan, intake.tally, writing, key, body_hash)
+            return await self._finish(plan, reader.counts, writer, key, body_hash)
 
-    async def _sealed(
+    async def _finish(
         self,
         plan: Plan,
-        tally: RowCounts,
-        writing: ChunkWriter,
+        counts: RowCounts,
+        writer: ChunkWriter,
         key: IdempotencyKey | None,
         body_hash: bytes | None,
     ) -> Answer:
-        written = await writing.finish()
-        if refusal := self._planner.count(plan, tally):
+        written = await writer.finish()
+        if refusal := self._planner.count_accepted(plan, counts):
             return refusal
-        seal = self._planner.seal(plan, written, tally.rows, key, body_hash)
-        await writing.seal(seal)
-        return self._planner.accepted(plan.caller, seal)
+        seal = self._planner.new_seal(plan, written, counts.rows, key, body_hash)
+        await writer.write_seal(seal)
+        return self._planner.answer(plan.caller, seal)
 
-    def _key(self, call: HttpRequest, caller: Caller) -> IdempotencyKey | Answer | None:
+    def _key(self, request: HttpRequest, caller: Caller) -> IdempotencyKey | Answer | None:
         hash_key = self._parts.hash_key
-        return idempotency.read_key(call, idempotency.JOB, caller.service.id, hash_key)
+        return idempotency.read_key(request, idempotency.JOB, caller.service.id, hash_key)
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[ChunkWriter]:
-        writing = ChunkWriter(self._parts.inbox, self._parts.key_ring)
+    async def _chunk_writer(self) -> AsyncIterator[ChunkWriter]:
+        writer = ChunkWriter(self._parts.inbox, self._parts.key_ring)
         try:
-            yield writing
+            yield writer
         finally:
-            await writing.leave()
+            await writer.close()
 
 
-async def blocks(
+async def row_blocks(
     upload: MultipartUpload, digest: blake2b | None
 ) -> AsyncIterator[Iterator[list[str]]]:
-    """Yield the file's rows block by block; raises AnsweredEarly, and UnreadableRow inside."""
-    lines = CsvStream()
+    """Yield the file's rows block by block, and add each block to the digest.
+
+    Raises AnsweredEarly. The yielded iterators raise UnreadableRow.
+    """
+    stream = CsvStream()
     while block := await upload.next_block():
         if digest:
             digest.update(block)
-        lines.feed(block)
-        yield lines.rows()
-    lines.end()
-    yield lines.rows()
+        stream.feed(block)
+        yield stream.rows()
+    stream.finish()
+    yield stream.rows()
 
 
-async def take(
-    rows: Iterator[list[str]], intake: RowReader, writing: ChunkWriter, pace: Pace
+async def write_rows(
+    rows: Iterator[list[str]], reader: RowReader, writer: ChunkWriter, pace: Pace
 ) -> Answer | None:
-    """Read rows, and write them as long as none is refused; return the refusal of a bad header.
+    """Read rows, and write them as long as the file is acceptable.
 
-    Raises Unavailable.
+    Returns the refusal of a bad header, otherwise None. Raises Unavailable.
     """
-    tally = intake.tally
     for cells in rows:
-        row = intake.take(cells)
+        row = reader.read(cells)
         if isinstance(row, Answer):
             return row
-        if row and tally.faultless and writing.take(row):
-            await writing.write()
+        if row and reader.counts.acceptable and writer.add(row):
+            await writer.write_chunk()
         if pace.must_rest:
             await pace.rest()
     return None

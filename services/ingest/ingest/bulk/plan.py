@@ -1,4 +1,4 @@
-"""What a job needs besides its rows: who may make it, what became of it before, its seal."""
+"""Plans a job apart from its rows: its checks, its limits, its seal and its answer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ from ingest.accept.content import CompiledTemplate
 from ingest.accept.handle import AcceptParts, normalised
 from ingest.accept.idempotency import REPLAYED, REUSED, IdempotencyKey
 from ingest.bulk import columns
-from ingest.bulk.chunk_writer import Written
-from ingest.bulk.columns import Sheet
-from ingest.bulk.forms import Form
+from ingest.bulk.chunk_writer import WrittenChunks
+from ingest.bulk.columns import RowParser
+from ingest.bulk.forms import JobForm
 from ingest.bulk.rows import RowCounts, RowReader
 from ingest.callers.auth import Caller
 from ingest.callers.safelist import Safelists
@@ -29,10 +29,10 @@ from ingest.jobs.views import JobView
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A job that lacks its rows."""
+    """A job that has passed every check that does not need its rows."""
 
     caller: Caller
-    form: Form
+    form: JobForm
     compiled: CompiledTemplate
     sender_id: UUID | None
     now: datetime
@@ -41,22 +41,22 @@ class Plan:
     def channel(self) -> Channel:
         return self.compiled.template.channel
 
-    def limited(self, tally: RowCounts) -> bool:
-        """Tell whether the rows count for the day and the year."""
-        unreal = self.channel is Channel.SMS and tally.rows == tally.simulated
-        return self.caller.key.type is not KeyType.TEST and not unreal
+    def is_limited(self, counts: RowCounts) -> bool:
+        """Return whether the rows count towards the service's day and year."""
+        all_simulated = self.channel is Channel.SMS and counts.rows == counts.simulated
+        return self.caller.key.type is not KeyType.TEST and not all_simulated
 
 
 class Planner:
-    """Plans jobs, with the parts it is given."""
+    """Plans jobs with the parts that it shares with single requests."""
 
     def __init__(self, parts: AcceptParts, job_view: JobView) -> None:
         self._parts = parts
         self._job_view = job_view
-        self._guests = Safelists(parts.key_ring)
+        self._safelists = Safelists(parts.key_ring)
 
-    def plan(self, caller: Caller, form: Form, now: datetime) -> Plan | Answer:
-        """Plan a job, or say why there can be none; this counts as a request."""
+    def plan(self, caller: Caller, form: JobForm, now: datetime) -> Plan | Answer:
+        """Return the plan of a job, or its refusal. Counts towards the rate limit."""
         parts, service = self._parts, caller.service
         template = parts.directory.template(form.template_id)
         if template is None:
@@ -71,80 +71,80 @@ class Planner:
             return refusal
         sender_id = form.sender_id
         if sender_id:
-            found = parts.directory.senders.get(service.id, {}).get(sender_id)
-            if refusal := rules.check_sender(found, sender_id, service, channel):
+            sender = parts.directory.senders.get(service.id, {}).get(sender_id)
+            if refusal := rules.check_sender(sender, sender_id, service, channel):
                 return refusal
         elif channel is Channel.SMS:
             default = parts.directory.default_sender(service.id, channel)
             sender_id = default.id if default else None
         return Plan(caller, form, parts.templates.compiled(template), sender_id, now)
 
-    def intake(self, plan: Plan, rows_max: int) -> RowReader:
-        """Give what takes the rows."""
-        left = self._parts.limits.remaining(plan.caller.service, plan.channel, plan.now)
-        return RowReader(RowCounts(rows_max, room=min(left)), self._sheets(plan))
+    def row_reader(self, plan: Plan, rows_max: int) -> RowReader:
+        """Return the reader of the job's rows."""
+        remaining = self._parts.limits.remaining(plan.caller.service, plan.channel, plan.now)
+        counts = RowCounts(rows_max, remaining=min(remaining))
+        return RowReader(counts, self._header_reader(plan))
 
-    def _sheets(self, plan: Plan) -> Callable[[Sequence[str]], Sheet | Answer]:
-        """Give what makes a sheet of a header."""
-        service, key_type, hash_key = (
-            plan.caller.service,
-            plan.caller.key.type,
-            self._parts.hash_key,
-        )
-        closed = key_type is KeyType.TEAM or (service.restricted and key_type is KeyType.NORMAL)
-        channel = plan.channel.encode()
+    def _header_reader(self, plan: Plan) -> Callable[[Sequence[str]], RowParser | Answer]:
+        """Return a function that makes the parser of a file's rows from its header."""
+        service, key_type = plan.caller.service, plan.caller.key.type
+        hash_key, channel = self._parts.hash_key, plan.channel.encode()
+        restricted = key_type is KeyType.TEAM or (service.restricted and key_type is KeyType.NORMAL)
 
-        def hashed(recipient: Email | Phone) -> bytes:
+        def hash_recipient(recipient: Email | Phone) -> bytes:
             return keyed_hash(hash_key, channel, normalised(recipient).encode())
 
-        def sheet_for(header: Sequence[str]) -> Sheet | Answer:
-            layout = columns.layout(header, plan.compiled)
+        def read_header(header: Sequence[str]) -> RowParser | Answer:
+            layout = columns.read_layout(header, plan.compiled)
             if isinstance(layout, Answer):
                 return layout
-            return Sheet(
+            return RowParser(
                 layout,
                 plan.compiled,
-                prefix=service.name if service.prefix_sms else None,
-                abroad=rules.INTERNATIONAL in service.permissions,
-                guests=self._guests.of(service) if closed else None,
+                sms_prefix=service.name if service.prefix_sms else None,
+                international_allowed=rules.INTERNATIONAL in service.permissions,
+                safelist=self._safelists.of(service) if restricted else None,
                 simulated=self._parts.simulated,
-                hashed=hashed,
+                hash_recipient=hash_recipient,
             )
 
-        return sheet_for
+        return read_header
 
-    def refusal(self, plan: Plan, tally: RowCounts) -> Answer | None:
-        """Judge all rows together."""
+    def check_rows(self, plan: Plan, counts: RowCounts) -> Answer | None:
+        """Return the refusal of all rows together, or None if they are accepted."""
         caller, limits = plan.caller, self._parts.limits
-        left = limits.remaining(caller.service, plan.channel, plan.now)
-        return tally.refusal(caller.service, plan.channel, caller.key.type, left)
+        remaining = limits.remaining(caller.service, plan.channel, plan.now)
+        return counts.check(caller.service, plan.channel, caller.key.type, remaining)
 
-    def count(self, plan: Plan, tally: RowCounts) -> Answer | None:
-        """Count the rows as accepted, or refuse them where others took their room meanwhile."""
-        if not plan.limited(tally):
+    def count_accepted(self, plan: Plan, counts: RowCounts) -> Answer | None:
+        """Count the rows towards the limits, or return a refusal.
+
+        Other requests may have used up the limits since `check_rows`.
+        """
+        if not plan.is_limited(counts):
             return None
         limits, service = self._parts.limits, plan.caller.service
-        if refusal := limits.check_volume(service, plan.channel, plan.now, tally.rows):
+        if refusal := limits.check_volume(service, plan.channel, plan.now, counts.rows):
             return refusal
-        limits.count_accepted(service, plan.channel, plan.now, tally.rows)
+        limits.count_accepted(service, plan.channel, plan.now, counts.rows)
         return None
 
-    def again(self, caller: Caller, first: FirstJob, body_hash: bytes) -> Answer:
+    def replay(self, caller: Caller, first: FirstJob, body_hash: bytes) -> Answer:
         """Repeat the first answer for the same body, or return the refusal of another body."""
         # Without the name of its file the first answer cannot be repeated.
         if first.body_hash != body_hash or self._job_view.name(first.job) is None:
             return REUSED
-        return replace(self.accepted(caller, first.job), headers=REPLAYED)
+        return replace(self.answer(caller, first.job), headers=REPLAYED)
 
-    def seal(
+    def new_seal(
         self,
         plan: Plan,
-        written: Written,
+        written: WrittenChunks,
         rows: int,
         key: IdempotencyKey | None,
         body_hash: bytes | None,
     ) -> Seal:
-        """Write what makes a job of an upload's chunks; the body's hash stands with a key."""
+        """Return the seal that makes the written chunks a job. `body_hash` comes with a key."""
         service_id = plan.caller.service.id
         if key:
             id = ids.derived_in(plan.now, b"job", service_id.bytes, key.text)
@@ -154,7 +154,7 @@ class Planner:
         return Seal(
             job_id=id,
             upload_id=written.upload_id,
-            chunks=written.chunks,
+            chunks=written.count,
             rows=rows,
             digest=written.digest,
             service_id=service_id,
@@ -171,6 +171,6 @@ class Planner:
             body_hash=body_hash,
         )
 
-    def accepted(self, caller: Caller, job: Seal | Job) -> Answer:
+    def answer(self, caller: Caller, job: Seal | Job) -> Answer:
         """Return the 201 for a job."""
         return json_answer({"data": self._job_view.accepted(job, caller.service)}, 201)
