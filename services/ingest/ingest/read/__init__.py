@@ -1,1 +1,1 @@
-"""Reading notifications and templates: the store, how a row is shown, lists."""
+"""Reading notifications and templates: the store, their views, lists."""

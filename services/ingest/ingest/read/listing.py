@@ -1,4 +1,4 @@
-"""GET /v2/notifications: its parameters, the rows they choose, the links to the next page."""
+"""The lists of GET: checks their parameters, and returns filters and links to the next page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,8 +20,11 @@ Parameters = Mapping[str, Sequence[str]]
 
 
 def parse_query(query: bytes) -> dict[str, list[str]]:
-    """Read a query; of what is no UTF-8 something is left, so that it finds nothing."""
-    found: dict[str, list[str]] = {}
+    """Return the parameters of a query string. Bytes that are not UTF-8 become text as well.
+
+    Such text matches no row.
+    """
+    parameters: dict[str, list[str]] = {}
     try:
         pairs = parse_qsl(
             query.decode("latin-1"), keep_blank_values=True, max_num_fields=PARAMETERS_MAX
@@ -29,73 +32,77 @@ def parse_query(query: bytes) -> dict[str, list[str]]:
     except ValueError:
         return {"too many": ["parameters"]}
     for name, value in pairs:
-        found.setdefault(name, []).append(value)
-    return found
+        parameters.setdefault(name, []).append(value)
+    return parameters
 
 
-def choice_faults(name: str, values: Sequence[str], allowed: Sequence[str]) -> list[str]:
-    """Say which values are not among those that are allowed."""
-    told = ", ".join(allowed)
+def choice_faults(name: str, values: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """Return an error for each value that is not one of the choices."""
+    listed = ", ".join(choices)
     return [
-        f"{name} {printed(each)} is not one of [{told}]" for each in values if each not in allowed
+        f"{name} {printed(value)} is not one of [{listed}]"
+        for value in values
+        if value not in choices
     ]
 
 
-def check_parameters(given: Parameters) -> Answer | None:
-    """Judge the parameters, all at once."""
-    faults = choice_faults("status", given.get("status", ()), views.STATUSES)
-    faults += choice_faults("template_type", given.get("template_type", ()), TEMPLATE_TYPES)
-    if "\0" in first_value(given, "reference", ""):
+def check_parameters(parameters: Parameters) -> Answer | None:
+    """Return the answer that lists all errors of a list's parameters, or None."""
+    faults = choice_faults("status", parameters.get("status", ()), views.STATUSES)
+    faults += choice_faults("template_type", parameters.get("template_type", ()), TEMPLATE_TYPES)
+    if "\0" in first_value(parameters, "reference", ""):
         faults.append("reference must not contain NUL characters")
-    faults += older_than_faults(given)
-    faults += choice_faults("include_jobs", given.get("include_jobs", ())[:1], BOOLEANS)
-    faults += unexpected([name for name in given if name not in NAMES])
+    faults += older_than_faults(parameters)
+    faults += choice_faults("include_jobs", parameters.get("include_jobs", ())[:1], BOOLEANS)
+    faults += unexpected([name for name in parameters if name not in NAMES])
     return validation_error(*faults) if faults else None
 
 
-def check_older_than(given: Parameters) -> Answer | None:
-    """Judge the parameters of a list that has only this one."""
-    faults = older_than_faults(given) + unexpected([name for name in given if name != "older_than"])
+def check_older_than(parameters: Parameters) -> Answer | None:
+    """Return the answer that lists all errors, for a list whose only parameter is older_than."""
+    others = [name for name in parameters if name != "older_than"]
+    faults = older_than_faults(parameters) + unexpected(others)
     return validation_error(*faults) if faults else None
 
 
-def older_than_faults(given: Parameters) -> list[str]:
-    """Say what is wrong with where a page begins."""
-    older_than = first_value(given, "older_than", None)
+def older_than_faults(parameters: Parameters) -> list[str]:
+    """Return the error in the id that a page starts after, if there is one."""
+    older_than = first_value(parameters, "older_than", None)
     good = older_than is None or UUID_FORM.fullmatch(older_than)
     return [] if good else ["older_than is not a valid UUID"]
 
 
-def first_value(given: Parameters, name: str, default: Any) -> Any:
-    """Give the first of a parameter's values."""
-    values = given.get(name)
+def first_value(parameters: Parameters, name: str, default: Any) -> Any:
+    """Return the first of a parameter's values, or the default."""
+    values = parameters.get(name)
     return values[0] if values else default
 
 
-def list_filter(given: Parameters, caller: Caller) -> ListFilter:
-    """Give what is asked for: of the caller's own key type alone."""
+def list_filter(parameters: Parameters, caller: Caller) -> ListFilter:
+    """Return the filter that the parameters describe, for rows of the caller's key type alone."""
     states = None
-    if given.get("status"):
-        states = frozenset(pair for name in given["status"] for pair in views.states(name))
-    older_than = first_value(given, "older_than", None)
+    if parameters.get("status"):
+        states = frozenset(pair for name in parameters["status"] for pair in views.states(name))
+    types = parameters.get("template_type")
+    older_than = first_value(parameters, "older_than", None)
     return ListFilter(
         service_id=caller.service.id,
         key_type=caller.key.type,
         states=states,
-        channels=frozenset(given["template_type"]) if given.get("template_type") else None,
-        reference=first_value(given, "reference", None),
+        channels=frozenset(types) if types else None,
+        reference=first_value(parameters, "reference", None),
         older_than=UUID(older_than) if older_than is not None else None,
-        with_jobs=first_value(given, "include_jobs", "false").lower() == "true",
+        with_jobs=first_value(parameters, "include_jobs", "false").lower() == "true",
     )
 
 
-def links(base: str, given: Parameters, last: UUID | None) -> dict[str, str]:
-    """Give the address of this page and, whenever it has a row, of the next one."""
-    address = f"{base}/v2/notifications"
-    filters = [(name, each) for name in NAMES for each in given.get(name, ())]
-    found = {"current": f"{address}?{urlencode(filters)}" if filters else address}
+def links(base: str, parameters: Parameters, last: UUID | None) -> dict[str, str]:
+    """Return the URL of this page, and that of the next one if this page has a last row."""
+    url = f"{base}/v2/notifications"
+    pairs = [(name, value) for name in NAMES for value in parameters.get(name, ())]
+    urls = {"current": f"{url}?{urlencode(pairs)}" if pairs else url}
     if last:
-        # Clients take the first UUID that they find for older_than; a reference may look like one.
-        others = [pair for pair in filters if pair[0] != "older_than"]
-        found["next"] = f"{address}?{urlencode([('older_than', str(last)), *others])}"
-    return found
+        # Clients take the first UUID in the URL for older_than, and a reference may look like one.
+        others = [pair for pair in pairs if pair[0] != "older_than"]
+        urls["next"] = f"{url}?{urlencode([('older_than', str(last)), *others])}"
+    return urls

@@ -1,4 +1,4 @@
-"""Templates as a client sees them, and texts that were received (none are, yet)."""
+"""Answers requests for templates, and for received SMS, of which there are none yet."""
 
 from typing import Any
 from uuid import UUID
@@ -17,39 +17,43 @@ from ingest.read.views import time
 
 
 class TemplateEndpoints:
-    """Answers what is asked about templates."""
+    """Answers requests for templates and their previews."""
 
-    def __init__(self, directory: Directory, library: TemplateCache) -> None:
+    def __init__(self, directory: Directory, template_cache: TemplateCache) -> None:
         self._directory = directory
-        self._library = library
+        self._template_cache = template_cache
 
-    async def newest(self, call: HttpRequest, caller: Caller) -> Answer:
-        return self._one(call.path_parameters[0], None, caller)
+    async def newest(self, request: HttpRequest, caller: Caller) -> Answer:
+        return self._one(request.path_parameters[0], None, caller)
 
-    async def version(self, call: HttpRequest, caller: Caller) -> Answer:
-        # Version 0 is the newest.
-        return self._one(call.path_parameters[0], int(call.path_parameters[1]) or None, caller)
+    async def version(self, request: HttpRequest, caller: Caller) -> Answer:
+        # The contract has version 0 for the newest.
+        return self._one(
+            request.path_parameters[0], int(request.path_parameters[1]) or None, caller
+        )
 
-    async def all(self, call: HttpRequest, caller: Caller) -> Answer:
-        given_ = listing.parse_query(call.scope["query_string"])
-        kinds = given_.get("type", [])[:1]
-        faults = listing.choice_faults("type", kinds, listing.TEMPLATE_TYPES)
-        faults += fields.unexpected([name for name in given_ if name != "type"])
+    async def all(self, request: HttpRequest, caller: Caller) -> Answer:
+        parameters = listing.parse_query(request.scope["query_string"])
+        types = parameters.get("type", [])[:1]
+        faults = listing.choice_faults("type", types, listing.TEMPLATE_TYPES)
+        faults += fields.unexpected([name for name in parameters if name != "type"])
         if faults:
             return validation_error(*faults)
-        found = [
-            each
-            for each in self._directory.latest_templates(caller.service.id)
-            if not each.archived and not each.hidden and (not kinds or each.channel in kinds)
+        shown = [
+            template
+            for template in self._directory.latest_templates(caller.service.id)
+            if not template.archived
+            and not template.hidden
+            and (not types or template.channel in types)
         ]
-        found.sort(key=lambda each: (each.name, each.channel))
-        return json_answer({"templates": [self._shown(each) for each in found]})
+        shown.sort(key=lambda template: (template.name, template.channel))
+        return json_answer({"templates": [self._shown(template) for template in shown]})
 
-    async def preview(self, call: HttpRequest, caller: Caller) -> Answer:
-        body = fields.decode_object(call.header(b"content-type"), await call.body())
+    async def preview(self, request: HttpRequest, caller: Caller) -> Answer:
+        body = fields.decode_object(request.header(b"content-type"), await request.body())
         if isinstance(body, Answer):
             return body
-        template = self._template(call.path_parameters[0], None, caller)
+        template = self._template(request.path_parameters[0], None, caller)
         if isinstance(template, Answer):
             return template
         values = body.get("personalisation", {})
@@ -59,29 +63,29 @@ class TemplateEndpoints:
             )
         if refusal := rules.check_size({n: v for n, v in values.items() if type(v) is not dict}):
             return refusal
-        return self._previewed(template, values)
+        return self._preview(template, values)
 
-    async def received(self, call: HttpRequest, _: Caller) -> Answer:
-        parameters = listing.parse_query(call.scope["query_string"])
+    async def received(self, request: HttpRequest, _: Caller) -> Answer:
+        parameters = listing.parse_query(request.scope["query_string"])
         if refusal := listing.check_older_than(parameters):
             return refusal
-        links = {"current": f"{call.base_url()}/v2/received-text-messages"}
+        links = {"current": f"{request.base_url()}/v2/received-text-messages"}
         return json_answer({"received_text_messages": [], "links": links})
 
     def _one(self, id: str, version: int | None, caller: Caller) -> Answer:
-        found = self._template(id, version, caller)
-        return found if isinstance(found, Answer) else json_answer(self._shown(found))
+        template = self._template(id, version, caller)
+        return template if isinstance(template, Answer) else json_answer(self._shown(template))
 
     def _template(self, id: str, version: int | None, caller: Caller) -> Template | Answer:
         if not fields.UUID_FORM.fullmatch(id):
             return validation_error("id is not a valid UUID")
-        found = self._directory.template(UUID(id), version)
-        if found is None or found.service_id != caller.service.id or found.hidden:
+        template = self._directory.template(UUID(id), version)
+        if template is None or template.service_id != caller.service.id or template.hidden:
             return NO_RESULT
-        return found
+        return template
 
-    def _previewed(self, template: Template, personalisation: dict[str, Any]) -> Answer:
-        compiled = self._library.compiled(template)
+    def _preview(self, template: Template, personalisation: dict[str, Any]) -> Answer:
+        compiled = self._template_cache.compiled(template)
         values = templates.normalise(storable(personalisation))
         if missing := compiled.missing(values):
             return bad_request(f"Missing personalisation: {', '.join(missing)}")
@@ -101,7 +105,7 @@ class TemplateEndpoints:
         )
 
     def _shown(self, template: Template) -> dict[str, object]:
-        compiled = self._library.compiled(template)
+        compiled = self._template_cache.compiled(template)
         names = templates.names(compiled.subject, compiled.body)
         return {
             "id": template.id,

@@ -1,4 +1,4 @@
-"""A row as the API shows it: the states' names, their descriptions, times, content."""
+"""A stored notification as the API shows it: status, description, times and content."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ COMPLETED = frozenset(
         "permanent-failure", "cancelled",
     }
 )  # fmt: skip
-# By channel, then the rest: a state that is not here goes by its own name.
+# A status that is missing here is its own description.
 DESCRIPTIONS = {
     Channel.EMAIL: {
         "created": "In transit", "sending": "In transit", "pending": "In transit",
@@ -52,7 +52,7 @@ NO_ROUTE_ABROAD = ("NO_ORIGINATION_IDENTITIES_FOUND", "DESTINATION_COUNTRY_BLOCK
 
 @dataclass(frozen=True, slots=True)
 class NotificationRow:
-    """A notification as it is stored."""
+    """A stored notification."""
 
     id: UUID
     template_id: UUID
@@ -70,17 +70,17 @@ class NotificationRow:
 
 
 def status(channel: Channel, state: State) -> str:
-    """Give a state the name that the API has for it."""
+    """Return the API's name for a state."""
     if state is State.CLAIMED:
         return "sending"
-    # To a client a text is sent once it is handed over, whether or not a receipt is awaited.
+    # To clients an SMS is sent once the provider has it, whether or not a receipt follows.
     if state is State.SENDING and channel is Channel.SMS:
         return "sent"
     return str(state)
 
 
 def states(name: str) -> list[tuple[State, Channel]]:
-    """Give the stored states, by channel, that the API calls by this name."""
+    """Return the stored states, each with its channel, that the API calls by this name."""
     names = {*FAILED, "failed"} if name == "failed" else {name}
     return [
         (state, channel)
@@ -90,34 +90,36 @@ def states(name: str) -> list[tuple[State, Channel]]:
     ]
 
 
-def description(channel: Channel, shown: str, reason: str | None) -> str:
-    """Describe a state."""
-    if channel is Channel.EMAIL and shown == "permanent-failure" and reason in BLOCKED:
+def description(channel: Channel, status: str, reason: str | None) -> str:
+    """Return the API's description of a status."""
+    if channel is Channel.EMAIL and status == "permanent-failure" and reason in BLOCKED:
         return "Blocked"
-    if shown == "provider-failure" and reason and any(word in reason for word in NO_ROUTE_ABROAD):
+    if status == "provider-failure" and reason and any(word in reason for word in NO_ROUTE_ABROAD):
         return "Can't send to this international number"
-    return DESCRIPTIONS[channel].get(shown, shown)
+    return DESCRIPTIONS[channel].get(status, status)
 
 
 def time(at: datetime | None) -> str | None:
-    """Write a time as the API does."""
-    # Not by strftime, which took half of the time that a report's row takes.
+    """Return a time as the API prints it, or None for no time."""
+    # Not strftime, which took half of the time for a report's row.
     return f"{at.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z" if at else None
 
 
 class View:
-    """Opens rows for those they belong to."""
+    """Shows stored notifications to the services that they belong to."""
 
-    def __init__(self, directory: Directory, library: TemplateCache, ring: KeyRing) -> None:
+    def __init__(
+        self, directory: Directory, template_cache: TemplateCache, key_ring: KeyRing
+    ) -> None:
         self._directory = directory
-        self._library = library
-        self._ring = ring
+        self._template_cache = template_cache
+        self._key_ring = key_ring
 
     def notification(self, row: NotificationRow, base: str) -> dict[str, object]:
-        """Give a row as the API shows it; content that is gone by retention is null."""
+        """Return a row as the API shows it. Content that retention removed is null."""
         channel = Channel(row.channel)
         to, body, subject = self._content(row)
-        named = status(channel, State(row.state))
+        shown_status = status(channel, State(row.state))
         email = channel is Channel.EMAIL
         version = row.template_version
         return {
@@ -128,8 +130,8 @@ class View:
             **{f"line_{n}": None for n in range(1, 7)},
             "postcode": None,
             "type": channel,
-            "status": named,
-            "status_description": description(channel, named, row.reason),
+            "status": shown_status,
+            "status_description": description(channel, shown_status, row.reason),
             "provider_response": row.response,
             "template": {
                 "id": row.template_id,
@@ -141,20 +143,20 @@ class View:
             "created_at": time(row.accepted_at),
             "created_by_name": None,
             "sent_at": time(row.sent_at),
-            "completed_at": time(row.state_at) if named in COMPLETED else None,
+            "completed_at": time(row.state_at) if shown_status in COMPLETED else None,
             "scheduled_for": time(row.scheduled_for),
             "postage": None,
         }
 
     def _content(self, row: NotificationRow) -> tuple[str | None, str | None, str | None]:
         try:
-            opened = self._ring.decrypt(row.sealed, owner=row.id.bytes)
-            content = msgspec.json.decode(opened, type=Content)
+            decrypted = self._key_ring.decrypt(row.sealed, owner=row.id.bytes)
+            content = msgspec.json.decode(decrypted, type=Content)
         except (Undecryptable, msgspec.DecodeError):
             return None, None, None
         template = self._directory.template(row.template_id, row.template_version)
         if template is None:
             return content.to, None, None
-        compiled = self._library.compiled(template)
+        compiled = self._template_cache.compiled(template)
         values = templates.normalise(content.personalisation)
         return content.to, compiled.text(values), compiled.escaped_subject(values)
