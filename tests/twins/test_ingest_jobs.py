@@ -89,7 +89,7 @@ def test_a_job_is_read_as_it_is_stored(twin: JobsTwin) -> None:
     assert find(twin, full.id) == full
 
 
-def test_a_job_knows_how_many_of_its_chunks_have_come(twin: JobsTwin) -> None:
+def test_a_job_is_read_with_the_number_of_its_stored_chunks(twin: JobsTwin) -> None:
     given, other = twin.put(sealed(chunks=2, rows=4)), twin.put(sealed())
     twin.chunk(given, chunk(given, 1, 3, 2))
     assert find(twin, given.id) == replace(given, chunks_stored=1)
@@ -107,14 +107,14 @@ def test_a_command_is_read_with_its_job(twin: JobsTwin) -> None:
     assert find(twin, other.id) == other
 
 
-def test_what_is_missing_is_certain_once_all_that_was_accepted_is_folded(twin: JobsTwin) -> None:
+def test_a_missing_row_is_certain_once_everything_accepted_before_is_folded(twin: JobsTwin) -> None:
     twin.folded(everything=False)
     assert find(twin, ids.new(NOW)) == Missing(certain=False)
     twin.folded(everything=True)
     assert find(twin, ids.new(NOW)) == Missing(certain=True)
 
 
-def test_an_id_that_nobody_made_is_missing_without_a_question(twin: JobsTwin) -> None:
+def test_an_id_that_no_ingest_made_is_missing_without_a_query(twin: JobsTwin) -> None:
     absurd = UUID(int=(1 << 48) - 1 << 80 | 7 << 76 | 2 << 62)
     twin.folded(everything=False)
     with twin.away():
@@ -155,7 +155,7 @@ def test_the_loser_of_an_idempotency_key_is_read_as_its_winner(twin: JobsTwin) -
     assert page(twin, loser) == [older.id]
 
 
-def test_pages_are_in_the_order_of_acceptance_and_miss_none(twin: JobsTwin) -> None:
+def test_pages_are_in_the_order_of_acceptance_and_complete(twin: JobsTwin) -> None:
     # An Idempotency-Key gives an id any moment of its day; two at a time come at one moment.
     made = [
         twin.put(
@@ -175,7 +175,7 @@ def test_pages_are_in_the_order_of_acceptance_and_miss_none(twin: JobsTwin) -> N
     assert page(twin, wanted[-1]) == []
 
 
-def test_nothing_is_older_than_what_is_not_the_callers(twin: JobsTwin) -> None:
+def test_no_job_is_older_than_a_job_that_the_caller_does_not_have(twin: JobsTwin) -> None:
     twin.put(sealed(accepted_at=NOW - timedelta(hours=1)))
     theirs, test = twin.put(sealed(), OTHER), twin.put(sealed(key_type=KeyType.TEST))
     for id in (uuid4(), ids.new(NOW), theirs.id, test.id):
@@ -194,7 +194,9 @@ def test_rows_are_counted_by_their_states(twin: JobsTwin) -> None:
     assert (counted.settled, counted.settled_recently) == (0, 0)
 
 
-def test_rows_of_settled_chunks_are_counted_and_of_those_the_recent_ones(twin: JobsTwin) -> None:
+def test_rows_of_settled_chunks_are_counted_and_the_recently_settled_ones_as_well(
+    twin: JobsTwin,
+) -> None:
     given, other = twin.put(sealed(chunks=3, rows=7)), twin.put(sealed())
     twin.chunk(given, chunk(given, 0, 1, 4), settled_for=timedelta(hours=1))
     twin.chunk(given, chunk(given, 1, 5, 2), settled_for=timedelta(0))
@@ -204,7 +206,7 @@ def test_rows_of_settled_chunks_are_counted_and_of_those_the_recent_ones(twin: J
     assert ask(twin.jobs.count_rows(other)).settled == 0
 
 
-def test_a_job_is_quiet_when_no_row_of_it_waits_to_be_sent(twin: JobsTwin) -> None:
+def test_a_job_has_nothing_to_send_when_no_row_is_created_or_claimed(twin: JobsTwin) -> None:
     quiet = {}
     for state in State:
         given = twin.put(sealed())
@@ -214,7 +216,7 @@ def test_a_job_is_quiet_when_no_row_of_it_waits_to_be_sent(twin: JobsTwin) -> No
     assert {state for state in State if not quiet[state]} == {State.CREATED, State.CLAIMED}
 
 
-def test_a_job_that_was_quiet_once_stays_so(twin: JobsTwin) -> None:
+def test_a_job_that_once_had_nothing_to_send_stays_so(twin: JobsTwin) -> None:
     given = twin.put(sealed())
     row = stored(given, 1, State.CLAIMED)
     for state, quiet in [(State.CLAIMED, False), (State.SENT, True), (State.CREATED, True)]:
@@ -235,7 +237,7 @@ def read(twin: JobsTwin, given: Job, first: int, last: int) -> RowRange:
     return replace(only, rows=sorted(only.rows, key=lambda row: row.job_row))
 
 
-def test_a_stretch_has_its_rows_and_the_chunks_of_those_that_are_missing(twin: JobsTwin) -> None:
+def test_a_range_has_its_stored_rows_and_the_chunks_of_the_others(twin: JobsTwin) -> None:
     given = twin.put(sealed(chunks=4, rows=8))
     beside = twin.put(sealed(id=UUID(int=given.id.int ^ 1)))
     sent = {"sent_at": NOW, "reason": "a", "response": "b", "reference": "é"}
@@ -254,7 +256,7 @@ def test_a_stretch_has_its_rows_and_the_chunks_of_those_that_are_missing(twin: J
     assert read(twin, given, 6, 8) == RowRange(6, 8, [], parts[2:])
 
 
-def test_a_report_is_written_of_what_is_stored_and_of_what_waits(twin: JobsTwin) -> None:
+def test_a_report_has_stored_rows_and_rows_that_wait_in_chunks(twin: JobsTwin) -> None:
     given = twin.put(sealed(chunks=2, rows=4))
     twin.row(given, stored(given, 2, State.DELIVERED, sent_at=NOW))
     twin.chunk(given, chunk(given, 0, 1, 3))
@@ -271,7 +273,7 @@ def test_a_report_is_written_of_what_is_stored_and_of_what_waits(twin: JobsTwin)
     ]
 
 
-def test_while_postgres_is_away_every_question_is_unavailable(twin: JobsTwin) -> None:
+def test_while_postgres_is_down_every_read_raises_unavailable(twin: JobsTwin) -> None:
     given = twin.put(sealed())
     with twin.away():
         for _ in range(2):
@@ -288,7 +290,9 @@ def test_while_postgres_is_away_every_question_is_unavailable(twin: JobsTwin) ->
     assert ask(twin.jobs.count_rows(given)).settled == 0
 
 
-def test_a_count_that_takes_too_long_is_unavailable_and_jobs_are_read(twin: JobsTwin) -> None:
+def test_a_count_that_takes_too_long_raises_unavailable_while_jobs_are_still_read(
+    twin: JobsTwin,
+) -> None:
     given = twin.put(sealed())
     with twin.slow():
         with pytest.raises(Unavailable):

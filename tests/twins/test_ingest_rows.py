@@ -108,7 +108,7 @@ def test_a_row_is_read_as_it_was_moved(twin: RowsTwin) -> None:
     assert find(twin, given.id) == replace(saved(given), **moved)  # type: ignore[arg-type]
 
 
-def test_what_is_missing_is_certain_once_all_that_was_accepted_is_folded(twin: RowsTwin) -> None:
+def test_a_missing_row_is_certain_once_everything_accepted_before_is_folded(twin: RowsTwin) -> None:
     given, other = accepted(), accepted(channel=Channel.SMS)
     save(twin, given)
     assert find(twin, ids.new(NOW)) == Missing(certain=True)
@@ -118,7 +118,7 @@ def test_what_is_missing_is_certain_once_all_that_was_accepted_is_folded(twin: R
     assert find(twin, ids.new(NOW)) == Missing(certain=True)
 
 
-def test_an_id_that_nobody_made_is_missing_without_a_question(twin: RowsTwin) -> None:
+def test_an_id_that_no_ingest_made_is_missing_without_a_query(twin: RowsTwin) -> None:
     absurd = UUID(int=(1 << 48) - 1 << 80 | 7 << 76 | 2 << 62)
     with twin.away():
         assert find(twin, uuid4()) == find(twin, absurd) == Missing(certain=True)
@@ -154,7 +154,7 @@ def test_the_loser_of_an_idempotency_key_is_read_as_its_winner(twin: RowsTwin) -
     assert listed(twin, older_than=loser.id) == [older.id]
 
 
-def test_an_idempotency_key_stands_for_the_first_with_it_once_that_is_saved(
+def test_an_idempotency_key_stands_for_its_first_notification_once_that_is_saved(
     twin: RowsTwin,
 ) -> None:
     first, another = keyed(b"key", b"body"), keyed(b"key", b"another", template_version=9)
@@ -167,7 +167,7 @@ def test_an_idempotency_key_stands_for_the_first_with_it_once_that_is_saved(
     assert ask(twin.rows.first(SERVICE, b"key of nobody")) is None
 
 
-def test_services_have_the_same_idempotency_key_each_for_its_own(twin: RowsTwin) -> None:
+def test_two_services_may_use_the_same_idempotency_key(twin: RowsTwin) -> None:
     ours, theirs = keyed(b"key", b"body"), keyed(b"key", b"b", service_id=OTHER)
     save(twin, ours, theirs)
     assert ask(twin.rows.first(SERVICE, b"key")) == FirstNotification(ours.id, b"body", 3)
@@ -180,7 +180,7 @@ def first_job(twin: RowsTwin, key_hash: bytes) -> FirstJob | None:
     return first and replace(first, job=replace(first.job, stored_at=NOW, now=NOW))
 
 
-def test_an_idempotency_key_stands_for_the_first_job_with_it(twin: RowsTwin) -> None:
+def test_an_idempotency_key_stands_for_its_first_job(twin: RowsTwin) -> None:
     of_key = {"service_id": SERVICE, "idempotency_key": b"key", "body_hash": b"body"}
     first = upload(5, **of_key, scheduled_for=NOW, sender_id=UUID(int=4)).seal
     second = upload(3, **{**of_key, "body_hash": b"another"}).seal
@@ -195,14 +195,16 @@ def test_an_idempotency_key_stands_for_the_first_job_with_it(twin: RowsTwin) -> 
     assert ask(twin.jobs.first(OTHER, b"key")) is None
 
 
-def test_a_key_of_a_job_is_no_notifications_and_the_other_way_round(twin: RowsTwin) -> None:
+def test_a_key_of_a_job_finds_no_notification_and_a_key_of_a_notification_finds_no_job(
+    twin: RowsTwin,
+) -> None:
     twin.accept(upload(1, service_id=SERVICE, idempotency_key=b"job", body_hash=b"b").seal)
     save(twin, keyed(b"single", b"body"))
     assert ask(twin.rows.first(SERVICE, b"job")) is None
     assert ask(twin.jobs.first(SERVICE, b"single")) is None
 
 
-def test_pages_are_in_the_order_of_acceptance_and_miss_none(twin: RowsTwin) -> None:
+def test_pages_are_in_the_order_of_acceptance_and_complete(twin: RowsTwin) -> None:
     # An Idempotency-Key gives an id any moment of its day; two at a time come at one moment.
     made = [
         accepted(number // 2, id=ids.derived_in(NOW, b"of a key", number.to_bytes(2)))
@@ -218,7 +220,7 @@ def test_pages_are_in_the_order_of_acceptance_and_miss_none(twin: RowsTwin) -> N
     assert listed(twin, older_than=wanted[-1]) == []
 
 
-def test_nothing_is_older_than_what_is_not_the_services(twin: RowsTwin) -> None:
+def test_no_row_is_older_than_a_row_that_the_service_does_not_have(twin: RowsTwin) -> None:
     given, stranger = accepted(), accepted(service_id=OTHER)
     save(twin, given, stranger)
     assert listed(twin, older_than=uuid4()) == listed(twin, older_than=ids.new(NOW)) == []
@@ -226,7 +228,7 @@ def test_nothing_is_older_than_what_is_not_the_services(twin: RowsTwin) -> None:
     assert listed(twin, service_id=OTHER) == [stranger.id]
 
 
-def test_a_list_has_those_rows_that_are_chosen(twin: RowsTwin) -> None:
+def test_a_list_has_the_rows_that_its_filter_allows(twin: RowsTwin) -> None:
     email, test = accepted(reference="a"), accepted(key_type=KeyType.TEST)
     sms = accepted(channel=Channel.SMS, reference="b")
     of_job = accepted(job_id=uuid4(), job_row=1, lane=Lane.BULK)
@@ -248,7 +250,7 @@ def test_a_list_has_those_rows_that_are_chosen(twin: RowsTwin) -> None:
     assert listed(twin, older_than=of_job.id, reference="a") == [email.id]
 
 
-def test_while_postgres_is_away_reads_are_unavailable_and_no_key_is_known(twin: RowsTwin) -> None:
+def test_while_postgres_is_down_reads_raise_unavailable_and_no_key_is_known(twin: RowsTwin) -> None:
     given, job = keyed(b"key", b"body"), {"idempotency_key": b"job", "body_hash": b"body"}
     twin.accept(upload(1, service_id=SERVICE, **job).seal)
     save(twin, given)

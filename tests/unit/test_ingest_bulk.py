@@ -1,4 +1,4 @@
-"""Jobs: in which order a client hears of what is wrong, and what is in the log after a 201."""
+"""Accepting jobs: the order of the errors, and the records in the log after a 201."""
 
 import asyncio
 import re
@@ -21,6 +21,7 @@ from support.ingest.uploads import (
     JOBS,
     TEMPLATES,
     bulk,
+    error_text,
     fields,
     file,
     form,
@@ -28,7 +29,6 @@ from support.ingest.uploads import (
     job,
     send,
     table,
-    told,
     upload,
 )
 from support.ingest.world import (
@@ -64,7 +64,7 @@ def ask(
 
 
 @BOTH_WAYS
-def test_a_job_is_chunks_and_a_seal_and_its_answer_tells_it(way: str) -> None:
+def test_a_job_is_written_as_chunks_and_a_seal_and_answered_with_its_data(way: str) -> None:
     world = World()
     answer = ask(world, way, good(SMS), SMS)
     assert answer.status_code == 201, answer.text
@@ -93,7 +93,7 @@ def test_a_job_is_chunks_and_a_seal_and_its_answer_tells_it(way: str) -> None:
 
 
 @BOTH_WAYS
-def test_many_rows_are_chunks_of_500_in_the_files_order(way: str) -> None:
+def test_many_rows_become_chunks_of_500_in_the_files_order(way: str) -> None:
     world = World()
     rows = [["email address", "name"], *([f"a{n}@b.ca", str(n)] for n in range(1_234))]
     assert ask(world, way, rows).status_code == 201
@@ -102,7 +102,7 @@ def test_many_rows_are_chunks_of_500_in_the_files_order(way: str) -> None:
     assert [row.to for row in found] == [f"a{n}@b.ca" for n in range(1_234)]
 
 
-def test_large_rows_are_chunks_of_few() -> None:
+def test_large_rows_become_chunks_of_few_rows() -> None:
     world = World()
     rows = [["email address", "name"], *([f"a{n}@b.ca", "é" * 50_000] for n in range(20))]
     assert ask(world, "file", rows).status_code == 201
@@ -112,7 +112,7 @@ def test_large_rows_are_chunks_of_few() -> None:
 
 
 @pytest.mark.parametrize("way", ["csv", "file"])
-def test_a_header_alone_is_a_job_of_nothing(way: str) -> None:
+def test_a_header_alone_makes_a_job_of_no_rows(way: str) -> None:
     world = World()
     answer = ask(world, way, [["email address", "name"]])
     assert (answer.status_code, answer.json()["data"]["notification_count"]) == (201, 0)
@@ -121,11 +121,11 @@ def test_a_header_alone_is_a_job_of_nothing(way: str) -> None:
 
 
 @BOTH_WAYS
-def test_a_suspended_service_is_told_before_its_form_is_read(way: str) -> None:
+def test_a_suspended_service_is_refused_before_its_form_is_checked(way: str) -> None:
     world = World()
     world.change(service(active=False))
     answer = ask(world, way, [["x"], ["y"]])
-    assert (answer.status_code, told(answer)) == (403, "Service is suspended")
+    assert (answer.status_code, error_text(answer)) == (403, "Service is suspended")
 
 
 UNFIT: list[tuple[dict[str, Any], list[str]]] = [
@@ -148,14 +148,12 @@ UNFIT: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("more", "wanted"), UNFIT, ids=str)
-def test_all_that_is_wrong_with_a_form_is_told_at_once(
-    more: dict[str, Any], wanted: list[str]
-) -> None:
+def test_one_answer_lists_all_errors_of_a_form(more: dict[str, Any], wanted: list[str]) -> None:
     answer = World().post(BULK, bulk(**more))
     assert (answer.status_code, messages(answer)) == (400, wanted)
 
 
-def test_bodies_that_are_no_object_are_told_as_elsewhere() -> None:
+def test_a_body_that_is_no_object_is_refused_as_for_single_requests() -> None:
     world = World()
     json = {"content-type": "application/json"}
     for body in (
@@ -167,9 +165,11 @@ def test_bodies_that_are_no_object_are_told_as_elsewhere() -> None:
         b'{"csv": "\xff"}',
     ):
         answer = world.call("POST", BULK, content=body, headers=json)
-        assert (answer.status_code, told(answer)[:24]) == (400, "Error decoding arguments"), body
+        assert (answer.status_code, error_text(answer)[:24]) == (400, "Error decoding arguments"), (
+            body
+        )
     deep = b'{"template_id": %s}' % (b"[" * 400 + b"]" * 400)
-    assert told(world.call("POST", BULK, content=deep, headers=json))[:14] == "Error decoding"
+    assert error_text(world.call("POST", BULK, content=deep, headers=json))[:14] == "Error decoding"
     answer = world.call("POST", BULK, content=b"[]", headers=json)
     assert messages(answer) == ["[] is not of type object"]
     assert world.call("POST", BULK, content=b"{}").status_code == 415
@@ -189,17 +189,17 @@ LARGE_ROW = "a row has more than 1048576 bytes"
     ],
     ids=["cells", "bytes of cells", "bytes of a cell", "header"],
 )
-def test_a_huge_row_of_json_is_told_by_its_number(rows: bytes, text: str) -> None:
+def test_a_huge_row_of_json_is_refused_by_its_number(rows: bytes, text: str) -> None:
     world = World()
     head = b'{"template_id":"%s","name":"a","rows":[' % TEMPLATES[EMAIL].encode()
     json = {"content-type": "application/json"}
     answer = world.call("POST", BULK, content=head + rows + b"]}", headers=json)
-    assert (answer.status_code, told(answer)) == (400, f"Error converting to CSV: {text}")
+    assert (answer.status_code, error_text(answer)) == (400, f"Error converting to CSV: {text}")
     assert world.log.records == []
 
 
-def test_a_huge_row_is_not_converted() -> None:
-    """Not even to say what else is wrong: 4.9 million cells stood in everybody's way for 0.9 s."""
+def test_a_huge_row_is_not_decoded() -> None:
+    """Not for another error of the form either: 4.9 million cells blocked the loop for 0.9 s."""
     huge = b"[%s1]" % (b"1," * 600_000)
     head = b'{"template_id":"%s","name":"a","rows":[' % TEMPLATES[EMAIL].encode()
     json = {"content-type": "application/json"}
@@ -207,77 +207,77 @@ def test_a_huge_row_is_not_converted() -> None:
     assert messages(answer) == ["rows […] is too short"]
 
 
-def test_rows_or_csv_and_not_both() -> None:
+def test_a_request_has_either_rows_or_csv() -> None:
     world = World()
     wanted = "You should specify either rows or csv"
-    assert told(world.post(BULK, {**bulk(), "csv": "a"})) == wanted
+    assert error_text(world.post(BULK, {**bulk(), "csv": "a"})) == wanted
     assert world.post(BULK, {**bulk(), "csv": ""}).status_code == 201
-    assert told(world.post(BULK, {**bulk(), "rows": None, "csv": "a"})) != wanted
+    assert error_text(world.post(BULK, {**bulk(), "rows": None, "csv": "a"})) != wanted
 
 
-def test_more_rows_than_may_be_are_too_long_as_rows_and_too_many_as_csv() -> None:
+def test_too_many_rows_are_refused_as_too_long_in_json_and_as_too_many_in_csv() -> None:
     world = World(ingest_bulk_rows_max=3, ingest_job_rows_max=4)
     rows = [["email address", "name"], *(["a@b.ca", "x"] for _ in range(5))]
     assert ask(world, "rows", rows[:4]).status_code == 201
-    assert told(ask(world, "rows", rows[:5])).endswith("is too long")
+    assert error_text(ask(world, "rows", rows[:5])).endswith("is too long")
     assert ask(world, "csv", rows[:4]).status_code == 201
     wanted = "Too many rows. Maximum number of rows allowed is {}"
-    assert told(ask(world, "csv", rows[:5])) == wanted.format(3)
+    assert error_text(ask(world, "csv", rows[:5])) == wanted.format(3)
     assert ask(world, "file", [*rows[:5], [""], ["", ""]]).status_code == 201
-    assert told(ask(world, "file", rows)) == wanted.format(4)
+    assert error_text(ask(world, "file", rows)) == wanted.format(4)
 
 
 @BOTH_WAYS
-def test_templates_and_permissions_come_before_the_rows(way: str) -> None:
+def test_template_and_permissions_are_checked_before_the_rows(way: str) -> None:
     world = World()
     rows = [["x"], ["y"]]
     world.change(template(EMAIL, archived=True))
-    assert told(ask(world, way, rows)).endswith("has been deleted")
+    assert error_text(ask(world, way, rows)).endswith("has been deleted")
     world.change(template(EMAIL, hidden=True))
-    assert told(ask(world, way, rows)) == "Template not found"
+    assert error_text(ask(world, way, rows)) == "Template not found"
     world.change(service(permissions=frozenset({"email"})))
-    assert told(ask(world, way, rows, SMS)) == "Service is not allowed to send text messages"
+    assert error_text(ask(world, way, rows, SMS)) == "Service is not allowed to send text messages"
     world.change(service(rate_limit=0, permissions=frozenset({"sms"})))
     answer = ask(world, way, rows, SMS)
     assert (answer.status_code, answer.json()["errors"][0]["error"]) == (429, "RateLimitError")
     assert world.log.records == []
 
 
-def test_a_sender_is_checked_and_taken_by_both_ways() -> None:
+def test_a_sender_is_checked_and_stored_for_json_and_for_files() -> None:
     world = World()
     mine = UUID(int=0x5E1)
     world.change(Sender(id=mine, service_id=SERVICE, channel=EMAIL, value="r@b.ca"))
     wanted = f"email_reply_to_id {NO_SUCH} does not exist in database for service id {SERVICE}"
-    assert told(world.post(BULK, bulk(reply_to_id=NO_SUCH))) == wanted
+    assert error_text(world.post(BULK, bulk(reply_to_id=NO_SUCH))) == wanted
     form_ = form(fields(reply_to_id=NO_SUCH), file(table(["email address", "name"])))
-    assert told(send(world, form_)) == wanted
+    assert error_text(send(world, form_)) == wanted
     answer = world.post(BULK, bulk(reply_to_id=str(mine)))
     assert answer.json()["data"]["sender_id"] == str(mine)
     assert world.post(BULK, bulk(reply_to_id=None)).json()["data"]["sender_id"] is None
 
 
 @BOTH_WAYS
-def test_what_a_day_and_a_year_have_room_for_is_told(way: str) -> None:
+def test_a_refusal_says_how_many_messages_the_day_and_the_year_still_allow(way: str) -> None:
     world = World()
     rows = good(EMAIL)
     world.change(service(daily_email=1))
-    assert told(ask(world, way, rows)) == (
+    assert error_text(ask(world, way, rows)) == (
         "You only have 1 remaining messages before you reach your daily limit. You've tried to "
         "send 2 messages."
     )
     world.change(service(annual_sms=1, daily_sms=0))
-    assert told(ask(world, way, good(SMS), SMS, **TEST)) == (
+    assert error_text(ask(world, way, good(SMS), SMS, **TEST)) == (
         "You only have 1 remaining sms messages before you reach your annual limit. You've tried "
         "to send 2 sms messages."
     )
     world.change(service(daily_email=3))
     assert ask(world, way, rows).status_code == 201
-    assert "only have 1" in told(ask(world, way, rows))
+    assert "only have 1" in error_text(ask(world, way, rows))
     assert world.post("/v2/notifications/email", email()).status_code == 201
     assert world.post("/v2/notifications/email", email()).status_code == 429
 
 
-def test_rooms_that_others_took_meanwhile_are_refused_exactly() -> None:
+def test_a_limit_that_another_request_used_up_meanwhile_refuses_the_job() -> None:
     world = World()
     world.change(service(daily_email=3))
 
@@ -301,14 +301,14 @@ def test_rooms_that_others_took_meanwhile_are_refused_exactly() -> None:
 
 
 @BOTH_WAYS
-def test_those_who_may_not_be_sent_to_come_before_what_else_is_wrong(way: str) -> None:
+def test_a_recipient_missing_on_the_safelist_is_reported_before_other_errors(way: str) -> None:
     world = World()
     rows = [["email address", "name"], ["friend@example.com", ""], ["a@b.ca", "x"]]
-    assert told(ask(world, way, rows, **TEAM)) == (
+    assert error_text(ask(world, way, rows, **TEAM)) == (
         "You cannot send to these recipients because you used a team and safelist API key."
     )
     for unusable in ("nobody", ""):
-        assert told(ask(world, way, [rows[0], [unusable, "x"]], **TEAM)) == (
+        assert error_text(ask(world, way, [rows[0], [unusable, "x"]], **TEAM)) == (
             "You cannot send to these recipients because you used a team and safelist API key."
         )
     assert ask(world, way, [rows[0], ["Friend@Example.com", "x"]], **TEAM).status_code == 201
@@ -317,19 +317,19 @@ def test_those_who_may_not_be_sent_to_come_before_what_else_is_wrong(way: str) -
         "You cannot send to these recipients because your service is in trial mode. You can only "
         "send to members of your team and your safelist."
     )
-    assert told(ask(world, way, rows, **TEAM)) == told(ask(world, way, rows)) == wanted
+    assert error_text(ask(world, way, rows, **TEAM)) == error_text(ask(world, way, rows)) == wanted
     simulated = [rows[0], ["simulate-delivered@notification.canada.ca", "x"]]
-    assert told(ask(world, way, simulated)) == wanted
+    assert error_text(ask(world, way, simulated)) == wanted
     assert ask(world, way, [rows[0], ["a@b.ca", "x"]], **TEST).status_code == 201
 
 
-def test_the_mark_of_a_file_in_front_of_a_text_is_none_of_its_header() -> None:
+def test_a_byte_order_mark_in_front_of_csv_does_not_belong_to_the_header() -> None:
     csv = '\ufeff"email address","name"\na@b.ca,x'
     assert World().post(BULK, bulk(EMAIL, csv=csv)).status_code == 201
 
 
 @BOTH_WAYS
-def test_an_sms_that_is_too_long_comes_before_what_else_is_wrong(way: str) -> None:
+def test_an_sms_that_is_too_long_is_reported_before_other_errors(way: str) -> None:
     world = World()
     world.change(template(SMS, body="((a))((b))"))
     rows = [
@@ -338,8 +338,8 @@ def test_an_sms_that_is_too_long_comes_before_what_else_is_wrong(way: str) -> No
         ["6135550199", "x" * 306, "y" * 300],
         ["6135550199", "x" * 307, "y" * 300],
     ]
-    # The service's name takes 6 units in front.
-    assert told(ask(world, way, rows, SMS)) == (
+    # The prefix, with the service's name, has 6 units.
+    assert error_text(ask(world, way, rows, SMS)) == (
         "Row 3 - has a character count greater than 612 characters. Some messages may be too long "
         "due to custom content."
     )
@@ -347,43 +347,43 @@ def test_an_sms_that_is_too_long_comes_before_what_else_is_wrong(way: str) -> No
 
 
 @BOTH_WAYS
-def test_numbers_abroad_want_a_permission(way: str) -> None:
+def test_international_numbers_need_a_permission(way: str) -> None:
     world = World()
     rows = [["phone number", "name"], ["+447911123456", "x"]]
     assert ask(world, way, rows, SMS).status_code == 201
     world.change(service())
-    assert told(ask(world, way, rows, SMS)) == (
+    assert error_text(ask(world, way, rows, SMS)) == (
         "Some rows have errors. Row 0 - `phone number`: Cannot send to international mobile "
         "numbers."
     )
 
 
 @BOTH_WAYS
-def test_only_the_first_20_bad_rows_are_told_and_no_seal_is_written(way: str) -> None:
+def test_only_the_first_20_bad_rows_are_listed_and_no_seal_is_written(way: str) -> None:
     world = World()
     rows = [["email address", "name"], *(["a@b.ca", "x"] for _ in range(600))]
     rows += [["nobody", "x"] for _ in range(30)]
-    text = told(ask(world, way, rows))
+    text = error_text(ask(world, way, rows))
     assert text.count("invalid recipient") == 20
     assert text.startswith("Some rows have errors. Row 600 - `email address`: invalid recipient.")
     assert text.endswith("Row 619 - `email address`: invalid recipient.")
     assert world.log.seals() == []
-    # What came before in a file that streams is in the log, and expires without a seal.
+    # Chunks that a file wrote before the bad rows are in the log, and expire without a seal.
     assert len(world.log.records) == (1 if way == "file" else 0)
 
 
 @BOTH_WAYS
-def test_simulated_recipients_are_marked_and_not_mixed_with_real_numbers(way: str) -> None:
+def test_simulated_recipients_are_marked_and_may_not_be_mixed_with_real_numbers(way: str) -> None:
     world = World()
     world.change(service(daily_sms=1))
     header = ["phone number", "name"]
     simulated = [header, ["+16132532222", "x"]]
-    for _ in range(2):  # they do not count
+    for _ in range(2):  # simulated ones do not count
         assert ask(world, way, simulated, SMS).status_code == 201
     assert [seal.rows for seal in world.log.seals()] == [1, 1]
     world = World()
     mixed = [*simulated, ["6135550199", "y"]]
-    assert told(ask(world, way, mixed, SMS)) == (
+    assert error_text(ask(world, way, mixed, SMS)) == (
         "Bulk sending to testing and non-testing numbers is not supported"
     )
     assert ask(world, way, mixed, SMS, **TEST).status_code == 201
@@ -394,7 +394,7 @@ def test_simulated_recipients_are_marked_and_not_mixed_with_real_numbers(way: st
     assert [row.simulated for row in job(world)[1]] == [True, False]
 
 
-def test_a_job_can_be_for_later() -> None:
+def test_a_job_can_be_scheduled() -> None:
     world = World()
     later = datetime.now(UTC) + timedelta(hours=9)
     answer = world.post(BULK, bulk(scheduled_for=later.isoformat()))
@@ -411,7 +411,7 @@ def test_a_job_can_be_for_later() -> None:
 
 @BOTH_WAYS
 @pytest.mark.parametrize("acknowledged", [0, 1, 2])
-def test_an_acknowledgement_that_is_lost_is_a_503_and_never_a_201(
+def test_a_missing_acknowledgement_is_answered_503_and_never_201(
     way: str, acknowledged: int
 ) -> None:
     world = World()
@@ -424,7 +424,7 @@ def test_an_acknowledgement_that_is_lost_is_a_503_and_never_a_201(
 
 
 @BOTH_WAYS
-def test_the_same_key_and_body_give_the_first_answer_again(way: str) -> None:
+def test_the_same_key_and_body_repeat_the_first_answer(way: str) -> None:
     world = World()
     first = ask(world, way, good(EMAIL), **{"idempotency-key": "k"})
     world.rows.save()
@@ -443,7 +443,7 @@ def test_the_same_key_and_body_give_the_first_answer_again(way: str) -> None:
 
 
 @BOTH_WAYS
-def test_the_first_answer_is_given_again_though_it_would_be_refused_by_now(way: str) -> None:
+def test_the_first_answer_is_repeated_although_the_request_would_be_refused_now(way: str) -> None:
     world = World()
     first = ask(world, way, good(EMAIL), **{"idempotency-key": "k"})
     world.rows.save()
@@ -471,10 +471,10 @@ def test_a_key_gives_the_same_id_although_the_first_job_cannot_be_read(way: str)
 
 
 @pytest.mark.parametrize("address", [BULK, JOBS])
-def test_a_key_that_is_none_is_refused(address: str) -> None:
+def test_a_key_of_a_wrong_length_is_refused(address: str) -> None:
     answer = World().call("POST", address, headers={"idempotency-key": "x" * 256})
     assert answer.status_code == 400
-    assert "1 to 255 characters" in told(answer)
+    assert "1 to 255 characters" in error_text(answer)
 
 
 @BOTH_WAYS
@@ -494,13 +494,13 @@ STRANGER, FOREIGN = UUID(int=0x5E2), UUID(int=0x7E2)
 
 
 def strangers(world: World) -> None:
-    """Put another service there, with a key and a template of its own."""
+    """Add another service, with a key and a template of its own."""
     own = template(EMAIL, id=FOREIGN, service_id=STRANGER)
     for each in (service(id=STRANGER), key(9, KeyType.NORMAL, STRANGER), own):
         world.change(each)
 
 
-def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> None:
+def test_uploads_at_once_are_bounded_and_one_service_has_at_most_half_of_the_slots() -> None:
     world = World(ingest_uploads_max=3)
     strangers(world)
 
@@ -518,7 +518,7 @@ def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> Non
             def ask(**more: Any) -> asyncio.Task[httpx2.Response]:
                 return asyncio.create_task(client.post(**more))
 
-            # One service has two of three, whichever way.
+            # One service has two of three slots, with JSON and a file.
             held = [
                 ask(url=BULK, json=bulk(), headers=ours),
                 ask(url=JOBS, content=body, headers={**FORM, **ours}),
@@ -540,11 +540,11 @@ def test_no_more_uploads_than_may_be_are_taken_at_once_and_others_go_on() -> Non
     assert (held, last) == ([201, 201, 201], 201)
     for each in refused:
         assert (each.status_code, each.headers["retry-after"]) == (503, "2")
-        assert told(each) == "Too many files are being taken, try again"
+        assert error_text(each) == "Too many files are being taken, try again"
     assert refused[0].headers["connection"] == "close"
 
 
-def test_a_job_that_is_taken_lets_others_have_their_turn() -> None:
+def test_a_large_job_lets_the_event_loop_serve_other_requests() -> None:
     world = World()
     rows = [["email address", "name"], *([f"a{n}@b.ca", "x"] for n in range(9_000))]
 

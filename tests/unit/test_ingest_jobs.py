@@ -1,4 +1,4 @@
-"""Jobs as their owners see and steer them, and the report of one."""
+"""Jobs as their owners read and command them, and their reports."""
 
 import asyncio
 import csv
@@ -36,7 +36,7 @@ from support.ingest.world import (
 LATER, EARLIER = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
 DONE = {"started_at": EARLIER, "finished_at": NOW}
 GONE = {"chunks": 2, "stored_at": NOW - timedelta(seconds=61)}
-STANDINGS: list[tuple[dict[str, Any], bool, str]] = [
+STATUSES: list[tuple[dict[str, Any], bool, str]] = [
     ({}, True, "pending"),
     ({"scheduled_for": LATER}, True, "scheduled"),
     ({"scheduled_for": NOW}, True, "pending"),
@@ -63,15 +63,15 @@ STANDINGS: list[tuple[dict[str, Any], bool, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("told", "quiet", "wanted"), STANDINGS)
-def test_a_job_stands_where_its_row_and_its_wish_say(
-    told: dict[str, Any], quiet: bool, wanted: str
+@pytest.mark.parametrize(("columns", "nothing_to_send", "expected"), STATUSES)
+def test_a_jobs_status_follows_from_its_row_and_its_command(
+    columns: dict[str, Any], nothing_to_send: bool, expected: str
 ) -> None:
-    assert rules.status(job(RING, **told), quiet) == wanted
+    assert rules.status(job(RING, **columns), nothing_to_send) == expected
 
 
 @pytest.mark.parametrize(
-    ("standing", "refused"),
+    ("status", "refused"),
     [
         ("finished", {"cancelled", "paused", "resumed"}),
         ("cancelled", {"paused", "resumed"}),
@@ -82,35 +82,35 @@ def test_a_job_stands_where_its_row_and_its_wish_say(
         ("error", set()),
     ],
 )
-def test_only_what_is_over_refuses_a_wish(standing: str, refused: set[str]) -> None:
-    assert {str(each) for each in Command if rules.check_command(standing, each)} == refused
+def test_only_finished_and_cancelled_jobs_refuse_a_command(status: str, refused: set[str]) -> None:
+    assert {str(each) for each in Command if rules.check_command(status, each)} == refused
 
 
-def test_rows_that_are_not_stored_are_pending_until_the_job_is_cancelled() -> None:
-    tally = JobCounts({State.CREATED: 3, State.CLAIMED: 2, State.DELIVERED: 4}, 0, 0, NOW)
+def test_unstored_rows_are_pending_until_the_job_is_cancelled() -> None:
+    counts = JobCounts({State.CREATED: 3, State.CLAIMED: 2, State.DELIVERED: 4}, 0, 0, NOW)
     given = job(RING, rows=20)
-    told = rules.progress(given, tally, "in progress")
+    told = rules.progress(given, counts, "in progress")
     assert told["counts"] == {"created": 3, "sending": 2, "delivered": 4, "pending": 11}
     assert told["saved"] == 9
-    tally = JobCounts({State.CANCELLED: 3}, 0, 0, NOW)
-    told = rules.progress(replace(given, command=Command.CANCELLED), tally, "cancelled")
+    counts = JobCounts({State.CANCELLED: 3}, 0, 0, NOW)
+    told = rules.progress(replace(given, command=Command.CANCELLED), counts, "cancelled")
     assert told["counts"] == {"cancelled": 20}
 
 
-def test_rows_of_a_finished_job_that_have_gone_are_not_pending() -> None:
-    tally = JobCounts({State.DELIVERED: 4}, 0, 0, NOW)
-    told = rules.progress(job(RING, rows=20, **DONE), tally, "finished")
+def test_rows_that_retention_removed_from_a_finished_job_are_not_pending() -> None:
+    counts = JobCounts({State.DELIVERED: 4}, 0, 0, NOW)
+    told = rules.progress(job(RING, rows=20, **DONE), counts, "finished")
     assert (told["counts"], told["saved"]) == ({"delivered": 4}, 4)
     told = rules.progress(job(RING, rows=20, **DONE), JobCounts({}, 0, 0, NOW), "finished")
     assert told["counts"] == {}
     cancelled = job(RING, rows=20, command=Command.CANCELLED, **DONE)
-    assert rules.progress(cancelled, tally, "cancelled")["counts"] == {
+    assert rules.progress(cancelled, counts, "cancelled")["counts"] == {
         "delivered": 4,
         "cancelled": 16,
     }
 
 
-def test_a_report_says_of_rows_that_have_gone_that_they_have() -> None:
+def test_a_report_says_which_rows_retention_removed() -> None:
     world = World()
     given = world.jobs.put(job(RING, **DONE))
     world.jobs.rows[given.id] = [stored(given, 2, state=State.DELIVERED)]
@@ -119,14 +119,14 @@ def test_a_report_says_of_rows_that_have_gone_that_they_have() -> None:
     assert kept[4] == "delivered"
 
 
-def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
-    tally = JobCounts({State.SENDING: 3, State.SENT: 2, State.CLAIMED: 1}, 6, 6, NOW)
-    told = rules.progress(job(RING, rows=6, channel=Channel.SMS), tally, "in progress")
+def test_states_of_an_sms_have_the_apis_names() -> None:
+    counts = JobCounts({State.SENDING: 3, State.SENT: 2, State.CLAIMED: 1}, 6, 6, NOW)
+    told = rules.progress(job(RING, rows=6, channel=Channel.SMS), counts, "in progress")
     assert told["counts"] == {"sent": 5, "sending": 1}
 
 
 @pytest.mark.parametrize(
-    ("settled", "recent", "standing", "rate", "finish"),
+    ("settled", "recent", "status", "rate", "finish"),
     [
         (400, 300, "in progress", 10.0, "2026-05-06T12:01:00.000000+00:00"),
         (400, 0, "in progress", 0.0, None),
@@ -135,10 +135,10 @@ def test_states_of_a_text_are_named_as_the_api_names_them() -> None:
         (400, 300, "cancelled", 10.0, None),
     ],
 )
-def test_the_end_is_estimated_from_the_rate_of_the_last_half_minute(
-    settled: int, recent: int, standing: str, rate: float, finish: str | None
+def test_the_finish_is_estimated_from_the_rate_of_the_last_half_minute(
+    settled: int, recent: int, status: str, rate: float, finish: str | None
 ) -> None:
-    told = rules.progress(job(RING, rows=1000), JobCounts({}, settled, recent, NOW), standing)
+    told = rules.progress(job(RING, rows=1000), JobCounts({}, settled, recent, NOW), status)
     assert (told["rows_per_second"], told["estimated_finish"]) == (rate, finish)
 
 
@@ -168,7 +168,7 @@ def waiting(to: str, reference: str | None = None) -> JobRow:
     return JobRow(to=to, recipient_hash=b"h", reference=reference)
 
 
-def test_a_job_is_shown_with_the_keys_of_its_201_and_how_far_it_is() -> None:
+def test_a_job_is_shown_with_the_keys_of_its_201_and_its_progress() -> None:
     world = World()
     given = world.jobs.put(job(RING, started_at=NOW, scheduled_for=EARLIER))
     world.jobs.rows[given.id] = [stored(given, 1, state=State.DELIVERED)]
@@ -207,7 +207,7 @@ def test_a_job_is_shown_with_the_keys_of_its_201_and_how_far_it_is() -> None:
     }
 
 
-def test_a_job_that_is_not_there_is_said_to_be_unknown_only_for_certain() -> None:
+def test_a_missing_job_is_404_only_if_it_is_certain_that_there_is_none() -> None:
     world = World()
     for path in ("", "/report"):
         answer = world.call("GET", f"/v2/jobs/{uuid4()}{path}")
@@ -228,7 +228,7 @@ def test_a_job_that_is_not_there_is_said_to_be_unknown_only_for_certain() -> Non
     assert world.call("GET", "/v2/jobs/x", headers={"authorization": ""}).status_code == 401
 
 
-def test_jobs_are_listed_newest_first_of_the_keys_own_type() -> None:
+def test_a_list_has_the_jobs_of_the_keys_own_type_newest_first() -> None:
     world = World()
     made = [world.jobs.put(job(RING, id=ids.new(NOW + timedelta(seconds=n)))) for n in range(3)]
     other = world.jobs.put(job(RING, key_type=KeyType.TEST))
@@ -253,7 +253,7 @@ def test_jobs_are_listed_newest_first_of_the_keys_own_type() -> None:
     ]
 
 
-def test_a_list_calls_nothing_finished_that_still_waits() -> None:
+def test_a_list_shows_no_job_as_finished_while_a_row_waits_to_be_sent() -> None:
     world = World()
     given = world.jobs.put(job(RING, **DONE))
     world.jobs.rows[given.id] = [stored(given, 1, state=State.CLAIMED)]
@@ -273,15 +273,15 @@ def wanted(world: World) -> list[JobCommand]:
 
 
 @pytest.mark.parametrize(
-    ("verb", "command", "standing", "counts"),
+    ("verb", "command", "status", "counts"),
     [
         ("cancel", Command.CANCELLED, "cancelled", {"cancelled": 2}),
         ("pause", Command.PAUSED, "paused", {"pending": 2}),
         ("resume", Command.RESUMED, "pending", {"pending": 2}),
     ],
 )
-def test_a_wish_is_written_down_and_answered_as_it_will_be(
-    verb: str, command: Command, standing: str, counts: dict[str, int]
+def test_a_command_is_written_to_the_log_and_answered_with_the_status_it_leads_to(
+    verb: str, command: Command, status: str, counts: dict[str, int]
 ) -> None:
     world = World()
     given = world.jobs.put(job(RING))
@@ -289,11 +289,11 @@ def test_a_wish_is_written_down_and_answered_as_it_will_be(
         answer = world.call("POST", f"/v2/jobs/{given.id}/{verb}")
         assert answer.status_code == 202
         told = answer.json()["data"]
-        assert (told["job_status"], told["counts"]) == (standing, counts)
+        assert (told["job_status"], told["counts"]) == (status, counts)
     assert [(each.job_id, each.command) for each in wanted(world)] == [(given.id, command)] * 2
 
 
-def test_a_wish_that_is_written_down_is_202_though_nobody_can_count() -> None:
+def test_a_written_command_is_answered_202_although_counting_fails() -> None:
     world = World()
     given = world.jobs.put(job(RING, rows=5, started_at=NOW))
     world.jobs.counts = False
@@ -310,7 +310,7 @@ def test_a_wish_that_is_written_down_is_202_though_nobody_can_count() -> None:
     assert (answer.status_code, answer.json()["data"]["job_status"]) == (202, "in progress")
 
 
-def test_what_is_over_is_not_steered_and_nothing_is_written() -> None:
+def test_a_refused_command_is_not_written() -> None:
     world = World()
     finished = world.jobs.put(job(RING, **DONE))
     cancelled = world.jobs.put(job(RING, command=Command.CANCELLED))
@@ -327,7 +327,7 @@ def test_what_is_over_is_not_steered_and_nothing_is_written() -> None:
     assert [each.job_id for each in wanted(world)] == [cancelled.id]
 
 
-def test_a_wish_that_is_not_acknowledged_is_not_answered_202() -> None:
+def test_a_command_without_an_acknowledgement_is_answered_503() -> None:
     world = World()
     given = world.jobs.put(job(RING))
     world.log.stand_still(deadline_seconds=0)
@@ -354,7 +354,8 @@ def test_a_report_has_every_row_of_the_file_in_its_order() -> None:
     world.jobs.chunks[given.id] = [
         chunk(given, 0, 1, waiting("a@example.com", "first"), waiting("b@example.com")),
         chunk(given, 1, 3, waiting("c@example.com"), waiting("+16135550100")),
-        replace(chunk(given, 2, 5, waiting("e@example.com")), number=7),  # does not open
+        # A chunk is encrypted for its number: this one cannot be decrypted.
+        replace(chunk(given, 2, 5, waiting("e@example.com")), number=7),
     ]
     answer = world.call("GET", f"/v2/jobs/{given.id}/report")
     assert answer.status_code == 200
@@ -401,7 +402,7 @@ def test_a_report_is_read_a_thousand_rows_at_a_time() -> None:
     assert world.jobs.reads == 3
 
 
-def test_a_report_of_no_rows_is_its_head() -> None:
+def test_a_report_of_no_rows_is_its_header() -> None:
     world = World()
     given = world.jobs.put(job(RING, rows=0, chunks=1))
     assert lines(world.call("GET", f"/v2/jobs/{given.id}/report")) == [HEAD]
@@ -410,7 +411,7 @@ def test_a_report_of_no_rows_is_its_head() -> None:
 async def served(
     world: World, path: str, takes: int = 10**9, by: str = api_key(1), pause: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Call the app as a server does, for a client that takes so many messages and then none."""
+    """Call the app as a server does, for a client that reads `takes` messages and then stops."""
     sent: list[dict[str, Any]] = []
     inbox = [{"type": "http.request", "body": b"", "more_body": False}]
 
@@ -432,18 +433,18 @@ async def served(
     return sent
 
 
-def test_a_report_that_cannot_go_on_never_looks_whole() -> None:
+def test_a_report_that_breaks_off_never_looks_complete() -> None:
     world = World()
     given = world.jobs.put(job(RING, rows=5_000))
     world.jobs.away_after = 2
     sent = asyncio.run(served(world, f"/v2/jobs/{given.id}/report"))
     assert sent[0]["status"] == 200
-    assert len(sent) == 4  # the start, the head, two parts
+    assert len(sent) == 4  # the start, the header, two parts
     assert all(each["more_body"] for each in sent[1:])
     assert world.app.in_flight == 0
 
 
-def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "SEND_SECONDS", 0.1)
     world = World()
     given = world.jobs.put(job(RING, rows=5_000))
@@ -451,7 +452,7 @@ def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
     assert (len(sent), sent[-1]["more_body"], world.app.in_flight) == (3, True, 0)
 
 
-def test_a_client_that_takes_a_little_now_and_then_is_given_up(
+def test_a_client_that_reads_too_slowly_is_disconnected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 0.1)
@@ -467,7 +468,7 @@ OURS, THEIRS = api_key(1), api_key(9, STRANGER)
 
 
 def crowded() -> tuple[World, str, str]:
-    """Return a world with two services, and the address of a report for each of them."""
+    """Return a world with two services, and the path of a report for each of them."""
     world = World()
     world.change(service(id=STRANGER))
     world.change(key(9, KeyType.NORMAL, STRANGER))
@@ -482,14 +483,14 @@ async def status(world: World, path: str, caller: str, method: str = "GET") -> i
         return (await client.request(method, path, headers=headers)).status_code
 
 
-def test_so_many_reports_are_written_at_once_and_no_more() -> None:
+def test_reports_at_once_are_bounded_and_one_service_has_at_most_half_of_the_slots() -> None:
     world, path, other = crowded()
 
     async def both() -> list[int]:
         return [await status(world, path, OURS), await status(world, other, THEIRS)]
 
     async def crowd() -> httpx2.Response:
-        # The head is taken, and a first part is not.
+        # The client reads the header and no part.
         held = [asyncio.create_task(served(world, path, takes=2)) for _ in range(4)]
         await asyncio.sleep(0.05)
         assert await both() == [503, 200]
@@ -509,7 +510,7 @@ def test_so_many_reports_are_written_at_once_and_no_more() -> None:
     assert messages(answer) == ["Too many reports are being written, try again"]
 
 
-def test_reports_that_are_asked_for_at_one_moment_are_no_more_than_may_be() -> None:
+def test_reports_requested_at_one_moment_are_bounded_too() -> None:
     world, path, _ = crowded()
     world.jobs.release = asyncio.Event()
 
@@ -522,7 +523,7 @@ def test_reports_that_are_asked_for_at_one_moment_are_no_more_than_may_be() -> N
     assert asyncio.run(crowd()) == [200] * 4 + [503] * 5
 
 
-def test_a_report_that_is_not_written_gives_its_place_back() -> None:
+def test_a_report_that_is_not_written_releases_its_slot() -> None:
     world, path, _ = crowded()
 
     async def ask() -> list[int]:
@@ -531,7 +532,7 @@ def test_a_report_that_is_not_written_gives_its_place_back() -> None:
             found.append(await status(world, path, OURS, method="HEAD"))
             found.append(await status(world, f"/v2/jobs/{uuid4()}/report", OURS))
             found.append(await status(world, "/v2/jobs/x/report", OURS))
-        # One who leaves before its head is sent.
+        # A client that disconnects before the header is sent.
         for _ in range(5):
             lost = asyncio.create_task(served(world, path, takes=0))
             await asyncio.sleep(0.01)
@@ -542,7 +543,7 @@ def test_a_report_that_is_not_written_gives_its_place_back() -> None:
     assert asyncio.run(ask()) == [200, 404, 400] * 5 + [200]
 
 
-def test_counts_are_kept_ten_times_as_long_as_they_took_and_asked_for_once() -> None:
+def test_counts_are_cached_ten_times_as_long_as_counting_took_and_counted_once() -> None:
     clock, asked = [0.0], []
 
     async def count(given: Job) -> JobCounts:
@@ -562,7 +563,7 @@ def test_counts_are_kept_ten_times_as_long_as_they_took_and_asked_for_once() -> 
     assert asyncio.run(ask()) == [1, 1, 1, 1, 1, 2]
 
 
-def test_a_count_that_failed_is_not_kept() -> None:
+def test_a_count_that_failed_is_not_cached() -> None:
     fails = [True]
 
     async def count(_: Job) -> JobCounts:
@@ -579,7 +580,7 @@ def test_a_count_that_failed_is_not_kept() -> None:
     assert asyncio.run(ask()) == 7
 
 
-def test_the_description_names_what_jobs_answer() -> None:
+def test_the_description_lists_the_answers_of_jobs() -> None:
     paths = World().call("GET", "/openapi.json").json()["paths"]
     assert "get" in paths["/v2/jobs"]
     assert {"202", "404", "409"} <= set(paths["/v2/jobs/{job_id}/cancel"]["post"]["responses"])

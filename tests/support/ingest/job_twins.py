@@ -1,4 +1,4 @@
-"""Jobs as ingest reads them twice, in memory and in Postgres, each with a hand in it."""
+"""Two stores of jobs for the same tests, in memory and in Postgres, which tests can write to."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -1,4 +1,4 @@
-"""Jobs as ingest finds them stored, in memory, and how tests make them."""
+"""Fake stored jobs in memory, as ingest reads them, and builders of them."""
 
 import asyncio
 from collections import Counter
@@ -20,14 +20,14 @@ from ingest.read.store import Missing
 
 T = TypeVar("T")
 NOW = datetime(2026, 5, 6, 12, tzinfo=UTC)
-LOOKS = 20  # of a read that waits for its job
+LOOKS = 20  # how often a read looks for its job before it gives up
 SERVICE = UUID("5e000000-0000-4000-8000-000000000001")
 TEMPLATE = UUID("7e000000-0000-4000-8000-000000000001")
 KEY = UUID(int=(0x6E << 64) + 1)
 
 
 def job(ring: crypto.KeyRing, **more: Any) -> Job:
-    """Give a job of two rows in one chunk, sealed a second ago, not begun."""
+    """Return a job of two rows in one chunk, accepted a second ago and not started."""
     id = more.pop("id", None) or ids.new(NOW)
     given: dict[str, Any] = {
         "id": id,
@@ -82,7 +82,7 @@ def stored_job(seal: Seal) -> Job:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRow:
-    """A chunk as job-runner keeps it."""
+    """A chunk as job-runner stores it."""
 
     number: int
     first: int
@@ -100,20 +100,21 @@ class FakeJobs:
     """
 
     works: bool = True
-    counts: bool = True  # whether counting ends in time
-    certain: bool = True  # that what is not here will never be
+    counts: bool = True  # whether counting ends before its timeout
+    certain: bool = True  # whether a missing job will never be stored
     jobs: dict[UUID, Job] = field(default_factory=dict)
     owners: dict[UUID, UUID] = field(default_factory=dict)  # the jobs' services
-    aliases: dict[UUID, UUID] = field(default_factory=dict)  # ids that another job's won against
+    # From ids that lost to the winner: both came with one Idempotency-Key.
+    aliases: dict[UUID, UUID] = field(default_factory=dict)
     # The job that an Idempotency-Key of a service stands for, and the hash of its request's body.
     keys: dict[tuple[UUID, bytes], tuple[UUID, bytes]] = field(default_factory=dict)
     rows: dict[UUID, list[StoredRow]] = field(default_factory=dict)
     chunks: dict[UUID, list[ChunkRow]] = field(default_factory=dict)
-    release: asyncio.Event | None = None  # until then no job is given
+    release: asyncio.Event | None = None  # reads of one job wait for it
     looks: int = 0  # reads of one job that found none
-    reads: int = 0  # stretches that were read
-    away_after: int | None = None  # so many of them
-    _finished: set[UUID] = field(default_factory=set)  # jobs that were quiet when somebody asked
+    reads: int = 0  # calls of read_rows
+    away_after: int | None = None  # calls of read_rows that succeed; later ones raise Unavailable
+    _finished: set[UUID] = field(default_factory=set)  # jobs that once had nothing to send
 
     def put(self, job: Job, service_id: UUID = SERVICE) -> Job:
         self.jobs[job.id], self.owners[job.id] = job, service_id
@@ -195,5 +196,5 @@ class FakeJobs:
 
 
 def age(job: Job) -> tuple[datetime, UUID]:
-    """Return what a list is ordered by: an id made of an Idempotency-Key has its day only."""
+    """Return the order of a list. Ids do not sort by time if a key made them."""
     return job.accepted_at, job.id

@@ -1,4 +1,4 @@
-"""Recorded answers of the API that clients know, and how to hold ours against them."""
+"""Recorded answers of the API that clients know, and the comparison of ours with them."""
 
 import json
 import re
@@ -27,7 +27,7 @@ PLACES = {
 SHAPES = {
     "<uuid>": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
     "<time>": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z",
-    "<email>": r".+",  # who made a template: here that is no address
+    "<email>": r".+",  # the author of a template, who has no address here
     "<html of the body>": r"<p>.*</p>",
 }
 # The recording left the credentials out.
@@ -38,12 +38,12 @@ AUTHORIZATIONS = {
     "auth: api key unknown": f"ApiKey-v1 {api_key(99)}",
     "auth: api key without prefix": f"ApiKey-v1 {api_key(1).removeprefix('gcntfy-')}",
 }
-# What has never been changed has no time of it.
+# An entry that was never changed has no time of a change.
 NEVER_CHANGED = {"get: template": {"updated_at": None}}
 
 
 def placed(value: Any) -> Any:
-    """Put our ids where the recording has places for them."""
+    """Return a recorded value with our ids in its placeholders."""
     if isinstance(value, dict):
         return {name: placed(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -55,7 +55,7 @@ def placed(value: Any) -> Any:
 
 
 def request(case: dict[str, Any]) -> dict[str, Any]:
-    """Give the arguments of the call."""
+    """Return the arguments of the request."""
     if name := AUTHORIZATIONS.get(case["name"]):
         headers = {"authorization": name}
     else:
@@ -71,7 +71,7 @@ def request(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def agrees(wanted: Any, found: Any, base: str) -> bool:
-    """Tell whether an answer is the recorded one, but for what differs from run to run."""
+    """Return whether an answer is the recorded one, apart from ids and times."""
     if isinstance(wanted, dict):
         same = isinstance(found, dict) and list(wanted) == list(found)
         return same and all(agrees(wanted[name], found[name], base) for name in wanted)

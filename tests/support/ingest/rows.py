@@ -15,12 +15,12 @@ from ingest.read.views import NotificationRow
 from support.ingest.jobs import FakeJobs, stored_job
 from support.ingest.log import FakeLog
 
-LOOKS = 20  # of a read that waits for its row
+LOOKS = 20  # how often a read looks for its row before it gives up
 
 
 @dataclass
 class FakeRows:
-    """Rows and Idempotency-Keys of what is folded of a log.
+    """Rows and Idempotency-Keys of the log's records that are folded.
 
     `tests/twins/test_ingest_rows.py` runs the same tests on them and on PostgreSQL, behind
     `ingest.read.store.Reader`. Jobs go to `jobs`, as they do in one database.
@@ -28,16 +28,17 @@ class FakeRows:
 
     log: FakeLog
     works: bool = True
-    folded: int = 0  # records of the log
+    folded: int = 0  # the number of records that are folded
     rows: dict[UUID, tuple[Notification, NotificationRow]] = field(default_factory=dict)
     jobs: FakeJobs = field(default_factory=FakeJobs)
     # Which id an Idempotency-Key of a service stands for, and the hash of the body of its request.
     keys: dict[tuple[UUID, bytes], tuple[UUID, bytes]] = field(default_factory=dict)
-    aliases: dict[UUID, UUID] = field(default_factory=dict)  # ids that another one won against
+    # From ids that lost to the winner: both came with one Idempotency-Key.
+    aliases: dict[UUID, UUID] = field(default_factory=dict)
     looks: int = 0  # reads of one notification that found none
 
     def save(self) -> None:
-        """Fold the rest of the log, as the saver and job-runner would."""
+        """Fold the rest of the log, as the saver and job-runner do."""
         for record in self.log.records[self.folded :]:
             if family(record.topic) == INBOX.name:
                 self._save(Notification.decode(record.value))
@@ -125,13 +126,13 @@ class FakeRows:
         return "0001" if self.works else None
 
     def move(self, id: UUID, **changed: object) -> None:
-        """Change a row, as the saver would."""
+        """Change a row, as the saver does."""
         notification, row = self.rows[id]
         self.rows[id] = notification, replace(row, **changed)  # type: ignore[arg-type]
 
 
 def age(row: NotificationRow) -> tuple[object, UUID]:
-    """Return what a list is ordered by: an id made of an Idempotency-Key has its day only."""
+    """Return the order of a list. Ids do not sort by time if a key made them."""
     return row.accepted_at, row.id
 
 

@@ -1,4 +1,4 @@
-"""A hand in Postgres that puts jobs there: their rows, chunks, and what became of them."""
+"""Writes jobs straight into Postgres for tests: jobs, chunks, and rows with their states."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ STORED = (
 
 @dataclass
 class Hand:
-    """Writes as the owner of the database."""
+    """Writes with the role that owns the database."""
 
     url: str
     made: list[UUID] = field(default_factory=list)
 
     def job(self, rows: int, **more: Any) -> UUID:
-        """Put a job whose chunks come, or do not, by other means."""
+        """Insert a job without chunks, and return its id."""
         id, now = more.pop("id", None) or ids.new(datetime.now(UTC)), datetime.now(UTC)
         given = {
             "id": id,
@@ -51,7 +51,7 @@ class Hand:
         return id
 
     def chunk(self, job: UUID, first: int, to: Sequence[str], settled: bool = True) -> None:
-        """Put a chunk of a job, whose upload has the same id."""
+        """Insert a chunk of a job. The upload has the job's id."""
         rows = [JobRow(to=each, recipient_hash=b"h") for each in to]
         packed = bulk.pack(RING, job, first, first, rows)
         self.do(
@@ -61,7 +61,7 @@ class Hand:
         )  # fmt: skip
 
     def rows(self, job: UUID, numbers: Sequence[int], state: Callable[[int], str]) -> None:
-        """Put rows of a job as the saver would have."""
+        """Insert rows of a job as the saver does."""
         self.do("SELECT courant_make_day('notifications', %s)", ids.day_of(job))
         now = datetime.now(UTC)
 

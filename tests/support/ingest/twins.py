@@ -1,4 +1,4 @@
-"""Notifications as ingest reads them twice, in memory and in Postgres, each with a hand in it."""
+"""Two stores of rows for the same tests, in memory and in Postgres, which tests can write to."""
 
 import asyncio
 import time
@@ -125,7 +125,7 @@ def reader(engine: Engine, statement_seconds: int = 600) -> Looking:
 
 
 def emptied(engine: Engine) -> PostgresTwin:
-    """Return a hand in a Postgres that holds nothing."""
+    """Return a twin that writes to an emptied Postgres."""
     hand = PostgresTwin(engine)
     hand.ask("DELETE FROM jobs; DELETE FROM chunks; DELETE FROM wishes")
     return hand

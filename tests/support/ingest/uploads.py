@@ -1,4 +1,4 @@
-"""Requests that make jobs, for tests: bodies, forms, and what of them is in the log."""
+"""Requests that make jobs, for tests: bodies, forms, and the records that they leave."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from hashlib import sha256
@@ -18,7 +18,7 @@ Cells = list[list[object]]
 
 
 def bulk(channel: Channel = Channel.EMAIL, **more: object) -> dict[str, object]:
-    """Give the body of a request; without rows and csv it has two good rows."""
+    """Return the body of a request. Unless rows or csv are given, it has two good rows."""
     given = {"template_id": TEMPLATES[channel], "name": "a job", **more}
     return given if {"rows", "csv"} & set(given) else {**given, "rows": good(channel)}
 
@@ -30,7 +30,7 @@ def good(channel: Channel) -> Cells:
 
 
 def part(name: str, value: bytes | str, filename: str | None = None) -> bytes:
-    """Give a part of a form, with the boundary in front."""
+    """Return a part of a form, with the boundary in front."""
     of_file = f'; filename="{filename}"' if filename else ""
     head = (
         f'--{BOUNDARY.decode()}\r\nContent-Disposition: form-data; name="{name}"{of_file}\r\n\r\n'
@@ -43,7 +43,7 @@ def form(*parts: bytes) -> bytes:
 
 
 def fields(channel: Channel = Channel.EMAIL, **more: str) -> bytes:
-    """Give the fields of an upload."""
+    """Return the fields of an upload."""
     given = {"template_id": TEMPLATES[channel], **more}
     return b"".join(part(name, value) for name, value in given.items())
 
@@ -64,23 +64,23 @@ def send(world: World, body: bytes | AsyncIterator[bytes], **headers: str) -> ht
 
 
 async def stream(world: World, parts: AsyncIterator[bytes], **headers: str) -> httpx2.Response:
-    told = {"authorization": f"ApiKey-v1 {api_key(1)}", **FORM, **headers}
+    headers = {"authorization": f"ApiKey-v1 {api_key(1)}", **FORM, **headers}
     async with world.client() as client:
-        return await client.post(JOBS, content=parts, headers=told)
+        return await client.post(JOBS, content=parts, headers=headers)
 
 
 def table(*rows: Sequence[str]) -> str:
-    """Give rows of plain cells as CSV."""
+    """Return rows of plain cells as CSV."""
     return "".join(",".join(row) + "\n" for row in rows)
 
 
-def told(answer: httpx2.Response) -> str:
+def error_text(answer: httpx2.Response) -> str:
     [message] = messages(answer)
     return message
 
 
 def job(world: World) -> tuple[Seal, list[JobRow]]:
-    """Give the one job in the log, with all rows of its chunks, which the seal agrees with."""
+    """Return the only job in the log with all its rows. Asserts that chunks and seal agree."""
     *chunks, seal = world.log.jobs()
     assert isinstance(seal, Seal)
     assert rows_of(chunks, seal) is not None
@@ -89,7 +89,7 @@ def job(world: World) -> tuple[Seal, list[JobRow]]:
 
 
 def rows_of(chunks: Iterable[object], seal: Seal) -> list[JobRow]:
-    """Open a seal's chunks, and hold them against it."""
+    """Return the rows of a seal's chunks. Asserts that the seal describes them."""
     rows: list[JobRow] = []
     prints = b""
     for number, chunk in enumerate(chunks):

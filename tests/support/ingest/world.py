@@ -1,4 +1,4 @@
-"""An ingest for tests: a directory from small numbers, a log and rows that behave, its app."""
+"""An ingest for tests: its app with a directory, a fake log, and fake rows and jobs."""
 
 import asyncio
 import base64
@@ -65,7 +65,7 @@ def key(number: int, type: KeyType = KeyType.NORMAL, service: UUID = SERVICE) ->
 
 
 def api_key(number: int, service: UUID = SERVICE) -> str:
-    """Give a key as a person is given it."""
+    """Return an API key as a person receives it."""
     return f"gcntfy-a key-{number}-{service}-{secret_of(number)}"
 
 
@@ -107,7 +107,7 @@ def entries() -> list[Service | ApiKey | Template | Sender]:
 
 
 class World:
-    """The app, and what it stands on."""
+    """The app, with the fakes that it uses."""
 
     def __init__(self, **given: object) -> None:
         self.directory = Directory()
@@ -135,7 +135,7 @@ class World:
         return self.fetched[url]
 
     def change(self, entry: Service | ApiKey | Template | Sender) -> None:
-        """Put a later version into the directory."""
+        """Put a newer version of an entry into the directory."""
         known = max((each.number for each in self.directory._entries.values()), default=0)
         self.directory.put(msgspec.structs.replace(entry, number=known + 1))
 
@@ -164,7 +164,7 @@ def token(number: int = 1, issuer: object = str(SERVICE), **claims: object) -> s
 
 
 def email(**more: object) -> dict[str, object]:
-    """Give the body of a good request."""
+    """Return the body of a valid request."""
     return {
         "email_address": "a@example.com",
         "template_id": str(EMAIL_TEMPLATE),
@@ -183,5 +183,5 @@ def sms(**more: object) -> dict[str, object]:
 
 
 def messages(response: httpx2.Response) -> list[str]:
-    """Give what an error says."""
+    """Return the messages of an error."""
     return [each["message"] for each in response.json()["errors"]]

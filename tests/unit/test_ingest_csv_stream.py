@@ -1,4 +1,4 @@
-"""CSV that comes in pieces: what was written comes out, wherever it is split."""
+"""CSV that arrives in pieces: the rows come out unchanged, wherever the file is split."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ingest.bulk.csv_stream import CELL_MAX, ROW_MAX, CsvStream, UnreadableRow
 
-# A row of one empty cell is written as "" or as a blank line; the latter has no cells.
+# Writers print a row of one empty cell as "" or as a blank line, which has no cells.
 CELL = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 AWKWARD = st.text(st.sampled_from('",\r\n a é😀\ufeff\u2028\x85'), max_size=8)
 ROWS = st.lists(st.lists(CELL | AWKWARD, min_size=1, max_size=4).filter(lambda r: r != [""]))
@@ -28,17 +28,17 @@ def read(data: bytes, *cuts: int) -> list[list[str]]:
 
 def written(rows: list[list[str]], end: str, mark: bool) -> bytes:
     out = io.StringIO(newline="")
-    # With LF alone for a line's end the writer does not quote a CR, which is then no CSV.
+    # With LF as the line end the writer does not quote a CR, and the result is not CSV.
     quoting = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL
     csv.writer(out, lineterminator=end, quoting=quoting).writerows(rows)
     return (b"\xef\xbb\xbf" if mark else b"") + out.getvalue().encode()
 
 
 @given(ROWS, st.sampled_from(["\n", "\r\n"]), st.integers(), st.integers(0, 20))
-def test_rows_come_out_as_they_went_in(
+def test_rows_come_out_unchanged_wherever_the_file_is_split(
     rows: list[list[str]], end: str, seed: int, pieces: int
 ) -> None:
-    # With a mark always: a first cell that begins with U+FEFF would else be taken for one.
+    # Always with a byte order mark, because a first cell may begin with U+FEFF as well.
     data = written(rows, end, mark=True)
     chance = random.Random(seed)
     cuts = sorted(chance.randint(0, len(data)) for _ in range(pieces))
@@ -46,22 +46,22 @@ def test_rows_come_out_as_they_went_in(
 
 
 def bare(rows: list[list[str]]) -> list[list[str]]:
-    """Without the blanks in front, which do not count."""
+    """Return the rows without the blanks in front of cells, which the reader drops."""
     return [[each.lstrip(" ") for each in row] for row in rows]
 
 
-def test_a_quote_may_stand_behind_blanks() -> None:
+def test_a_quote_may_follow_blanks() -> None:
     found = read(b'email address, name\na@example.com,  "Doe, Jane"\n')
     assert found == [["email address", "name"], ["a@example.com", "Doe, Jane"]]
 
 
-def test_neither_a_mark_nor_a_last_line_end_is_needed() -> None:
+def test_neither_a_byte_order_mark_nor_a_last_line_end_is_needed() -> None:
     assert read(b"a,b\r\n1,2\r\n\r\n3,4") == [["a", "b"], ["1", "2"], [], ["3", "4"]]
     assert read(b"") == []
 
 
 @given(st.binary(max_size=60) | st.text(max_size=30).map(str.encode), st.integers(0, 60))
-def test_any_bytes_are_rows_or_unreadable_and_it_matters_not_where_they_are_split(
+def test_any_bytes_give_the_same_rows_or_error_wherever_they_are_split(
     data: bytes, cut: int
 ) -> None:
     def told(*cuts: int) -> object:
@@ -91,7 +91,7 @@ def test_any_bytes_are_rows_or_unreadable_and_it_matters_not_where_they_are_spli
         (b"a\n" + b'"%s\n",' % (b"x" * 2_000) * 600, 2, f"row has more than {ROW_MAX} characters"),
     ],
 )  # fmt: skip
-def test_what_is_no_csv_is_told_with_the_line_that_its_row_begins_on(
+def test_an_error_names_the_line_on_which_its_row_begins(
     data: bytes, line: int, reason: str
 ) -> None:
     for cuts in ((), tuple(range(0, len(data), 1 + len(data) // 50))):
@@ -106,7 +106,7 @@ def test_a_row_may_have_a_thousand_lines() -> None:
     assert read(written([row, row], "\n", mark=False), 700, 1_500) == [row, row]
 
 
-def test_a_line_without_end_is_given_up_before_it_fills_the_memory() -> None:
+def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
     lines = CsvStream()
     for _ in range(ROW_MAX // 65_536):
         lines.feed(b"x" * 65_536)

@@ -1,4 +1,4 @@
-"""Whatever is sent where jobs are taken: it is answered, is never our failure, and loses no row."""
+"""Hostile requests to make jobs: each is answered without a 5xx, and no row is lost."""
 
 import json
 from typing import Any
@@ -31,14 +31,14 @@ def answered(world: World, path: str, content: bytes, kind: str) -> None:
     if answer.status_code != 201:
         assert world.log.seals() == []
         return
-    # Whatever was accepted is all there.
+    # An accepted job has all its rows in the log.
     seal, rows = job(world)
     assert len(rows) == seal.rows == answer.json()["data"]["notification_count"]
 
 
 @settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3), st.booleans())
-def test_no_form_makes_it_fail(more: dict[str, Any], sms: bool) -> None:
+def test_no_form_fails_with_a_5xx(more: dict[str, Any], sms: bool) -> None:
     given_ = {**bulk(Channel.SMS if sms else Channel.EMAIL), **more}
     try:
         content = json.dumps(given_).encode()
@@ -49,7 +49,7 @@ def test_no_form_makes_it_fail(more: dict[str, Any], sms: bool) -> None:
 
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(HEADERS), max_size=4), ROWS, st.booleans())
-def test_no_rows_make_it_fail(header: list[str], rows: list[list[Any]], sms: bool) -> None:
+def test_no_rows_fail_with_a_5xx(header: list[str], rows: list[list[Any]], sms: bool) -> None:
     channel = Channel.SMS if sms else Channel.EMAIL
     content = json.dumps(bulk(channel, rows=[header, *rows])).encode()
     answered(World(), BULK, content, "application/json")
@@ -57,7 +57,7 @@ def test_no_rows_make_it_fail(header: list[str], rows: list[list[Any]], sms: boo
 
 @settings(max_examples=200)
 @given(st.text(max_size=60), st.text(max_size=20))
-def test_no_text_or_template_makes_it_fail(text: str, body: str) -> None:
+def test_no_text_or_template_fails_with_a_5xx(text: str, body: str) -> None:
     world = World()
     world.change(template(Channel.EMAIL, body=f"((name)){body}"))
     content = json.dumps(bulk(csv=f"email address,name\na@b.ca,{text}\n")).encode()
@@ -66,15 +66,15 @@ def test_no_text_or_template_makes_it_fail(text: str, body: str) -> None:
 
 @settings(max_examples=300)
 @given(st.integers(0, len(GOOD)), st.binary(max_size=12), st.integers(0, 12))
-def test_no_spoilt_upload_makes_it_fail(at: int, put: bytes, cut: int) -> None:
+def test_no_corrupt_upload_fails_with_a_5xx(at: int, put: bytes, cut: int) -> None:
     world = World()
     answered(world, JOBS, GOOD[:at] + put + GOOD[at + cut :], FORM["content-type"])
-    assert all(isinstance(each, Seal) or each.rows for each in world.log.jobs())  # type: ignore[union-attr]  # no wishes
+    assert all(isinstance(each, Seal) or each.rows for each in world.log.jobs())  # type: ignore[union-attr]  # no commands
 
 
 @settings(max_examples=100)
 @given(st.binary(max_size=80), st.text(st.characters(codec="latin-1"), max_size=40))
-def test_no_bytes_and_no_kind_make_it_fail(content: bytes, kind: str) -> None:
+def test_no_bytes_and_no_content_type_fail_with_a_5xx(content: bytes, kind: str) -> None:
     line = "".join(each for each in kind if each.isprintable())
     answered(World(), JOBS, content, f"multipart/form-data; boundary={line}")
     answered(World(), JOBS, content, line)

@@ -1,4 +1,4 @@
-"""What columns mean, and what a row lacks."""
+"""Columns are found by their headers, and the faults of rows are reported."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from courant.contracts import JobRow
 from courant.crypto import keyed_hash
 from courant.topics import Channel
-from support.ingest.uploads import BULK, Cells, bulk, job, table, told
+from support.ingest.uploads import BULK, Cells, bulk, error_text, job, table
 from support.ingest.world import HASH_KEY, World, template
 
 EMAIL, SMS = Channel.EMAIL, Channel.SMS
@@ -32,10 +32,10 @@ def refusal(channel: Channel, body: str, *given: list[object], subject: str = "H
     answer = there.post(BULK, bulk(channel, rows=list(given)))
     assert answer.status_code == 400, answer.text
     assert there.log.records == []
-    return told(answer)
+    return error_text(answer)
 
 
-def test_headers_are_known_in_any_spelling_and_other_columns_ignored() -> None:
+def test_headers_match_in_any_spelling_and_other_columns_are_ignored() -> None:
     [row] = rows(
         EMAIL,
         "((First Name)) ((c??x))",
@@ -62,7 +62,7 @@ def test_french_headers_name_the_recipient_and_their_cells_are_checked(header: s
     assert row.to == "a@example.com"
 
 
-def test_columns_of_one_spelling_are_a_list_and_of_two_the_last_counts() -> None:
+def test_columns_with_one_header_make_a_list_and_of_two_spellings_the_last_counts() -> None:
     [row] = rows(
         EMAIL, "((item))", ["email address", "item", "item", "item"], ["a@b.ca", "x", "", "z"]
     )
@@ -102,7 +102,7 @@ HEADERS: list[tuple[list[object], str]] = [
 
 
 @pytest.mark.parametrize(("header", "text"), HEADERS, ids=str)
-def test_an_unfit_header_is_told(header: list[object], text: str) -> None:
+def test_a_bad_header_is_refused(header: list[object], text: str) -> None:
     assert refusal(EMAIL, "((name))", header, ["a"], subject="((x y))") == text
 
 
@@ -121,7 +121,7 @@ ERRORS: list[tuple[Channel, str, list[object], str]] = [
 
 
 @pytest.mark.parametrize(("channel", "body", "row", "text"), ERRORS, ids=str)
-def test_what_is_wrong_with_a_row_is_told_by_column(
+def test_errors_of_a_row_name_their_column(
     channel: Channel, body: str, row: list[object], text: str
 ) -> None:
     who = "email address" if channel is EMAIL else "phone number"
@@ -130,14 +130,14 @@ def test_what_is_wrong_with_a_row_is_told_by_column(
     assert refusal(channel, body, [who, "n", "reference"], row, good) == wanted
 
 
-def test_a_header_that_is_said_back_is_cut() -> None:
+def test_a_long_header_is_cut_in_the_error() -> None:
     long = "n" + "_" * 500
     assert refusal(EMAIL, "((n))", ["email address", long], ["a@b.ca", ""]) == (
         f"Some rows have errors. Row 0 - `n{'_' * 99}`: Missing."
     )
 
 
-def test_errors_are_told_in_the_order_of_the_columns() -> None:
+def test_errors_are_listed_in_the_order_of_the_columns() -> None:
     assert refusal(EMAIL, "((n)) ((m))", ["m", "email address", "n"], ["", "x", ""]) == (
         "Some rows have errors. Row 0 - `m`: Missing,`email address`: invalid recipient,"
         "`n`: Missing."
@@ -160,12 +160,12 @@ def test_a_row_that_csv_cannot_hold_is_refused(row: Any, text: str) -> None:
     assert refusal(EMAIL, "x", header, row) == f"Error converting to CSV: {text}"
 
 
-def test_a_row_that_is_no_array_is_told_before_the_header() -> None:
+def test_a_row_that_is_no_array_is_reported_before_errors_of_the_header() -> None:
     given: list[Any] = [["email address"], ["a@b.ca"], 5]
     assert refusal(EMAIL, "((n))", *given) == "Error converting to CSV: iterable expected, not int"
 
 
-def test_cells_that_are_no_text_read_as_csv_would_have_them() -> None:
+def test_cells_that_are_no_text_are_read_as_csv_would_have_them() -> None:
     given: Cells = [["email address", "n"], ["a@b.ca", 7], ["a@b.ca", 1.5], ["a@b.ca", True]]
     assert [row.personalisation["n"] for row in rows(EMAIL, "((n))", *given)] == [
         "7",
@@ -174,7 +174,7 @@ def test_cells_that_are_no_text_read_as_csv_would_have_them() -> None:
     ]
 
 
-def test_blank_rows_count_inside_and_not_at_the_ends() -> None:
+def test_blank_rows_count_in_the_middle_and_not_at_either_end() -> None:
     there = world(EMAIL, "x")
     text = "\n , \n" + table(["email address", "y"], ["a@b.ca"]) + " ,,\n\n , "
     answer = there.post(BULK, bulk(csv=text))
@@ -182,4 +182,4 @@ def test_blank_rows_count_inside_and_not_at_the_ends() -> None:
     text = table(["email address"], ["a@b.ca"]) + "\n" * 30 + "b@b.ca\n"
     answer = there.post(BULK, bulk(csv=text))
     wanted = " ".join(f"Row {n} - `email address`: Missing." for n in range(1, 21))
-    assert told(answer) == f"Some rows have errors. {wanted}"
+    assert error_text(answer) == f"Some rows have errors. {wanted}"

@@ -1,4 +1,4 @@
-"""Files that are bad, forms that are no forms, and uploads that break off: each is told clearly."""
+"""Bad files, malformed forms and incomplete uploads: each gets an error that says why."""
 
 import asyncio
 import random
@@ -22,6 +22,7 @@ from support.ingest.uploads import (
     JOBS,
     TEMPLATES,
     bulk,
+    error_text,
     fields,
     file,
     form,
@@ -29,7 +30,6 @@ from support.ingest.uploads import (
     part,
     send,
     stream,
-    told,
     upload,
 )
 from support.ingest.world import World, service
@@ -41,7 +41,7 @@ CSV = "Error converting to CSV: "
 ROWS = "Some rows have errors. "
 LARGE = "Personalisation variables size of 51201 bytes is greater than allowed limit of 51200 bytes"
 
-# What is wrong, the file, what is told of it.
+# The fault, the file, and the text of its error.
 BAD: list[tuple[str, bytes, str]] = [
     ("nothing", b"", "Missing column headers: email address, name"),
     ("white space alone", b" \r\n,,\n", "Missing column headers: email address, name"),
@@ -93,22 +93,22 @@ KINDS = [each[0] for each in BAD]
 
 
 @pytest.mark.parametrize(("content", "text"), [each[1:] for each in BAD], ids=KINDS)
-def test_a_bad_file_is_told_and_is_no_job(content: bytes, text: str) -> None:
+def test_a_bad_file_is_refused_and_makes_no_job(content: bytes, text: str) -> None:
     world = World(ingest_job_rows_max=1_200)
     answer = upload(world, content)
-    assert (answer.status_code, told(answer)) == (400, text)
+    assert (answer.status_code, error_text(answer)) == (400, text)
     assert world.log.seals() == []
 
 
-# A JSON text is whole characters, and an empty one is none.
+# Text in JSON has no incomplete characters, and empty text counts as missing.
 TEXTS = {kind: each for kind, *each in BAD if "UTF-8" not in each[1] and each[0]}
 
 
 @pytest.mark.parametrize(("content", "text"), TEXTS.values(), ids=TEXTS)
-def test_bulk_says_the_same_of_the_same_text(content: bytes, text: str) -> None:
+def test_bulk_gives_the_same_answer_for_the_same_text(content: bytes, text: str) -> None:
     world = World(ingest_bulk_rows_max=1_200)
     answer = world.post(BULK, bulk(csv=content.decode()))
-    assert (answer.status_code, told(answer)) == (400, text)
+    assert (answer.status_code, error_text(answer)) == (400, text)
     assert world.log.records == []
 
 
@@ -123,7 +123,7 @@ def test_bulk_says_the_same_of_the_same_text(content: bytes, text: str) -> None:
         b"name,ignored,email address\nx,,a@b.ca,beyond,the,header\n",
     ],
 )
-def test_what_is_odd_and_not_bad_is_a_job(content: bytes) -> None:
+def test_an_odd_but_valid_file_makes_a_job(content: bytes) -> None:
     world = World()
     answer = upload(world, content)
     assert answer.status_code == 201, answer.text
@@ -160,17 +160,17 @@ FORMS: list[tuple[str, bytes, str]] = [
 
 
 @pytest.mark.parametrize(("body", "text"), [e[1:] for e in FORMS], ids=[e[0] for e in FORMS])
-def test_a_form_that_is_none_is_told_and_is_no_job(body: bytes, text: str) -> None:
+def test_a_malformed_form_is_refused_and_makes_no_job(body: bytes, text: str) -> None:
     world = World()
     answer = send(world, body)
-    assert (answer.status_code, told(answer)) == (400, text)
+    assert (answer.status_code, error_text(answer)) == (400, text)
     assert world.log.seals() == []
 
 
-def test_another_content_type_is_told() -> None:
+def test_another_content_type_is_refused() -> None:
     for kind in ("application/json", "multipart/form-data", "multipart/form-data; boundary="):
         answer = World().call("POST", JOBS, content=b"{}", headers={"content-type": kind})
-        assert (answer.status_code, told(answer)) == (
+        assert (answer.status_code, error_text(answer)) == (
             415,
             "Content-Type has to be multipart/form-data with a boundary",
         )
@@ -180,7 +180,7 @@ def test_another_content_type_is_told() -> None:
 
 @dataclass
 class Fields:
-    """A form of so many fields that nobody asked for, each a part of the body."""
+    """A body with this many unexpected fields, each a part of its own."""
 
     parts: int
     given: int = 0
@@ -192,7 +192,7 @@ class Fields:
         return part(f"f{self.given}", "x" * 16_000)
 
 
-def test_a_field_that_nobody_asked_for_is_refused_before_it_is_kept() -> None:
+def test_an_unexpected_field_is_refused_before_its_value_is_stored() -> None:
     body = Fields(parts=1_000)
     upload = uploading.MultipartUpload(FORM["content-type"], body, FIELDS)
     with pytest.raises(asgi.AnsweredEarly) as refused:
@@ -223,14 +223,16 @@ def pieces(body: bytes, seed: int) -> AsyncIterator[bytes]:
 
 @settings(max_examples=40)
 @given(st.integers(), st.sampled_from([None, *BAD[2:16]]))
-def test_it_matters_not_how_a_file_is_split(seed: int, case: tuple[str, bytes, str] | None) -> None:
+def test_a_file_is_read_the_same_however_it_is_split(
+    seed: int, case: tuple[str, bytes, str] | None
+) -> None:
     world = World()
     many = b"".join(b'a%d@b.ca,"x\n%d"\r\n' % (n, n) for n in range(900))
     content = case[1] if case else HEAD + many
     body = form(fields(), file(content))
     answer = asyncio.run(stream(world, pieces(body, seed)))
     if case:
-        assert (answer.status_code, told(answer)) == (400, case[2])
+        assert (answer.status_code, error_text(answer)) == (400, case[2])
         assert world.log.seals() == []
         return
     assert answer.status_code == 201, answer.text
@@ -239,7 +241,7 @@ def test_it_matters_not_how_a_file_is_split(seed: int, case: tuple[str, bytes, s
     assert [row.personalisation["name"] for row in rows] == [f"x\n{n}" for n in range(900)]
 
 
-def test_chunks_are_written_while_the_file_streams_and_hold_back_who_sends() -> None:
+def test_chunks_are_written_while_the_file_streams_and_slow_the_client_down() -> None:
     world = World()
     world.change(service(daily_email=20_000))
 
@@ -270,13 +272,15 @@ def test_chunks_are_written_while_the_file_streams_and_hold_back_who_sends() -> 
 
     answer, stood, underway = asyncio.run(told_())
     assert answer.status_code == 201
-    # Four are underway, so that what is sent beyond them is a block, not the whole file.
+    # Four chunks may wait for acknowledgements: the client gets a block further, not to the end.
     assert underway == 4
     assert stood < 12_000
     assert len(job(world)[1]) == 20_000
 
 
-def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_nothing_for_too_long_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(asgi, "PART_SECONDS", 0.5)
     monkeypatch.setattr(asgi, "BODY_SECONDS", 0.1)
     world = World()
@@ -288,15 +292,18 @@ def test_who_says_nothing_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch
     async def slow() -> AsyncIterator[bytes]:
         body = form(fields(), file(GOOD))
         for start in range(0, len(body), 50):
-            await asyncio.sleep(0.04)  # in all more than a body may take that is held
+            await asyncio.sleep(0.04)  # together longer than a client may be silent
             yield body[start : start + 50]
 
     answer = asyncio.run(stream(world, silent()))
-    assert (answer.status_code, told(answer)) == (408, "The request's body did not come in time")
+    assert (answer.status_code, error_text(answer)) == (
+        408,
+        "The request's body did not come in time",
+    )
     assert asyncio.run(stream(world, slow())).status_code == 201
 
 
-def test_who_sends_a_byte_now_and_then_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_too_slowly_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 0.2)
     world, sent = World(), 0
     begun = form(fields(), file(HEAD))[: -len(BOUNDARY) - 8]
@@ -310,12 +317,15 @@ def test_who_sends_a_byte_now_and_then_is_let_go(monkeypatch: pytest.MonkeyPatch
             yield b"x"
 
     answer = asyncio.run(asyncio.wait_for(stream(world, drips()), WAIT_SECONDS))
-    assert (answer.status_code, told(answer)) == (408, "The request's body did not come in time")
+    assert (answer.status_code, error_text(answer)) == (
+        408,
+        "The request's body did not come in time",
+    )
     assert sent < 20
     assert world.log.seals() == []
 
 
-def test_who_is_held_back_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_we_hold_back_does_not_count_as_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slow_clients, "WAIT_SECONDS", 1.0)
     world = World()
 
@@ -331,7 +341,7 @@ def test_who_is_held_back_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asyncio.run(ask()).status_code == 201
 
 
-def test_the_rest_of_a_refused_file_is_taken_so_that_its_answer_is_heard() -> None:
+def test_the_rest_of_a_refused_file_is_read_so_that_the_client_reads_its_answer() -> None:
     world, sent = World(), 0
 
     async def give() -> AsyncIterator[bytes]:
@@ -342,18 +352,18 @@ def test_the_rest_of_a_refused_file_is_taken_so_that_its_answer_is_heard() -> No
             yield b"y" * 1_000
 
     answer = asyncio.run(stream(world, give()))
-    assert told(answer) == "Missing column headers: email address, name"
+    assert error_text(answer) == "Missing column headers: email address, name"
     assert sent == 100
     assert "connection" not in answer.headers
 
 
-def test_a_file_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_may_not_exceed_the_bound_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploading, "BODY_BYTES_MAX", 10_000)
     answer = upload(World(), HEAD + b"a@b.ca,x\n" * 2_000)
     assert answer.status_code == 413
 
 
-def test_a_name_and_other_fields_go_with_the_file() -> None:
+def test_a_name_and_other_fields_may_come_with_the_file() -> None:
     world = World()
     answer = send(world, form(fields(name="Fête"), file(GOOD, "other.csv")))
     assert answer.json()["data"]["original_file_name"] == "Fête"
@@ -369,11 +379,11 @@ def test_a_file_needs_a_key() -> None:
     assert (answer.status_code, answer.headers["connection"]) == (401, "close")
 
 
-def test_nothing_is_written_of_what_there_is_no_room_for() -> None:
+def test_no_chunk_is_written_for_rows_beyond_the_limits() -> None:
     world = World()
     world.change(service(daily_email=600))
     answer = upload(world, HEAD + b"a@b.ca,x\n" * 2_000)
-    assert told(answer) == (
+    assert error_text(answer) == (
         "You only have 600 remaining messages before you reach your daily limit. You've tried to "
         "send 2000 messages."
     )
