@@ -3,12 +3,14 @@
 import base64
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import jwt
 import msgspec
 import pytest
+import time_machine
 
 from courant.contracts import KeyType
 from ingest.callers.auth import CLOCK_SECONDS
@@ -27,6 +29,13 @@ from support.ingest.world import (
 PATH = "/v2/notifications/email"
 OTHER = UUID("5e000000-0000-4000-8000-0000000000ff")
 NOW = time.time()
+
+
+@pytest.fixture(autouse=True)
+def shortly_after_collection() -> Iterator[None]:
+    # A token is valid for 30 s, and those below are made when the tests are collected.
+    with time_machine.travel(NOW + 1, tick=True):
+        yield
 
 
 def answer_for(world: World, authorization: str | None) -> tuple[int, str]:
