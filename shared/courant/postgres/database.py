@@ -1,4 +1,4 @@
-"""The thin edge to PostgreSQL: servers recognised, errors told apart, COPY's text format."""
+"""Access to PostgreSQL: engines, holds after a restart, classes of errors, COPY's text format."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,26 +19,29 @@ from courant.errors import Refused, Unavailable
 from courant.postgres.holds import Scope
 
 UNAVAILABLE = ("08", "25006", "40", "42501", "53", "55000", "55P03", "57")
-"""SQLSTATEs, or their beginnings, that are no record's fault; 55000 is a standby that was asked.
+"""SQLSTATEs, or their first characters, that mean unavailable: no record causes them.
 
-42501 is a right that our role lacks: records wait for the grant, and are not put aside.
+A standby answers 55000. 42501 means that our role lacks a right: records then wait for the grant
+and do not become dead letters.
 """
 
 register_uuid()  # type: ignore[no-untyped-call]  # arrays of UUIDs, both ways
 
-# Renews one that stands: what it waits for has begun again. Empties the marks: their times may come
-# from another server's clock. `jobs` holds the bulk lane until it is known again which jobs were
-# cancelled or paused: the other lanes need not wait for job-runner.
+# Raises the hold, or renews one that stands, because what it waits for has begun again. Deletes the
+# marks, because their times may come from another server's clock. The scope `jobs` holds the bulk
+# lane until job-runner has read again which jobs were cancelled or paused. The other lanes need not
+# wait for job-runner.
 HOLD = f"""
     WITH emptied AS (DELETE FROM marks)
     INSERT INTO holds (scope, reason)
     SELECT scope, %s FROM unnest(ARRAY['{Scope.REBUILD}', '{Scope.JOBS}']) AS scope
     ON CONFLICT (scope) DO UPDATE
     SET reason = excluded.reason, raised_at = now(), stands = true"""  # noqa: S608  # names of ours
-# The timeline is read from the log's file name: pg_control_checkpoint() shows that of the last
-# checkpoint, and told the old one for seconds after a promotion (seen on 18). The time of the start
-# tells a disk that was put back; as a number, since its text changes with the session's zone. The
-# database and the file of `positions` tell a dump that was loaded into a server that goes on.
+# Identifies one start of one server. The timeline comes from the name of the current WAL file,
+# because pg_control_checkpoint() shows the timeline of the last checkpoint: for seconds after a
+# promotion it returned the old one (seen on PostgreSQL 18). The start time reveals a disk that was
+# restored. It is a number because its text changes with the session's time zone. The database's oid
+# and the file of `positions` reveal a dump that was loaded into a server that kept running.
 FINGERPRINT = """
     SELECT concat_ws('/', system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
         extract(epoch FROM pg_postmaster_start_time()), d.oid, pg_relation_filenode('positions'))
@@ -54,11 +57,11 @@ def engine(
     session: Mapping[str, str] = MappingProxyType({}),
     **options: Any,
 ) -> Engine:
-    """Return an engine whose pool holds at most so many connections; with None, it has no pool.
+    """Return an engine whose pool holds at most `connections`; with None, it has no pool.
 
-    Without a pool, every connection is a new one. A lost connection is an error of the next
-    statement. `session` holds further settings of the server for each connection, `options` further
-    ones of SQLAlchemy's.
+    Without a pool, every connection is a new one. A lost connection makes the next statement raise.
+    `session` holds further server settings for each connection, `options` further options of
+    SQLAlchemy.
     """
     if connections is None:
         options["poolclass"] = NullPool
@@ -74,7 +77,7 @@ def engine(
         connect_args={
             "connect_timeout": 3,
             "application_name": f"courant-{service}",
-            # A connection whose other end is gone without a word is noticed within seconds.
+            # We notice within seconds that the server is gone without closing the connection.
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
@@ -86,7 +89,7 @@ def engine(
 
 
 def why_unreachable(engine: Engine) -> str | None:
-    """Ask whether Postgres answers: None, or why not."""
+    """Return why Postgres does not answer, or None if it does."""
     try:
         with classified_errors(), engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")
@@ -96,11 +99,12 @@ def why_unreachable(engine: Engine) -> str | None:
 
 
 def hold_after_restart(cursor: psycopg2.extensions.cursor) -> None:
-    """Raise the hold if this start of a server was not seen before; it may lack what was folded.
+    """Raise the hold if this start of a server was not seen before: it may lack folded records.
 
-    Belongs into each transaction that folds or claims: poolers hide that a connection is another.
-    Only who makes the schema, and sees every topic empty, recognises a server without a hold. That
-    there are no positions proves nothing: a backup may be older than the first.
+    Call this in each transaction that folds or claims, because a pooler hides that a connection
+    leads to another server. Only `migrate.prepare`, which makes the schema and sees every topic
+    empty, recognises a server without a hold. A server without positions proves nothing, because a
+    backup may be older than the first position.
     """
     cursor.execute(RECOGNISE)
     if cursor.rowcount:
@@ -109,7 +113,7 @@ def hold_after_restart(cursor: psycopg2.extensions.cursor) -> None:
 
 @contextmanager
 def classified_errors() -> Iterator[None]:
-    """Raise Unavailable for the errors that are weather, Refused for all others."""
+    """Raise Unavailable for errors after which a retry may succeed, Refused for all others."""
     try:
         yield
     except NoConnection as raised:
@@ -122,13 +126,14 @@ def classified_errors() -> Iterator[None]:
 
 
 def is_unavailable(error: psycopg2.Error) -> bool:
-    """Tell whether the same statement may succeed later.
+    """Return whether the same statement may succeed later.
 
-    By SQLSTATE, not by class: psycopg2 calls a value too long for its index an OperationalError,
-    and as weather that one row would stop its partition for ever.
+    The SQLSTATE decides, not the class: psycopg2 raises OperationalError for a value that is too
+    long for its index. If that counted as unavailable, the one row would stop its partition for
+    ever.
     """
-    code = error.pgcode or "08"  # no code: the connection is gone
-    # A check violation that names no constraint means that the day's partition is not there yet.
+    code = error.pgcode or "08"  # an error without a code means that the connection is lost
+    # A check violation that names no constraint means that the day's partition does not exist yet.
     no_partition = code == "23514" and not error.diag.constraint_name
     return no_partition or code.startswith(UNAVAILABLE)
 
@@ -136,10 +141,10 @@ def is_unavailable(error: psycopg2.Error) -> bool:
 def array(ids: Iterable[UUID]) -> str:
     """Write ids as PostgreSQL writes a uuid[].
 
-    A statement names the rows that it is about by `id = ANY` of it, also where a join says so: the
-    planner looks into these ids' days alone, and knows how many rows they are. Of a range of ids
-    that are younger than the day's last ANALYZE it expects one row, and then reads all of the range
-    for each (500 moves in a backlog of 50,000: 1.6 s; named by their ids: 9 ms).
+    A statement selects its rows by `id = ANY` of this array, even where a join already does. The
+    planner then looks only into the days of these ids and knows how many rows to expect. From a
+    range of ids that are younger than the day's last ANALYZE it expects one row, and then reads the
+    whole range for each row (500 moves in a backlog of 50,000: 1.6 s; selected by id: 9 ms).
     """
     return f"{{{','.join([id.hex for id in ids])}}}"
 
@@ -156,15 +161,15 @@ FORMS: dict[type, Callable[[Any], str]] = {
 
 
 def copy_lines(rows: Iterable[Sequence[object]]) -> io.StringIO:
-    """Write rows in COPY's text format, in which null is not the empty string.
+    """Write rows in COPY's text format, in which null differs from the empty string.
 
-    Looks at each value's type once: 5 µs for a row of 16 values, where asking type after type took
-    14, more than Postgres itself takes for the row and its event.
+    The type of each value is looked up once: 5 µs for a row of 16 values. Testing for one type
+    after another took 14 µs, more than Postgres itself takes for the row and its event.
     """
     lines = ["\t".join([FORMS.get(type(each), escaped)(each) for each in row]) for row in rows]
     return io.StringIO("".join([line + "\n" for line in lines]))
 
 
 def escaped(text: str) -> str:
-    """Write a text so that COPY reads it as it was."""
+    """Escape a text so that COPY reads back the same text."""
     return text if text.isprintable() and "\\" not in text else text.translate(ESCAPES)

@@ -1,31 +1,32 @@
-"""The tables that have a partition a day, and the functions of the database that make and drop one.
+"""The tables with a partition for each day, and the database functions that make and drop one.
 
-They run with their owner's rights, so that no service needs to own a table: what they bear is all
-that a service can do to one. Every upgrade of the schema makes them anew.
+The functions run with their owner's rights, so that no service needs to own a table. A service can
+do to a partition only what these functions allow. Every upgrade of the schema creates them again.
 """
 
 DAILY = ("notifications", "events")
 DAYS_KEPT_MIN = 17
-"""No younger day can be dropped: 3 days of content are the fewest, its rows stay for 14 more."""
+"""No younger day can be dropped: content is kept for at least 3 days, its rows for 14 more."""
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
 MAKE_DAY = "SELECT courant_make_day(%(daily)s, %(day)s)"
-"""Tells whether the day was missing."""
+"""Returns whether the day was missing."""
 DROP_DAY = "SELECT courant_drop_day(%(daily)s, %(day)s)"
 SIGNATURES = ("courant_make_day(text, int)", "courant_drop_day(text, int)")
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('courant.days'))"
-"""Held by whoever makes or drops days, so that two do not make the same one."""
+"""Held while days are made or dropped, so that two processes do not make the same day."""
 
-# With a fixed search_path, nobody's table or operator of another schema stands in for ours; what a
-# temporary one is called must not matter either, hence pg_temp, last.
+# The fixed search_path keeps tables and operators of other schemas from replacing ours. pg_temp is
+# last, so that a temporary table cannot replace ours either.
 DEFINER = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
 KNOWN = f"""
     IF daily NOT IN ({", ".join(f"'{table}'" for table in DAILY)}) THEN
         RAISE 'no table with a partition a day: %', daily USING ERRCODE = '22023';
     END IF;
     PERFORM {LOCK.removeprefix("SELECT ")};"""
-# Made aside, then attached, so that nobody waits. An id begins with 48 bits of milliseconds.
+# The partition is made as a table of its own and then attached, so that no other statement waits.
+# An id begins with 48 bits of milliseconds.
 MAKE = f"""
 CREATE OR REPLACE FUNCTION courant_make_day(daily text, day int) RETURNS boolean
 {DEFINER} SET lock_timeout = '2s' AS $$
@@ -46,8 +47,8 @@ BEGIN
         daily, name, first, next);
     RETURN true;
 END $$"""
-# Dropping locks the whole table for a moment. While it waits for that lock all others wait behind
-# it: so it soon gives up, and is tried again minutes later.
+# Dropping locks the whole table for a moment. While it waits for that lock, all other statements
+# wait behind it. It therefore gives up after 200 ms, and recovery retries it minutes later.
 DROP = f"""
 CREATE OR REPLACE FUNCTION courant_drop_day(daily text, day int) RETURNS void
 {DEFINER} SET lock_timeout = '200ms' AS $$

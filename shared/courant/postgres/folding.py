@@ -1,7 +1,7 @@
-"""Postgres as a fold of the log: each transaction that folds a batch moves Postgres's place on.
+"""Postgres as a fold of the log: the transaction that folds a batch also moves the position on.
 
-A Postgres that lost some of its commits, or was put back to last week, so says by itself what it
-lacks, and whoever folds reads exactly that again.
+A Postgres that lost commits, or was restored from last week's backup, therefore shows what it
+lacks. The service that folds reads exactly those records again.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +19,8 @@ from courant.topics import Partition, Positions
 T = TypeVar("T")
 Cursor: TypeAlias = extensions.cursor
 
-# Locks the places, moves them on and tells what they were, in one statement. Never backwards: a
-# process that was frozen may come late with offsets that others have passed.
+# Locks the positions, moves them on and returns the old ones, in one statement. It never moves one
+# backwards, because a process that was frozen may come late with offsets that others have passed.
 MOVE_ON = """
     INSERT INTO positions AS p (topic_id, partition, next)
     SELECT * FROM unnest(%(topics)s::uuid[], %(numbers)s::int[], %(ends)s::bigint[]) ORDER BY 1, 2
@@ -34,20 +34,20 @@ SKIP = """
 
 
 class Folding:
-    """What every store does that folds the log: one transaction a batch, the place in it."""
+    """The base of every store that folds the log: one transaction a batch, with its position."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def compare(self, positions: Positions) -> None:
-        """Raise Behind, and the hold that goes with it, where Postgres has not read so far."""
+        """Raise Behind, and the hold with it, if Postgres has not folded up to these positions."""
         with self.transaction() as (_, cursor):
             hold_after_restart(cursor)
             cursor.execute(POSITIONS, [[each.topic_id for each in positions]])
             require(positions, positions_of(positions, cursor))
 
     def skip(self, starts: Positions) -> None:
-        """Move the places on to where the log begins: what was before has left it."""
+        """Move the positions on to where the log begins, because earlier records have left it."""
         with self.transaction() as (_, cursor):
             for each, start in starts.items():
                 place = {"topic_id": each.topic_id, "number": each.number, "next": start}
@@ -55,9 +55,9 @@ class Folding:
 
     @contextmanager
     def moving_on(self, span: Span) -> Iterator[tuple[Connection, Cursor, Positions]]:
-        """Begin a transaction that moves the place past `span`; gives where it was before.
+        """Begin a transaction that moves the positions past `span`; yields the old positions.
 
-        Raises Behind, and the hold, where Postgres lacks what lies before.
+        Raises Behind, and the hold, if Postgres lacks records from before `span`.
         """
         with self.transaction() as (connection, cursor):
             hold_after_restart(cursor)
@@ -73,7 +73,10 @@ class Folding:
 
     @contextmanager
     def transaction(self) -> Iterator[tuple[Connection, Cursor]]:
-        """Begin a transaction; raises Unavailable, Refused."""
+        """Begin a transaction; raises Unavailable, Refused.
+
+        If Behind is raised inside, a second transaction raises the hold.
+        """
         try:
             with classified_errors(), self._engine.begin() as connection:
                 cursor: Cursor = connection.connection.cursor()  # type: ignore[assignment]
@@ -85,11 +88,11 @@ class Folding:
 
 
 def fresh(kept: Sequence[Keep[T]], places: Positions) -> list[Keep[T]]:
-    """Give those that no transaction before this one has folded."""
+    """Return the records that no earlier transaction has folded."""
     return [each for each in kept if each.record.offset >= places[each.record.partition]]
 
 
 def positions_of(partitions: Iterable[Partition], cursor: Cursor) -> dict[Partition, int]:
-    """Read how far each partition is folded from what was just selected."""
+    """Return how far each partition is folded, from the rows that `cursor` has just selected."""
     found = {(topic_id, number): place for topic_id, number, place in cursor}
     return {each: found.get((each.topic_id, each.number), 0) for each in partitions}

@@ -1,8 +1,8 @@
-"""Who may do what in PostgreSQL: a role for each service, and no more than its SQL needs.
+"""The rights of each service's role in PostgreSQL: no more than its SQL needs.
 
-What is not listed here is refused. Every upgrade of the schema applies the whole table, as the
-owner of the database; the roles themselves are made where the database is made, with a password
-each. Rights on a partition come through its table: nobody has any on a partition itself.
+A right that is not listed here is refused. Every upgrade of the schema applies the whole table, as
+the owner of the database. The roles themselves, with a password each, are created together with the
+database. Rights on a partition come through its table: no role has any on a partition itself.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,14 @@ from courant.postgres.days import FUNCTIONS, LOCK, SIGNATURES
 
 MAKES_DAYS, DROPS_DAYS = (f"FUNCTION {each}" for each in SIGNATURES)
 
-# Whoever folds, claims or marks tells a server that it has not seen, and raises the hold
-# (courant.postgres.database.recognise): two inserts, and all marks deleted.
+# A service that folds, claims or marks must recognise a server that was not seen before and raise
+# the hold (courant.postgres.database.hold_after_restart): two inserts, and all marks deleted.
 RECOGNISES = {
     "servers": "INSERT",
     "holds": "SELECT, INSERT, UPDATE (reason, raised_at, stands)",
 }
-# SELECT … FOR UPDATE wants UPDATE of some column. Recovery so takes what it is about to delete.
+# Recovery locks the rows that it is about to delete. SELECT … FOR UPDATE needs the right to update
+# some column.
 TAKES = "SELECT, UPDATE (at), DELETE"
 
 GRANTS: Mapping[str, Mapping[str, str]] = {
@@ -71,9 +72,9 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         DROPS_DAYS: "EXECUTE",
     },
 }
-"""By role, and by what it is about."""
+"""The rights by role, and by the object to which they apply."""
 COPIES = ("courant_saver",)
-"""Those that COPY into a temporary table first."""
+"""Roles that COPY into a temporary table first."""
 
 PRESENT = text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:names)")
 NAME = text("SELECT quote_ident(current_database())")
@@ -84,19 +85,20 @@ class RoleMissing(Exception):
 
 
 def apply(connection: Connection) -> None:
-    """Make the days' functions, and each role's rights exactly what stands here.
+    """Create the functions of `days` and make each role's rights exactly those in GRANTS.
 
-    Belongs into the transaction that makes the tables, as the owner: nobody sees one without its
-    grants. Raises RoleMissing, naming all that are.
+    Call this in the transaction that makes the tables, as the owner, so that no table is visible
+    without its grants. Raises RoleMissing, which names every missing role.
     """
     present = connection.execute(PRESENT, {"names": list(GRANTS)}).scalars().all()
     if missing := [role for role in GRANTS if role not in present]:
         raise RoleMissing(
-            f"the server has no role {', '.join(missing)}: whoever made the database makes them, "
-            "CREATE ROLE … LOGIN PASSWORD …, one for each service "
+            f"the server has no role {', '.join(missing)}: create one for each service, with the "
+            "account that created the database: CREATE ROLE … LOGIN PASSWORD … "
             "(docs/how-to/run-in-production.md)"
         )
-    connection.execute(text(LOCK))  # a partition that is dropped meanwhile would be missed
+    # Without the lock, REVOKE fails on a partition that is dropped meanwhile.
+    connection.execute(text(LOCK))
     connection.execute(text(FUNCTIONS))
     database = f"DATABASE {connection.execute(NAME).scalar_one()}"
     for statement in statements(database):
@@ -104,7 +106,7 @@ def apply(connection: Connection) -> None:
 
 
 def statements(database: str) -> list[str]:
-    """Write what takes every right away, and gives those that are wanted."""
+    """Return the statements that revoke every right and then grant those in GRANTS."""
     roles = ", ".join(GRANTS)
     everything = [f"ALL {kind} IN SCHEMA public" for kind in ("TABLES", "SEQUENCES", "FUNCTIONS")]
     return [

@@ -6,11 +6,11 @@ from courant.topics import Channel, Lane
 
 
 class Scope(StrEnum):
-    """The scopes that name nothing else; the functions below write those of one channel and so on.
+    """The fixed scopes; the functions below return those of one channel, lane or service.
 
-    `REBUILD` stops every claim and sweep after Postgres went back, until Postgres has folded again
-    what it may lack. `JOBS` then stops the bulk lane until the jobs that were paused or cancelled
-    are known again. `ALL` stops every claim and sweep; an operator raises and lifts it.
+    `REBUILD` stops every claim and sweep after Postgres lost commits, until Postgres has folded the
+    missing records again. `JOBS` then stops the bulk lane until it is known again which jobs were
+    paused or cancelled. `ALL` stops every claim and sweep; an operator raises and lifts it.
     """
 
     REBUILD = "rebuild"
@@ -34,5 +34,5 @@ def sql_channel_scope(column: str) -> str:
 
 
 def sql_service_scope(column: str) -> str:
-    """Return SQL for the scope of the service in `column`: its rows are passed over."""
+    """Return SQL for the scope of the service in `column`; a claim skips the service's rows."""
     return f"'service:' || {column}"

@@ -1,4 +1,4 @@
-"""What several services ask and say of jobs, and of their chunks."""
+"""The SQL on jobs and their chunks that several services share."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from courant.lifecycle import State
 
 # ruff: noqa: S608  (every word of SQL that is put together here is ours)
 
-# The ids of a job's rows lie side by side: each chunk is a range of the primary key.
+# The ids of a job's rows follow one another, so that each chunk is a range of the primary key.
 COUNT = f"""
     SELECT c.nth, count(n.id),
         count(n.id) FILTER (WHERE n.state = '{State.CREATED}' AND n.attempt = 0)
@@ -29,7 +29,7 @@ ORDERED = f"UPDATE chunks SET issued_at = clock_timestamp(), orders = orders + 1
 
 
 def count(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> list[StoredRows]:
-    """Count what is stored of each chunk."""
+    """Count the stored rows of each chunk, and those that still wait for their first attempt."""
     if not places:
         return []
     bounds = [ids.of_rows(each.job_id, each.first, each.first + each.rows - 1) for each in places]
@@ -40,7 +40,7 @@ def count(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> list[StoredR
 
 
 def note_saved(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
-    """Note that all rows of these chunks are there."""
+    """Note that all rows of these chunks are stored."""
     _note(cursor, SAVED, places)
 
 
@@ -50,7 +50,7 @@ def note_settled(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
 
 
 def note_ordered(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
-    """Note that these chunks have their order now: after it is acknowledged, never before."""
+    """Note that these chunks are ordered; call this only after the order is acknowledged."""
     _note(cursor, ORDERED, places)
 
 
@@ -61,11 +61,11 @@ def _note(cursor: extensions.cursor, sql: str, places: Sequence[ChunkRef]) -> No
 
 
 def sql_job_runs(job: str) -> str:
-    """Say in SQL that the job of this id is neither paused nor cancelled."""
+    """Return SQL that is true if the job with this id is neither paused nor cancelled."""
     return f"""NOT EXISTS (
         SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish <> '{Command.RESUMED}')"""
 
 
 def sql_unless_commanded(job: str, command: Command) -> str:
-    """Say in SQL that this is not what is wanted of the job of this id."""
+    """Return SQL that is true unless `command` is the last command to the job with this id."""
     return f"NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = {job} AND w.wish = '{command}')"

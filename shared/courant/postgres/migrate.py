@@ -1,4 +1,4 @@
-"""Bringing a database to the current schema: `courant db upgrade`. The steps are Alembic's."""
+"""Upgrades of a database to the current schema, with Alembic: `courant db upgrade`."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def engine_url(url: str) -> str:
-    """Name the driver that SQLAlchemy is to use for a postgresql:// URL."""
+    """Return a postgresql:// URL that names the driver for SQLAlchemy."""
     return make_url(url).set(drivername="postgresql+psycopg2").render_as_string(False)
 
 
 def upgrade(url: str) -> bool:
-    """Run every step that the database has not had; tell whether it had none before.
+    """Run every migration that the database lacks; return whether it had none before.
 
     Applies the grants in any case. Raises RoleMissing.
     """
@@ -36,10 +36,10 @@ def upgrade(url: str) -> bool:
 
 
 def prepare(url: str, admin: Admin) -> None:
-    """Upgrade; a schema that is made anew while every topic is empty needs no hold.
+    """Upgrade; a new schema needs no hold if every topic is empty.
 
-    A Postgres that is empty because it lost everything must raise it: then the topics are not.
-    Raises Unavailable, RoleMissing.
+    If the topics are not empty, Postgres is new because it lost everything, and the hold must be
+    raised. Raises Unavailable, RoleMissing.
     """
     if not upgrade(url):
         return

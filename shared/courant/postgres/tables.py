@@ -1,6 +1,7 @@
-"""The tables. Migrations are made from these.
+"""The declared tables, from which the migrations are written.
 
-Notifications and events are partitioned by day of the id; the saver makes each day when it comes.
+Notifications and events are partitioned by the day of their id. The saver makes the partition of
+each new day.
 """
 
 from sqlalchemy import (
@@ -35,11 +36,14 @@ EPOCH = "extract(epoch FROM raised_at - timestamptz '2020-01-01 00:00Z')::int"
 
 
 UNDER_WAY = "orders > 0 AND (settled_at IS NULL OR saved_at IS NULL)"
-"""Of chunks: ordered, and in their lane still or without some row. Their index's, word by word."""
+"""Selects chunks that are ordered and are still in their lane or lack a row.
+
+The index has exactly this text: a query that words it differently does not use the index.
+"""
 
 
 def only(state: State, *more: str) -> object:
-    """Restrict an index to the rows of one state: it stays as small as what waits there."""
+    """Restrict an index to rows of one state, so that it stays as small as that state's backlog."""
     return text(" AND ".join((f"state = '{state}'", *more)))
 
 
@@ -59,7 +63,7 @@ notifications = Table(
     Column("reference", Text),
     Column("sender_id", Uuid),
     Column("recipient_hash", LargeBinary, nullable=False),
-    Column("sealed", LargeBinary, nullable=False),  # all that is personal; the saver has no key
+    Column("sealed", LargeBinary, nullable=False),  # the personal data; the saver has no key
     Column("accepted_at", TIME, nullable=False),
     Column("not_before", TIME),
     Column("scheduled_for", TIME),
@@ -72,12 +76,13 @@ notifications = Table(
     Column("sent_at", TIME),
     Column("message_id", Text),  # the provider's
     Column("reason", Text),      # of the last move that had one
-    Column("response", Text),    # the provider's words, for the API
+    Column("response", Text),    # the provider's text, for the API
     CheckConstraint(lifecycle.check(), name="state_is_known"),
-    # A text of 9,000 characters would be too long for a B-tree's entry.
+    # A reference of 9,000 characters would be too long for an entry of a B-tree.
     Index("notifications_by_reference", "reference", postgresql_using="hash"),
     Index("notifications_by_service", "service_id", "accepted_at", "id"),
-    # What waits for a time, and what waits for its turn: a backlog of one does not slow the other.
+    # Rows that wait for a time and rows that wait for their turn have an index each, so that a
+    # backlog of one does not slow the other.
     Index("notifications_due", "not_before",
           postgresql_where=only(State.CREATED, "issued_at < not_before")),
     Index("notifications_waiting", "channel", "lane", "issued_at",
@@ -92,12 +97,12 @@ events = Table(
     Column("number", BigInteger, Identity(always=True), primary_key=True),
     Column("move", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("made", Boolean, nullable=False, server_default="true"),  # false: it came too late
+    Column("made", Boolean, nullable=False, server_default="true"),  # false: the report was late
     Column("reason", Text),
     Column("at", TIME, nullable=False, server_default=func.now()),
     postgresql_partition_by=BY_DAY,
 )
-calls = Table(  # to providers, whose outcome is not known yet
+calls = Table(  # calls to providers whose outcome is not known yet
     "calls", metadata,
     Column("id", Uuid, primary_key=True),
     Column("notifications", ARRAY(Uuid), nullable=False),
@@ -111,7 +116,7 @@ positions = Table(  # how far the log is folded
     Column("partition", Integer, primary_key=True),
     Column("next", BigInteger, nullable=False),
 )
-marks = Table(  # recovery's, every second: what was written before this time ends there
+marks = Table(  # recovery's, every second: records written before `at` lie before `ends`
     "marks", metadata,
     Column("at", TIME, primary_key=True),
     Column("topic_id", Uuid, primary_key=True),
@@ -119,16 +124,16 @@ marks = Table(  # recovery's, every second: what was written before this time en
     Column("topic", Text, nullable=False),
     Column("ends", ARRAY(BigInteger), nullable=False),  # by partition, from 0
 )
-holds = Table(  # stops of claims and sweeps (`holds.Scope`); a lifted one stays, for its epoch
+holds = Table(  # stops of claims and sweeps (`holds.Scope`); a lifted hold stays for its epoch
     "holds", metadata,
     Column("scope", Text, primary_key=True),
     Column("reason", Text, nullable=False),
     Column("stands", Boolean, nullable=False, server_default="true"),
     Column("raised_at", TIME, nullable=False, server_default=func.now()),
-    # A claim takes greatest(attempt + 1, epoch): no attempt that Postgres forgot is given again.
+    # A claim uses greatest(attempt + 1, epoch), so that no attempt that Postgres lost is reused.
     Column("epoch", Integer, Computed(EPOCH, persisted=True)),
 )
-servers = Table("servers", metadata, Column("id", Text, primary_key=True))  # that have been seen
+servers = Table("servers", metadata, Column("id", Text, primary_key=True))  # seen before
 idempotency = Table(  # which notification a client's Idempotency-Key stands for, kept 48 h
     "idempotency", metadata,
     Column("service_id", Uuid, primary_key=True),
@@ -137,13 +142,13 @@ idempotency = Table(  # which notification a client's Idempotency-Key stands for
     Column("body_hash", LargeBinary, nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
 )
-aliases = Table(  # ids that were answered 201, of which another is the one notification
+aliases = Table(  # ids that were answered 201 although `winner` is the one notification
     "aliases", metadata,
     Column("id", Uuid, primary_key=True),
     Column("winner", Uuid, nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
 )
-chunks = Table(  # the rows of uploads; those of one without a job expire
+chunks = Table(  # the rows of uploads; chunks of an upload without a job expire
     "chunks", metadata,
     Column("upload_id", Uuid, primary_key=True),
     Column("number", Integer, primary_key=True),
@@ -152,16 +157,16 @@ chunks = Table(  # the rows of uploads; those of one without a job expire
     Column("fingerprint", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
-    Column("issued_at", TIME),   # its last order
+    Column("issued_at", TIME),   # of its last order
     Column("orders", Integer, nullable=False, server_default="0"),
-    Column("saved_at", TIME),    # all of its rows are there
+    Column("saved_at", TIME),    # all of its rows are stored
     Column("settled_at", TIME),  # most of them have left their lane
     Index("chunks_to_issue", "upload_id", "number", postgresql_where=text("issued_at IS NULL")),
-    # What is under way: a million that have no order yet cost the search of it nothing.
+    # Chunks under way: a million chunks that are not ordered yet do not slow the search for them.
     Index("chunks_out", "issued_at", postgresql_where=text(UNDER_WAY)),
     Index("chunks_settled", "settled_at"),
 )
-jobs = Table(  # of whose uploads the seal has come
+jobs = Table(  # jobs whose upload is complete: its seal has come
     "jobs", metadata,
     Column("id", Uuid, primary_key=True),
     Column("upload_id", Uuid, nullable=False),
@@ -175,7 +180,7 @@ jobs = Table(  # of whose uploads the seal has come
     Column("template_version", Integer, nullable=False),
     Column("channel", Text, nullable=False),
     Column("sender_id", Uuid),
-    Column("name", LargeBinary, nullable=False),  # the file's, sealed
+    Column("name", LargeBinary, nullable=False),  # the file's, encrypted
     Column("accepted_at", TIME, nullable=False),
     Column("scheduled_for", TIME),
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
@@ -184,11 +189,11 @@ jobs = Table(  # of whose uploads the seal has come
     Index("jobs_by_service", "service_id", "accepted_at", "id"),
     Index("jobs_to_do", "accepted_at", postgresql_where=text("finished_at IS NULL")),
 )
-wishes = Table(  # what is wanted of a job; it may come before the job itself
+wishes = Table(  # a client's last command to a job; it may come before the job itself
     "wishes", metadata,
     Column("job_id", Uuid, primary_key=True),
     Column("wish", Text, nullable=False),
-    Column("wished_at", TIME, nullable=False),  # by its owner; decides between two
+    Column("wished_at", TIME, nullable=False),  # when the client asked; decides between two
     Column("at", TIME, nullable=False, server_default=func.now(), index=True),
 )
 redrives = Table(  # which dead letters were sent back, and by whom

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database; one transaction for all steps and all grants."""
+"""Alembic's connection to the database: one transaction for all migrations and all grants."""
 
 from alembic import context
 from sqlalchemy import create_engine, text
@@ -10,7 +10,7 @@ url = context.config.get_main_option("sqlalchemy.url")
 assert url
 engine = create_engine(url, connect_args={"connect_timeout": 10})
 with engine.begin() as connection:
-    # Two upgrades at once, of replicas that start together, do it one after the other.
+    # Replicas that start together run their upgrades one after the other.
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('courant.migrations'))"))
     context.configure(connection=connection, target_metadata=metadata)
     context.run_migrations()

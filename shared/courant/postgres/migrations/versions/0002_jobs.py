@@ -1,4 +1,4 @@
-"""Jobs: the chunks of uploads, the jobs they make, and what is wanted of these."""
+"""Jobs: the chunks of uploads, the jobs made from them, and the clients' commands to jobs."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""A service's notifications by when they were accepted: an id may have any moment of its day."""
+"""List a service's notifications by acceptance, as an id may be of any moment of its day."""
 
 from alembic import op
 
