@@ -1,1 +1,1 @@
-"""From a template and its values to what the recipient reads."""
+"""Rendering: from a template and its values to the email or SMS that the recipient reads."""

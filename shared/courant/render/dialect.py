@@ -1,8 +1,8 @@
-"""The Markdown that templates are written in: mistune's parser with the rules that differ.
+"""The Markdown of templates: mistune's parser, with the rules that differ from CommonMark.
 
-Against CommonMark: `^` quotes; `•` is a bullet; a list does not interrupt a paragraph; what
-is underlined is one line; every line end is a break; indentation makes no code; HTML is text; bare
-URLs are links; language blocks.
+They are: `^` quotes; `•` is a bullet; a list does not interrupt a paragraph; an underlined heading
+has one line; every line end is a break; indentation makes no code; HTML is text; bare URLs are
+links; there are language blocks.
 """
 
 import re
@@ -19,8 +19,8 @@ from mistune.util import escape_url
 
 Token = dict[str, Any]  # as mistune builds them: a type, and children, text or raw
 
-NESTED_MAX = 6  # blocks inside blocks, and marks inside marks; what is deeper is text
-# U+FDD0 and on are no characters, so that no text can hold them for a purpose of its own.
+NESTED_MAX = 6  # blocks inside blocks, and marks inside marks; anything deeper is text
+# U+FDD0 to U+FDEF are never assigned to characters, so that no text needs them for itself.
 SLOT = "\ufdd0"  # stands for a value whose text comes later
 TAG = "\ufdd1"  # begins a line that opens or closes a language block
 NO_CHARACTERS = dict.fromkeys([0, 0x2028, *range(0xFDD0, 0xFDF0)])
@@ -31,7 +31,7 @@ RULE = re.compile(r" {0,3}((?:-[ \t]*){3,}|(?:_[ \t]*){3,}|(?:\*[ \t]*){3,})$")
 ENDS_A_LIST = re.compile(rf" {{0,3}}(?:#{{1,6}}[ \t]|\^ ?\S|```|~~~)|{TAG}")
 QUOTE_MARK = re.compile(r"^ *\^ ?", re.MULTILINE)
 BARE_URL = r"""https?://(?:(?!\](?:\(|\[|$))[^\s<>])*[^\s<>\].,:"')]"""
-# A value may bring blanks into a link's URL; CommonMark would end it there, and it were no link.
+# A value may put blanks into a link's URL. CommonMark would end the URL there and see no link.
 LINK_WITH_BLANKS = re.compile(
     r"""(?<=\]\()(https?://[^\s()<>]*)((?: +(?!["'])[^\s()<>]+)+)(?= *\)| +["'])"""
 )
@@ -44,14 +44,14 @@ BLOCK_RULES = [
 
 
 def clean(text: str) -> str:
-    """Take out what no mail can show: NUL, the line separator, and what is no character at all."""
+    """Remove what no mail can show: NUL, the line separator, and code points without character."""
     return text if text.isascii() and "\0" not in text else text.translate(NO_CHARACTERS)
 
 
 def parse(source: str) -> Sequence[Token]:
-    """Give the blocks of a source that is clean, each with its inline tokens as children."""
+    """Return the blocks of a clean source, each with its inline tokens as children."""
     tokens, _ = MARKDOWN.parse(LINK_WITH_BLANKS.sub(_without_blanks, with_language_lines(source)))
-    assert isinstance(tokens, list), "without a renderer mistune gives tokens"
+    assert isinstance(tokens, list), "without a renderer mistune returns tokens"
     return tokens
 
 
@@ -60,7 +60,7 @@ def _without_blanks(match: re.Match[str]) -> str:
 
 
 def with_language_lines(source: str) -> str:
-    """Give each tag of a language block a line of its own; tags that do not pair stay text."""
+    """Put each tag of a language block on a line of its own; tags that do not pair stay text."""
     tags = LANGUAGE.findall(source) if "[[" in source else []
     count = Counter(tags)
     paired = {tag for _, tag in count if count["", tag] == count["/", tag]}
@@ -83,9 +83,9 @@ def _language(_: BlockParser, match: re.Match[str], state: BlockState) -> int:
 
 
 def _underlined(block: BlockParser, match: re.Match[str], state: BlockState) -> int | None:
-    """Make the line above a heading, and it alone: what stands above that is a paragraph."""
+    """Make only the line above a heading; the lines above that one are a paragraph."""
     last = state.last_token()
-    lazy = state.cursor in state.lazy_line_starts  # then it is no heading
+    lazy = state.cursor in state.lazy_line_starts  # then it is not a heading
     if last and last["type"] == "paragraph" and not lazy:
         above, _, line = last["text"].rstrip("\n").rpartition("\n")
         if above:
@@ -95,7 +95,7 @@ def _underlined(block: BlockParser, match: re.Match[str], state: BlockState) -> 
 
 
 def _quote(block: BlockParser, _: re.Match[str], state: BlockState) -> int:
-    """Take the lines up to the next blank one, without their marks."""
+    """Parse the lines up to the next blank line as a quote, without their marks."""
     end = state.cursor
     while end < state.cursor_max and (line := state.get_line(end)).strip():
         end += len(line)
@@ -105,7 +105,7 @@ def _quote(block: BlockParser, _: re.Match[str], state: BlockState) -> int:
 
 
 def _list(block: BlockParser, match: re.Match[str], state: BlockState) -> int:
-    """Take the items of a list; one that stands right under text is text."""
+    """Parse the items of a list; a list directly under text is text."""
     if state.parent is None and (end := state.append_paragraph()):
         return end
     items, end = _items(state)
@@ -119,9 +119,10 @@ def _list(block: BlockParser, match: re.Match[str], state: BlockState) -> int:
 
 
 def _items(state: BlockState) -> tuple[list[list[str]], int]:
-    """Give the lines of each item, without its indent, and where the list ends.
+    """Return the lines of each item, without its indent, and where the list ends.
 
-    Bullets of any kind go on with a list of bullets; after a blank line numbers begin another.
+    Bullets of any kind continue a list of bullets. After a blank line, a change between bullets and
+    numbers begins another list.
     """
     items: list[list[str]] = []
     pos, base, width, blank, ordered = state.cursor, 0, 0, False, False
@@ -151,7 +152,7 @@ def _items(state: BlockState) -> tuple[list[list[str]], int]:
 
 
 def _inside(block: BlockParser, state: BlockState, text: str) -> list[Token]:
-    """Parse what a quote or an item holds."""
+    """Parse the content of a quote or of a list item."""
     deep = state.depth() >= NESTED_MAX - 1
     rules = [each for each in block.rules if not deep or each not in {"block_quote", "list"}]
     child = state.child_state(text)
@@ -161,7 +162,7 @@ def _inside(block: BlockParser, state: BlockState, text: str) -> list[Token]:
 
 def _url(_: InlineParser, match: re.Match[str], state: InlineState) -> int:
     url = match[0]
-    # A mark that stands open before it is closed behind it, and is none of it.
+    # A mark that was opened before the URL and closes at its end is not part of the URL.
     if (mark := CLOSING.search(url)) and _opens(state.src[: match.start()], mark[0]):
         url = url[: mark.start()]
     state.append_token({"type": "url", "raw": url, "attrs": {"url": escape_url(url)}})
@@ -169,7 +170,7 @@ def _url(_: InlineParser, match: re.Match[str], state: InlineState) -> int:
 
 
 def _opens(text: str, mark: str) -> bool:
-    behind_no_word = r"(?<!\w)" if mark[0] == "_" else ""  # inside a word it is text
+    behind_no_word = r"(?<!\w)" if mark[0] == "_" else ""  # inside a word, `_` is text
     return len(re.findall(behind_no_word + re.escape(mark), text)) % 2 == 1
 
 

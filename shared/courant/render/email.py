@@ -1,8 +1,8 @@
-"""An email from a template version and its values, the short way where nothing can be at stake.
+"""Rendering of an email from a template version and its values, by a short way where it is safe.
 
 Most values hold no Markdown. A template is rendered once with slots where its placeholders stand;
-plain values are then only joined in. What is plain is defined so that the full way would give
-the same, letter for letter; all else (Markdown, lists, conditionals, values in URLs) takes it.
+plain values are then only joined in. Values count as plain if the full way would return the same,
+letter for letter. All others (Markdown, lists, conditionals, values in URLs) take the full way.
 """
 
 import re
@@ -15,23 +15,25 @@ from courant.render.markdown import Both
 from courant.render.templates import ListStyle, Parsed, TemplateVersion, Values
 from courant.render.typography import typography
 
-# Runs of letters and digits with one harmless thing between them. No mark of Markdown is among
-# them, nothing that typography joins to what stands around, no end that is not a letter or digit.
+# Runs of letters and digits with one harmless separator between them. The separators contain no
+# mark of Markdown and nothing that typography joins to its surroundings. Both ends of a value are
+# letters or digits.
 RUNS = r"(?:(?:[.,:;]? |[.,:/@'’+-]| \(|\) )[^\W_]+)*"
 PLAIN = re.compile(rf"\$?[^\W_]+{RUNS}")
 # At the start of a line a number may begin a list.
 PLAIN_AT_START = re.compile(rf"[^\W\d_][^\W_]*{RUNS}")
 
-# What may touch a placeholder. A longer word around it could become a URL, an address, an entity.
+# Text that may touch a placeholder. A longer word around it could become a URL, an address or an
+# entity.
 IN_FRONT = re.compile(r"[(\"“*_]*")
 BEHIND = re.compile(r"[,;:!?).\"”*_]*|['’]s[.,]?")
-# Renderings that have to be equal before a template's short way is trusted.
+# Both ways must render these values equally before a template's short way is trusted.
 PROBES = ("x", "O'Brien-Smith", "Ab (c) d, e. f: g; h/i+1:2", "at b@c.ca, o'd@e.ca", "$5")
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What is sent: the subject, the plain text, and the HTML fragment without the page around."""
+    """A rendered email: the subject, the plain text, and the HTML fragment without its page."""
 
     subject: str
     text: str
@@ -40,7 +42,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A placeholder's key, and which values may be joined in there."""
+    """A placeholder's key, and the pattern of the values that may be joined in there."""
 
     key: str
     plain: re.Pattern[str]
@@ -48,7 +50,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """A rendering cut at its slots: at odd places in `html` and `text` the values go in."""
+    """A rendering cut at its slots: values go in at the odd indexes of `html` and `text`."""
 
     slots: tuple[Slot, ...]
     html: tuple[str, ...]
@@ -57,7 +59,7 @@ class Short:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A template version made ready; `short` is None where each message takes the full way."""
+    """A template version ready to render; `short` is None if each message takes the full way."""
 
     version: TemplateVersion
     subject: Parsed
@@ -66,7 +68,7 @@ class Prepared:
 
 
 def prepare(version: TemplateVersion) -> Prepared:
-    """Make an email template ready; done once a version, in a few milliseconds."""
+    """Prepare an email template for rendering; done once a version, in a few milliseconds."""
     subject, body = templates.parse(version.subject or ""), templates.parse(version.body)
     return Prepared(version, subject, body, short_way(body))
 
@@ -80,12 +82,12 @@ def render(prepared: Prepared, values: Values) -> Rendered:
 
 
 def in_full(body: Parsed, values: Values) -> Both:
-    """Put the values into the source and render that."""
+    """Put the values into the source and render the result."""
     return markdown.render(clean(templates.fill(body, values, ListStyle.LINES)))
 
 
 def joined(short: Short, values: Values) -> Both | None:
-    """Join plain values into a rendering; None when one is missing or not plain."""
+    """Join plain values into a rendering; return None if one is missing or not plain."""
     texts: list[str] = []
     for slot in short.slots:
         value = values.get(slot.key)
@@ -93,16 +95,16 @@ def joined(short: Short, values: Values) -> Both | None:
         if value is None or isinstance(value, list | tuple) or not slot.plain.fullmatch(text):
             return None
         texts.append(typography(text) if "'" in text or "’" in text else text)
-    # Nothing that is plain needs escaping, so that both parts take the same.
+    # Plain values need no escaping, so that HTML and text take the same ones.
     html, plain = list(short.html), list(short.text)
     html[1::2] = plain[1::2] = texts
     return Both("".join(html), "".join(plain))
 
 
 def short_way(body: Parsed) -> Short | None:
-    """Cut a body's rendering at its placeholders; None where a value could change what is around.
+    """Cut a body's rendering at its placeholders; None if a value could change its surroundings.
 
-    The probes catch what that rule does not think of, such as conditionals or values in code.
+    The probes catch cases that `stand_apart` misses, such as conditionals or values in code.
     """
     if not stand_apart(body.parts):
         return None
@@ -119,19 +121,19 @@ def short_way(body: Parsed) -> Short | None:
 
 
 def probing(slots: Sequence[Slot], probe: str) -> Values:
-    """Give each slot a value of its own after a probe, or a letter where that is not plain."""
+    """Return a value for each slot: the probe with a number, or a letter if that is not plain."""
     values: dict[str, object] = {slot.key: f"{probe}{n}" for n, slot in enumerate(slots)}
     refused = [s.key for s in slots if not s.plain.fullmatch(str(values[s.key]))]
     return Values(values | dict.fromkeys(refused, "x"))
 
 
 def spaced(pieces: Sequence[str]) -> tuple[str, ...]:
-    """Leave room for a value between each two pieces."""
+    """Insert an empty text, to be replaced by a value, between each two pieces."""
     return tuple(each for piece in pieces for each in (piece, ""))[:-1]
 
 
 def stand_apart(parts: Sequence[object]) -> bool:
-    """Say whether each placeholder is a word of its own, but for punctuation and emphasis."""
+    """Return whether each placeholder is a separate word, except for punctuation and emphasis."""
     last = len(parts) - 1
     for index, part in enumerate(parts):
         if not isinstance(part, str):
@@ -150,7 +152,7 @@ def stand_apart(parts: Sequence[object]) -> bool:
 
 
 def plain_at(source: str) -> Iterator[re.Pattern[str]]:
-    """Give for each slot in a source what is plain there."""
+    """Yield, for each slot in a source, the pattern of the values that are plain there."""
     for match in re.finditer(SLOT, source):
         start = match.start()
         line = source[source.rfind("\n", 0, start) + 1 : start]

@@ -1,7 +1,7 @@
-"""From Markdown to the two parts of an email: an HTML fragment and a plain text.
+"""Rendering of Markdown to the two parts of an email: an HTML fragment and a plain text.
 
-Raw HTML never passes; images, tables and code give their text only. What the page around the
-fragment looks like is left to `page`.
+Raw HTML is always escaped. Of images, tables and code only the text is shown. The module `page`
+adds the document around the fragment.
 """
 
 import re
@@ -18,7 +18,7 @@ HEADING_LINE = "-" * LINE_WIDTH
 RULE_LINE = "=" * LINE_WIDTH
 LANGUAGES = {"en": ' lang="en-ca"', "fr": ' lang="fr-ca"', "rtl": ' dir="rtl"'}
 SCHEMES = frozenset({"http", "https", "mailto", "tel"})
-# Whatever stands in front of a colon, before a path begins, may be read as a scheme.
+# A mail program may read anything in front of a colon, before the path begins, as a scheme.
 SCHEME = re.compile(r"([^/?#:]*):")
 LIST_OPEN = '<table role="presentation"><tr><td>'
 LIST_CLOSE = "</td></tr></table>"
@@ -39,7 +39,7 @@ def render(source: str) -> Both:
 
 
 def blocks(tokens: Sequence[Token]) -> Both:
-    """Render blocks; in text a blank line stands between them."""
+    """Render blocks; in the text, a blank line separates them."""
     parts = [BLOCKS[token["type"]](token) for token in tokens if token["type"] in BLOCKS]
     return Both("".join([p.html for p in parts]), "\n\n".join([p.text for p in parts if p.text]))
 
@@ -78,7 +78,7 @@ def _listing(token: Token) -> Both:
 
 
 def _item(token: Token) -> Both:
-    """Render an item; its first paragraph stands bare, what follows it is indented in text."""
+    """Render an item: its first paragraph has no tag, later blocks are indented in the text."""
     first, *others = token["children"] or [{"type": "blank_line"}]
     if first["type"] != "paragraph":
         return blocks(token["children"])
@@ -93,7 +93,7 @@ def _code(token: Token) -> Both:
 
 
 def _table(token: Token) -> Both:
-    """Give a table's text, a line for a row."""
+    """Render a table as text, one line for each row."""
     head, body = token["children"]
     rows = [_row(each) for each in [head, *body["children"]]]
     html = "<br />".join([each.html for each in rows])
@@ -129,14 +129,14 @@ BLOCKS: dict[str, Callable[[Token], Both]] = {
 
 
 def inline(tokens: Sequence[Token]) -> Both:
-    """Render the inside of one block."""
+    """Render the content of one block."""
     line = InlineText()
     line.put(tokens)
     return Both("".join(line.html), "".join(line.text))
 
 
 class InlineText:
-    """One block's inside as it is written, so that typography sees what stands before."""
+    """The content of one block, written in order, so that typography sees the text before."""
 
     def __init__(self) -> None:
         self.html: list[str] = []
@@ -196,13 +196,13 @@ MARKS = {"strong": ("strong", "**"), "emphasis": ("em", "_")}
 
 
 def safe(url: str) -> str:
-    """Give a link's target, or `#` where its scheme could do more than lead somewhere."""
+    """Return a link's target, or `#` if its scheme is not one of SCHEMES."""
     scheme = SCHEME.match(url)
     return "#" if scheme and scheme[1].lower() not in SCHEMES else url
 
 
 def escape(text: str) -> str:
-    """Escape for HTML, in an attribute too."""
+    """Escape a text for HTML; the result is safe in an attribute too."""
     return (
         text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     )

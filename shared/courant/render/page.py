@@ -1,4 +1,4 @@
-"""The HTML document around an email's fragment: nothing loaded from elsewhere, light and dark."""
+"""The HTML document around an email's fragment; it loads nothing, and has a light and dark mode."""
 
 from courant.render.markdown import escape
 
@@ -36,7 +36,7 @@ END = "\n</main>\n</body>\n</html>\n"
 
 
 def page(fragment: str, subject: str, text: str) -> str:
-    """Put a fragment into its document, with the beginning of its plain text as preview."""
+    """Put a fragment into its document, with the beginning of its plain text as the preview."""
     preview = " ".join(text[: 2 * PREVIEW_MAX].split())[:PREVIEW_MAX]
     return "".join(
         (

@@ -1,13 +1,14 @@
-"""SMS: a text made fit for telephones, its length and its parts.
+"""SMS: replacing characters that telephones do not have, and counting length and parts.
 
-Characters outside the telephones' alphabet and a few kept besides are replaced, so that one stray
-character does not make every part of a message half as long. Source: 3GPP TS 23.038, 23.040.
+Only the characters of the GSM alphabet and of a few languages are kept. All others are replaced,
+otherwise one stray character makes every part of a message half as long. Source: 3GPP TS 23.038,
+23.040.
 """
 
 import re
 from unicodedata import category, decomposition
 
-LIMIT = 612  # units of a whole message, its prefix included; four parts of 153
+LIMIT = 612  # units of a whole message, including its prefix: four parts of 153
 
 GSM = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
@@ -36,14 +37,14 @@ LINE_END = re.compile(r"\r\n?")
 
 
 class Downgrade(dict[int, str]):
-    """A table for str.translate that works out what it does not hold, and does not grow."""
+    """A table for str.translate that computes missing entries and does not store them."""
 
     def __missing__(self, code: int) -> str:
         return downgraded(chr(code))
 
 
 def downgraded(character: str) -> str:
-    """Give what stands for one character: itself, a replacement, its base letter, or `?`."""
+    """Return one character's substitute: itself, a replacement, its base letter, or `?`."""
     if character in KEPT:
         return character
     if (replacement := REPLACED.get(character)) is not None:
@@ -54,40 +55,43 @@ def downgraded(character: str) -> str:
     return "?"
 
 
-# Latin, punctuation and symbols up to the euro, and syllabics: nearly all that is ever met.
+# Latin, punctuation and symbols up to the euro, and syllabics: nearly every character in use.
 TABLE = Downgrade(
     {n: downgraded(chr(n)) for lot in [(0, 0x600), (0x1400, 0x2100)] for n in range(*lot)}
 )
 
 
 def content(filled: str) -> str:
-    """Give a filled template as the text of an SMS, without a prefix: what the API shows."""
+    """Return a filled template as the text of an SMS, without a prefix, as the API shows it."""
     text = SPACE_BEFORE.sub("", filled.translate(TABLE))
     return (LINE_END.sub("\n", text) if "\r" in text else text).strip()
 
 
 def sent(filled: str, prefix: str | None) -> str:
-    """Give a filled template as it is sent, with `prefix: ` in front when there is one."""
+    """Return a filled template as it is sent: after `prefix: ` if there is a prefix."""
     return content(f"{prefix.strip()}: {filled}" if prefix else filled)
 
 
 def units(text: str, prefix: str | None = None) -> int:
-    """Count the units that a downgraded `content` takes, with its prefix.
+    """Count the units of a downgraded `content` and its prefix.
 
-    A character is one, one of the extension two; none is two where a character outside GSM is kept,
-    for then the whole message travels in UCS-2.
+    A character counts one unit, and a character of the extension two. If the text has a character
+    outside GSM, the whole message is sent in UCS-2 and every character counts one unit.
     """
     doubled = 0 if ANY_WIDE.search(text) else len(ANY_EXTENSION.findall(text))
     return len(text) + doubled + (len(prefix) + 2 if prefix else 0)
 
 
 def too_long(text: str, prefix: str | None = None) -> bool:
-    """Say whether a downgraded `content`, with its prefix, is more than may be sent."""
+    """Return whether a downgraded `content`, with its prefix, is longer than may be sent."""
     return units(text, prefix) > LIMIT
 
 
 def fragments(text: str, prefix: str | None = None) -> int:
-    """Count the parts that a downgraded `content` takes: 160/153 units in GSM, 70/67 in UCS-2."""
+    """Count the parts of a downgraded `content`, of 160/153 units in GSM, 70/67 in UCS-2.
+
+    The first number is the length of a message with one part, the second of each part of several.
+    """
     single, part = (70, 67) if ANY_WIDE.search(text) else (160, 153)
     count = units(text, prefix)
     return 1 if count <= single else -(-count // part)

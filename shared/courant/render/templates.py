@@ -1,7 +1,7 @@
-"""Templates: what their source says, and their source with the values put in.
+"""Templates: parsing their source, and putting the values in.
 
 Placeholders are `((name))`; a conditional is `((name??text))`. Nothing is resolved inside a
-conditional's text. What Markdown or SMS make of the filled text is left to others.
+conditional's text. Other modules render the filled text as an email or an SMS.
 """
 
 import re
@@ -14,7 +14,7 @@ from uuid import UUID
 from courant.recipients import key
 from courant.render.typography import typography
 
-# The innermost double brackets count: an opening pair is one that no third bracket follows.
+# The innermost double brackets count: no third bracket may follow an opening pair.
 PLACEHOLDER = re.compile(r"\(\((?!\(|\)\))(.+?)\)\)", re.DOTALL)
 YES = frozenset(
     ("yes", "y", "true", "t", "1", "include", "show", "oui", "vrai", "inclure", "afficher")
@@ -22,12 +22,12 @@ YES = frozenset(
 UNSEEN = dict.fromkeys(map(ord, "\u180e\u200b\u200c\u200d\u2060\ufeff"))
 AMPERSAND = re.compile(r"&(?!#?\w{1,32};)")
 
-# Personalisation by the key of its name, without the nulls, which count as missing.
+# Personalisation by the key of each name. Nulls are left out because they count as missing.
 Values = NewType("Values", dict[str, object])
 
 
 class ListStyle(Enum):
-    """How a list among the values reads."""
+    """How a list among the values is written."""
 
     LINES = "a Markdown list after a blank line"
     WORDS = "a, b and c"
@@ -48,7 +48,7 @@ class TemplateVersion:
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """A place for a value; `text` is a conditional's, None where the value itself is shown."""
+    """A placeholder; `text` is a conditional's text, or None if the value itself is shown."""
 
     name: str
     key: str
@@ -58,7 +58,7 @@ class Placeholder:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A source taken apart: texts and placeholders in order, and the names as they are spelt."""
+    """A parsed source: texts and placeholders in order, and the names as they are spelt."""
 
     parts: tuple[str | Placeholder, ...]
     names: tuple[str, ...]
@@ -69,11 +69,12 @@ class Parsed:
 
 
 def parse(source: str) -> Parsed:
-    """Take a template's source apart; done once a version."""
+    """Parse a template's source; done once a version."""
     parts: list[str | Placeholder] = []
     names: dict[str, None] = {}
     end = 0
-    # Not past the last closing pair: from there on each opening one would be searched to the end.
+    # The search ends at the last closing pair. After it, each opening pair would be searched to the
+    # end of the source.
     for match in PLACEHOLDER.finditer(source, 0, source.rfind("))") + 2):
         name, asks, text = match[1].partition("??")
         names[name] = None
@@ -85,13 +86,13 @@ def parse(source: str) -> Parsed:
 
 
 def normalise(personalisation: Mapping[str, object]) -> Values:
-    """Key values by what their names are known by; of names that are the same, the last wins."""
+    """Return the values by the key of their names; of names with the same key, the last wins."""
     values = {key(name): value for name, value in personalisation.items()}
     return Values({name: value for name, value in values.items() if value is not None})
 
 
 def names(subject: Parsed | None, body: Parsed) -> list[str]:
-    """List a template's placeholders: the subject's first, each once a spelling."""
+    """List the names of a template's placeholders: the subject's first, each spelling once."""
     return list(dict.fromkeys((subject.names if subject else ()) + body.names))
 
 
@@ -101,14 +102,14 @@ def missing(subject: Parsed | None, body: Parsed, values: Values) -> list[str]:
 
 
 def fill(parsed: Parsed, values: Values, lists: ListStyle) -> str:
-    """Put the values in. A placeholder without one keeps its source."""
+    """Put the values in; a placeholder without a value keeps its source."""
     return "".join(
         [part if isinstance(part, str) else put(part, values, lists) for part in parsed.parts]
     )
 
 
 def put(place: Placeholder, values: Values, lists: ListStyle) -> str:
-    """Give what stands in a placeholder's place."""
+    """Return the text that replaces a placeholder."""
     value = values.get(place.key)
     if value is None:
         return place.source
@@ -118,12 +119,12 @@ def put(place: Placeholder, values: Values, lists: ListStyle) -> str:
 
 
 def shown(value: object) -> bool:
-    """Say whether a conditional's value means yes."""
+    """Return whether a conditional's value means yes."""
     return str(value).lower() in YES
 
 
 def listing(value: list[object] | tuple[object, ...], lists: ListStyle) -> str:
-    """Give a list as text; empty and null entries are dropped, a list of nothing is nothing."""
+    """Return a list as text, without empty and null entries; an empty list is an empty text."""
     items = [str(item) for item in value if item is not None and item != ""]
     if not items:
         return ""
@@ -133,11 +134,11 @@ def listing(value: list[object] | tuple[object, ...], lists: ListStyle) -> str:
 
 
 def subject(parsed: Parsed, values: Values) -> str:
-    """Give the subject as it is sent: values in, typography done, white space collapsed."""
+    """Return the subject as it is sent: with values and typography, white space collapsed."""
     filled = typography(fill(parsed, values, ListStyle.WORDS)).translate(UNSEEN)
     return " ".join(filled.split())
 
 
 def escaped(text: str) -> str:
-    """Give a sent subject as the API shows it, fit for HTML; entities that are there stay."""
+    """Escape a sent subject for HTML, as the API shows it; entities in it stay as they are."""
     return AMPERSAND.sub("&amp;", text).replace("<", "&lt;").replace(">", "&gt;")

@@ -2,7 +2,8 @@
 
 import re
 
-# The look-behinds make a run of blanks start at one place only: without them it is tried from each.
+# The look-behinds let a run of blanks match only from its first blank. Without them, the search
+# starts again at each blank.
 SPACE_BEFORE = re.compile(r"(?<![ \t])[ \t]+(?=[,.])")
 SPACED_DASH = re.compile(r"(?<![ \t])[ \t]+[-–—]{1,3}[ \t]+")
 QUOTE = re.compile(r"['\"]")
@@ -13,7 +14,7 @@ OPENS_AFTER = "([{-–—“‘"
 
 
 def typography(text: str, before: str = "") -> str:
-    """Set a text; `before` is the character that the reader sees in front of it."""
+    """Apply typography to a text; `before` is the character that the reader sees before it."""
     text = SPACE_BEFORE.sub("", text)
     if "'" in text or '"' in text:
         text = curled(text, before)
@@ -23,7 +24,7 @@ def typography(text: str, before: str = "") -> str:
 
 
 def curled(text: str, before: str) -> str:
-    """Turn straight quotes into curly ones: opening after nothing, a blank, a bracket or a dash."""
+    """Make straight quotes curly: opening at the start, after a blank, a bracket or a dash."""
     pieces: list[str] = []
     end = 0
     for match in QUOTE.finditer(text):
@@ -36,7 +37,7 @@ def curled(text: str, before: str) -> str:
 
 
 def curly(quote: str, last: str, following: str, text: str, start: int) -> str:
-    """Choose one quote by what stands on both sides; ’90s is an apostrophe, not an opening."""
+    """Choose one quote by its neighbours; in ’90s it is an apostrophe, not an opening quote."""
     opening = not last or last.isspace() or last in OPENS_AFTER
     if quote == '"':
         return "“" if opening and not following.isspace() else "”"
@@ -44,6 +45,6 @@ def curly(quote: str, last: str, following: str, text: str, start: int) -> str:
 
 
 def address_kept(word: re.Match[str]) -> str:
-    """Give an email address straight apostrophes, or it could not be copied."""
+    """Write an email address with straight apostrophes, otherwise it could not be copied."""
     local, at, host = word[0].rpartition("@")
     return INSIDE.sub("'", local) + at + host if at else word[0]
