@@ -1,4 +1,4 @@
-"""Valid things for tests, each from one small number."""
+"""Valid contracts and records for tests, each built from one small number."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -30,12 +30,12 @@ RECEIPTS = topics.RECEIPTS.name
 
 
 def id_of(number: int) -> UUID:
-    """Give the same id for the same number, of today."""
+    """Return an id of the day of NOW, always the same for the same number."""
     return UUID(int=ids.first_of(ids.day_at(NOW)).int + number)
 
 
 def number_of(id: UUID) -> int:
-    """Give back the number."""
+    """Return the number from which `id_of` built this id."""
     return id.int - id_of(0).int
 
 
@@ -64,7 +64,7 @@ def started(call: int, attempts: dict[int, int]) -> Started:
 
 
 def outcomes(call: int, answers: dict[int, tuple[int, str]]) -> Outcomes:
-    """Build the record of what came of a call, from numbers, their attempts and outcomes."""
+    """Build the record of a call's outcomes, from numbers, their attempts and their outcomes."""
     told = tuple(
         AttemptOutcome(id=id_of(number), attempt=attempt, outcome=Outcome(outcome))
         for number, (attempt, outcome) in answers.items()
@@ -73,7 +73,7 @@ def outcomes(call: int, answers: dict[int, tuple[int, str]]) -> Outcomes:
 
 
 def decided(number: int, move: Move, attempt: int = 1, reason: str | None = None) -> Decided:
-    """Build a decision of recovery's."""
+    """Build a decision by recovery."""
     return Decided(id=id_of(number), attempt=attempt, move=move, reason=reason)
 
 
@@ -83,12 +83,12 @@ def receipt(number: int, says: str, attempt: int = 1) -> Receipt:
 
 
 def partition(topic: str, number: int = 0) -> Partition:
-    """Give a partition of a topic, whose id is the same in every test."""
+    """Return a partition of a topic; the topic's id is the same in every test."""
     return Partition(topic, UUID(int=crc32(topic.encode())), number)
 
 
 def outgoing(contract: Contract) -> Outgoing:
-    """Write a contract as the service that owns it would."""
+    """Return the record that the service which owns this contract would write."""
     match contract:
         case Notification():
             return Outgoing(INBOX, contract.id.bytes, contract.encode())
@@ -102,6 +102,6 @@ def outgoing(contract: Contract) -> Outgoing:
 
 
 def record(contract: Contract, offset: int = 0) -> Record:
-    """Read it as the saver would."""
+    """Return the record that the saver would read for this contract."""
     written = outgoing(contract)
     return Record(partition(written.topic), offset, written.key, written.value, (), NOW)

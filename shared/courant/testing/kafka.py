@@ -1,9 +1,9 @@
-"""A Kafka in memory that behaves like the real one where it hurts.
+"""A Kafka in memory that behaves like the real one wherever a service could lose or repeat work.
 
-Kept: partitions by key, one position per group, rebalance on join and leave, partitions that stay
+It has partitions by key, one position per group, rebalances on join and leave, partitions that stay
 paused across revocation, commits fenced by epoch, writes that reach the log only in flush and one
-by one, a broker that refuses for a while.
-Left out: time, retention, reordering between partitions.
+by one, and a broker that refuses for a while. It has no time, no retention and no reordering
+between partitions.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ ID_BYTES = 16
 
 
 class Surroundings(Protocol):
-    """Where things happen: a world."""
+    """What the fakes need of the world around them."""
 
     journal: list[tuple[str, str]]
 
@@ -41,10 +41,10 @@ class FakeKafka:
         self.committed: dict[tuple[str, Partition], int] = defaultdict(int)
         self.members: dict[str, list[FakeConsumer]] = defaultdict(list)
         self.epoch: dict[str, int] = defaultdict(int)
-        self.refusals = 0  # how often flush will fail yet
+        self.refusals = 0  # how many more times flush will fail
 
     def partitions(self, *topics: str) -> list[Partition]:
-        """Give the partitions of these topics, made where they are not there yet."""
+        """Return the partitions of these topics; creates those that do not exist yet."""
         found = [partition(topic, number) for topic in topics for number in range(PARTITIONS)]
         for each in found:
             self.log.setdefault(each, [])
@@ -56,11 +56,11 @@ class FakeKafka:
         log, now = self.log[at], self.world.now()
         log.append(Record(at, len(log), outgoing.key, outgoing.value, outgoing.headers, now))
         origin = dict(outgoing.headers).get("courant.origin", b"").decode()
-        if len(outgoing.key) == ID_BYTES:  # heartbeats and figures tell of nobody's notification
+        if len(outgoing.key) == ID_BYTES:  # heartbeats and figures belong to no notification
             self.world.journal.append((outgoing.topic, origin or str(UUID(bytes=outgoing.key))))
 
     def rebalance(self, group: str, members: "list[FakeConsumer]") -> None:
-        """Share the group's partitions among these members, and no others."""
+        """Share the group's partitions among exactly these members."""
         self.members[group] = members
         self.epoch[group] += 1
 
@@ -71,7 +71,7 @@ class FakeConsumer:
     def __init__(self, kafka: FakeKafka, group: str, topics: Sequence[str]) -> None:
         self.kafka, self.group, self.topics = kafka, group, topics
         self.rests = 0
-        self.empties = 0  # polls in a row that gave nothing
+        self.empties = 0  # consecutive polls that returned nothing
         self._epoch = -1
         self._positions: dict[Partition, int] = {}
         self._paused: set[Partition] = set()  # as in librdkafka, a revoked partition stays paused
@@ -92,7 +92,7 @@ class FakeConsumer:
         return records
 
     def _attend(self) -> None:
-        """Join the group, or join it again, and take note of a rebalance."""
+        """Join the group unless we are a member, and take over the partitions of a rebalance."""
         if self not in self.kafka.members[self.group]:
             self.kafka.rebalance(self.group, [*self.kafka.members[self.group], self])
         if self._epoch != self.kafka.epoch[self.group]:
@@ -123,9 +123,9 @@ class FakeConsumer:
         return dict.fromkeys(partitions, 0)
 
     def rest(self, delay: timedelta) -> None:
-        """Pause all partitions meanwhile, and count the rests; a fault can strike in one.
+        """Pause all partitions during the rest and count it; a fault can strike meanwhile.
 
-        A rebalance is noticed in it, as the real consumer notices it: by polling while it rests.
+        The real consumer polls while it rests and so notices a rebalance. This one does too.
         """
         assert delay
         self.rests += 1
@@ -153,13 +153,13 @@ class FakeConsumer:
         self.kafka.committed.update({(self.group, each): at for each, at in positions.items()})
 
     def leave(self) -> None:
-        """Leave the group, by will or by death."""
+        """Leave the group, in an orderly way or by a crash."""
         others = [each for each in self.kafka.members[self.group] if each is not self]
         self.kafka.rebalance(self.group, others)
 
 
 class FakeProducer:
-    """A producer whose buffer dies with it."""
+    """A producer whose buffer is lost when its process dies."""
 
     def __init__(self, kafka: FakeKafka) -> None:
         self.kafka = kafka

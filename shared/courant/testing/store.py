@@ -1,7 +1,7 @@
-"""A Postgres in memory, as the saver and a deliverer know it.
+"""A Postgres in memory, with the parts that the saver and the deliverer use.
 
-Kept: transactions that are all or none, of which the first to commit wins; the place in the log;
-holds; a server that comes back as an earlier one. Left out: locks, time, days.
+It has atomic transactions, of which the first to commit wins; the position in the log; holds; and a
+server that comes back in an earlier state. It has no locks, no time and no days.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ LEASE = timedelta(seconds=10)
 
 @dataclass(frozen=True)
 class FakeRow:
-    """A row of notifications."""
+    """A row of the table `notifications`."""
 
     notification: Notification
     state: State = State.CREATED
@@ -40,7 +40,7 @@ class FakeRow:
 
 @dataclass
 class Tables:
-    """All that is in Postgres."""
+    """The whole content of Postgres."""
 
     rows: dict[UUID, FakeRow] = field(default_factory=dict)
     events: list[tuple[str, UUID, int, bool]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Tables:
     held: bool = False
     raised_at: datetime = NOW
     epoch: int = 0
-    server: int = 0  # which start of which server it was that last wrote here
+    server: int = 0  # the start of a server that last wrote here
 
     def hold(self, now: datetime) -> None:
         """Raise the hold, or renew it."""
@@ -60,7 +60,7 @@ class Tables:
         self.marks = {}
 
     def passed(self, topics: Collection[str], places: Positions | None = None) -> datetime | None:
-        """Give T: the time of the newest mark that is passed in all partitions of these topics."""
+        """Return T: the time of the newest mark that all partitions of these topics passed."""
         found = self.positions if places is None else places
         times = [
             time
@@ -81,23 +81,26 @@ class Tables:
 
 
 class FakeStore:
-    """The saver's store, and the deliverer's claim."""
+    """The saver's store, together with the deliverer's claim."""
 
     def __init__(self, world: Surroundings) -> None:
         self.world = world
         self.tables = Tables()
-        self._past: list[Tables] = []  # every commit's
+        self._past: list[Tables] = []  # the tables after each commit
         self._server = 0
 
     def roll_back(self) -> None:
-        """Become what it was half of its commits ago. Whoever was at work has lost it."""
+        """Undo the newer half of all commits; transactions that are open fail when they commit."""
         del self._past[len(self._past) // 2 :]
         self.tables = self._past[-1].copy() if self._past else Tables()
         self._server += 1
 
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
-        """Give a copy that becomes the truth, if no other did meanwhile."""
+        """Yield a copy of the tables and commit it.
+
+        Raises Unavailable if another transaction committed meanwhile.
+        """
         before, tables = self.tables, self.tables.copy()
         if tables.server != self._server:
             tables.server = self._server
@@ -109,7 +112,7 @@ class FakeStore:
                 tables.hold(self.world.now())
             raise
         if tables == before:
-            return  # it only looked
+            return  # the transaction changed nothing
         self.world.pass_by()
         if self.tables is not before:
             raise Unavailable("the connection was lost")
@@ -138,7 +141,7 @@ class FakeStore:
             yield FakeFold(tables, places, self.world.now())
 
     def claim(self, ids: Iterable[UUID]) -> list[FakeRow]:
-        """Claim those of the rows that wait and are due, each for an attempt never used before.
+        """Claim the rows that wait and are due, each for an attempt that was never used before.
 
         Raises Unavailable under a hold.
         """
@@ -162,7 +165,7 @@ class FakeStore:
 
 
 class FakeFold:
-    """A transaction on tables that nobody else sees yet."""
+    """A transaction on tables that no other transaction sees yet."""
 
     def __init__(self, tables: Tables, places: Positions, now: datetime) -> None:
         self._tables, self._places, self._now = tables, places, now
@@ -202,7 +205,7 @@ class FakeFold:
         for call in opened:
             self._tables.calls.setdefault(call.call, call)
         for reports in rounds:
-            # Of several reports on a row an UPDATE … FROM heeds one, and does not say which.
+            # An UPDATE … FROM applies only one of several reports on a row, and any of them.
             for report in {each.id: each for each in reports}.values():
                 self._move(report)
         for id in closed:
@@ -232,6 +235,6 @@ class FakeFold:
 
 
 def refuse(texts: Iterable[str | None], reason: str) -> None:
-    """Raise Refused where Postgres would: no text of its can hold a zero."""
+    """Raise Refused as Postgres would, because its texts cannot contain a NUL."""
     if any("\0" in text for text in texts if text):
         raise Refused(reason)
