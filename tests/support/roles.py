@@ -1,4 +1,4 @@
-"""A PostgreSQL with the schema and its grants, and how to ask it as one role or another."""
+"""A PostgreSQL server with the schema and its grants, and connections to it as any role."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -37,5 +37,5 @@ def ask(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
 
 @cache
 def acting(engine: Engine, role: str) -> Engine:
-    """Give an engine that connects to the same server as the role; it trusts whoever comes."""
+    """Return an engine that connects to the same server as this role, without a password."""
     return create_engine(engine.url.set(username=role))

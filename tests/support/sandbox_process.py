@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own, unmodified boto3 in front of it, a receiver behind it."""
+"""The sandbox as its own process, with unmodified boto3 as its client and a receiver of posts."""
 
 import json
 import os
@@ -120,7 +120,10 @@ class Post:
 
 
 class Receiver:
-    """Takes posts as the receipts' endpoint does; answers with `status`, confirms if told to."""
+    """Receives posts as the receipts' endpoint does, and answers with `status`.
+
+    It also confirms subscriptions while `confirms` is true.
+    """
 
     def __init__(self) -> None:
         self.posts: list[Post] = []
@@ -160,7 +163,7 @@ class Receiver:
         self._thread.start()
 
     def of(self, message_id: str) -> list[Post]:
-        """Give the posts about one message, in the order of their arrival."""
+        """Return the posts about one message, in the order of their arrival."""
         return [
             post
             for post in list(self.posts)
@@ -177,7 +180,7 @@ class Receiver:
 
 
 def email(to: str, id: str = "", attempt: int = 1, **more: Any) -> dict[str, Any]:
-    """Give the arguments of an ordinary SendEmail."""
+    """Return the arguments of an ordinary SendEmail."""
     tags = [{"Name": "courant_id", "Value": id}, {"Name": "courant_attempt", "Value": str(attempt)}]
     return {
         "FromEmailAddress": "service@example.ca",
@@ -194,7 +197,7 @@ def email(to: str, id: str = "", attempt: int = 1, **more: Any) -> dict[str, Any
 
 
 def bulk(entries: list[tuple[str, str]], data: dict[str, str] | None = None) -> dict[str, Any]:
-    """Give the arguments of an ordinary SendBulkEmail to (address, id) each."""
+    """Return the arguments of an ordinary SendBulkEmail, with one entry for each (address, id)."""
     filled = json.dumps(data or {"s": "A subject", "t": "A text", "h": "<p>A text</p>"})
     content = {"Subject": "{{s}}", "Text": "{{t}}", "Html": "{{h}}"}
     return {
@@ -218,7 +221,7 @@ def bulk(entries: list[tuple[str, str]], data: dict[str, str] | None = None) -> 
 
 
 def text(to: str, id: str, **more: Any) -> dict[str, Any]:
-    """Give the arguments of an ordinary SendTextMessage."""
+    """Return the arguments of an ordinary SendTextMessage."""
     return {
         "DestinationPhoneNumber": to,
         "OriginationIdentity": "+16135550000",

@@ -1,4 +1,4 @@
-"""The saver's store twice, the fake and the real one, each with a hand in it."""
+"""The saver's store twice, the fake and the real one, with direct access to the tables of each."""
 
 from datetime import timedelta
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from support.roles import acting
 
 
 class Twin(Protocol):
-    """A store, and a hand in it."""
+    """A store, with direct access to its tables."""
 
     @property
     def store(self) -> Store: ...

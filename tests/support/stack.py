@@ -1,6 +1,6 @@
-"""The whole product on this machine, as `courant up` starts it, for the tests that ask for it.
+"""The whole product on this machine, started by `courant up`, for the tests that need it.
 
-One stack a session, in a temporary home and on ports of its own.
+A session has one stack, in a temporary home and on its own ports.
 """
 
 import json
@@ -26,8 +26,8 @@ from courant_local.plan import Plan
 
 START_SECONDS = 300.0
 SHIFTS = range(2_000, 22_000, 100)
-"""Of the ports: above the defaults, and below those that the system gives away."""
-LOG_SHOWN = 1_500  # characters of each
+"""Added to all ports: the sums lie above the defaults and below the system's ephemeral ports."""
+LOG_SHOWN = 1_500  # characters of each log
 
 
 class Stack:
@@ -41,21 +41,21 @@ class Stack:
 
     @cached_property
     def places(self) -> Installation:
-        """Give what the commands work with: Kafka, Postgres, the keys."""
+        """Return what the commands work with: Kafka, Postgres, the keys."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("COURANT_HOME", str(self.place))
             return Installation()
 
     def courant(self, *words: str) -> str:
-        """Run a command; gives what it prints."""
+        """Run a command and return its output."""
         return command(self._env, *words)
 
     def client(self, key: str = "COURANT_API_KEY", url: str = "") -> NotificationsAPIClient:
-        """Give the unmodified client, with one of the demo service's keys."""
+        """Return the unmodified client, with one of the demo service's keys."""
         return NotificationsAPIClient(self.variables[key], base_url=url or self.url)
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask Postgres."""
+        """Run a statement in Postgres and return its rows."""
         connection = psycopg2.connect(self.plan.database_url)
         try:
             with connection, connection.cursor() as cursor:
@@ -65,31 +65,31 @@ class Stack:
             connection.close()
 
     def state(self, id: UUID | str) -> str:
-        """Tell where a notification stands; nothing where it has no row."""
+        """Return a notification's state, or an empty text if it has no row."""
         found = self.sql("SELECT state FROM notifications WHERE id = %s", str(id))
         return str(found[0][0]) if found else ""
 
     def sendings(self) -> list[str]:
-        """Give the notifications' ids that the provider booked, each as often as it did."""
+        """Return the ids of the notifications that the provider booked, one for each booking."""
         return [str(each["notification_id"]) for each in self.ledger()]
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Give what the provider booked, a line of its ledger each."""
+        """Return the provider's bookings, one for each line of its ledger."""
         return [json.loads(line) for line in self.plan.ledger.read_text().splitlines()]
 
     def pid(self, name: str) -> int:
-        """Give the process of a part."""
+        """Return the process id of one part of the stack."""
         found = {each["name"]: each["pid"] for each in control.status(self.place)}
         return int(found[name])
 
 
 def command(env: dict[str, str], *words: str) -> str:
-    """Run `courant`; gives what it prints."""
+    """Run `courant` and return its output."""
     return output_of([sys.executable, "-m", "courant_cli.main", *words], env)
 
 
 def output_of(words: Sequence[str], env: Mapping[str, str]) -> str:
-    """Run a command in the project's folder, which must succeed; gives what it prints."""
+    """Run a command in the project's folder and return its output; the command must succeed."""
     done = subprocess.run(
         words,
         cwd=home.PROJECT,
@@ -104,7 +104,7 @@ def output_of(words: Sequence[str], env: Mapping[str, str]) -> str:
 
 
 def free_shift() -> int:
-    """Give a shift of all ports by which every one of them is free."""
+    """Return a shift with which every port of the stack is free."""
     for shift in random.sample(SHIFTS, len(SHIFTS)):
         if not any(ports.answers(port + shift) for port in ports.DEFAULTS.values()):
             return shift
@@ -113,7 +113,7 @@ def free_shift() -> int:
 
 @contextmanager
 def running(*words: str) -> Iterator[Stack]:
-    """Start a stack, with what else `courant up` is told, and stop it afterwards."""
+    """Start a stack with these further arguments of `courant up`, and stop it afterwards."""
     with tempfile.TemporaryDirectory(prefix="courant-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the tests run as root
         place = Path(folder) / "home"
@@ -127,12 +127,12 @@ def running(*words: str) -> Iterator[Stack]:
             for log in sorted((place / "log").glob("*-*.log")):
                 if log.stem.rpartition("-")[0] not in kinds:
                     continue
-                # Shown with a test that fails.
+                # pytest shows this only for a test that fails.
                 print(f"--- {log.name}", log.read_text()[-LOG_SHOWN:], sep="\n")  # noqa: T201
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """Give the session's stack."""
+    """Yield the session's stack."""
     with running() as found:
         yield found

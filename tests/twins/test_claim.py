@@ -1,4 +1,4 @@
-"""The claim, asked of the fake store and of PostgreSQL; what the fake leaves out, of that alone."""
+"""The claim of the fake store and of PostgreSQL; features that the fake lacks, of that alone."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,7 +23,7 @@ LEASE = timedelta(seconds=6)
 
 
 class Claims(Protocol):
-    """A store that gives claims, and a hand in it."""
+    """A store that claims rows, with direct access to its tables."""
 
     def put(self, number: int, state: State, attempt: int) -> None: ...
     def claim(self, *numbers: int) -> dict[int, int]: ...
@@ -186,7 +186,7 @@ def test_a_server_that_was_not_seen_before_claims_nothing_and_raises_the_hold(
 ) -> None:
     real.put(1, State.CREATED, attempt=3)
     seen = real.ask("DELETE FROM servers RETURNING id")
-    for _ in range(2):  # by itself at first, by the hold that it raised then
+    for _ in range(2):  # refused first for the unknown server, then for the hold that it raised
         with pytest.raises(Unavailable):
             real.claim(1)
     assert real.states() == {1: "created"}

@@ -1,4 +1,4 @@
-"""What the migrations make is what the tables' declaration says, constraints and indexes too."""
+"""The migrations make exactly the declared tables, including constraints and indexes."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from courant.postgres.tables import metadata
 
-# What stands in the catalogue of a schema, each in words that can be compared.
+# The catalogue's entries of a schema, each as text that can be compared.
 CATALOGUE = """
     SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
         a.attidentity::text || a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid)
@@ -31,7 +31,7 @@ CATALOGUE = """
 
 @pytest.fixture
 def declared(engine: Engine) -> Iterator[Engine]:
-    """The same server with the declared tables in a database of their own."""
+    """The same server, with the declared tables in a separate database."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("DROP DATABASE IF EXISTS declared")
         connection.exec_driver_sql("CREATE DATABASE declared")

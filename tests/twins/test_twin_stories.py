@@ -1,4 +1,4 @@
-"""Drawn stories, told to the fake store and to PostgreSQL: both show the same at the end."""
+"""Random stories, played on the fake store and on PostgreSQL: both end in the same state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,9 +40,10 @@ CONTRACTS: dict[str, st.SearchStrategy[Contract]] = {
 
 
 class Act(NamedTuple):
-    """One batch: where it begins as seen from the end of the last, and whether it is undone.
+    """One batch of a story.
 
-    Before it, perhaps, a mark: how far past the end of the inbox.
+    `shift` is where the batch begins, from the end of the last one. `undone` means that its
+    transaction fails at the end. `mark` is how far past the end of the inbox a mark is set before.
     """
 
     topic: str
@@ -66,11 +67,11 @@ PLAYS = st.lists(ACTS, min_size=2, max_size=5)
 
 
 class Undone(Exception):
-    """The transaction ends here."""
+    """The transaction fails here."""
 
 
 class Undoing:
-    """A store whose every transaction fails at its end."""
+    """A store in which every transaction fails at its end."""
 
     def __init__(self, store: Store) -> None:
         self.compare, self._fold = store.compare, store.fold
@@ -83,7 +84,7 @@ class Undoing:
 
 
 def play(twin: Twin, acts: list[Act]) -> list[object]:
-    """Let it all happen to a store; give all that can be seen."""
+    """Play the story on a store and return everything that can be seen of it."""
     seen: list[object] = [save(twin, notification(4))]
     twin.put(4, State.CREATED, 1)
     ends = dict.fromkeys(CONTRACTS, 0) | {"inbox": 1}
@@ -108,23 +109,23 @@ def test_whatever_happens_both_show_the_same(engine: Engine, acts: list[Act]) ->
     assert play(FakeTwin(), acts) == play(PostgresTwin(engine), acts)
 
 
-# Where, in which name, the right words, the wrong ones.
+# For each mistake: the owner, the name in it, the right words, the wrong words.
 MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "null written as empty": (database, "NULL", r"\N", ""),
     "no escapes": (database, "escaped", ".translate(ESCAPES)", ""),
-    "place not kept": (folding, "MOVE_ON", "greatest(p.next, excluded.next)", "p.next"),
-    "place moved backwards": (
+    "position not moved on": (folding, "MOVE_ON", "greatest(p.next, excluded.next)", "p.next"),
+    "position moved backwards": (
         folding,
         "MOVE_ON",
         "greatest(p.next, excluded.next)",
         "excluded.next",
     ),
-    "new place told instead of old": (folding, "MOVE_ON", "old.next", "new.next"),
-    "place not required": (folding, "require", "raise Behind(behind)", "return"),
+    "new position returned instead of the old": (folding, "MOVE_ON", "old.next", "new.next"),
+    "position not required": (folding, "require", "raise Behind(behind)", "return"),
     "missing rows not waited for": (store, "PASSED", "bool_and", "bool_or(true) OR bool_and"),
-    "marks of no account": (store, "PASSED", "coalesce(next, 0)", "0"),
+    "position ignored for marks": (store, "PASSED", "coalesce(next, 0)", "0"),
     "marks not emptied": (folding, "HOLD", "DELETE FROM marks", "SELECT"),
-    "tried ones ordered again": (store, "WAITING", "AND attempt = 0", ""),
+    "tried rows ordered again": (store, "WAITING", "AND attempt = 0", ""),
     "no guard in SQL": (
         store,
         "MOVE",

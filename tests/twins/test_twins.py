@@ -1,4 +1,4 @@
-"""The same questions to the fake store and to PostgreSQL: what one does, the other does."""
+"""The same tests on the fake store and on PostgreSQL: both must behave the same."""
 
 from datetime import UTC, datetime
 from itertools import product
@@ -26,7 +26,7 @@ def twin(request: pytest.FixtureRequest) -> Twin:
 def test_saving_again_changes_nothing_and_orders_what_still_waits(twin: Twin) -> None:
     save(twin, notification(1), notification(2), notification(3))
     twin.put(1, State.CLAIMED, 1)
-    twin.put(2, State.CREATED, 1)  # put back: its next order is recovery's to give
+    twin.put(2, State.CREATED, 1)  # tried before, so that recovery orders it next
     _, orders = save(twin, notification(1), notification(2), notification(3))
     assert [each.key for each in orders] == [id_of(3).bytes]
     assert [row[:3] for row in twin.rows()] == [
@@ -109,7 +109,7 @@ def test_a_record_waits_for_its_row_until_the_inbox_has_passed_a_mark(twin: Twin
     save(twin, notification(1), offset=1)
     [[dead]] = settle(twin, told)
     assert dead.reason.startswith("id: no row has it")
-    assert twin.rows() == [(1, "sending", 1, None)]  # what it says of others holds
+    assert twin.rows() == [(1, "sending", 1, None)]  # its outcome for the other row counts
 
 
 def test_a_hold_that_is_raised_again_begins_anew(engine: Engine) -> None:
@@ -170,7 +170,7 @@ def test_a_key_stands_for_the_first_id_and_the_second_becomes_its_alias(engine: 
     assert [each.key for each in orders] == [id_of(3).bytes]
     assert [row[0] for row in twin.rows()] == [1, 3]
     assert twin.ask("SELECT id, winner FROM aliases") == [(id_of(2), id_of(1))]
-    # The log is read again after the key was forgotten: the alias still makes no row.
+    # Even if the log is read again after the key was forgotten, the alias makes no row.
     twin.ask("DELETE FROM idempotency")
     save(twin, keyed(2, b"key", b"body"))
     assert [row[0] for row in twin.rows()] == [1, 3]

@@ -1,4 +1,4 @@
-"""An email as a whole, and that the short way gives what the full one gives."""
+"""Rendering of whole emails: the short way returns the same as the full way."""
 
 from uuid import UUID
 
@@ -147,7 +147,7 @@ SOURCES = st.lists(
     ),
     max_size=16,
 ).map("".join)
-# Everything that is plain, and more often what could go wrong at an edge.
+# All plain values, with more of those that could go wrong at an edge.
 VALUES = st.from_regex(PLAIN, fullmatch=True) | st.sampled_from(
     [
         *(

@@ -1,4 +1,4 @@
-"""What the Markdown of templates becomes in HTML and in plain text."""
+"""The HTML and the plain text of each construct of the templates' Markdown."""
 
 import re
 from html import unescape
@@ -19,7 +19,7 @@ def listed(inside: str) -> str:
     return f'<table role="presentation"><tr><td>{inside}</td></tr></table>'
 
 
-# Each source, its HTML, and its text without the line end at its end.
+# Each source, its HTML, and its text without the final line end.
 TABLE = {
     "paragraphs": ("a\n\nb", "<p>a</p><p>b</p>", "a\n\nb"),
     "one line end": ("a\nb", "<p>a<br />b</p>", "a\nb"),
@@ -203,7 +203,7 @@ def test_html_is_shown_and_never_passed_on() -> None:
 
 
 class Tags(HTMLParser):
-    """Sees that tags are ours, closed in order, and that links lead to where they may."""
+    """Asserts that tags are ours and closed in order, and that links have allowed schemes."""
 
     allowed = frozenset(
         "p h2 h3 ul ol li table tr td blockquote hr br strong em a div".split()  # noqa: SIM905

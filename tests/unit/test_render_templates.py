@@ -1,4 +1,4 @@
-"""Placeholders, conditionals, lists, what is missing, and the subject."""
+"""Placeholders, conditionals, lists, missing values, and the subject."""
 
 import pytest
 from hypothesis import given
@@ -146,7 +146,7 @@ def test_a_quote_looks_at_what_the_reader_sees_before_it() -> None:
     assert typography('" x', before="a") == "” x"
 
 
-@pytest.mark.timeout(300)  # it takes 20 ms; what looks back from every blank takes hours
+@pytest.mark.timeout(300)  # it takes 20 ms; a search that starts at every blank takes hours
 def test_a_long_run_of_blanks_is_passed_over_once() -> None:
     blanks = "a" + " " * 500_000 + "b"
     assert typography(blanks) == blanks

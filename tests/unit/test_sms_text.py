@@ -1,4 +1,4 @@
-"""What a telephone is sent: the characters that stay, the length, the number of parts."""
+"""The text of an SMS: the characters that are kept, the length, the number of parts."""
 
 import pytest
 from hypothesis import given
