@@ -1,4 +1,4 @@
-"""Whatever befalls, wherever: nothing is lost, nothing is sent twice, each effect comes once."""
+"""Whatever fault strikes, wherever: nothing is lost or sent twice, and each effect comes once."""
 
 import dataclasses
 import json
@@ -49,21 +49,22 @@ HOPELESS = [
     Outgoing(DELIVERY, bytes(16), b"{}"),
     outgoing(decided(99, Move.FREED, reason="a\0b")),
 ]
-HURRY = 4  # so many rounds it takes until all is written
-ROUNDS = 120  # after which a world that is not quiet never will be
-QUIET = 12  # rounds in which nothing happens: a lease, a grace and a mark may take so long
+HURRY = 4  # rounds until all records are written
+ROUNDS = 120  # a world that is not quiet after so many rounds never will be
+QUIET = 12  # rounds without any change: a lease, a grace and a mark may take so long
 
 
 class History(NamedTuple):
-    """What clients wrote, by number, and what went wrong meanwhile."""
+    """The notifications that clients wrote, by number, and the faults meanwhile."""
 
     accepted: list[int]
     hopeless: list[Outgoing]
-    faults: list[tuple[int, Fault]]  # how many places to pass by before it strikes
+    faults: list[tuple[int, Fault]]  # how many points to pass before it strikes
     late: list[int]  # how many ticks a message's receipts take
 
 
-# What befalls Postgres seldom comes alone: the others notice while one is between claim and call.
+# A rollback of Postgres often comes with another fault, so that other processes notice it while one
+# is between its claim and its call.
 BURSTS = [
     *((fault,) for fault in Fault),
     (Fault.ROLLBACK, Fault.REBALANCE),
@@ -94,12 +95,12 @@ def one_course(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ids, "new", lambda _: UUID(int=next(CALLS[-1])))
     monkeypatch.setattr(flight, "jitter", lambda: 0.0)
     monkeypatch.setattr(sweeps, "ORDER_WAIT", 2 * outside.TICK)
-    # A history tells of every batch that waits.
+    # Otherwise a history logs every batch that waits.
     logging.disable(logging.ERROR)
 
 
 def play(history: History) -> tuple[World, Provider]:
-    """Let all services live, one after another and through all faults, until nothing happens."""
+    """Run all services, one after another and through all faults, until nothing happens."""
     CALLS[:] = [count(1)]
     world = World(history.faults)
     provider = Provider(world, history.late)
@@ -109,7 +110,7 @@ def play(history: History) -> tuple[World, Provider]:
         *outside.stages(world, provider),
     ]
 
-    members: dict[str, FakeConsumer] = {}  # who is not at work now, by group
+    members: dict[str, FakeConsumer] = {}  # those that are not at work now, by group
 
     def live(stage: consume.Stage[Any]) -> None:
         consumer = members.pop(stage.group, None)
@@ -133,8 +134,8 @@ def play(history: History) -> tuple[World, Provider]:
         if fault is Fault.FREEZE:
             for stage in stages:
                 world.kafka.rebalance(stage.group, [])
-        # Long enough for a hold to be lifted, a lease to end, a row to be freed; or shorter than a
-        # lease, and longer than none.
+        # A freeze is long enough for a hold to be lifted, a lease to end and a row to be freed.
+        # Other faults last one tick: less than a lease.
         for turn in range(9):
             world.clock += fault is Fault.FREEZE or turn == 4
             everybody()
@@ -157,11 +158,11 @@ def play(history: History) -> tuple[World, Provider]:
         seen.append((len(world.journal), len(world.faults), len(provider.coming), waits, held))
         if not coming and seen[-QUIET:] == seen[-1:] * QUIET:
             return world, provider
-    raise AssertionError("it is never quiet")
+    raise AssertionError("the world is never quiet")
 
 
-# What a receipt makes of a notification that was sent, said once more; a delivery does not undo
-# what was told to be permanent.
+# The state that a receipt gives a sent notification, written a second time, independently of the
+# product. A delivery does not undo a permanent failure.
 AFTER = {
     "sent": "sending",
     "delivered": "delivered",
@@ -171,7 +172,7 @@ AFTER = {
 
 
 def broken_promises(history: History) -> set[str]:
-    """Ask of all that is durable: was anything lost, done twice, or done too early?"""
+    """Return the promises that the durable records and rows break: losses, repetitions, haste."""
     try:
         world, provider = play(history)
     except AssertionError as error:
@@ -228,34 +229,34 @@ def broken_promises(history: History) -> set[str]:
         if moved and str(move) != "claimed"
     )
     promises = {
-        "what is accepted is saved": {*map(number_of, tables.rows)} == {*history.accepted},
+        "all that is accepted is saved": {*map(number_of, tables.rows)} == {*history.accepted},
         "nothing is ordered before it is saved": all(
             ("saved", id) in world.journal[: world.journal.index((PERSISTED, id))] for id in ordered
         ),
-        "what cannot be taken is a dead letter": (
+        "each record that cannot be saved becomes a dead letter": (
             sum(kind.endswith(".dead") for kind, _ in facts) == len(history.hopeless)
         ),
         "no attempt is used twice": all(times == 1 for times in tried.values()),
-        "nothing is booked twice, but for what was sent again and says so": all(
+        "nothing is booked twice unless it was recorded as sent again": all(
             provider.booked[each] <= 1 + again[each] for each in provider.booked
         ),
-        "only what was in doubt is sent again, after its lease and grace": all(
+        "only a call in doubt is sent again, and after its lease and grace": all(
             at >= announced[each] + GRACE and (each not in known or known[each] >= at)
             for each, at in resent.items()
         ),
         "no call is open whose outcome is known": (
             {*map(str, tables.calls)} <= cut_off.keys() | unknown
         ),
-        "each ends as it must": all(
+        "each notification ends in the right state": all(
             row.state == end_of(number_of(id), receipts) for id, row in tables.rows.items()
         ),
-        "what was asked has its outcome, unless its process died": (
+        "each call has its outcome, unless its process died": (
             len([call for call in cut_off if UUID(call) in provider.calls]) <= world.crashes
         ),
         "each record moves its row at most once": all(
             times <= max(1, words[move]) for move, times in made.items()
         ),
-        "Postgres knows its place": all(
+        "Postgres knows its position": all(
             tables.positions.get(each, 0) == len(log[each])
             for each in world.kafka.partitions(INBOX, DELIVERY)
         ),
@@ -265,12 +266,12 @@ def broken_promises(history: History) -> set[str]:
 
 
 def throttled(id: str) -> bool:
-    """Tell whether its attempt may be in two calls: one that was throttled goes into the next."""
+    """Return whether its attempt may be in two calls, because a throttled one is called again."""
     return "throttled" in life_of(number_of(UUID(id))).answers
 
 
 def end_of(number: int, receipts: list[dict[str, Any]]) -> str:
-    """Say how a notification must end: as its life says, by what its receipts told in turn."""
+    """Return the state in which a notification must end: its life's, or that of its receipts."""
     life = life_of(number)
     its = [each["says"] for each in receipts if each["id"] == str(id_of(number))]
     if not life.receipts or not its:
@@ -292,7 +293,7 @@ def test_every_promise_is_kept(part: int, history: History) -> None:
     assert broken_promises(history) == set(), part
 
 
-# Where, in which function, the right words, the wrong ones.
+# For each mistake: the owner, the function, the right words, the wrong words.
 MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "no flush": (consume, "write", "producer.flush()", "pass"),
     "flush given up": (consume, "write", "consumer.rest(delay)", "break"),
@@ -303,7 +304,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "consumer.commit(records)",
     ),
     "malformed records dropped": (consume, "step", "write(consumer, producer, batch.dead)", "pass"),
-    "no seek back to Postgres's place": (consume, "go_back", "consumer.seek(places)", "pass"),
+    "no seek back to Postgres's position": (consume, "go_back", "consumer.seek(places)", "pass"),
     "idle partitions not compared": (
         consume,
         "step",
@@ -339,7 +340,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     ),
     "no guard": (Move, "allows", "state in self.before and ", ""),
     "no fence": (Move, "allows", "self.guard.holds(attempt, reported)", "True"),
-    "place moved outside the transaction": (
+    "position moved outside the transaction": (
         FakeStore,
         "fold",
         "tables.positions[each] =",
@@ -359,9 +360,9 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "max(row.attempt + 1, tables.epoch)",
         "row.attempt + 1",
     ),
-    "start not noticed": (FakeStore, "transaction", "tables.server != self._server", "False"),
+    "restart not noticed": (FakeStore, "transaction", "tables.server != self._server", "False"),
     "hold lifted before the lease": (marks, "lift", "lease + margin", "margin"),
-    "sent before it is said": (flight.InFlightCalls, "steps", "*map(rules.started, calls)", ""),
+    "sent before it is recorded": (flight.InFlightCalls, "steps", "*map(rules.started, calls)", ""),
     "sent after the lease": (flight, "make_call", "if not lease.covers(call_time)", "if False"),
     "unknown taken for not sent": (
         sending,
@@ -369,13 +370,13 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "outcome=Outcome.UNKNOWN, reason",
         "outcome=Outcome.DEFERRED, reason",
     ),
-    "outcomes not told": (
+    "outcomes not recorded": (
         flight.InFlightCalls,
         "_finish_call",
         "self._pending.append(rules.finished(call.id, answers))",
         "pass",
     ),
-    "attempt not told": (
+    "attempt not recorded": (
         sending,
         "attempt_outcome",
         "id, attempt = row.id, row.attempt",
@@ -418,7 +419,7 @@ def test_the_simulation_sees_the_mistake(mistake: str, monkeypatch: pytest.Monke
 
 
 def refresh(patch: pytest.MonkeyPatch) -> None:
-    """Put the changed functions into the table of tasks, which still holds the right ones."""
+    """Put the wrong functions into the table of tasks, which still holds the right ones."""
     table = tuple(
         dataclasses.replace(task, do=getattr(sweeps, task.do.__name__, task.do)) for task in TASKS
     )
