@@ -23,9 +23,9 @@ from support.waiting import ANSWER_SECONDS, WAIT_SECONDS, wait
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -70,8 +70,8 @@ class Sandbox:
         return httpx2.get(self.url + path, timeout=ANSWER_SECONDS)
 
     def calls(self) -> dict[str, Any]:
-        told: dict[str, Any] = self.get("/calls").json()
-        return told
+        calls: dict[str, Any] = self.get("/calls").json()
+        return calls
 
     def ledger(self, since: int = 0) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.get(f"/ledger?since={since}").text.splitlines()]

@@ -84,8 +84,8 @@ class PostgresTwin:
         self.ask(sql, topic_id=topic_id, family=family(topic), topic=topic, ends=[end])
 
     def rows(self) -> list[tuple[int, str, int, str | None]]:
-        found = self.ask("SELECT id, state, attempt, reference FROM notifications ORDER BY id")
-        return [(builders.number_of(id), *others) for id, *others in found]
+        rows = self.ask("SELECT id, state, attempt, reference FROM notifications ORDER BY id")
+        return [(builders.number_of(id), *others) for id, *others in rows]
 
     def rest(self) -> object:
         return (
@@ -103,8 +103,8 @@ def batch(*contracts: Contract, offset: int = 0) -> Batch[Any]:
         builders.DELIVERY: rules.read_delivery,
         builders.RECEIPTS: rules.read_receipt,
     }
-    found = [builders.record(each, offset + place) for place, each in enumerate(contracts)]
-    return sift(found, lambda record: read[record.partition.topic](record))
+    polled = [builders.record(contract, offset + n) for n, contract in enumerate(contracts)]
+    return sift(polled, lambda record: read[record.partition.topic](record))
 
 
 def save(twin: Twin, *contracts: Contract, offset: int = 0) -> list[Any]:

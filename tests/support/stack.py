@@ -66,12 +66,12 @@ class Stack:
 
     def state(self, id: UUID | str) -> str:
         """Return a notification's state, or an empty text if it has no row."""
-        found = self.sql("SELECT state FROM notifications WHERE id = %s", str(id))
-        return str(found[0][0]) if found else ""
+        rows = self.sql("SELECT state FROM notifications WHERE id = %s", str(id))
+        return str(rows[0][0]) if rows else ""
 
     def sendings(self) -> list[str]:
         """Return the ids of the notifications that the provider booked, one for each booking."""
-        return [str(each["notification_id"]) for each in self.ledger()]
+        return [str(booking["notification_id"]) for booking in self.ledger()]
 
     def ledger(self) -> list[dict[str, Any]]:
         """Return the provider's bookings, one for each line of its ledger."""
@@ -79,8 +79,8 @@ class Stack:
 
     def pid(self, name: str) -> int:
         """Return the process id of one part of the stack."""
-        found = {each["name"]: each["pid"] for each in control.status(self.place)}
-        return int(found[name])
+        pids = {part["name"]: part["pid"] for part in control.status(self.place)}
+        return int(pids[name])
 
 
 def command(env: dict[str, str], *words: str) -> str:
@@ -90,7 +90,7 @@ def command(env: dict[str, str], *words: str) -> str:
 
 def output_of(words: Sequence[str], env: Mapping[str, str]) -> str:
     """Run a command in the project's folder and return its output; the command must succeed."""
-    done = subprocess.run(
+    completed = subprocess.run(
         words,
         cwd=home.PROJECT,
         env=env,
@@ -99,8 +99,8 @@ def output_of(words: Sequence[str], env: Mapping[str, str]) -> str:
         timeout=START_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert completed.returncode == 0, f"{words}: {completed.stdout}\n{completed.stderr}"
+    return completed.stdout
 
 
 def free_shift() -> int:
@@ -134,5 +134,5 @@ def running(*words: str) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Yield the session's stack."""
-    with running() as found:
-        yield found
+    with running() as started:
+        yield started

@@ -199,8 +199,8 @@ def test_a_server_that_was_not_seen_before_claims_nothing_and_raises_the_hold(
 def test_a_claim_is_told_in_the_timeline_and_has_a_lease(real: PostgresClaims) -> None:
     real.put(1, State.CREATED, attempt=0)
     real.claim(1)
-    told = real.ask("SELECT attempt, made FROM events WHERE move = 'claimed'")
-    assert told == [(1, True)]
+    events = real.ask("SELECT attempt, made FROM events WHERE move = 'claimed'")
+    assert events == [(1, True)]
     [(lease, since)] = real.ask(
         "SELECT lease_until - state_at = interval '6 s', "
         "state_at > now() - interval '5 min' FROM notifications"

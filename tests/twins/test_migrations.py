@@ -35,16 +35,16 @@ def declared(engine: Engine) -> Iterator[Engine]:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("DROP DATABASE IF EXISTS declared")
         connection.exec_driver_sql("CREATE DATABASE declared")
-    made = create_engine(engine.url.set(database="declared"))
-    metadata.create_all(made)
-    yield made
-    made.dispose()
+    declared = create_engine(engine.url.set(database="declared"))
+    metadata.create_all(declared)
+    yield declared
+    declared.dispose()
 
 
 def catalogue(engine: Engine) -> set[tuple[object, ...]]:
     with engine.connect() as connection:
-        found = connection.execute(text(CATALOGUE))
-        return {tuple(row) for row in found if row[1] != "alembic_version"}
+        entries = connection.execute(text(CATALOGUE))
+        return {tuple(entry) for entry in entries if entry[1] != "alembic_version"}
 
 
 def test_the_migrations_make_what_is_declared(engine: Engine, declared: Engine) -> None:

@@ -92,12 +92,12 @@ def play(twin: Twin, acts: list[Act]) -> list[object]:
     for topic, contracts, shift, undone, mark in acts:
         if mark is not None:
             twin.mark(ends["inbox"] + mark)
-        found = batch(*contracts, offset=max(0, ends[topic] + shift))
-        at = Undoing(twin.store) if undone else twin.store
+        polled = batch(*contracts, offset=max(0, ends[topic] + shift))
+        target = Undoing(twin.store) if undone else twin.store
         try:
-            steps = handle.save(at, found) if topic == "inbox" else handle.settle(at, found)
-            seen.append([list(step) for step in steps])
-            ends[topic] = max(ends[topic], *(each.stop for each in found.span.values()))
+            run = handle.save if topic == "inbox" else handle.settle
+            seen.append([list(step) for step in run(target, polled)])
+            ends[topic] = max(ends[topic], *(offsets.stop for offsets in polled.span.values()))
         except (Behind, Unavailable, Undone) as error:
             seen.append(type(error))
     return [*seen, twin.rows(), twin.rest()]

@@ -37,16 +37,16 @@ def test_saving_again_changes_nothing_and_orders_what_still_waits(twin: Twin) ->
 
 
 def test_what_left_the_log_is_passed_over_though_nothing_was_folded(twin: Twin) -> None:
-    place = builders.partition(builders.INBOX)
+    partition = builders.partition(builders.INBOX)
     with pytest.raises(Behind):
-        twin.store.compare({place: 500})
-    twin.store.skip({place: 500})
-    twin.store.compare({place: 500})
-    twin.store.skip({place: 3})
-    twin.store.compare({place: 500})
-    with twin.store.fold({place: range(500, 501)}):
+        twin.store.compare({partition: 500})
+    twin.store.skip({partition: 500})
+    twin.store.compare({partition: 500})
+    twin.store.skip({partition: 3})
+    twin.store.compare({partition: 500})
+    with twin.store.fold({partition: range(500, 501)}):
         pass
-    twin.store.compare({place: 501})
+    twin.store.compare({partition: 501})
 
 
 def test_texts_come_back_as_they_were(twin: Twin) -> None:
@@ -102,12 +102,12 @@ def test_a_gap_before_a_batch_raises_the_hold(twin: Twin) -> None:
 def test_a_record_waits_for_its_row_until_the_inbox_has_passed_a_mark(twin: Twin) -> None:
     save(twin, notification(1))
     twin.put(1, State.CLAIMED, 1)
-    told = outcomes(1, {1: (1, "accepted"), 2: (1, "accepted")})
+    accepted = outcomes(1, {1: (1, "accepted"), 2: (1, "accepted")})
     twin.mark(2)
     with pytest.raises(Unavailable, match="may still be in the inbox"):
-        settle(twin, told)
+        settle(twin, accepted)
     save(twin, notification(1), offset=1)
-    [[dead]] = settle(twin, told)
+    [[dead]] = settle(twin, accepted)
     assert dead.reason.startswith("id: no row has it")
     assert twin.rows() == [(1, "sending", 1, None)]  # its outcome for the other row counts
 
@@ -122,10 +122,10 @@ def test_a_hold_that_is_raised_again_begins_anew(engine: Engine) -> None:
         seen += twin.ask("SELECT raised_at, epoch, stands FROM holds WHERE scope = 'rebuild'")
         assert twin.ask("SELECT FROM marks") == []
         twin.ask("UPDATE holds SET stands = false")
-    (raised_at, epoch, stands), again = seen
+    (raised_at, epoch, stands), second = seen
     assert stands
     assert epoch == round((raised_at - datetime(2020, 1, 1, tzinfo=UTC)).total_seconds())
-    assert again > seen[0]
+    assert second > seen[0]
 
 
 def test_a_day_that_is_gone_is_weather_and_then_made_again(engine: Engine) -> None:

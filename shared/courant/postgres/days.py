@@ -60,5 +60,5 @@ BEGIN
     EXECUTE format('DROP TABLE IF EXISTS public.%I', daily || '_' || day);
 END $$"""
 FUNCTIONS = ";".join(
-    (MAKE, DROP, *(f"\nREVOKE ALL ON FUNCTION {each} FROM PUBLIC" for each in SIGNATURES))
+    (MAKE, DROP, *(f"\nREVOKE ALL ON FUNCTION {name} FROM PUBLIC" for name in SIGNATURES))
 )

@@ -43,15 +43,15 @@ class Folding:
         """Raise Behind, and the hold with it, if Postgres has not folded up to these positions."""
         with self.transaction() as (_, cursor):
             hold_after_restart(cursor)
-            cursor.execute(POSITIONS, [[each.topic_id for each in positions]])
+            cursor.execute(POSITIONS, [[partition.topic_id for partition in positions]])
             require(positions, positions_of(positions, cursor))
 
     def skip(self, starts: Positions) -> None:
         """Move the positions on to where the log begins, because earlier records have left it."""
         with self.transaction() as (_, cursor):
-            for each, start in starts.items():
-                place = {"topic_id": each.topic_id, "number": each.number, "next": start}
-                cursor.execute(SKIP, place)
+            for partition, start in starts.items():
+                row = {"topic_id": partition.topic_id, "number": partition.number, "next": start}
+                cursor.execute(SKIP, row)
 
     @contextmanager
     def moving_on(self, span: Span) -> Iterator[tuple[Connection, Cursor, Positions]]:
@@ -62,14 +62,14 @@ class Folding:
         with self.transaction() as (connection, cursor):
             hold_after_restart(cursor)
             columns = {
-                "topics": [each.topic_id for each in span],
-                "numbers": [each.number for each in span],
+                "topics": [partition.topic_id for partition in span],
+                "numbers": [partition.number for partition in span],
                 "ends": [offsets.stop for offsets in span.values()],
             }
             cursor.execute(MOVE_ON, columns)
-            places = positions_of(span, cursor)
-            require({each: offsets.start for each, offsets in span.items()}, places)
-            yield connection, cursor, places
+            old = positions_of(span, cursor)
+            require({partition: offsets.start for partition, offsets in span.items()}, old)
+            yield connection, cursor, old
 
     @contextmanager
     def transaction(self) -> Iterator[tuple[Connection, Cursor]]:
@@ -87,12 +87,12 @@ class Folding:
             raise
 
 
-def fresh(kept: Sequence[Keep[T]], places: Positions) -> list[Keep[T]]:
-    """Return the records that no earlier transaction has folded."""
-    return [each for each in kept if each.record.offset >= places[each.record.partition]]
+def fresh(kept: Sequence[Keep[T]], old: Positions) -> list[Keep[T]]:
+    """Return the records that no earlier transaction has folded; `old` is from `moving_on`."""
+    return [keep for keep in kept if keep.record.offset >= old[keep.record.partition]]
 
 
 def positions_of(partitions: Iterable[Partition], cursor: Cursor) -> dict[Partition, int]:
     """Return how far each partition is folded, from the rows that `cursor` has just selected."""
-    found = {(topic_id, number): place for topic_id, number, place in cursor}
-    return {each: found.get((each.topic_id, each.number), 0) for each in partitions}
+    folded = {(topic_id, number): position for topic_id, number, position in cursor}
+    return {each: folded.get((each.topic_id, each.number), 0) for each in partitions}

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from courant.postgres.days import FUNCTIONS, LOCK, SIGNATURES
 
-MAKES_DAYS, DROPS_DAYS = (f"FUNCTION {each}" for each in SIGNATURES)
+MAKES_DAYS, DROPS_DAYS = (f"FUNCTION {signature}" for signature in SIGNATURES)
 
 # A service that folds, claims or marks must recognise a server that was not seen before and raise
 # the hold (courant.postgres.database.hold_after_restart): two inserts, and all marks deleted.
@@ -112,12 +112,12 @@ def statements(database: str) -> list[str]:
     return [
         f"REVOKE ALL ON {database} FROM PUBLIC",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
-        *(f"REVOKE ALL ON {each} FROM {roles}" for each in (database, *everything)),
+        *(f"REVOKE ALL ON {objects} FROM {roles}" for objects in (database, *everything)),
         f"GRANT CONNECT ON {database} TO {roles}",
         f"GRANT TEMPORARY ON {database} TO {', '.join(COPIES)}",
         *(
-            f"GRANT {rights} ON {what} TO {role}"
+            f"GRANT {rights} ON {objects} TO {role}"
             for role, granted in GRANTS.items()
-            for what, rights in granted.items()
+            for objects, rights in granted.items()
         ),
     ]

@@ -28,35 +28,35 @@ SETTLED = f"UPDATE chunks SET settled_at = clock_timestamp() {THESE} AND settled
 ORDERED = f"UPDATE chunks SET issued_at = clock_timestamp(), orders = orders + 1 {THESE}"
 
 
-def count(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> list[StoredRows]:
+def count(cursor: extensions.cursor, chunks: Sequence[ChunkRef]) -> list[StoredRows]:
     """Count the stored rows of each chunk, and those that still wait for their first attempt."""
-    if not places:
+    if not chunks:
         return []
-    bounds = [ids.of_rows(each.job_id, each.first, each.first + each.rows - 1) for each in places]
-    jobs = [each.job_id for each in places]
+    bounds = [ids.of_rows(each.job_id, each.first, each.first + each.rows - 1) for each in chunks]
+    jobs = [chunk.job_id for chunk in chunks]
     lows, highs = [low for low, _ in bounds], [high for _, high in bounds]
     cursor.execute(COUNT, {"jobs": jobs, "lows": lows, "highs": highs})
-    return [StoredRows(there, waiting) for _, there, waiting in cursor]
+    return [StoredRows(stored, waiting) for _, stored, waiting in cursor]
 
 
-def note_saved(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
+def note_saved(cursor: extensions.cursor, chunks: Sequence[ChunkRef]) -> None:
     """Note that all rows of these chunks are stored."""
-    _note(cursor, SAVED, places)
+    _note(cursor, SAVED, chunks)
 
 
-def note_settled(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
+def note_settled(cursor: extensions.cursor, chunks: Sequence[ChunkRef]) -> None:
     """Note that most of these chunks' rows have left their lane."""
-    _note(cursor, SETTLED, places)
+    _note(cursor, SETTLED, chunks)
 
 
-def note_ordered(cursor: extensions.cursor, places: Sequence[ChunkRef]) -> None:
+def note_ordered(cursor: extensions.cursor, chunks: Sequence[ChunkRef]) -> None:
     """Note that these chunks are ordered; call this only after the order is acknowledged."""
-    _note(cursor, ORDERED, places)
+    _note(cursor, ORDERED, chunks)
 
 
-def _note(cursor: extensions.cursor, sql: str, places: Sequence[ChunkRef]) -> None:
-    if places:
-        uploads, numbers = [each.upload_id for each in places], [each.number for each in places]
+def _note(cursor: extensions.cursor, sql: str, chunks: Sequence[ChunkRef]) -> None:
+    if chunks:
+        uploads, numbers = [each.upload_id for each in chunks], [each.number for each in chunks]
         cursor.execute(sql, {"uploads": uploads, "numbers": numbers})
 
 

@@ -43,7 +43,7 @@ def prepare(url: str, admin: Admin) -> None:
     """
     if not upgrade(url):
         return
-    ends = offsets.ends(admin, offsets.partitions(admin, [each.name for each in declared()]))
+    ends = offsets.ends(admin, offsets.partitions(admin, [topic.name for topic in declared()]))
     if not any(ends.values()):
         engine = create_engine(engine_url(url))
         with engine.begin() as connection:

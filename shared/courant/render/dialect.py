@@ -154,7 +154,7 @@ def _items(state: BlockState) -> tuple[list[list[str]], int]:
 def _inside(block: BlockParser, state: BlockState, text: str) -> list[Token]:
     """Parse the content of a quote or of a list item."""
     deep = state.depth() >= NESTED_MAX - 1
-    rules = [each for each in block.rules if not deep or each not in {"block_quote", "list"}]
+    rules = [rule for rule in block.rules if not deep or rule not in {"block_quote", "list"}]
     child = state.child_state(text)
     block.parse(child, rules)
     return child.tokens

@@ -111,7 +111,7 @@ def short_way(body: Parsed) -> Short | None:
     source = "".join(clean(part) if isinstance(part, str) else SLOT for part in body.parts)
     both = markdown.render(source)
     html, text = both.html.split(SLOT), both.text.split(SLOT)
-    keys = [place.key for place in body.placeholders]
+    keys = [placeholder.key for placeholder in body.placeholders]
     if not len(html) == len(text) == len(keys) + 1:
         return None
     slots = tuple(map(Slot, keys, plain_at(with_language_lines(source))))
@@ -123,13 +123,13 @@ def short_way(body: Parsed) -> Short | None:
 def probing(slots: Sequence[Slot], probe: str) -> Values:
     """Return a value for each slot: the probe with a number, or a letter if that is not plain."""
     values: dict[str, object] = {slot.key: f"{probe}{n}" for n, slot in enumerate(slots)}
-    refused = [s.key for s in slots if not s.plain.fullmatch(str(values[s.key]))]
-    return Values(values | dict.fromkeys(refused, "x"))
+    not_plain = [s.key for s in slots if not s.plain.fullmatch(str(values[s.key]))]
+    return Values(values | dict.fromkeys(not_plain, "x"))
 
 
 def spaced(pieces: Sequence[str]) -> tuple[str, ...]:
     """Insert an empty text, to be replaced by a value, between each two pieces."""
-    return tuple(each for piece in pieces for each in (piece, ""))[:-1]
+    return tuple(text for piece in pieces for text in (piece, ""))[:-1]
 
 
 def stand_apart(parts: Sequence[object]) -> bool:

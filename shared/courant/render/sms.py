@@ -57,7 +57,7 @@ def downgraded(character: str) -> str:
 
 # Latin, punctuation and symbols up to the euro, and syllabics: nearly every character in use.
 TABLE = Downgrade(
-    {n: downgraded(chr(n)) for lot in [(0, 0x600), (0x1400, 0x2100)] for n in range(*lot)}
+    {n: downgraded(chr(n)) for bounds in [(0, 0x600), (0x1400, 0x2100)] for n in range(*bounds)}
 )
 
 

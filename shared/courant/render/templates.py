@@ -76,10 +76,10 @@ def parse(source: str) -> Parsed:
     # The search ends at the last closing pair. After it, each opening pair would be searched to the
     # end of the source.
     for match in PLACEHOLDER.finditer(source, 0, source.rfind("))") + 2):
-        name, asks, text = match[1].partition("??")
+        name, question, text = match[1].partition("??")
         names[name] = None
         parts += [source[end : match.start()]] if match.start() > end else []
-        parts.append(Placeholder(name, key(name), text if asks else None, match[0]))
+        parts.append(Placeholder(name, key(name), text if question else None, match[0]))
         end = match.end()
     parts += [source[end:]] if end < len(source) else []
     return Parsed(tuple(parts), tuple(names))
@@ -108,13 +108,13 @@ def fill(parsed: Parsed, values: Values, lists: ListStyle) -> str:
     )
 
 
-def put(place: Placeholder, values: Values, lists: ListStyle) -> str:
+def put(placeholder: Placeholder, values: Values, lists: ListStyle) -> str:
     """Return the text that replaces a placeholder."""
-    value = values.get(place.key)
+    value = values.get(placeholder.key)
     if value is None:
-        return place.source
-    if place.text is not None:
-        return place.text if shown(value) else ""
+        return placeholder.source
+    if placeholder.text is not None:
+        return placeholder.text if shown(value) else ""
     return listing(value, lists) if isinstance(value, list | tuple) else str(value)
 
 

@@ -59,17 +59,17 @@ def notification(number: int, reference: str | None = None) -> Notification:
 
 def started(call: int, attempts: dict[int, int]) -> Started:
     """Build the record of a call that is about to be made, from numbers and their attempts."""
-    tried = tuple(Attempt(id=id_of(each), attempt=attempts[each]) for each in attempts)
-    return Started(call=UUID(int=call), attempts=tried)
+    entries = tuple(Attempt(id=id_of(n), attempt=attempt) for n, attempt in attempts.items())
+    return Started(call=UUID(int=call), attempts=entries)
 
 
 def outcomes(call: int, answers: dict[int, tuple[int, str]]) -> Outcomes:
     """Build the record of a call's outcomes, from numbers, their attempts and their outcomes."""
-    told = tuple(
+    entries = tuple(
         AttemptOutcome(id=id_of(number), attempt=attempt, outcome=Outcome(outcome))
         for number, (attempt, outcome) in answers.items()
     )
-    return Outcomes(call=UUID(int=call), answers=told)
+    return Outcomes(call=UUID(int=call), answers=entries)
 
 
 def decided(number: int, move: Move, attempt: int = 1, reason: str | None = None) -> Decided:
@@ -103,5 +103,5 @@ def outgoing(contract: Contract) -> Outgoing:
 
 def record(contract: Contract, offset: int = 0) -> Record:
     """Return the record that the saver would read for this contract."""
-    written = outgoing(contract)
-    return Record(partition(written.topic), offset, written.key, written.value, (), NOW)
+    sent = outgoing(contract)
+    return Record(partition(sent.topic), offset, sent.key, sent.value, (), NOW)
