@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from courant.render.dialect import clean
-from courant.render.markdown import Both, render
+from courant.render.markdown import Rendering, render
 from courant.render.page import page
 
 DASHES, EQUALS = "-" * 65, "=" * 65
@@ -195,7 +195,7 @@ def test_only_harmless_schemes_lead_anywhere(url: str) -> None:
 
 def test_html_is_shown_and_never_passed_on() -> None:
     both = render("<b>x</b>\n\n<div>\ny\n</div>\n\n<!-- z --><script>")
-    assert both == Both(
+    assert both == Rendering(
         "<p>&lt;b&gt;x&lt;/b&gt;</p><p>&lt;div&gt;<br />y<br />&lt;/div&gt;</p>"
         "<p>&lt;!-- z --&gt;&lt;script&gt;</p>",
         "<b>x</b>\n\n<div>\ny\n</div>\n\n<!-- z --><script>\n",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from courant.render import markdown, templates
 from courant.render.dialect import SLOT, clean, with_language_lines
-from courant.render.markdown import Both
+from courant.render.markdown import Rendering
 from courant.render.templates import ListStyle, Parsed, TemplateVersion, Values
 from courant.render.typography import typography
 
@@ -49,7 +49,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Short:
+class ShortWay:
     """A rendering cut at its slots: values go in at the odd indexes of `html` and `text`."""
 
     slots: tuple[Slot, ...]
@@ -64,29 +64,29 @@ class Prepared:
     version: TemplateVersion
     subject: Parsed
     body: Parsed
-    short: Short | None
+    short: ShortWay | None
 
 
 def prepare(version: TemplateVersion) -> Prepared:
     """Prepare an email template for rendering; done once a version, in a few milliseconds."""
     subject, body = templates.parse(version.subject or ""), templates.parse(version.body)
-    return Prepared(version, subject, body, short_way(body))
+    return Prepared(version, subject, body, find_short_way(body))
 
 
 def render(prepared: Prepared, values: Values) -> Rendered:
     """Render an email for one recipient's values."""
     subject = templates.subject(prepared.subject, values)
-    both = joined(prepared.short, values) if prepared.short else None
-    both = both or in_full(prepared.body, values)
+    both = join_plain(prepared.short, values) if prepared.short else None
+    both = both or render_in_full(prepared.body, values)
     return Rendered(subject, both.text, both.html)
 
 
-def in_full(body: Parsed, values: Values) -> Both:
+def render_in_full(body: Parsed, values: Values) -> Rendering:
     """Put the values into the source and render the result."""
     return markdown.render(clean(templates.fill(body, values, ListStyle.LINES)))
 
 
-def joined(short: Short, values: Values) -> Both | None:
+def join_plain(short: ShortWay, values: Values) -> Rendering | None:
     """Join plain values into a rendering; return None if one is missing or not plain."""
     texts: list[str] = []
     for slot in short.slots:
@@ -98,15 +98,16 @@ def joined(short: Short, values: Values) -> Both | None:
     # Plain values need no escaping, so that HTML and text take the same ones.
     html, plain = list(short.html), list(short.text)
     html[1::2] = plain[1::2] = texts
-    return Both("".join(html), "".join(plain))
+    return Rendering("".join(html), "".join(plain))
 
 
-def short_way(body: Parsed) -> Short | None:
+def find_short_way(body: Parsed) -> ShortWay | None:
     """Cut a body's rendering at its placeholders; None if a value could change its surroundings.
 
-    The probes catch cases that `stand_apart` misses, such as conditionals or values in code.
+    The probes catch cases that `placeholders_stand_apart` misses, such as conditionals or values in
+    code.
     """
-    if not stand_apart(body.parts):
+    if not placeholders_stand_apart(body.parts):
         return None
     source = "".join(clean(part) if isinstance(part, str) else SLOT for part in body.parts)
     both = markdown.render(source)
@@ -114,25 +115,26 @@ def short_way(body: Parsed) -> Short | None:
     keys = [placeholder.key for placeholder in body.placeholders]
     if not len(html) == len(text) == len(keys) + 1:
         return None
-    slots = tuple(map(Slot, keys, plain_at(with_language_lines(source))))
-    short = Short(slots, spaced(html), spaced(text))
-    probes = [probing(slots, probe) for probe in PROBES]
-    return short if all(joined(short, each) == in_full(body, each) for each in probes) else None
+    slots = tuple(map(Slot, keys, plain_patterns(with_language_lines(source))))
+    short = ShortWay(slots, with_gaps(html), with_gaps(text))
+    probes = [probe_values(slots, probe) for probe in PROBES]
+    equal = all(join_plain(short, probe) == render_in_full(body, probe) for probe in probes)
+    return short if equal else None
 
 
-def probing(slots: Sequence[Slot], probe: str) -> Values:
+def probe_values(slots: Sequence[Slot], probe: str) -> Values:
     """Return a value for each slot: the probe with a number, or a letter if that is not plain."""
     values: dict[str, object] = {slot.key: f"{probe}{n}" for n, slot in enumerate(slots)}
     not_plain = [s.key for s in slots if not s.plain.fullmatch(str(values[s.key]))]
     return Values(values | dict.fromkeys(not_plain, "x"))
 
 
-def spaced(pieces: Sequence[str]) -> tuple[str, ...]:
+def with_gaps(pieces: Sequence[str]) -> tuple[str, ...]:
     """Insert an empty text, to be replaced by a value, between each two pieces."""
     return tuple(text for piece in pieces for text in (piece, ""))[:-1]
 
 
-def stand_apart(parts: Sequence[object]) -> bool:
+def placeholders_stand_apart(parts: Sequence[object]) -> bool:
     """Return whether each placeholder is a separate word, except for punctuation and emphasis."""
     last = len(parts) - 1
     for index, part in enumerate(parts):
@@ -151,7 +153,7 @@ def stand_apart(parts: Sequence[object]) -> bool:
     return True
 
 
-def plain_at(source: str) -> Iterator[re.Pattern[str]]:
+def plain_patterns(source: str) -> Iterator[re.Pattern[str]]:
     """Yield, for each slot in a source, the pattern of the values that are plain there."""
     for match in re.finditer(SLOT, source):
         start = match.start()

@@ -25,96 +25,98 @@ LIST_CLOSE = "</td></tr></table>"
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
+class Rendering:
     """The same content as HTML and as plain text."""
 
     html: str
     text: str
 
 
-def render(source: str) -> Both:
+def render(source: str) -> Rendering:
     """Render a clean Markdown source."""
-    both = blocks(parse(source))
-    return Both(both.html, both.text + "\n")
+    both = render_blocks(parse(source))
+    return Rendering(both.html, both.text + "\n")
 
 
-def blocks(tokens: Sequence[Token]) -> Both:
+def render_blocks(tokens: Sequence[Token]) -> Rendering:
     """Render blocks; in the text, a blank line separates them."""
     parts = [BLOCKS[token["type"]](token) for token in tokens if token["type"] in BLOCKS]
-    return Both("".join([p.html for p in parts]), "\n\n".join([p.text for p in parts if p.text]))
+    return Rendering(
+        "".join([p.html for p in parts]), "\n\n".join([p.text for p in parts if p.text])
+    )
 
 
-def _paragraph(token: Token) -> Both:
-    both = inline(token["children"])
-    return Both(f"<p>{both.html}</p>", both.text) if both.text.strip() else Both("", "")
+def _paragraph(token: Token) -> Rendering:
+    both = render_inline(token["children"])
+    return Rendering(f"<p>{both.html}</p>", both.text) if both.text.strip() else Rendering("", "")
 
 
-def _heading(token: Token) -> Both:
+def _heading(token: Token) -> Rendering:
     level = token["attrs"]["level"]
-    both = inline(token["children"])
+    both = render_inline(token["children"])
     if level > 2 or not both.text:
         return _paragraph(token)
     tag = "h2" if level == 1 else "h3"
-    return Both(f"<{tag}>{both.html}</{tag}>", f"{both.text}\n{HEADING_LINE}")
+    return Rendering(f"<{tag}>{both.html}</{tag}>", f"{both.text}\n{HEADING_LINE}")
 
 
-def _rule(_: Token) -> Both:
-    return Both("<hr />", RULE_LINE)
+def _rule(_: Token) -> Rendering:
+    return Rendering("<hr />", RULE_LINE)
 
 
-def _quote(token: Token) -> Both:
-    both = blocks(token["children"])
-    return Both(f"<blockquote>{both.html}</blockquote>", both.text)
+def _quote(token: Token) -> Rendering:
+    both = render_blocks(token["children"])
+    return Rendering(f"<blockquote>{both.html}</blockquote>", both.text)
 
 
-def _listing(token: Token) -> Both:
+def _listing(token: Token) -> Rendering:
     ordered = token["attrs"]["ordered"]
     items = [_item(each) for each in token["children"]]
     marks = [f"{n}." if ordered else "•" for n in range(1, len(items) + 1)]
     tag = "ol" if ordered else "ul"
     html = "".join([f"<li>{each.html}</li>" for each in items])
     text = "\n".join([f"{mark} {each.text}" for mark, each in zip(marks, items, strict=True)])
-    return Both(f"{LIST_OPEN}<{tag}>{html}</{tag}>{LIST_CLOSE}", text)
+    return Rendering(f"{LIST_OPEN}<{tag}>{html}</{tag}>{LIST_CLOSE}", text)
 
 
-def _item(token: Token) -> Both:
+def _item(token: Token) -> Rendering:
     """Render an item: its first paragraph has no tag, later blocks are indented in the text."""
     first, *others = token["children"] or [{"type": "blank_line"}]
     if first["type"] != "paragraph":
-        return blocks(token["children"])
-    lead, rest = inline(first["children"]), blocks(others)
+        return render_blocks(token["children"])
+    lead, rest = render_inline(first["children"]), render_blocks(others)
     text = f"{lead.text}\n{rest.text}".replace("\n", "\n  ") if rest.text else lead.text
-    return Both(lead.html + rest.html, text)
+    return Rendering(lead.html + rest.html, text)
 
 
-def _code(token: Token) -> Both:
+def _code(token: Token) -> Rendering:
     lines = token["raw"].rstrip("\n").split("\n")
-    return Both(f"<p>{'<br />'.join(map(escape, lines))}</p>", "\n".join(lines))
+    return Rendering(f"<p>{'<br />'.join(map(escape, lines))}</p>", "\n".join(lines))
 
 
-def _table(token: Token) -> Both:
+def _table(token: Token) -> Rendering:
     """Render a table as text, one line for each row."""
     head, body = token["children"]
     rows = [_row(each) for each in [head, *body["children"]]]
     html = "<br />".join([each.html for each in rows])
-    return Both(f"<p>{html}</p>", "\n".join([each.text for each in rows]))
+    return Rendering(f"<p>{html}</p>", "\n".join([each.text for each in rows]))
 
 
-def _row(token: Token) -> Both:
-    cells = [inline(cell["children"]) for cell in token["children"]]
-    return Both(" ".join([c.html for c in cells]), " ".join([c.text for c in cells]))
+def _row(token: Token) -> Rendering:
+    cells = [render_inline(cell["children"]) for cell in token["children"]]
+    return Rendering(" ".join([c.html for c in cells]), " ".join([c.text for c in cells]))
 
 
-def _language(token: Token) -> Both:
+def _language(token: Token) -> Rendering:
     tag = token["raw"]
-    return Both("</div>" if tag[0] == "/" else f"<div{LANGUAGES[tag]}>", "")
+    return Rendering("</div>" if tag[0] == "/" else f"<div{LANGUAGES[tag]}>", "")
 
 
-def _children(token: Token) -> Both:
-    return blocks(token["children"])
+def _children(token: Token) -> Rendering:
+    return render_blocks(token["children"])
 
 
-BLOCKS: dict[str, Callable[[Token], Both]] = {
+BLOCKS: dict[str, Callable[[Token], Rendering]] = {
     "paragraph": _paragraph,
     "heading": _heading,
     "thematic_break": _rule,
@@ -128,11 +130,11 @@ BLOCKS: dict[str, Callable[[Token], Both]] = {
 }
 
 
-def inline(tokens: Sequence[Token]) -> Both:
+def render_inline(tokens: Sequence[Token]) -> Rendering:
     """Render the content of one block."""
     line = InlineText()
     line.put(tokens)
-    return Both("".join(line.html), "".join(line.text))
+    return Rendering("".join(line.html), "".join(line.text))
 
 
 class InlineText:
@@ -181,7 +183,7 @@ class InlineText:
         url = attributes["url"]
         title = attributes.get("title")
         with_title = f' title="{escape(title)}"' if title else ""
-        self.html.append(f'<a href="{escape(safe(url))}"{with_title}>')
+        self.html.append(f'<a href="{escape(safe_url(url))}"{with_title}>')
         if token["type"] == "url":
             self.write(escape(token["raw"]), token["raw"])
         else:
@@ -195,7 +197,7 @@ class InlineText:
 MARKS = {"strong": ("strong", "**"), "emphasis": ("em", "_")}
 
 
-def safe(url: str) -> str:
+def safe_url(url: str) -> str:
     """Return a link's target, or `#` if its scheme is not one of SCHEMES."""
     scheme = SCHEME.match(url)
     return "#" if scheme and scheme[1].lower() not in SCHEMES else url

@@ -104,26 +104,26 @@ def missing(subject: Parsed | None, body: Parsed, values: Values) -> list[str]:
 def fill(parsed: Parsed, values: Values, lists: ListStyle) -> str:
     """Put the values in; a placeholder without a value keeps its source."""
     return "".join(
-        [part if isinstance(part, str) else put(part, values, lists) for part in parsed.parts]
+        [p if isinstance(p, str) else replacement(p, values, lists) for p in parsed.parts]
     )
 
 
-def put(placeholder: Placeholder, values: Values, lists: ListStyle) -> str:
+def replacement(placeholder: Placeholder, values: Values, lists: ListStyle) -> str:
     """Return the text that replaces a placeholder."""
     value = values.get(placeholder.key)
     if value is None:
         return placeholder.source
     if placeholder.text is not None:
-        return placeholder.text if shown(value) else ""
-    return listing(value, lists) if isinstance(value, list | tuple) else str(value)
+        return placeholder.text if means_yes(value) else ""
+    return list_text(value, lists) if isinstance(value, list | tuple) else str(value)
 
 
-def shown(value: object) -> bool:
+def means_yes(value: object) -> bool:
     """Return whether a conditional's value means yes."""
     return str(value).lower() in YES
 
 
-def listing(value: list[object] | tuple[object, ...], lists: ListStyle) -> str:
+def list_text(value: list[object] | tuple[object, ...], lists: ListStyle) -> str:
     """Return a list as text, without empty and null entries; an empty list is an empty text."""
     items = [str(item) for item in value if item is not None and item != ""]
     if not items:

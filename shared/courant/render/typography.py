@@ -17,13 +17,13 @@ def typography(text: str, before: str = "") -> str:
     """Apply typography to a text; `before` is the character that the reader sees before it."""
     text = SPACE_BEFORE.sub("", text)
     if "'" in text or '"' in text:
-        text = curled(text, before)
+        text = curl_quotes(text, before)
     if "’" in text and "@" in text:
-        text = WORD.sub(address_kept, text)
+        text = WORD.sub(straighten_address, text)
     return SPACED_DASH.sub(" – ", text)
 
 
-def curled(text: str, before: str) -> str:
+def curl_quotes(text: str, before: str) -> str:
     """Make straight quotes curly: opening at the start, after a blank, a bracket or a dash."""
     pieces: list[str] = []
     end = 0
@@ -32,11 +32,11 @@ def curled(text: str, before: str) -> str:
         pieces.append(text[end:start])
         end = match.end()
         last = pieces[-1][-1:] or (pieces[-2] if len(pieces) > 1 else before)
-        pieces.append(curly(match[0], last, text[end : end + 1], text, start))
+        pieces.append(curly_quote(match[0], last, text[end : end + 1], text, start))
     return "".join(pieces) + text[end:]
 
 
-def curly(quote: str, last: str, following: str, text: str, start: int) -> str:
+def curly_quote(quote: str, last: str, following: str, text: str, start: int) -> str:
     """Choose one quote by its neighbours; in ’90s it is an apostrophe, not an opening quote."""
     opening = not last or last.isspace() or last in OPENS_AFTER
     if quote == '"':
@@ -44,7 +44,7 @@ def curly(quote: str, last: str, following: str, text: str, start: int) -> str:
     return "‘" if opening and not DECADE.match(text, start) else "’"
 
 
-def address_kept(word: re.Match[str]) -> str:
+def straighten_address(word: re.Match[str]) -> str:
     """Write an email address with straight apostrophes, otherwise it could not be copied."""
     local, at, host = word[0].rpartition("@")
     return INSIDE.sub("'", local) + at + host if at else word[0]

@@ -91,7 +91,7 @@ class TemplateEndpoints:
             return bad_request(f"Missing personalisation: {', '.join(missing)}")
         html = None
         if template.channel is Channel.EMAIL:
-            html = email.in_full(compiled.body, values).html
+            html = email.render_in_full(compiled.body, values).html
         return json_answer(
             {
                 "id": template.id,
