@@ -79,14 +79,14 @@ class Site:
     def kill(self, *kinds: str) -> None:
         """End every process of these kinds at once, as kill -9 does; the supervisor starts anew."""
         self.look_inside()
-        found = [each for each in control.status(self.stack.place) if each["kind"] in kinds]
+        found = [each for each in control.status(self.stack.folder) if each["kind"] in kinds]
         assert {each["kind"] for each in found} == set(kinds)
         for each in found:
             os.kill(each["pid"], signal.SIGKILL)
 
     def signal(self, which: str, number: signal.Signals) -> None:
         """Signal a process by name, or all of a kind, and their children: PostgreSQL has many."""
-        for each in control.status(self.stack.place):
+        for each in control.status(self.stack.folder):
             if which in (each["name"], each["kind"]):
                 first = psutil.Process(each["pid"])
                 for process in (first, *first.children(recursive=True)):
@@ -116,7 +116,7 @@ class Site:
     def ready(self) -> None:
         """Wait until every process is."""
         wait(
-            lambda: {each["state"] for each in control.status(self.stack.place)} == {"ready"},
+            lambda: {each["state"] for each in control.status(self.stack.folder)} == {"ready"},
             "all processes are ready",
         )
 
@@ -202,7 +202,7 @@ class Site:
             result.ids,
             {str(id): state for id, state in sql("SELECT id, state FROM notifications")},
             {str(id): str(winner) for id, winner in sql("SELECT id, winner FROM aliases")},
-            [each.key.hex() for each in dead.letters(self.stack.places)],
+            [each.key.hex() for each in dead.letters(self.stack.installation)],
             ledger,
             Counter({str(id): count for id, count in sql(resent)}),
         )

@@ -60,7 +60,7 @@ def urgent(site: Site, word: str) -> str:
     service = UUID(site.stack.variables["COURANT_SERVICE_ID"])
     text = f"Your code is ((name)): {word}."
     made = entries.new_template(service, Channel.EMAIL, word, "Your code", text, Lane.PRIORITY)
-    entries.put(site.stack.places, made)
+    entries.put(site.stack.installation, made)
     client = site.stack.client()
 
     def is_known() -> bool:
@@ -81,7 +81,7 @@ def lose_an_order(site: Site) -> Result:
         with site.load(1, 1, template_id) as result:
             pass
         wait(lambda: orders(site) == before + 1, "the order is there")
-        with clients.admin(site.stack.places.cluster, "test") as admin:
+        with clients.admin(site.stack.installation.cluster, "test") as admin:
             parts = offsets.partitions(admin, [topic])
             ends = [
                 TopicPartition(*spot, OFFSET_END) for spot in offsets.by_spot(admin.cluster, parts)
@@ -93,5 +93,5 @@ def lose_an_order(site: Site) -> Result:
 
 def orders(site: Site) -> int:
     """Count the orders that were ever given."""
-    with clients.admin(site.stack.places.cluster, "test") as admin:
+    with clients.admin(site.stack.installation.cluster, "test") as admin:
         return sum(offsets.ends(admin, offsets.partitions(admin, PERSISTED.names())).values())

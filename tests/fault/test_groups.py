@@ -63,7 +63,7 @@ def guests(site: Site) -> Iterator[dict[str, int]]:
 
     def come_and_go(name: str) -> None:
         while not over.is_set():
-            guest = KafkaConsumer(site.stack.places.cluster, name, GROUPS[name])
+            guest = KafkaConsumer(site.stack.installation.cluster, name, GROUPS[name])
             guest.poll(1)  # joins; what it is given it leaves to who comes after it
             guest.rest(MEMBER_SECONDS)
             stays[name] += bool(guest.positions())
@@ -82,7 +82,7 @@ def guests(site: Site) -> Iterator[dict[str, int]]:
 
 
 def test_partitions_are_added_to_every_topic(site: Site) -> None:
-    cluster = site.stack.places.cluster
+    cluster = site.stack.installation.cluster
     with site.load(100, 40) as result:
         time.sleep(3)
         # Who writes knows of the new ones first, so that who reads finds something in them.

@@ -59,7 +59,7 @@ def test_a_service_posts_a_thousand_times_its_usual(site: Site) -> None:
 
 def another(site: Site, *words: str) -> tuple[str, list[str]]:
     """Make a service; gives its key, and a template of each word."""
-    places = site.stack.places
+    places = site.stack.installation
     service = entries.new_service(places, words[0], words[0].lower(), False, [])
     entries.put(
         places, msgspec.structs.replace(service, rate_limit=1_000_000, daily_email=1_000_000)

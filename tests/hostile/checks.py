@@ -150,7 +150,7 @@ def heartbeats(place: Place) -> Iterator[Ask]:
         (b"[]", True),
         (b'{"at": "\xff"}', True),
     ):
-        hashed = keyed_hash(place.stack.places.hash_key, b"heartbeat", body).hex()
+        hashed = keyed_hash(place.stack.installation.hash_key, b"heartbeat", body).hex()
         yield Ask("POST", path, {"x-courant-signature": hashed if signed else hashed[::-1]}, body)
     yield Ask("POST", path, {}, b"{}")
 

@@ -143,7 +143,7 @@ def now() -> datetime:
 
 def made(stack: Stack) -> Place:
     """Make everything, and come back once ingest knows of it."""
-    maker, live, day = Maker(stack.places), {"restricted": False}, timedelta(days=1)
+    maker, live, day = Maker(stack.installation), {"restricted": False}, timedelta(days=1)
     client = maker.client("siege")
     place = Place(
         stack,

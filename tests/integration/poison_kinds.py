@@ -55,7 +55,7 @@ class Hand:
             channel=Channel.EMAIL,
             lane=Lane.NORMAL,
             recipient_hash=crypto.keyed_hash(b"tests", PERSON.encode()),
-            sealed=self.stack.places.ring.encrypt(content, owner=id.bytes),
+            sealed=self.stack.installation.ring.encrypt(content, owner=id.bytes),
             accepted_at=now,
         )
         return msgspec.structs.replace(good, **changed)

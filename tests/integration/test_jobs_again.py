@@ -33,7 +33,7 @@ def test_it_makes_no_second_row_no_second_sending_and_no_orders(stack: Stack) ->
     job_id = submitted(stack)
     stack.courant("send", "email", "amal@example.com")
     wait(lambda: over(stack, job_id), "the job is over")
-    with clients.admin(stack.places.cluster, "test") as client, stages(stack) as found:
+    with clients.admin(stack.installation.cluster, "test") as client, stages(stack) as found:
         before, ends = seen(stack), ends_of(client, ORDERS)
         for stage in found:
             read_all(stack, client, stage)
@@ -96,10 +96,12 @@ def stages(stack: Stack) -> Iterator[list[Stage[Any]]]:
 def read_all(stack: Stack, client: clients.Admin, stage: Stage[Any]) -> None:
     """Read its topics from the beginning to the end."""
     with (
-        closing(KafkaConsumer(stack.places.cluster, stage.group, stage.topics)) as consumer,
-        closing(offsets.CommittedOffsets(stack.places.cluster, "test", stage.group)) as commits,
+        closing(KafkaConsumer(stack.installation.cluster, stage.group, stage.topics)) as consumer,
+        closing(
+            offsets.CommittedOffsets(stack.installation.cluster, "test", stage.group)
+        ) as commits,
     ):
-        producer = KafkaProducer(stack.places.cluster, stage.group)
+        producer = KafkaProducer(stack.installation.cluster, stage.group)
 
         def at_the_end() -> bool:
             parts = offsets.partitions(client, stage.topics)

@@ -64,7 +64,9 @@ def write(stack: Stack, records: list[Outgoing]) -> None:
         }
     )
     for each in records:
-        producer.produce(stack.places.cluster.topic(each.topic), key=each.key, value=each.value)
+        producer.produce(
+            stack.installation.cluster.topic(each.topic), key=each.key, value=each.value
+        )
     assert producer.flush(WAIT_SECONDS) == 0
 
 
@@ -146,7 +148,7 @@ def test_after_the_repair_letters_are_sent_back_and_end_well(story: Story) -> No
         body="Hello ((name))",
         created_at=datetime.now(UTC),
     )
-    publish.put(stack.places.engine, stack.places.producer, template)
+    publish.put(stack.installation.engine, stack.installation.producer, template)
     stack.sql(NO_RULE)
     write(stack, [inbox(story.lost)])
     wait(lambda: stack.state(story.lost.id) == "created", "the row that was lost")

@@ -33,17 +33,17 @@ LOG_SHOWN = 1_500  # characters of each log
 class Stack:
     """A running stack."""
 
-    def __init__(self, place: Path, env: dict[str, str]) -> None:
-        self.place, self._env = place, env
-        self.plan = Plan.of(home.read(place / "stack.json")["plan"])
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder, self._env = folder, env
+        self.plan = Plan.of(home.read(folder / "stack.json")["plan"])
         self.variables = variables(self.plan)
         self.url = self.plan.url
 
     @cached_property
-    def places(self) -> Installation:
+    def installation(self) -> Installation:
         """Return what the commands work with: Kafka, Postgres, the keys."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("COURANT_HOME", str(self.place))
+            patch.setenv("COURANT_HOME", str(self.folder))
             return Installation()
 
     def courant(self, *words: str) -> str:
@@ -79,7 +79,7 @@ class Stack:
 
     def pid(self, name: str) -> int:
         """Return the process id of one part of the stack."""
-        pids = {part["name"]: part["pid"] for part in control.status(self.place)}
+        pids = {part["name"]: part["pid"] for part in control.status(self.folder)}
         return int(pids[name])
 
 
@@ -116,15 +116,19 @@ def running(*words: str) -> Iterator[Stack]:
     """Start a stack with these further arguments of `courant up`, and stop it afterwards."""
     with tempfile.TemporaryDirectory(prefix="courant-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the tests run as root
-        place = Path(folder) / "home"
-        env = {**os.environ, "COURANT_HOME": str(place), "COURANT_PORT_SHIFT": str(free_shift())}
+        stack_home = Path(folder) / "home"
+        env = {
+            **os.environ,
+            "COURANT_HOME": str(stack_home),
+            "COURANT_PORT_SHIFT": str(free_shift()),
+        }
         command(env, "up", "--detach", *words)
         try:
-            yield Stack(place, env)
+            yield Stack(stack_home, env)
         finally:
             command(env, "down")
-            kinds = {each.kind for each in processes.SERVICES}
-            for log in sorted((place / "log").glob("*-*.log")):
+            kinds = {service.kind for service in processes.SERVICES}
+            for log in sorted((stack_home / "log").glob("*-*.log")):
                 if log.stem.rpartition("-")[0] not in kinds:
                     continue
                 # pytest shows this only for a test that fails.
