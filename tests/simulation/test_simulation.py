@@ -406,7 +406,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_simulation_sees_the_mistake(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_detects_the_mistake(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     replace(monkeypatch, *MISTAKES[mistake])
     if MISTAKES[mistake][0] is sweeps:
         refresh(monkeypatch)

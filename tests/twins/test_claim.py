@@ -85,7 +85,7 @@ def real(engine: Engine) -> PostgresClaims:
 
 
 @pytest.mark.parametrize("state", State)
-def test_only_what_waits_is_claimed(claims: Claims, state: State) -> None:
+def test_only_waiting_rows_are_claimed(claims: Claims, state: State) -> None:
     claims.put(1, state, attempt=4)
     assert claims.claim(1) == ({1: 5} if state == "created" else {})
     assert claims.states() == {1: "claimed" if state == "created" else str(state)}
@@ -97,12 +97,12 @@ def test_a_second_order_claims_nothing(claims: Claims) -> None:
     assert claims.claim(1) == {}
 
 
-def test_an_order_of_a_row_that_is_not_there_claims_nothing(claims: Claims) -> None:
+def test_an_order_for_a_missing_row_claims_nothing(claims: Claims) -> None:
     claims.put(1, State.CREATED, attempt=0)
     assert claims.claim(1, 2) == {1: 1}
 
 
-def test_nothing_is_claimed_under_a_hold_and_all_of_it_after(claims: Claims) -> None:
+def test_nothing_is_claimed_under_a_hold_and_all_rows_after_it(claims: Claims) -> None:
     claims.put(1, State.CREATED, attempt=0)
     claims.hold()
     with pytest.raises(Unavailable):
@@ -112,7 +112,7 @@ def test_nothing_is_claimed_under_a_hold_and_all_of_it_after(claims: Claims) -> 
     assert claims.claim(1).keys() == {1}
 
 
-def test_an_attempt_is_higher_than_any_from_before_a_hold(claims: Claims) -> None:
+def test_an_attempt_after_a_hold_is_higher_than_any_before_it(claims: Claims) -> None:
     claims.put(1, State.CREATED, attempt=7)
     claims.hold()
     epoch = claims.lift()
@@ -120,7 +120,7 @@ def test_an_attempt_is_higher_than_any_from_before_a_hold(claims: Claims) -> Non
 
 
 @pytest.mark.parametrize("scope", ["rebuild", "all", "channel:email", "lane:normal"])
-def test_a_stop_of_all_the_channel_or_the_lane_keeps_the_orders(
+def test_a_hold_of_all_the_channel_or_the_lane_stops_the_claim(
     real: PostgresClaims, scope: str
 ) -> None:
     real.put(1, State.CREATED, attempt=0)
@@ -131,13 +131,13 @@ def test_a_stop_of_all_the_channel_or_the_lane_keeps_the_orders(
 
 
 @pytest.mark.parametrize("scope", ["channel:sms", "lane:bulk", f"service:{UUID(int=8)}"])
-def test_a_stop_of_something_else_stops_nothing(real: PostgresClaims, scope: str) -> None:
+def test_a_hold_of_another_scope_does_not_stop_the_claim(real: PostgresClaims, scope: str) -> None:
     real.put(1, State.CREATED, attempt=0)
     real.hold(scope)
     assert real.claim(1).keys() == {1}
 
 
-def test_a_stopped_services_rows_are_passed_over_and_the_others_sent(real: PostgresClaims) -> None:
+def test_rows_of_a_held_service_are_skipped_and_others_claimed(real: PostgresClaims) -> None:
     real.put(1, State.CREATED, attempt=0)
     real.put(2, State.CREATED, attempt=0)
     real.hold(f"service:{UUID(int=7)}")
@@ -148,7 +148,7 @@ def test_a_stopped_services_rows_are_passed_over_and_the_others_sent(real: Postg
     assert real.states() == {1: "created", 2: "claimed"}
 
 
-def test_until_wishes_are_known_again_nothing_of_the_bulk_lane_is_claimed(
+def test_the_hold_of_jobs_stops_only_the_bulk_lane(
     real: PostgresClaims,
 ) -> None:
     real.put(1, State.CREATED, attempt=0)
@@ -161,7 +161,7 @@ def test_until_wishes_are_known_again_nothing_of_the_bulk_lane_is_claimed(
 @pytest.mark.parametrize(
     ("wish", "claimed"), [("cancelled", False), ("paused", False), ("resumed", True)]
 )
-def test_rows_of_a_job_that_is_not_to_run_are_passed_over(
+def test_rows_of_a_paused_or_cancelled_job_are_skipped(
     real: PostgresClaims, wish: str, claimed: bool
 ) -> None:
     real.put(1, State.CREATED, attempt=0)
@@ -175,13 +175,13 @@ def test_rows_of_a_job_that_is_not_to_run_are_passed_over(
 
 
 @pytest.mark.parametrize(("when", "claimed"), [("+ interval '1 min'", False), ("", True)])
-def test_what_is_not_due_is_not_claimed(real: PostgresClaims, when: str, claimed: bool) -> None:
+def test_rows_not_yet_due_are_not_claimed(real: PostgresClaims, when: str, claimed: bool) -> None:
     real.put(1, State.CREATED, attempt=0)
     real.ask(f"UPDATE notifications SET not_before = now() {when}")
     assert bool(real.claim(1)) is claimed
 
 
-def test_a_server_that_was_not_seen_before_claims_nothing_and_raises_the_hold(
+def test_an_unknown_server_claims_nothing_and_raises_the_hold(
     real: PostgresClaims,
 ) -> None:
     real.put(1, State.CREATED, attempt=3)
@@ -196,7 +196,7 @@ def test_a_server_that_was_not_seen_before_claims_nothing_and_raises_the_hold(
     assert real.claim(1) == {1: epoch}
 
 
-def test_a_claim_is_told_in_the_timeline_and_has_a_lease(real: PostgresClaims) -> None:
+def test_a_claim_has_an_event_and_a_lease(real: PostgresClaims) -> None:
     real.put(1, State.CREATED, attempt=0)
     real.claim(1)
     events = real.ask("SELECT attempt, made FROM events WHERE move = 'claimed'")
@@ -208,7 +208,7 @@ def test_a_claim_is_told_in_the_timeline_and_has_a_lease(real: PostgresClaims) -
     assert (lease, since) == (True, True)
 
 
-def test_rows_come_in_the_orders_order_with_what_is_needed_to_send(real: PostgresClaims) -> None:
+def test_claimed_rows_come_in_the_order_of_their_ids_with_all_to_send(real: PostgresClaims) -> None:
     for number in (1, 2, 3):
         real.put(number, State.CREATED, attempt=0)
     rows = real.deliverer.claim([id_of(n) for n in (3, 1, 2)], Channel.EMAIL, Lane.NORMAL)
@@ -219,7 +219,7 @@ def test_rows_come_in_the_orders_order_with_what_is_needed_to_send(real: Postgre
     }
 
 
-def test_a_claim_looks_into_its_days_partition_alone(real: PostgresClaims) -> None:
+def test_a_claim_scans_only_its_days_partition(real: PostgresClaims) -> None:
     real.put(1, State.CREATED, attempt=0)
     later = UUID(int=id_of(1).int + (86_400_000 << 80))
     real.store.make_days({(later.int >> 80) // 86_400_000})
@@ -235,26 +235,26 @@ def test_a_claim_looks_into_its_days_partition_alone(real: PostgresClaims) -> No
     assert days == {str((id_of(1).int >> 80) // 86_400_000)}
 
 
-Asked = Callable[[PostgresClaims], None]
+Check = Callable[[PostgresClaims], None]
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "question"),
+    ("right", "wrong", "check"),
     [
-        ("AND {state}", "", lambda real: test_only_what_waits_is_claimed(real, State.DELIVERED)),
+        ("AND {state}", "", lambda real: test_only_waiting_rows_are_claimed(real, State.DELIVERED)),
         ("greatest(n.attempt + 1, gate.epoch)", "n.attempt + 1",
-         test_an_attempt_is_higher_than_any_from_before_a_hold),
-        ("AND gate.held IS NULL", "", test_nothing_is_claimed_under_a_hold_and_all_of_it_after),
+         test_an_attempt_after_a_hold_is_higher_than_any_before_it),
+        ("AND gate.held IS NULL", "", test_nothing_is_claimed_under_a_hold_and_all_rows_after_it),
         ("gate.known AND", "",
-         test_a_server_that_was_not_seen_before_claims_nothing_and_raises_the_hold),
+         test_an_unknown_server_claims_nothing_and_raises_the_hold),
         ("AND coalesce(n.not_before <= now(), true)", "",
-         lambda real: test_what_is_not_due_is_not_claimed(real, "+ interval '1 min'", False)),
+         lambda real: test_rows_not_yet_due_are_not_claimed(real, "+ interval '1 min'", False)),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_claim_is_seen(
-    real: PostgresClaims, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, question: Asked
+def test_a_mistake_in_the_claim_is_detected(
+    real: PostgresClaims, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, check: Check
 ) -> None:
     right = right.format(state="n.state IN ('created')")
     replace(monkeypatch, store, "CLAIM", right, wrong)
     with pytest.raises(AssertionError):
-        question(real)
+        check(real)

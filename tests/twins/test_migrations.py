@@ -47,12 +47,12 @@ def catalogue(engine: Engine) -> set[tuple[object, ...]]:
         return {tuple(entry) for entry in entries if entry[1] != "alembic_version"}
 
 
-def test_the_migrations_make_what_is_declared(engine: Engine, declared: Engine) -> None:
+def test_the_migrations_make_the_declared_tables(engine: Engine, declared: Engine) -> None:
     assert len(catalogue(declared)) > 100
     assert catalogue(engine) == catalogue(declared)
 
 
-def test_a_column_that_no_migration_makes_is_seen(engine: Engine, declared: Engine) -> None:
+def test_a_column_that_no_migration_makes_is_detected(engine: Engine, declared: Engine) -> None:
     with declared.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN more int")
     assert catalogue(engine) != catalogue(declared)

@@ -105,7 +105,7 @@ def play(twin: Twin, acts: list[Act]) -> list[object]:
 
 @settings(max_examples=150)
 @given(PLAYS)
-def test_whatever_happens_both_show_the_same(engine: Engine, acts: list[Act]) -> None:
+def test_both_stores_end_every_story_in_the_same_state(engine: Engine, acts: list[Act]) -> None:
     assert play(FakeTwin(), acts) == play(PostgresTwin(engine), acts)
 
 
@@ -151,7 +151,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_twins_see_the_mistake(
+def test_the_twins_detect_the_mistake(
     mistake: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace(monkeypatch, *MISTAKES[mistake])

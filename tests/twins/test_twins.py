@@ -23,7 +23,7 @@ def twin(request: pytest.FixtureRequest) -> Twin:
     return PostgresTwin(request.getfixturevalue("engine"))
 
 
-def test_saving_again_changes_nothing_and_orders_what_still_waits(twin: Twin) -> None:
+def test_saving_again_changes_nothing_and_orders_rows_that_still_wait(twin: Twin) -> None:
     save(twin, notification(1), notification(2), notification(3))
     twin.put(1, State.CLAIMED, 1)
     twin.put(2, State.CREATED, 1)  # tried before, so that recovery orders it next
@@ -36,7 +36,7 @@ def test_saving_again_changes_nothing_and_orders_what_still_waits(twin: Twin) ->
     ]
 
 
-def test_what_left_the_log_is_passed_over_though_nothing_was_folded(twin: Twin) -> None:
+def test_records_that_left_the_log_are_skipped_though_none_was_folded(twin: Twin) -> None:
     partition = builders.partition(builders.INBOX)
     with pytest.raises(Behind):
         twin.store.compare({partition: 500})
@@ -49,20 +49,20 @@ def test_what_left_the_log_is_passed_over_though_nothing_was_folded(twin: Twin) 
     twin.store.compare({partition: 501})
 
 
-def test_texts_come_back_as_they_were(twin: Twin) -> None:
+def test_texts_are_read_back_unchanged(twin: Twin) -> None:
     texts = [None, "", r"\N", r"\.", "\t", "a\nb\r\n", "\\", "'\"", "é😀"]
     save(twin, *(notification(number, each) for number, each in enumerate(texts)))
     assert [row[3] for row in twin.rows()] == texts
 
 
-def test_a_refused_row_keeps_back_none_of_the_good_ones(twin: Twin) -> None:
+def test_a_refused_row_does_not_hold_up_the_good_ones(twin: Twin) -> None:
     good, bad = [notification(number) for number in (1, 2, 3, 5)], notification(4, "a\0b")
     dead, orders = save(twin, *good[:3], bad, good[3])
     assert [(each.record.offset, each.reason[:5]) for each in dead] == [(3, "22021")]
     assert len(orders) == len(twin.rows()) == 4
 
 
-def test_too_many_refused_rows_are_weather_and_change_nothing(twin: Twin) -> None:
+def test_too_many_refused_rows_raise_unavailable_and_change_nothing(twin: Twin) -> None:
     with pytest.raises(Unavailable, match="11 of 12"):
         save(twin, notification(0), *(notification(number, "\0") for number in range(1, 12)))
     assert twin.rows() == []
@@ -83,7 +83,7 @@ def test_moves_of_one_row_are_made_in_the_order_of_their_records(twin: Twin) -> 
     assert twin.rows() == [(1, "temporary-failure", 2, None)]
 
 
-def test_what_was_folded_once_moves_nothing_again(twin: Twin) -> None:
+def test_records_folded_before_move_nothing_again(twin: Twin) -> None:
     save(twin, notification(1))
     twin.put(1, State.SENDING, 1)
     settle(twin, receipt(1, "delivered"), receipt(1, "delayed"))
@@ -112,7 +112,7 @@ def test_a_record_waits_for_its_row_until_the_inbox_has_passed_a_mark(twin: Twin
     assert twin.rows() == [(1, "sending", 1, None)]  # its outcome for the other row counts
 
 
-def test_a_hold_that_is_raised_again_begins_anew(engine: Engine) -> None:
+def test_a_hold_that_is_raised_again_starts_from_the_beginning(engine: Engine) -> None:
     twin = PostgresTwin(engine)
     seen = []
     for _ in range(2):
@@ -128,7 +128,7 @@ def test_a_hold_that_is_raised_again_begins_anew(engine: Engine) -> None:
     assert second > seen[0]
 
 
-def test_a_day_that_is_gone_is_weather_and_then_made_again(engine: Engine) -> None:
+def test_a_missing_day_raises_unavailable_and_is_made_again(engine: Engine) -> None:
     twin = PostgresTwin(engine)
     save(twin, notification(1))
     [(table,)] = twin.ask("SELECT tableoid::regclass::text FROM notifications")
@@ -176,7 +176,7 @@ def test_a_key_stands_for_the_first_id_and_the_second_becomes_its_alias(engine: 
     assert [row[0] for row in twin.rows()] == [1, 3]
 
 
-def test_another_body_with_the_same_key_is_told_in_the_timeline(engine: Engine) -> None:
+def test_another_body_with_the_same_key_has_an_event_in_the_timeline(engine: Engine) -> None:
     twin = PostgresTwin(engine)
     save(twin, keyed(1, b"key", b"body"))
     save(twin, keyed(1, b"key", b"another"))
@@ -187,7 +187,7 @@ def test_another_body_with_the_same_key_is_told_in_the_timeline(engine: Engine) 
     ]
 
 
-def test_two_with_one_key_in_one_batch_are_one_notification(engine: Engine) -> None:
+def test_two_requests_with_one_key_in_one_batch_are_one_notification(engine: Engine) -> None:
     twin = PostgresTwin(engine)
     save(twin, keyed(1, b"key", b"body"), keyed(2, b"key", b"body"))
     assert len(twin.rows()) == len(twin.ask("SELECT FROM aliases")) == 1

@@ -28,7 +28,7 @@ def prepared(body: str, subject: str = "Hi") -> email.Prepared:
         ("Zoë <b>", "Hello Zoë <b>"),
     ],
 )
-def test_recorded_answers_come_out_the_same(value: object, body: str) -> None:
+def test_values_are_filled_in_as_in_the_recorded_answers(value: object, body: str) -> None:
     ready = prepared("Hello ((name))")
     values = templates.normalise({"name": value})
     assert templates.fill(ready.body, values, ListStyle.LINES) == body
@@ -56,7 +56,7 @@ def test_markdown_in_values_is_rendered() -> None:
     )
 
 
-def test_a_list_becomes_a_list_and_an_empty_one_nothing() -> None:
+def test_a_list_is_rendered_as_a_list_and_an_empty_one_as_nothing() -> None:
     ready = prepared("Bring ((things))")
     some = email.render(ready, templates.normalise({"things": ["a", "", None, "b"]}))
     none = email.render(ready, templates.normalise({"things": []}))
@@ -98,7 +98,7 @@ def test_plain_templates_have_a_short_way(body: str) -> None:
         "![((a))](https://x.ca)",
     ],
 )
-def test_templates_where_values_meet_their_surroundings_have_none(body: str) -> None:
+def test_templates_whose_values_touch_other_text_have_no_short_way(body: str) -> None:
     assert prepared(body).short is None
 
 
@@ -178,7 +178,7 @@ VALUES = st.from_regex(PLAIN, fullmatch=True) | st.sampled_from(
 @example("[it is ((a)) b](https://x.ca)", {"a": "o'b", "b": "", "c": ""})
 @example("((a))'s", {"a": "o’b@x", "b": "", "c": ""})
 @example("| ((a)) |\n| --- |\n", {"a": "5. x", "b": "", "c": ""})
-def test_the_short_way_gives_what_the_full_one_gives(source: str, given: dict[str, str]) -> None:
+def test_the_short_way_returns_the_same_as_the_full_way(source: str, given: dict[str, str]) -> None:
     ready, values = prepared(source), templates.normalise(given)
     both = email.join_plain(ready.short, values) if ready.short else None
     assume(both is not None)

@@ -189,11 +189,11 @@ def test_each_construct_has_its_html_and_its_text(
         "\u200bjavascript:x",
     ],
 )
-def test_only_harmless_schemes_lead_anywhere(url: str) -> None:
+def test_a_link_with_a_harmful_scheme_leads_nowhere(url: str) -> None:
     assert render(f"[t]({url})").html == '<p><a href="#">t</a></p>'
 
 
-def test_html_is_shown_and_never_passed_on() -> None:
+def test_raw_html_is_escaped() -> None:
     both = render("<b>x</b>\n\n<div>\ny\n</div>\n\n<!-- z --><script>")
     assert both == Rendering(
         "<p>&lt;b&gt;x&lt;/b&gt;</p><p>&lt;div&gt;<br />y<br />&lt;/div&gt;</p>"
@@ -293,7 +293,7 @@ def test_no_source_takes_long(bit: str) -> None:
     render(clean(f"a{many}b\n\n{many}"))
 
 
-def test_a_page_holds_the_fragment_and_little_else() -> None:
+def test_a_page_contains_the_fragment_and_little_else() -> None:
     document = page("<p>x</p>", 'a <b> "c"', "1 < 2\n" * 200)
     assert document.startswith("<!doctype html>")
     assert "<main>\n<p>x</p>\n</main>" in document

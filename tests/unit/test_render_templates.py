@@ -14,7 +14,7 @@ def filled(source: str, values: dict[str, object], lists: ListStyle = ListStyle.
 
 
 @pytest.mark.parametrize(
-    ("source", "values", "wanted"),
+    ("source", "values", "expected"),
     [
         ("Hello ((name))", {"name": "Zoë"}, "Hello Zoë"),
         ("Hello ((name))", {"name": 5}, "Hello 5"),
@@ -40,10 +40,10 @@ def filled(source: str, values: dict[str, object], lists: ListStyle = ListStyle.
         ("Hello ((name))", {}, "Hello ((name))"),
     ],
 )
-def test_values_stand_where_their_placeholders_stood(
-    source: str, values: dict[str, object], wanted: str
+def test_values_replace_their_placeholders(
+    source: str, values: dict[str, object], expected: str
 ) -> None:
-    assert filled(source, values) == wanted
+    assert filled(source, values) == expected
 
 
 YES = ("yes", "y", "true", "t", "1", "include", "show", "oui", "vrai", "inclure", "afficher")
@@ -55,7 +55,7 @@ def test_a_conditional_shows_its_text_for_a_yes(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", ["no", "", " yes", "yes ", False, 0, 1.0, 2, [], ["yes"], ["y"]])
-def test_a_conditional_is_nothing_for_all_else(value: object) -> None:
+def test_a_conditional_shows_nothing_for_any_other_value(value: object) -> None:
     assert filled("x((c??a))", {"c": value}) == "x"
 
 
@@ -81,7 +81,7 @@ def test_a_list_is_lines_in_an_email_and_words_elsewhere(
     assert filled("Take ((these)).", {"these": value}, ListStyle.WORDS) == f"Take {words}."
 
 
-def test_what_is_missing_is_told_in_the_templates_order_and_spelling() -> None:
+def test_missing_names_are_listed_in_the_templates_order_and_spelling() -> None:
     subject = templates.parse("((date)) for ((First Name))")
     body = templates.parse("((c??x)) ((first_name)) ((date)) ((First Name)) ((other))")
     none = templates.normalise({})
@@ -93,7 +93,7 @@ def test_what_is_missing_is_told_in_the_templates_order_and_spelling() -> None:
     assert templates.missing(None, templates.parse("((name))"), none) == ["name"]
 
 
-def test_of_equal_names_the_last_wins_even_when_it_is_null() -> None:
+def test_of_equal_names_the_last_wins_even_if_it_is_null() -> None:
     assert templates.normalise({"name": "a", "Name": None}) == {}
 
 
@@ -116,7 +116,7 @@ def test_of_equal_names_the_last_wins_even_when_it_is_null() -> None:
         ("((x))", "&amp; &", "&amp; &", "&amp; &amp;"),
     ],
 )
-def test_a_subject_is_set_for_sending_and_escaped_for_showing(
+def test_a_subject_has_typography_when_sent_and_is_escaped_when_shown(
     source: str, value: str, sent: str, shown: str
 ) -> None:
     subject = templates.subject(templates.parse(source), templates.normalise({"x": value}))
@@ -125,7 +125,7 @@ def test_a_subject_is_set_for_sending_and_escaped_for_showing(
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("it's", "it’s"),
         ("'a' \"b\"", "‘a’ “b”"),
@@ -138,16 +138,16 @@ def test_a_subject_is_set_for_sending_and_escaped_for_showing(
         ('say "', "say “"),
     ],
 )
-def test_quotes_are_curled(text: str, wanted: str) -> None:
-    assert typography(text) == wanted
+def test_quotes_are_curled(text: str, expected: str) -> None:
+    assert typography(text) == expected
 
 
-def test_a_quote_looks_at_what_the_reader_sees_before_it() -> None:
+def test_a_quote_depends_on_the_character_that_the_reader_sees_before_it() -> None:
     assert typography('" x', before="a") == "” x"
 
 
 @pytest.mark.timeout(300)  # it takes 20 ms; a search that starts at every blank takes hours
-def test_a_long_run_of_blanks_is_passed_over_once() -> None:
+def test_a_long_run_of_blanks_is_searched_once() -> None:
     blanks = "a" + " " * 500_000 + "b"
     assert typography(blanks) == blanks
 

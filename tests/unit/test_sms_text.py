@@ -24,9 +24,9 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize(("given_text", "wanted"), CHANGED.values(), ids=CHANGED)
-def test_a_text_is_made_fit_for_telephones(given_text: str, wanted: str) -> None:
-    assert sms.content(given_text) == wanted
+@pytest.mark.parametrize(("given_text", "expected"), CHANGED.values(), ids=CHANGED)
+def test_characters_that_telephones_lack_are_replaced(given_text: str, expected: str) -> None:
+    assert sms.content(given_text) == expected
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_a_text_is_made_fit_for_telephones(given_text: str, wanted: str) -> None
         "𑪶𑪺",
     ],
 )
-def test_what_telephones_know_and_the_languages_of_the_land_stay(text: str) -> None:
+def test_characters_of_gsm_and_of_the_countrys_languages_are_kept(text: str) -> None:
     assert sms.content(text) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "expected"),
     [
         ("Zoë", "Hello Zoë"),
         ("é — “x” … ê 日 🎉", 'Hello é - "x"... ê ? ?'),
@@ -54,8 +54,8 @@ def test_what_telephones_know_and_the_languages_of_the_land_stay(text: str) -> N
         ("x" * 600, "Hello " + "x" * 600),
     ],
 )
-def test_recorded_answers_come_out_the_same(value: str, wanted: str) -> None:
-    assert sms.content(f"Hello {value}") == wanted
+def test_values_are_filled_in_as_in_the_recorded_answers(value: str, expected: str) -> None:
+    assert sms.content(f"Hello {value}") == expected
 
 
 def test_the_prefix_is_only_in_what_is_sent() -> None:
@@ -65,7 +65,7 @@ def test_the_prefix_is_only_in_what_is_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "prefix", "wanted"),
+    ("text", "prefix", "expected"),
     [
         ("abc", None, 3),
         ("^{}\\[~]|€", None, 18),
@@ -75,8 +75,8 @@ def test_the_prefix_is_only_in_what_is_sent() -> None:
         ("é€", None, 3),
     ],
 )
-def test_length_is_counted_in_units(text: str, prefix: str | None, wanted: int) -> None:
-    assert sms.units(text, prefix) == wanted
+def test_length_is_counted_in_units(text: str, prefix: str | None, expected: int) -> None:
+    assert sms.units(text, prefix) == expected
 
 
 def test_the_limit_is_612_units_with_the_prefix() -> None:
@@ -89,7 +89,7 @@ def test_the_limit_is_612_units_with_the_prefix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("", 1),
         ("x" * 160, 1),
@@ -105,8 +105,8 @@ def test_the_limit_is_612_units_with_the_prefix() -> None:
         ("ê" * 135, 3),
     ],
 )
-def test_parts_are_shorter_once_there_are_two(text: str, wanted: int) -> None:
-    assert sms.fragments(text) == wanted
+def test_parts_are_shorter_once_there_are_two(text: str, expected: int) -> None:
+    assert sms.fragments(text) == expected
 
 
 def test_the_prefix_counts_among_the_parts() -> None:
@@ -114,7 +114,7 @@ def test_the_prefix_counts_among_the_parts() -> None:
 
 
 @given(st.text())
-def test_only_kept_characters_are_left_and_a_second_time_changes_nothing(text: str) -> None:
+def test_only_kept_characters_remain_and_a_second_call_changes_nothing(text: str) -> None:
     once = sms.content(text)
     assert set(once) <= sms.KEPT - {"\r"}
     assert sms.content(once) == once
