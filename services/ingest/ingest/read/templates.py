@@ -1,4 +1,4 @@
-"""Answers requests for templates, and for received SMS, of which there are none yet."""
+"""Answers requests for templates. Received SMS are not supported yet, so their list is empty."""
 
 from typing import Any
 from uuid import UUID
