@@ -1,4 +1,4 @@
-"""`courant dead list|show|redrive`: what was put aside, why, and sending it back after a repair."""
+"""`courant dead list|show|redrive`: lists dead letters and sends them back after a repair."""
 
 import getpass
 import json
@@ -26,11 +26,11 @@ from courant.topics import DELIVERY, FAMILIES, PERSISTED
 from courant_cli.installation import NAME, Installation
 from courant_local.plan import Unsuitable
 
-app = typer.Typer(help="Dead letters.", no_args_is_help=True)
+app = typer.Typer(help="List, show and send back dead letters.", no_args_is_help=True)
 READ_SECONDS = 5.0
 SHOWN_BYTES = 2_000
 ID_BYTES = 16
-WIDE = 250  # columns where no terminal sets a width: nothing in a list is folded then
+WIDE = 250  # columns where no terminal sets a width, so that no column wraps
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
@@ -43,7 +43,7 @@ STANDS = text("SELECT attempt FROM notifications WHERE id = :id AND state = 'tec
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter; its number names it in commands: topic/partition/offset."""
+    """A dead letter. In commands its number names it: topic/partition/offset."""
 
     topic: str
     partition: int
@@ -52,20 +52,20 @@ class Letter:
     key: bytes
     value: bytes
     headers: tuple[tuple[str, bytes], ...]
-    tries: int  # the how manieth death
+    tries: int  # how many times this record has been dead-lettered
 
     @property
     def number(self) -> str:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     def header(self, name: str) -> str:
-        """Give a header's last value: a letter that died twice has each death's."""
+        """Return a header's last value: after two deaths the record has both deaths' headers."""
         return dict(self.headers).get(f"courant.{name}", b"").decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a list says of a letter."""
+    """One line of `courant dead list`."""
 
     number: str
     key: str
@@ -73,15 +73,17 @@ class Line:
     origin: str
     tries: int
     reason: str
-    sent_back: str  # by whom and when, or nothing
+    sent_back: str  # by whom and when; empty if never
 
 
 @app.command("list")
 def list_letters(
-    family: Annotated[str | None, typer.Option(help="inbox, delivery, persisted, …")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As a list for programs.")] = False,
+    family: Annotated[
+        str | None, typer.Option(help="Only this family of topics: inbox, delivery, persisted, …")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List all dead letters that are kept, with their reasons."""
+    """List every dead letter that is still kept, with its reason."""
     places = Installation()
     sent = redriven(places)
     lines = [
@@ -101,7 +103,7 @@ def list_letters(
         return
     drawn = Table("number", "died", "from", "tries", "reason", "sent back", box=None)
     for line in lines:
-        # As text: what was read from a topic is nobody's markup.
+        # Text, not str: rich would read markup in whatever bytes the record held.
         shown = (line.number, line.died, line.origin, str(line.tries), line.reason, line.sent_back)
         drawn.add_row(*(Text(plain(each)) for each in shown))
     console.print(drawn)
@@ -109,7 +111,7 @@ def list_letters(
 
 @app.command()
 def show(number: str) -> None:
-    """Show one: where it comes from, why it died, and its bytes."""
+    """Show one dead letter: its origin, the reason, and its first bytes."""
     each = letter(Installation(), number)
     told = [
         *(f"{name}: {value.decode(errors='backslashreplace')}" for name, value in each.headers),
@@ -122,17 +124,21 @@ def show(number: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Write what a terminal might obey, so that it is only seen."""
+    """Escape control characters, so that the terminal shows them and does not obey them."""
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 @app.command()
 def redrive(
-    number: Annotated[str, typer.Argument(help="topic/partition/offset, or all")],
-    family: Annotated[str | None, typer.Option(help="With all: of this family.")] = None,
-    again: Annotated[bool, typer.Option(help="Also one that was sent back before.")] = False,
+    number: Annotated[str, typer.Argument(help="One number from `courant dead list`, or all.")],
+    family: Annotated[
+        str | None, typer.Option(help="With all: only this family of topics.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option(help="Also send back a letter that was sent back before.")
+    ] = False,
 ) -> None:
-    """Send a letter back to where it came from, once what made it die is repaired."""
+    """Send dead letters back to their topic, once their cause is repaired."""
     places = Installation()
     chosen = list(letters(places, family)) if number == "all" else [letter(places, number)]
     for each in chosen:
@@ -140,7 +146,7 @@ def redrive(
 
 
 def send_back(places: Installation, each: Letter, again: bool) -> str:
-    """Send one back; says what was done. Who did it is kept."""
+    """Send one letter back, record the operator, and return a sentence that reports the result."""
     if cut := each.header("cut"):
         return f"was {cut}, too large to be written: only its beginning is kept"
     who = getpass.getuser()
@@ -155,14 +161,15 @@ def send_back(places: Installation, each: Letter, again: bool) -> str:
             return "its notification does not stand at technical-failure: nothing to do"
         if not connection.execute(NOTE, spot).first() and not again:
             return "was sent back before; --again does it again"
-        # Inside: a letter that could not be written is not noted as sent back.
+        # Inside the transaction: if the write to Kafka fails, the letter is not recorded as sent
+        # back.
         places.producer.produce(back)
         places.producer.flush()
     return f"sent back to {back.topic}"
 
 
 def origin(each: Letter) -> str:
-    """Name the topic that a letter came from; raises Unsuitable."""
+    """Return the topic that a letter came from; raises Unsuitable if its header is missing."""
     topic = each.header("origin").split("/")[0]
     if not topic:
         raise Unsuitable(f"{each.number} does not say where it came from")
@@ -170,7 +177,10 @@ def origin(each: Letter) -> str:
 
 
 def order_again(connection: Any, each: Letter) -> Outgoing | None:
-    """Give what puts a notification whose order died back to be sent; recovery orders it then."""
+    """Return the move that lets recovery order the notification again.
+
+    It is for an order that died. Returns None if the notification is not at technical-failure.
+    """
     id = UUID(bytes=each.key) if len(each.key) == ID_BYTES else None
     attempt = connection.execute(STANDS, {"id": id}).scalar_one_or_none()
     if id is None or attempt is None:
@@ -180,14 +190,14 @@ def order_again(connection: Any, each: Letter) -> Outgoing | None:
 
 
 def redriven(places: Installation) -> dict[tuple[str, int, int], str]:
-    """Tell who sent which letters back."""
+    """Return the operator and time of each letter that was sent back."""
     with places.engine.begin() as connection:
         return {(topic, partition, offset): f"{by}, {at:%Y-%m-%d %H:%M}"
                 for topic, partition, offset, by, at in connection.execute(NOTED)}  # fmt: skip
 
 
 def letter(places: Installation, number: str) -> Letter:
-    """Read one letter; raises Unsuitable."""
+    """Return one letter; raises Unsuitable."""
     topic, _, rest = number.partition("/")
     for each in letters(places, topics.family(topic)):
         if each.number == f"{topic}/{rest}":
@@ -196,7 +206,7 @@ def letter(places: Installation, number: str) -> Letter:
 
 
 def letters(places: Installation, family: str | None = None) -> Iterator[Letter]:
-    """Read every dead letter that is kept, of one family or of all."""
+    """Yield every dead letter that is kept, of one family or of all."""
     names = [topics.dead(each.name) for each in FAMILIES
              if each.consumed and family in (None, each.name)]  # fmt: skip
     if not names:
@@ -228,7 +238,7 @@ def letters(places: Installation, family: str | None = None) -> Iterator[Letter]
 def read(cluster: clients.Cluster, message: Message, orders: Counter[tuple[str, bytes]]) -> Letter:
     topic, key = cluster.name_of(str(message.topic())), message.key() or b""
     headers = tuple(clients.headers_of(message))
-    # An order that died is given anew and not sent back, so it brings no earlier deaths along.
+    # An order that died is issued again and not sent back, so its headers hold no earlier deaths.
     orders[topic, key] += topics.family(topic) == PERSISTED.name
     tries = dict(headers).get("courant.attempt", b"1")
     return Letter(

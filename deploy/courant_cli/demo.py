@@ -1,6 +1,7 @@
-"""What `courant up` shows: a demo service with keys and templates, a first email and SMS.
+"""Creates the demo service for `courant up` and sends its first email and SMS.
 
-The email and the SMS go through the HTTP API by the unmodified GC Notify client.
+The service gets keys and templates. The email and the SMS go through the HTTP API, by the
+unmodified GC Notify client.
 """
 
 import contextlib
@@ -28,13 +29,13 @@ console = Console(highlight=False)
 
 
 def run(wanted: Plan) -> None:
-    """Make the demo service if it is not there, send one of each, show each one's timeline."""
+    """Create the demo service unless it exists, send an email and an SMS, show their timelines."""
     places = Installation()
     file = wanted.home / "demo.json"
     if not home.read(file):
         home.write(file, seed(places), mode=0o600)
     demo = home.read(file)
-    # The client tells of each request it makes; here the timeline does.
+    # The client logs each of its requests; the timelines show them already.
     logging.getLogger("notifications_python_client").setLevel(logging.ERROR)
     client = NotificationsAPIClient(demo["COURANT_API_KEY"], base_url=wanted.url)
     answers = [
@@ -56,9 +57,9 @@ def run(wanted: Plan) -> None:
 
 
 def seed(places: Installation) -> dict[str, str]:
-    """Make the demo service, with keys of each type, templates and senders."""
+    """Create the demo service, with a key of each type, templates and senders."""
     service = entries.new_service(places, "Courant demo", "demo", False, [EMAIL, PHONE])
-    # `courant load` is to meet the system's limits, not a client's.
+    # `courant load` should reach the system's limits, not this client's.
     service = msgspec.structs.replace(
         service, rate_limit=10_000_000, daily_email=10_000_000, daily_sms=10_000_000
     )
@@ -89,7 +90,7 @@ def seed(places: Installation) -> dict[str, str]:
 
 
 def first(send: Any) -> Any:
-    """Send; the directory may need a moment to reach an ingest that was just started."""
+    """Send, and retry while the directory has not yet reached an ingest that has just started."""
     until = time.monotonic() + DEADLINE_SECONDS
     while True:
         try:
@@ -101,11 +102,11 @@ def first(send: Any) -> Any:
 
 
 def until_delivered(client: NotificationsAPIClient, id: str) -> str:
-    """Ask until the notification is delivered, or the time is over; gives its status."""
+    """Poll until the notification is delivered or the deadline passes; return its last status."""
     until = time.monotonic() + DEADLINE_SECONDS
     status = ""
     while status != "delivered" and time.monotonic() < until:
-        # 503: its row is not there yet; on a machine that is busy the saver may take seconds.
+        # 503 means that its row is not stored yet: on a busy machine the saver may take seconds.
         with contextlib.suppress(HTTP503Error):
             status = client.get_notification_by_id(id)["status"]
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Writes the generated pages, or reports stale ones: `python -m courant_cli.docs --check`."""
+"""Writes the generated pages, or reports which are stale: `python -m courant_cli.docs --check`."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ SERVICES: dict[str, type[settings.Settings]] = {
 
 
 def table(*rows: tuple[str, ...]) -> Iterator[str]:
-    """Draw a Markdown table; the first row is its head."""
+    """Return a Markdown table; the first row is its head."""
     head, *rest = rows
     yield f"| {' | '.join(head)} |"
     yield f"| {' | '.join('---' for _ in head)} |"

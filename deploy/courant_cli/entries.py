@@ -1,4 +1,4 @@
-"""`courant service|key|template|sender create|list|show|revoke`: the directory's entries."""
+"""`courant service|key|template|sender …`: creates, lists, shows and revokes directory entries."""
 
 import json
 import secrets as random
@@ -25,10 +25,10 @@ from courant_local.plan import Unsuitable
 E = TypeVar("E", bound=Entry)
 NEVER_SHOWN = {"secret", "secret_hash", "guests"}
 
-service = typer.Typer(help="Clients of ours, and what they may do.", no_args_is_help=True)
-key = typer.Typer(help="API keys.", no_args_is_help=True)
-template = typer.Typer(help="Templates and their versions.", no_args_is_help=True)
-sender = typer.Typer(help="Reply-to addresses and SMS senders.", no_args_is_help=True)
+service = typer.Typer(help="Manage services, the clients of our API.", no_args_is_help=True)
+key = typer.Typer(help="Manage API keys.", no_args_is_help=True)
+template = typer.Typer(help="Manage templates and their versions.", no_args_is_help=True)
+sender = typer.Typer(help="Manage reply-to addresses and SMS senders.", no_args_is_help=True)
 console = Console(highlight=False)
 
 
@@ -42,7 +42,7 @@ def put(places: Installation, entry: AnyEntry) -> AnyEntry:
 
 
 def found(entries: dict[UUID, E], id: UUID, kind: str) -> E:
-    """Give the entry of this id; raises Unsuitable."""
+    """Return the entry with this id; raises Unsuitable."""
     if id not in entries:
         raise Unsuitable(f"no {kind} has the id {id}")
     return entries[id]
@@ -53,14 +53,14 @@ def of_kind(known: Directory, kind: type[E]) -> list[E]:
 
 
 def tell(entry: Entry) -> None:
-    """Show an entry without what is secret or personal."""
+    """Print an entry without its secret or personal fields."""
     shown = {name: value for name, value in msgspec.structs.asdict(entry).items()
              if name not in NEVER_SHOWN}  # fmt: skip
     console.print_json(json.dumps(msgspec.to_builtins(shown)))
 
 
 def listed(entries: list[E], *columns: str) -> None:
-    """Show entries as a table."""
+    """Print entries as a table."""
     drawn = Table(*columns, box=None)
     for each in entries:
         drawn.add_row(*(str(getattr(each, column)) for column in columns))
@@ -74,10 +74,10 @@ def listed(entries: list[E], *columns: str) -> None:
 def create_service(
     name: str,
     email_from: Annotated[str, typer.Option(help="Local part of the sending address.")] = "notify",
-    trial: Annotated[bool, typer.Option(help="Only to its team and guests.")] = False,
-    guest: Annotated[list[str] | None, typer.Option(help="A recipient of the team.")] = None,
+    trial: Annotated[bool, typer.Option(help="Send only to the team and the safelist.")] = False,
+    guest: Annotated[list[str] | None, typer.Option(help="Recipient of the team.")] = None,
 ) -> None:
-    """Make a service."""
+    """Create a service."""
     places = Installation()
     tell(put(places, new_service(places, name, email_from, trial, guest or [])))
 
@@ -85,7 +85,7 @@ def create_service(
 def new_service(
     places: Installation, name: str, email_from: str, trial: bool, guests: list[str]
 ) -> Service:
-    """Make the entry of a service; raises Unsuitable for a guest that is no recipient."""
+    """Return the entry of a new service; raises Unsuitable for an invalid recipient."""
     id = uuid.uuid4()
     sealed = places.ring.encrypt(
         json.dumps([recipient(each) for each in guests]).encode(), id.bytes
@@ -102,11 +102,11 @@ def new_service(
 
 
 def recipient(text: str) -> str:
-    """Normalise an address or number; raises Unsuitable, which does not repeat it."""
+    """Return the normalised address or number; raises Unsuitable, which does not repeat it."""
     try:
         return email(text).address if "@" in text else phone(text).number
     except Unusable as error:
-        raise Unsuitable(f"a guest is no recipient: {error}") from None
+        raise Unsuitable(f"--guest is not a valid recipient: {error}") from None
 
 
 @service.command("list")
@@ -117,13 +117,13 @@ def list_services() -> None:
 
 @service.command("show")
 def show_service(id: UUID) -> None:
-    """Show one."""
+    """Show one service."""
     tell(found(publish.load(Installation().engine).services, id, "service"))
 
 
 @service.command("revoke")
 def revoke_service(id: UUID) -> None:
-    """Suspend a service: its keys no longer accept anything."""
+    """Suspend a service: its keys accept nothing any more."""
     places = Installation()
     entry = found(publish.load(places.engine).services, id, "service")
     tell(put(places, msgspec.structs.replace(entry, active=False)))
@@ -134,7 +134,7 @@ def revoke_service(id: UUID) -> None:
 
 @key.command("create")
 def create_key(service_id: UUID, name: str, type: KeyType = KeyType.NORMAL) -> None:
-    """Make a key and print it: the only time that it is shown."""
+    """Create an API key and print it. It is never shown again."""
     places = Installation()
     found(publish.load(places.engine).services, service_id, "service")
     _, text = new_key(places, service_id, name, type)
@@ -142,7 +142,7 @@ def create_key(service_id: UUID, name: str, type: KeyType = KeyType.NORMAL) -> N
 
 
 def new_key(places: Installation, service_id: UUID, name: str, type: KeyType) -> tuple[ApiKey, str]:
-    """Make and publish a key; gives it and the text that the client is given."""
+    """Create and publish a key; return its entry and the text that the client receives."""
     id, secret = uuid.uuid4(), str(UUID(bytes=random.token_bytes(16), version=4))
     entry = ApiKey(
         id=id,
@@ -158,20 +158,20 @@ def new_key(places: Installation, service_id: UUID, name: str, type: KeyType) ->
 
 @key.command("list")
 def list_keys() -> None:
-    """List all keys."""
+    """List all API keys."""
     found = of_kind(publish.load(Installation().engine), ApiKey)
     listed(found, "id", "service_id", "name", "type", "expires_at")
 
 
 @key.command("show")
 def show_key(id: UUID) -> None:
-    """Show one, without its secret."""
+    """Show one API key, without its secret."""
     tell(key_of(publish.load(Installation().engine), id))
 
 
 @key.command("revoke")
 def revoke_key(id: UUID) -> None:
-    """Revoke a key: it stops within a second, everywhere."""
+    """Revoke an API key: it stops everywhere within a second."""
     places = Installation()
     entry = key_of(publish.load(places.engine), id)
     tell(put(places, msgspec.structs.replace(entry, expires_at=now())))
@@ -194,9 +194,9 @@ def create_template(
     body: str,
     subject: str | None = None,
     lane: Lane = Lane.NORMAL,
-    id: Annotated[UUID | None, typer.Option(help="Make a new version of this template.")] = None,
+    id: Annotated[UUID | None, typer.Option(help="Add a version to this template.")] = None,
 ) -> None:
-    """Make a template, or a new version of one. The body may be `@FILE`."""
+    """Create a template, or a new version. The body may be a file, such as `@welcome.md`."""
     places = Installation()
     known = publish.load(places.engine)
     found(known.services, service_id, "service")
@@ -216,7 +216,7 @@ def new_template(
     lane: Lane = Lane.NORMAL,
     earlier: Template | None = None,
 ) -> Template:
-    """Make the entry of a version; raises Unsuitable."""
+    """Return the entry of a new version; raises Unsuitable."""
     if len(body) > BODY_MAX or len(name) > NAME_MAX:
         raise Unsuitable(f"a body has at most {BODY_MAX} characters, a name {NAME_MAX}")
     if (channel is Channel.EMAIL) != bool(subject):
@@ -244,7 +244,7 @@ def list_templates() -> None:
 
 @template.command("show")
 def show_template(id: UUID, version: int | None = None) -> None:
-    """Show one version, or the newest."""
+    """Show one version of a template, or the newest."""
     entry = publish.load(Installation().engine).template(id, version)
     if not entry:
         raise Unsuitable(f"no template has the id {id} and that version")
@@ -253,7 +253,7 @@ def show_template(id: UUID, version: int | None = None) -> None:
 
 @template.command("revoke")
 def revoke_template(id: UUID) -> None:
-    """Archive a template: nothing new is accepted for it; what was accepted is sent."""
+    """Archive a template: ingest rejects new requests, but sends the ones that it accepted."""
     places = Installation()
     entry = publish.load(places.engine).template(id)
     if not entry:
@@ -269,9 +269,9 @@ def create_sender(
     service_id: UUID,
     channel: Channel,
     value: str,
-    default: Annotated[bool, typer.Option(help="Used where the client names none.")] = False,
+    default: Annotated[bool, typer.Option(help="Use it when a request names no sender.")] = False,
 ) -> None:
-    """Make a reply-to address (email) or a sender (sms)."""
+    """Create a reply-to address (email) or a sender (sms)."""
     places = Installation()
     found(publish.load(places.engine).services, service_id, "service")
     entry = Sender(
@@ -289,7 +289,7 @@ def list_senders() -> None:
 
 @sender.command("show")
 def show_sender(id: UUID) -> None:
-    """Show one."""
+    """Show one sender."""
     tell(sender_of(publish.load(Installation().engine), id))
 
 

@@ -1,4 +1,4 @@
-"""The one line of live figures: read from every service's /metrics, summed."""
+"""Reads the one line of live figures from every service's /metrics, and sums it."""
 
 import http.client
 from collections import defaultdict
@@ -17,7 +17,7 @@ MOVES = ("saved", "sent", "delivered")
 
 
 def line(plan: Plan) -> str:
-    """Say what went through since the processes started, how far behind it is, and who is up."""
+    """Return the line: counts since the processes started, the lag, the services that are up."""
     samples = list(scraped(plan))
     found = control.status(plan.home)
     ready = sum(process["state"] == "ready" for process in found)
@@ -38,7 +38,7 @@ def counted(samples: Iterable[Sample]) -> dict[str, float]:
 
 
 def scraped(plan: Plan) -> Iterator[Sample]:
-    """Give every sample of every service that answers."""
+    """Yield every sample of every service that answers."""
     for service in SERVICES:
         for instance in range(1, plan.instances(service.kind) + 1):
             for family in text_string_to_metric_families(_metrics(plan, service.kind, instance)):
@@ -53,6 +53,6 @@ def _metrics(plan: Plan, kind: str, instance: int) -> str:
         connection.request("GET", "/metrics")
         return connection.getresponse().read().decode()
     except (OSError, http.client.HTTPException):
-        return ""  # one that is down has nothing to tell; `ready` says so
+        return ""  # a service that is down is missing from the count of those that are ready
     finally:
         connection.close()

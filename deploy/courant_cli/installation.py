@@ -1,4 +1,4 @@
-"""Where the commands find Kafka, Postgres and the keys: the environment, else the local stack."""
+"""Finds Kafka, Postgres and the keys for the commands: in the environment, else the local stack."""
 
 import os
 from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ NAME = "cli"
 
 
 class Installation:
-    """One installation's parts, each opened when it is first needed."""
+    """The parts of one installation, each opened when a command first needs it."""
 
     def __init__(self) -> None:
         told = home.read(home.home() / "stack.json").get("plan")
@@ -27,7 +27,7 @@ class Installation:
         self._known = {**local, **os.environ}
 
     def variable(self, name: str) -> str:
-        """Give a setting; raises Unsuitable, naming it."""
+        """Return a setting; raises Unsuitable, which names it."""
         if not self._known.get(name):
             raise Unsuitable(f"{name} is not set, and no stack was started here (`courant up`)")
         return self._known[name]
@@ -69,12 +69,12 @@ class Installation:
 
 
 def known(plan: Plan) -> dict[str, str]:
-    """Give what the local stack's services and clients are told."""
+    """Return the environment of the local stack's services and clients."""
     return {**processes.environment(plan), **variables(plan)}
 
 
 def variables(plan: Plan) -> dict[str, str]:
-    """Give the stack's addresses, and the demo service's keys once they are made."""
+    """Return the stack's addresses, and the demo service's keys once they exist."""
     demo = home.read(plan.home / "demo.json")
     return {
         "COURANT_URL": plan.url,

@@ -1,4 +1,4 @@
-"""`courant job submit|list|watch|cancel|pause|resume|report`: files with many rows."""
+"""`courant job submit|list|watch|cancel|pause|resume|report`: sends files with many rows."""
 
 import json
 import sys
@@ -19,27 +19,38 @@ from courant_cli.dead import console as out
 from courant_cli.dead import plain
 from courant_cli.jobs_api import asked, data, fetch, looked_up, upload
 
-job = typer.Typer(help="Send a file of many rows, and follow it.", no_args_is_help=True)
+job = typer.Typer(help="Send a CSV file of many rows, and follow its job.", no_args_is_help=True)
 OVER = {"finished": 0, "cancelled": 1, "error": 1}
-"""The states that `watch` ends in, with its exit codes."""
+"""The final states, at which `watch` ends, with the exit code of each."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @job.command()
 def submit(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
     template: Annotated[str, typer.Option(help="The template's id.")],
-    name: Annotated[str | None, typer.Option(help="Else the file's own.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="When to begin, as ISO 8601.")] = None,
-    reply_to: Annotated[str | None, typer.Option(help="A sender's id.")] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="Of an upload that broke off; else a new one is made.")
+    name: Annotated[
+        str | None, typer.Option(help="The job's name. By default the file's name.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--watch", help="Watch it until it is over.")] = False,
+    schedule: Annotated[
+        str | None, typer.Option(help="When to begin, such as 2030-01-31T08:00:00-05:00.")
+    ] = None,
+    reply_to: Annotated[
+        str | None, typer.Option(help="The id of a reply-to address or an SMS sender.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            help="The key of an upload that broke off, to try it again. By default a new key."
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--watch", help="Watch the job until it is over.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send a CSV file: its head names the recipient's column and the placeholders."""
+    """Send a CSV file. Its first row names the recipient's column and the placeholders."""
     key = idempotency_key or str(uuid.uuid4())
     fields = {"template_id": template, "name": name or file.name, "scheduled_for": schedule,
               "reply_to_id": reply_to}  # fmt: skip
@@ -60,10 +71,12 @@ def submit(
 
 @job.command("list")
 def list_jobs(
-    older_than: Annotated[str | None, typer.Option(help="A job's id: the page after it.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help="Show the page that follows the job with this id.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest jobs, fifty at a time."""
+    """List the newest jobs, fifty on a page."""
     with jobs_api.client() as api:
         params = {"older_than": older_than} if older_than else None
         found = asked(api, "GET", "/v2/jobs", params=params)["jobs"]
@@ -75,7 +88,7 @@ def list_jobs(
         drawn.add_column(column, no_wrap=True)
     drawn.add_column("file", overflow="fold", min_width=10)
     for each in found:
-        # As text: a file's name is nobody's markup.
+        # Text, not str: rich would read markup in a file's name.
         name = Text(plain(each["original_file_name"] or ""))
         rows = str(each["notification_count"])
         drawn.add_row(each["id"], each["created_at"][:16], each["job_status"], rows, name)
@@ -84,14 +97,14 @@ def list_jobs(
 
 @job.command()
 def watch(id: uuid.UUID, as_json: AsJson = False) -> None:
-    """Watch a job until it is over: exit code 0 once it has finished, 1 if it will not."""
+    """Watch a job until it is over. The exit code is 0 if it finished, otherwise 1."""
     with jobs_api.client() as api:
         follow_job(api, str(id), as_json)
 
 
 @job.command()
 def cancel(id: uuid.UUID, as_json: AsJson = False) -> None:
-    """Cancel a job, for good: what waits will not be sent."""
+    """Cancel a job for good: its waiting rows are never sent."""
     send_command(id, "cancel", as_json)
 
 
@@ -103,7 +116,7 @@ def pause(id: uuid.UUID, as_json: AsJson = False) -> None:
 
 @job.command()
 def resume(id: uuid.UUID, as_json: AsJson = False) -> None:
-    """Go on with a job that was paused."""
+    """Resume a paused job."""
     send_command(id, "resume", as_json)
 
 
@@ -111,16 +124,17 @@ def resume(id: uuid.UUID, as_json: AsJson = False) -> None:
 def report(
     id: uuid.UUID,
     output: Annotated[
-        Path | None, typer.Option(help="Where to; - for standard output. Else job-ID.csv.")
+        Path | None,
+        typer.Option(help="The file to write, or - for standard output. By default job-ID.csv."),
     ] = None,
 ) -> None:
-    """Save a CSV of every row and what became of it."""
+    """Save a CSV with every row of the job and its state."""
     place = output or Path(f"job-{id}.csv")
     with jobs_api.client() as api:
         if str(place) == "-":
             fetch(api, id, sys.stdout.buffer)
             return
-        # Under its own name only once it is whole.
+        # The file gets its final name only once it is complete.
         part = place.with_name(f"{place.name}.part")
         try:
             with part.open("wb") as file:
@@ -132,13 +146,13 @@ def report(
 
 
 def send_command(id: uuid.UUID, verb: str, as_json: bool) -> None:
-    """Say what is wanted of a job."""
+    """Send a command (cancel, pause, resume) to a job."""
     with jobs_api.client() as api:
         tell(data(asked(api, "POST", f"/v2/jobs/{id}/{verb}")), as_json)
 
 
 def follow_job(api: httpx2.Client, id: str, as_json: bool) -> None:
-    """Show how far a job is until it is over; ends with the exit code that says how."""
+    """Show a job's progress until it is over, then exit with the code of its final state."""
     columns = (
         TextColumn("{task.fields[standing]}"),
         BarColumn(bar_width=20),
@@ -170,7 +184,7 @@ def follow_job(api: httpx2.Client, id: str, as_json: bool) -> None:
 
 
 def line(found: dict[str, Any]) -> str:
-    """Say in a line what a job's rows are, its rate, and when it may be over."""
+    """Return one line with the job's row counts, its rate and its estimated end."""
     told = [f"{count:,} {name}" for name, count in sorted(found["counts"].items())]
     if found["rows_per_second"]:
         told.append(f"{found['rows_per_second']:,.0f}/s")
@@ -180,7 +194,7 @@ def line(found: dict[str, Any]) -> str:
 
 
 def tell(found: dict[str, Any], as_json: bool) -> None:
-    """Show a job on standard output."""
+    """Print a job on standard output."""
     if as_json:
         print(json.dumps(found))
         return

@@ -1,4 +1,4 @@
-"""Calls of the jobs' part of the API: what they give, and what went wrong, in its own words."""
+"""Calls the API of jobs; its errors carry the API's own words."""
 
 import time
 import uuid
@@ -12,21 +12,21 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from courant.errors import Unavailable
 from courant_cli.installation import Installation
 
-console = Console(stderr=True, highlight=False)  # what is shown, beside what is piped on
+console = Console(stderr=True, highlight=False)  # stderr, so that standard output can be piped on
 LOOK_SECONDS = 1.0
-AWAY_SECONDS = 60.0  # that who watches bears an API which does not answer
+AWAY_SECONDS = 60.0  # how long `watch` waits for an API that does not answer
 CONNECT_SECONDS = 5.0
-# A GET counts a million rows, and a 201 for as many comes after all of them were checked.
+# A GET counts up to a million rows. A 201 for as many comes only after all of them were checked.
 ANSWER_SECONDS = 300.0
 AGAIN = {429, 502, 503, 504}
 
 
 class Declined(Exception):
-    """The API has said no; carries its words."""
+    """The API rejected the call; carries the API's words."""
 
 
 def client() -> httpx2.Client:
-    """Give what calls the API."""
+    """Return the HTTP client for the API."""
     places = Installation()
     return httpx2.Client(
         base_url=places.variable("COURANT_URL"),
@@ -36,7 +36,7 @@ def client() -> httpx2.Client:
 
 
 def upload(api: httpx2.Client, file: Path, fields: dict[str, str], key: str) -> dict[str, Any]:
-    """Stream a file to the API; gives the job. Raises Declined, Unavailable."""
+    """Stream a file to the API and return its job. Raises Declined, Unavailable."""
     columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
         Progress(*columns, console=console, transient=True) as progress,
@@ -54,7 +54,7 @@ def upload(api: httpx2.Client, file: Path, fields: dict[str, str], key: str) -> 
 
 
 def fetch(api: httpx2.Client, id: uuid.UUID, file: Any) -> None:
-    """Write a report into a file as it comes; raises Declined, Unavailable if it breaks off."""
+    """Stream a report into a file. Raises Declined, or Unavailable if the report breaks off."""
     columns = (TextColumn("receiving"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     path = f"/v2/jobs/{id}/report"
     try:
@@ -75,7 +75,7 @@ def fetch(api: httpx2.Client, id: uuid.UUID, file: Any) -> None:
 
 
 def looked_up(api: httpx2.Client, id: str) -> dict[str, Any]:
-    """Give a job; an API that is away is asked again for a minute. Raises Declined, Unavailable."""
+    """Return a job, retrying for a minute while the API is away. Raises Declined, Unavailable."""
     until = time.monotonic() + AWAY_SECONDS
     while True:
         try:
@@ -87,7 +87,7 @@ def looked_up(api: httpx2.Client, id: str) -> dict[str, Any]:
 
 
 def asked(api: httpx2.Client, method: str, path: str, **more: Any) -> dict[str, Any]:
-    """Call the API; raises Declined, or Unavailable where the same may succeed later."""
+    """Call the API. Raises Declined, or Unavailable if the same call may succeed later."""
     try:
         answer = api.request(method, path, **more)
     except httpx2.TransportError as error:
@@ -98,7 +98,7 @@ def asked(api: httpx2.Client, method: str, path: str, **more: Any) -> dict[str, 
 
 
 def refusal(answer: httpx2.Response) -> Declined | Unavailable:
-    """Give the API's words as an error, whichever shape they have."""
+    """Return the API's error as Declined, whichever shape the body has."""
     try:
         told = answer.json()
         texts = [each["message"] for each in told.get("errors", [])] or [told["message"]]
@@ -109,6 +109,6 @@ def refusal(answer: httpx2.Response) -> Declined | Unavailable:
 
 
 def data(answer: dict[str, Any]) -> dict[str, Any]:
-    """Give the job that an answer has."""
+    """Return the job in an answer."""
     found: dict[str, Any] = answer["data"]
     return found

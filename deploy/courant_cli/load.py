@@ -1,7 +1,7 @@
-"""`courant load`: a bounded load of real requests, and what became of each.
+"""`courant load`: sends a bounded load of real requests and counts the answers.
 
-Refused and broken connections are tried again, since their request was not answered; nothing else
-is. A 503 says that it is not known whether the notification was accepted: its id is not counted.
+It retries a request only if the connection was refused or broke before the request was answered. A
+503 means that nobody knows whether the notification was accepted, so its id is not counted.
 """
 
 import asyncio
@@ -29,31 +29,31 @@ RETRY_SECONDS, RETRIES_MAX = 0.2, 300
 
 @dataclass
 class Load:
-    """What is to be sent."""
+    """The load to send."""
 
     url: str
     key: str
     template_id: str
     channel: Channel
     count: int
-    rate: float | None  # requests a second; None: as fast as the connections go
+    rate: float | None  # requests a second; None: as fast as the connections allow
     connections: int
     recipient: Callable[[int], str]
 
 
 @dataclass
 class Result:
-    """What came of it; latencies in seconds, of answered requests."""
+    """The answers to a load. Latencies are in seconds, of answered requests."""
 
-    ids: list[str] = field(default_factory=list)  # that were answered 201
+    ids: list[str] = field(default_factory=list)  # of requests that were answered 201
     statuses: Counter[int] = field(default_factory=Counter)
     retried: Counter[str] = field(default_factory=Counter)
-    unanswered: int = 0  # it broke after it was sent: not known
+    unanswered: int = 0  # the connection broke after the request was sent: outcome unknown
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
     def told(self) -> dict[str, Any]:
-        """Sum it up for programs."""
+        """Return the summary for programs."""
         return {
             "accepted": len(self.ids),
             "statuses": dict(self.statuses),
@@ -68,13 +68,13 @@ class Result:
 
 
 def quantile(values: list[float], part: float) -> float:
-    """Give the value that `part` of all do not pass; 0 of none."""
+    """Return the value that the share `part` of all values does not exceed; 0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
 
 
 def to(channel: Channel) -> Callable[[int], str]:
-    """Give a recipient for each number."""
+    """Yield one recipient for each number."""
     if channel is Channel.EMAIL:
         return lambda number: f"load-{number}@example.com"
     return lambda number: f"+1613555{number % 10_000:04d}"
@@ -83,9 +83,9 @@ def to(channel: Channel) -> Callable[[int], str]:
 async def run(
     load: Load, told: Callable[[int], None] = lambda _: None, result: Result | None = None
 ) -> Result:
-    """Send the load, and come back when every request has its answer.
+    """Send the load and return when every request has its answer.
 
-    The result, where one is given, can be looked at meanwhile.
+    A caller that passes `result` can read it meanwhile.
     """
     result, began = result or Result(), time.monotonic()
     numbers = iter(range(load.count))
@@ -109,7 +109,7 @@ async def run(
 
 
 async def send(session: aiohttp.ClientSession, load: Load, number: int, result: Result) -> None:
-    """Send one, and again as long as its connection is refused."""
+    """Send one request, and retry while its connection is refused."""
     field = "email_address" if load.channel is Channel.EMAIL else "phone_number"
     body = {
         "template_id": load.template_id,
@@ -137,15 +137,24 @@ async def send(session: aiohttp.ClientSession, load: Load, number: int, result: 
 
 
 def load(
-    rate: Annotated[float, typer.Option(min=0, max=RATE_MAX, help="A second; 0: unbounded.")] = 150,
+    rate: Annotated[
+        float, typer.Option(min=0, max=RATE_MAX, help="Requests a second. 0 means no limit.")
+    ] = 150,
     count: Annotated[int, typer.Option(min=1, max=COUNT_MAX)] = 1500,
     channel: Channel = Channel.EMAIL,
-    template: Annotated[str | None, typer.Option(help="Else the demo's.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="The template's id. By default the demo's.")
+    ] = None,
     connections: Annotated[int, typer.Option(min=1, max=CONNECTIONS_MAX)] = 16,
-    as_json: Annotated[bool, typer.Option("--json", help="The sum, for programs.")] = False,
-    ids: Annotated[Path | None, typer.Option(help="Write the accepted ids to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    ids: Annotated[
+        Path | None, typer.Option(help="Write the ids of accepted notifications to this file.")
+    ] = None,
 ) -> None:
-    """Send a bounded load through the HTTP API, and show how it was answered."""
+    """Send a bounded load through the HTTP API and show the answers.
+
+    Example: courant load --count 10000 --rate 500
+    """
     places = Installation()
     asked = Load(
         url=places.variable("COURANT_URL"),
@@ -172,7 +181,7 @@ def load(
 
 
 def histogram(latencies: list[float]) -> None:
-    """Draw how many answers took how long."""
+    """Print a histogram of the latencies."""
     bounds = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, float("inf")]
     counts = Counter(next(bound for bound in bounds if each <= bound) for each in latencies)
     most = max(counts.values(), default=1)

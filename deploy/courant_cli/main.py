@@ -1,4 +1,4 @@
-"""The `courant` command: its sub-commands, and how it says what went wrong."""
+"""The `courant` command: its sub-commands, and how it reports errors."""
 
 import sys
 from typing import Annotated
@@ -35,10 +35,10 @@ SAID = (
     Unreachable,
     Unsuitable,
 )
-"""What went wrong outside of this program: its words are enough, nobody needs a traceback."""
+"""Errors whose cause is outside of this program: the message is enough, without a traceback."""
 
 app = typer.Typer(
-    help="Courant: notifications, accepted, stored, sent, and proved.",
+    help="Run and operate Courant, which accepts, stores and sends notifications.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -9,14 +9,17 @@ from courant.kafka import topics_admin
 from courant.postgres import migrate
 from courant_cli.installation import Installation
 
-topics = typer.Typer(help="The cluster's topics against what is declared.", no_args_is_help=True)
-db = typer.Typer(help="The database's schema.", no_args_is_help=True)
+topics = typer.Typer(
+    help="Compare the cluster's topics with their declarations, and create them.",
+    no_args_is_help=True,
+)
+db = typer.Typer(help="Upgrade the database's schema.", no_args_is_help=True)
 console = Console(highlight=False)
 
 
 @topics.command()
 def diff() -> None:
-    """Show what the cluster lacks; the exit code is 1 if anything."""
+    """Show how the cluster differs from the declared topics. The exit code is 1 if it does."""
     places = Installation()
     with places.admin() as admin:
         topics_admin.refuse_fewer(admin, places.topics.partitions)
@@ -32,11 +35,12 @@ def apply(
     beside: Annotated[
         bool,
         typer.Option(
-            "--beside", help="Also where topics of Courant's stand under another prefix only."
+            "--beside",
+            help="Also apply if the cluster has Courant's topics under another prefix only.",
         ),
     ] = False,
 ) -> None:
-    """Make what is missing, add partitions, and set what differs. Takes nothing away."""
+    """Create missing topics, add partitions and change settings. Deletes nothing."""
     places = Installation()
     with places.admin() as admin:
         topics_admin.refuse_fewer(admin, places.topics.partitions)
@@ -48,7 +52,10 @@ def apply(
 
 @db.command()
 def upgrade() -> None:
-    """Bring the schema to this version, and know the server if nothing was ever written."""
+    """Upgrade the schema to this version.
+
+    Records the server's identity if nothing was ever written.
+    """
     places = Installation()
     with places.admin() as admin:
         migrate.prepare(places.variable("DATABASE_URL"), admin)

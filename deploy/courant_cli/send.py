@@ -1,4 +1,4 @@
-"""`courant send email|sms`: one notification through the HTTP API, by the unmodified client."""
+"""`courant send email|sms`: sends one notification through the API, by the unmodified client."""
 
 import json
 import time
@@ -16,9 +16,13 @@ DEADLINE_SECONDS = 60.0
 FINAL = {"delivered", "permanent-failure", "temporary-failure", "technical-failure",
          "provider-failure", "cancelled"}  # fmt: skip
 
-Values = Annotated[list[str] | None, typer.Option("--value", help="NAME=TEXT, several.")]
-Template = Annotated[str | None, typer.Option("--template", help="Else the demo's.")]
-Follow = Annotated[bool, typer.Option(help="Wait until it has its end.")]
+Values = Annotated[
+    list[str] | None, typer.Option("--value", help="NAME=TEXT, such as name=Amal; may be repeated.")
+]
+Template = Annotated[
+    str | None, typer.Option("--template", help="The template's id. By default the demo's.")
+]
+Follow = Annotated[bool, typer.Option(help="Wait until the notification has a final state.")]
 
 
 def client() -> NotificationsAPIClient:
@@ -30,25 +34,25 @@ def client() -> NotificationsAPIClient:
 
 @send.command()
 def email(to: str, template: Template = None, value: Values = None, follow: Follow = True) -> None:
-    """Send an email."""
+    """Send an email. Example: courant send email amal@example.com"""
     id = template or Installation().variable("COURANT_EMAIL_TEMPLATE_ID")
     show(client().send_email_notification(to, id, personalisation=values(value)), follow)
 
 
 @send.command()
 def sms(to: str, template: Template = None, value: Values = None, follow: Follow = True) -> None:
-    """Send an SMS."""
+    """Send an SMS. Example: courant send sms +16135550142"""
     id = template or Installation().variable("COURANT_SMS_TEMPLATE_ID")
     show(client().send_sms_notification(to, id, personalisation=values(value)), follow)
 
 
 def values(given: list[str] | None) -> dict[str, str]:
-    """Read NAME=TEXT, several; the demo's templates want `name`."""
+    """Parse NAME=TEXT pairs; the demo's templates need `name`."""
     return dict(each.split("=", 1) for each in given or ["name=Amal"])
 
 
 def show(answer: Any, follow: bool) -> None:
-    """Show the 201, then each state until the last."""
+    """Print the 201, then each state until the final one."""
     console.print_json(json.dumps(answer))
     until, status = time.monotonic() + DEADLINE_SECONDS, ""
     while follow and status not in FINAL and time.monotonic() < until:

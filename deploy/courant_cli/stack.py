@@ -1,4 +1,4 @@
-"""`courant up`, `down`, `status`, `env`: the stack of this machine."""
+"""`courant up`, `down`, `status`, `env`: manage the local stack."""
 
 import json
 import shlex
@@ -25,19 +25,28 @@ console = Console(highlight=False)
 
 def up(
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return once all is ready; the stack goes on.")
+        bool,
+        typer.Option(
+            "--detach", help="Return once all processes are ready. The stack keeps running."
+        ),
     ] = False,
     no_restart: Annotated[
-        bool, typer.Option("--no-restart", help="Leave a process that ended as it is.")
+        bool, typer.Option("--no-restart", help="Do not restart a process that ends.")
     ] = False,
     scale: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=N", help="Run N instances of a service.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N", help="NAME=N runs N instances of a service, such as saver=2."
+        ),
     ] = None,
     brokers: Annotated[
-        int | None, typer.Option(help="Brokers, 1 or 3; for good, once a home has them.")
+        int | None,
+        typer.Option(
+            help="Number of Kafka brokers, 1 or 3. It cannot change once the stack has started."
+        ),
     ] = None,
 ) -> None:
-    """Start Kafka, PostgreSQL, the sandbox and every service, and send a few notifications."""
+    """Start Kafka, PostgreSQL, the sandbox and every service, and send a demo email and SMS."""
     wanted = plan.make(home.home(), brokers, scales(scale or []), restart=not no_restart)
     fetch_jars()
     supervisor = control.launch(wanted, tied=not detach)
@@ -48,7 +57,7 @@ def up(
         if detach:
             return
         watch(wanted)
-    except BaseException as raised:  # half a stack, or one that nobody watches, helps nobody
+    except BaseException as raised:  # a half-started or unwatched stack must not stay behind
         console.print("Stopping …")
         control.stop(wanted.home)
         if not isinstance(raised, KeyboardInterrupt):
@@ -63,9 +72,9 @@ def down() -> None:
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="As a list for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """Show each process of the stack as it is now; the exit code is 1 unless all are ready."""
+    """Show the current state of each process. The exit code is 1 unless all are ready."""
     place = home.home()
     processes = control.status(place)
     if as_json:
@@ -79,7 +88,7 @@ def status(
 
 
 def env() -> None:
-    """Print what a client or a test needs, as lines for a shell: `eval "$(courant env)"`."""
+    """Print the settings for a client or a test as shell lines: `eval "$(courant env)"`."""
     place = home.home()
     for name, value in installation.variables(
         Plan.of(home.read(place / "stack.json")["plan"])
@@ -88,26 +97,26 @@ def env() -> None:
 
 
 def scales(asked: list[str]) -> dict[str, int]:
-    """Read NAME=N, several."""
+    """Parse the NAME=N options; raises Unsuitable."""
     known = {service.kind for service in processes.SERVICES}
     numbers = {}
     for each in asked:
         name, _, number = each.partition("=")
         if name not in known or not number.isdecimal():
             wanted = ", ".join(sorted(known))
-            raise Unsuitable(f'--scale wants NAME=N with NAME one of {wanted}; got "{each}"')
+            raise Unsuitable(f'--scale needs NAME=N with NAME one of {wanted}; got "{each}"')
         numbers[name] = int(number)
     return numbers
 
 
 def fetch_jars() -> None:
-    """Have Kafka's jars, with a bar if they must be fetched."""
+    """Fetch Kafka's jars unless they are here, and show a progress bar meanwhile."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns, console=console)
     shown = progress.add_task("Kafka's jars, once", total=None)
 
     def heard(here: int, of_all: int) -> None:
-        progress.start()  # not before there is something to show
+        progress.start()  # only now, because nothing is shown if the jars are here already
         progress.update(shown, completed=here, total=of_all)
 
     try:
@@ -117,7 +126,7 @@ def fetch_jars() -> None:
 
 
 def show_start(wanted: Plan, supervisor: subprocess.Popen[bytes]) -> None:
-    """Show each step as it begins, until all is ready."""
+    """Print each step as it begins, until all processes are ready."""
     began = time.monotonic()
     steps: list[str] = []
 
@@ -131,7 +140,7 @@ def show_start(wanted: Plan, supervisor: subprocess.Popen[bytes]) -> None:
 
 
 def show_links(wanted: Plan) -> None:
-    """Say where to look, and how to send one notification by hand."""
+    """Print the stack's addresses, and a command that sends one notification."""
     console.print(f"\n  API      {wanted.url}")
     console.print(f"  sandbox  {wanted.sandbox_url}")
     console.print(f"  logs     {wanted.home / 'log'}")
@@ -150,7 +159,7 @@ def show_links(wanted: Plan) -> None:
 
 
 def watch(wanted: Plan) -> None:
-    """Show one line of figures a second until Ctrl-C, or until the stack ends by itself."""
+    """Show one line of figures each second until Ctrl-C; raises Failed if the stack ends."""
     with Live(console=console, auto_refresh=False) as live:
         while control.runs(wanted.home):
             live.update(f"{figures.line(wanted)}   Ctrl-C stops all", refresh=True)
@@ -159,7 +168,7 @@ def watch(wanted: Plan) -> None:
 
 
 def table(found: list[dict[str, Any]]) -> Table:
-    """Draw the processes for a person."""
+    """Return the table of processes for a terminal."""
     drawn = Table("name", "state", "pid", "restarts", box=None)
     drawn.add_column("url", overflow="fold")
     drawn.add_column("health port")  # not the URL: two of them would not fit into 80 columns

@@ -1,4 +1,4 @@
-"""`courant trace ID`: the timeline of one notification, from Postgres and from the topics."""
+"""`courant trace ID`: shows the timeline of one notification, from Postgres and from the topics."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ console = Console(highlight=False)
 
 
 def trace(id: UUID, topics: bool = True) -> None:
-    """Show what became of one notification: its row, its events, its records."""
+    """Show one notification's row, its events and its records."""
     places = Installation()
     with places.engine.begin() as connection:
         row = connection.execute(ROW, {"id": id}).mappings().one_or_none()
@@ -48,7 +48,7 @@ def trace(id: UUID, topics: bool = True) -> None:
 
 
 def timeline(places: Installation, id: str) -> Table:
-    """Draw a notification's events."""
+    """Return the table of a notification's events."""
     drawn = Table("at", "move", "attempt", "", box=None)
     with places.engine.begin() as connection:
         for at, move, attempt, made, reason in connection.execute(EVENTS, {"id": UUID(id)}):
@@ -59,7 +59,7 @@ def timeline(places: Installation, id: str) -> Table:
 
 
 def records(places: Installation, id: UUID) -> Table:
-    """Draw the records that name a notification: by key, or in a call's record."""
+    """Return the table of records that name a notification, by key or inside a call's record."""
     drawn = Table("written", "topic", "offset", "bytes", box=None)
     since = ids.time_of(id)
     if since is None:
@@ -75,7 +75,7 @@ def records(places: Installation, id: UUID) -> Table:
 def search(
     places: Installation, id: UUID, since: datetime, topics: tuple[str, ...]
 ) -> Iterator[tuple[datetime, str, str, int]]:
-    """Read the topics from the id's time on, and give the records that name it."""
+    """Read the topics from the id's time on; yield the records that name the notification."""
     with places.admin() as client:
         parts = offsets.partitions(client, topics)
         ends = offsets.ends(client, parts)
@@ -87,7 +87,7 @@ def search(
             "enable.partition.eof": True,
         }
     )
-    # A second back: the id's time is its maker's, the records' the broker's.
+    # One second earlier: the id has its maker's clock, but the records have the broker's.
     ms = int(since.timestamp() * 1000) - 1000
     with_records = offsets.by_spot(places.cluster, [each for each in parts if ends[each]])
     wanted = [TopicPartition(*spot, ms) for spot in with_records]
