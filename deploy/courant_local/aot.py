@@ -1,4 +1,4 @@
-"""Making the JVM's ahead-of-time cache: `python -m courant_local.aot`."""
+"""Makes the JVM's ahead-of-time cache: `python -m courant_local.aot`."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ TRAINING_STOP_SECONDS = 60
 
 
 def make() -> None:
-    """Make the cache by one run of a broker, unless it is there; about 6 s of a core."""
+    """Make the cache by running a broker once, unless it exists; costs about 6 s of one core."""
     place = aot_cache.file(jars.class_path())
     with locked(place.with_suffix(".lock"), wait=True):
         if aot_cache.whole(place):

@@ -1,4 +1,4 @@
-"""One process under watch: started with its log, signalled by name, ended with its parent."""
+"""One supervised process: started with its log, signalled by name, ended with its parent."""
 
 import ctypes
 import os
@@ -24,7 +24,7 @@ class NotReady(Exception):
 
 @dataclass(slots=True)
 class Child:
-    """What to start and how to end it; a new start is another process under the same name."""
+    """How to start and stop one process. A restart makes a new process under the same name."""
 
     name: str
     command: Sequence[str]
@@ -57,7 +57,9 @@ class Child:
                 extra_groups=None if self.user is None else [],
                 # Ctrl-C in a terminal goes to the supervisor alone, which knows the order.
                 start_new_session=True,
-                preexec_fn=tether(self.orphan_signal),  # whoever starts children has one thread
+                preexec_fn=tether(
+                    self.orphan_signal
+                ),  # safe: a process that starts children has one thread
             )
 
     @property
@@ -65,7 +67,7 @@ class Child:
         return None if self.process is None else self.process.pid
 
     def ended(self) -> int | None:
-        """Give the exit code (minus the signal's number) once it has ended, None while it lives."""
+        """Return the exit code (minus the number of the signal that ended it), else None."""
         return None if self.process is None else self.process.poll()
 
     def lives(self) -> bool:
@@ -76,7 +78,7 @@ class Child:
             self.process.send_signal(number)
 
     def wait(self, seconds: float) -> bool:
-        """Say whether it has ended, within that time."""
+        """Return whether it has ended, after waiting at most that long."""
         if self.process is None:
             return True
         try:
@@ -91,16 +93,16 @@ class Child:
 
     def ask_to_stop(self) -> None:
         self.signal(self.stop_signal)
-        self.signal(signal.SIGCONT)  # one that was frozen would not hear it
+        self.signal(signal.SIGCONT)  # a frozen process would not handle the signal
 
     def stop(self) -> None:
-        """End it in its own way; kill it when that takes too long."""
+        """Stop it by its own signal; kill it if that takes too long."""
         self.ask_to_stop()
         if not self.wait(self.stop_seconds):
             self.kill()
 
     def said(self) -> str:
-        """Give what this process, since its last start, wrote into its log."""
+        """Return what this process has written into its log since its last start."""
         with suppress(FileNotFoundError), self.log.open("rb") as opened:
             opened.seek(self.log_from)
             return opened.read().decode(errors="replace")
@@ -108,16 +110,16 @@ class Child:
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """Give the last lines of a log, for people."""
+    """Return the last lines of a log, for people."""
     if not log.exists():
         return ""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def tether(number: signal.Signals) -> Callable[[], None] | None:
-    """Make what ties a new process to this one: the kernel signals it when this one is gone.
+    """Return a function that makes the kernel signal the new process when this one ends.
 
-    Linux has this; elsewhere the next start looks for what was left behind.
+    Only Linux can do this. Elsewhere the next start looks for leftover processes.
     """
     if _libc is None:
         return None
@@ -125,14 +127,17 @@ def tether(number: signal.Signals) -> Callable[[], None] | None:
 
     def tie() -> None:
         prctl(PR_SET_PDEATHSIG, int(number))
-        if os.getppid() != parent:  # it was gone before the tie was made
+        if os.getppid() != parent:  # the parent ended before the kernel knew of the tether
             os._exit(1)
 
     return tie
 
 
 def wait_ready(name: str, ready: Callable[[], bool], child: Child, seconds: float) -> None:
-    """Return once it is ready; NotReady with the end of its log if it ends or takes too long."""
+    """Return once it is ready.
+
+    Raises NotReady, with the end of its log, if it ends or is too slow.
+    """
     until = time.monotonic() + seconds
     while not ready():
         if (code := child.ended()) is not None:

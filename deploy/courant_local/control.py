@@ -1,4 +1,4 @@
-"""What a command asks of a stack: to start, to say how it is, to stop."""
+"""The commands' side of a stack: start it, ask for its status, stop it."""
 
 import json
 import signal
@@ -19,15 +19,18 @@ from courant_local.processes import answers_ready
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 90
 BY_ITSELF = ("kafka", "postgres")
-"""Kinds that speak their own protocols: they are up when they accept connections."""
+"""Kinds that speak their own protocols: they are ready when they accept connections."""
 
 
 class Failed(Exception):
-    """The stack did not come up, or ended."""
+    """The stack did not become ready, or it ended."""
 
 
 def launch(plan: Plan, tied: bool) -> subprocess.Popen[bytes]:
-    """Start the supervisor; one that is tied ends with this process. Occupied if one is there."""
+    """Start the supervisor. Raises Occupied if the home has one already.
+
+    A tied supervisor ends with this process.
+    """
     with home.locked(plan.home / "lock"):
         pass
     log = plan.log("supervisor")
@@ -46,7 +49,7 @@ def launch(plan: Plan, tied: bool) -> subprocess.Popen[bytes]:
 def follow(
     plan: Plan, supervisor: subprocess.Popen[bytes], heard: Callable[[Mapping[str, Any]], None]
 ) -> None:
-    """Tell how the start goes until all is ready; Failed, with its reason, if it is not."""
+    """Report each step of the start until all is ready; raises Failed, with its reason."""
     while True:
         code = supervisor.poll()
         stack = home.read(plan.home / "stack.json")
@@ -62,12 +65,12 @@ def follow(
 
 
 def runs(place: Path) -> bool:
-    """Say whether a supervisor lives for this home."""
+    """Return whether a supervisor lives for this home."""
     return leftovers.alive(home.read(place / "stack.json").get("supervisor", {}))
 
 
 def status(place: Path) -> list[dict[str, Any]]:
-    """Give each process of the stack as it is this moment, asked and not remembered."""
+    """Return each process of the stack as it is now: asked, not remembered."""
     stack = home.read(place / "stack.json")
     watched = leftovers.alive(stack.get("supervisor", {}))
     return [_now(known, watched) for known in stack.get("processes", ())]
@@ -77,7 +80,7 @@ def _now(known: Mapping[str, Any], watched: bool) -> dict[str, Any]:
     shown = ("name", "kind", "instance", "pid", "state", "url", "health", "log", "restarts")
     now = {name: known.get(name) for name in shown}  # an older supervisor wrote no `health`
     if not leftovers.alive(known):
-        # What the supervisor last said of it stands, as long as that was not that it runs.
+        # The supervisor's last state stands, unless it said that the process runs.
         ended = "ended" if known["state"] in {"starting", "ready"} else known["state"]
         return {**now, "pid": None, "state": ended if watched else "stopped"}
     if psutil.Process(known["pid"]).status() == psutil.STATUS_STOPPED:
@@ -94,7 +97,7 @@ def _ready(known: Mapping[str, Any]) -> bool:
 
 
 def stop(place: Path) -> bool:
-    """Stop the stack of a home and wait for its end; False if none ran."""
+    """Stop the stack of a home and wait for its end; return False if there was no stack."""
     stack = home.read(place / "stack.json")
     supervisor = stack.get("supervisor", {})
     if not leftovers.alive(supervisor):
@@ -105,7 +108,7 @@ def stop(place: Path) -> bool:
     try:
         stopped = leftovers.gone([supervisor], STOP_SECONDS)
     except KeyboardInterrupt:
-        process.send_signal(signal.SIGTERM)  # the second one: whatever still stops is killed
+        process.send_signal(signal.SIGTERM)  # the supervisor kills the rest at the second signal
         stopped = leftovers.gone([supervisor], STOP_SECONDS)
     if not stopped:
         raise Failed(f"the stack did not stop within {STOP_SECONDS} s")

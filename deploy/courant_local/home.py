@@ -1,7 +1,7 @@
-"""Where a stack keeps its state, and who may use it: folders, lock, secrets, the file that tells.
+"""Where a stack keeps its state: folders, the lock, secrets, and the file that describes it.
 
-A home is one folder (`COURANT_HOME`, else `.courant` in the project). Two homes with other ports
-are two stacks that know nothing of each other.
+A home is one folder (`COURANT_HOME`, else `.courant` in the project). Two homes with different
+ports are two stacks that know nothing of each other.
 """
 
 import base64
@@ -24,25 +24,25 @@ class Occupied(Exception):
 
 
 def home() -> Path:
-    """Give the folder of this stack's state; it need not exist yet."""
+    """Return the folder of this stack's state; it need not exist yet."""
     if chosen := os.environ.get("COURANT_HOME"):
         return Path(chosen).resolve()
-    # Installed from a checkout, the state stands beside the code, wherever the command is called.
+    # In a checkout the state is beside the code, wherever the command is run.
     root = PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()
     return root / ".courant"
 
 
 def cache() -> Path:
-    """Give the folder for what is downloaded or made once and suits every stack of this user."""
+    """Return the folder for downloads and caches that all stacks of this user share."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder).resolve() / "courant"
 
 
 @contextmanager
 def locked(file: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the file's lock as long as the block lasts; Occupied if another process has it.
+    """Hold the file's lock during the block; raises Occupied if another process has it.
 
-    The kernel lets go of it when the process ends, however it ends: no stale lock is left behind.
+    The kernel releases the lock when the process ends, however it ends, so no stale lock remains.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as held:
@@ -59,7 +59,7 @@ def locked(file: Path, wait: bool = False) -> Iterator[None]:
 
 
 def write(file: Path, value: Any, mode: int = 0o644) -> None:
-    """Put the value there as JSON, whole or not at all: readers never see half of it."""
+    """Write the value as JSON, atomically: readers never see half of it."""
     half = file.with_suffix(".half")
     half.unlink(missing_ok=True)
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -69,7 +69,7 @@ def write(file: Path, value: Any, mode: int = 0o644) -> None:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Give what was written there, {} where nothing was."""
+    """Return the stored value; {} if the file does not exist."""
     try:
         found: dict[str, Any] = json.loads(file.read_text())
     except FileNotFoundError:
@@ -78,9 +78,9 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def own_secrets(folder: Path) -> dict[str, str]:
-    """Give this home's secrets, made at the first call and kept in a file only its owner reads.
+    """Return this home's secrets, from a file that only its owner can read.
 
-    One that is missing, since the home was made by an earlier version, is made then.
+    The first call makes them. A secret that an earlier version did not know is added.
     """
     file = folder / "secrets.json"
     known = read(file)
@@ -98,6 +98,6 @@ def own_secrets(folder: Path) -> dict[str, str]:
 
 
 def cluster_id() -> str:
-    """Make a name for a new Kafka cluster: 22 characters of URL-safe base64."""
-    # One that begins with a dash would be taken for an option of the tool that formats.
+    """Return a name for a new Kafka cluster: 22 characters of URL-safe base64."""
+    # Kafka's formatting tool would read a name that begins with a dash as an option.
     return "C" + base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")[1:]

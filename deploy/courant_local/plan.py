@@ -1,4 +1,4 @@
-"""What a stack is to be: its home, ports, how many of each; and what its users need to know."""
+"""Plans a stack: its home, its ports, the number of instances, and what its users need to know."""
 
 import os
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from courant_local import home, ports
 
 REPLICATION_MAX = 3
 REMEMBERED = ("COURANT_TOPIC_PREFIX", "COURANT_GROUP_PREFIX", "COURANT_PARTITIONS")
-"""Settings of the environment that a home keeps: they describe what its cluster holds."""
+"""Environment settings that a home keeps, because its cluster was made with them."""
 
 
 class Unsuitable(Exception):
-    """What is asked for does not go with what stands in the home already, or with itself."""
+    """A command or setting contradicts itself, or does not fit the data in the home."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A stack, before any of its processes runs."""
+    """A stack's plan, made before any of its processes runs."""
 
     home: Path
     ports: Mapping[str, int]
@@ -28,7 +28,7 @@ class Plan:
     brokers: int = 1
     scale: Mapping[str, int] = field(default_factory=dict)
     restart: bool = True
-    kafka: Mapping[str, str] = field(default_factory=dict)  # of REMEMBERED, those that were set
+    kafka: Mapping[str, str] = field(default_factory=dict)  # those of REMEMBERED that were set
 
     def port(self, kind: str, instance: int = 1) -> int:
         return self.ports[kind] + instance - 1
@@ -50,16 +50,16 @@ class Plan:
 
     @property
     def database_url(self) -> str:
-        """Where PostgreSQL is, as the owner of the database."""
+        """Return PostgreSQL's URL for the database's owner."""
         return self._database_url("courant", self.secrets["postgres_password"])
 
     @property
     def role_passwords(self) -> dict[str, str]:
-        """Give each service's role's."""
+        """Return PostgreSQL's URL for each service's role."""
         return {role: self.secrets[f"{role}_password"] for role in GRANTS}
 
     def database_url_of(self, role: str) -> str:
-        """Where PostgreSQL is, as a service's role."""
+        """Return PostgreSQL's URL for a service's role."""
         return self._database_url(role, self.role_passwords[role])
 
     def _database_url(self, role: str, password: str) -> str:
@@ -67,7 +67,7 @@ class Plan:
 
     @property
     def url(self) -> str:
-        """Where the API answers."""
+        """Return the API's base URL."""
         return f"http://{ports.HOST}:{self.port('ingest')}"
 
     @property
@@ -76,14 +76,14 @@ class Plan:
 
     @property
     def ledger(self) -> Path:
-        """The file in which the sandbox books what it was asked to send."""
+        """Return the file in which the sandbox records the messages that it booked."""
         return self.home / "ledger.jsonl"
 
     def log(self, name: str) -> Path:
         return self.home / "log" / f"{name}.log"
 
     def told(self) -> dict[str, Any]:
-        """Give what may be written down: all but the secrets."""
+        """Return the plan's fields for stack.json: all but the secrets."""
         return {
             "home": str(self.home),
             "ports": dict(self.ports),
@@ -95,7 +95,7 @@ class Plan:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
-        """Give back the plan that was told, with this home's secrets."""
+        """Return the plan from `told()`, with this home's secrets."""
         place = Path(told["home"])
         rest = {name: value for name, value in told.items() if name != "home"}
         return cls(home=place, secrets=home.own_secrets(place), **rest)
@@ -107,7 +107,7 @@ def make(
     scale: Mapping[str, int] | None = None,
     restart: bool = True,
 ) -> Plan:
-    """Make the plan for a home from the environment and from what it was last time."""
+    """Return the plan for a home, from the environment and the home's last plan."""
     last = home.read(place / "stack.json").get("plan", {})
     count = brokers or last.get("brokers", 1)
     if last and count != last["brokers"]:

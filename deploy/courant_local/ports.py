@@ -1,4 +1,4 @@
-"""The ports of a stack: each has a default, a setting of its own, and a shift for all of them."""
+"""A stack's ports: each has a default and a setting of its own, and one shift moves all of them."""
 
 import socket
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import psutil
 
 HOST = "127.0.0.1"
 
-# The first of each kind; instances count up from there, at most WIDTH of them.
+# The first port of each kind. Instances count up from it, at most WIDTH of them.
 DEFAULTS = {
     "kafka": 9392,
     "controller": 9492,
@@ -25,20 +25,20 @@ SHIFT = "COURANT_PORT_SHIFT"
 
 
 class PortTaken(Exception):
-    """Another program listens where a process of the stack should."""
+    """Another program listens on a port of the stack."""
 
 
 class PortUnusable(Exception):
-    """A setting names no port."""
+    """A setting is not a valid port."""
 
 
 def setting(kind: str) -> str:
-    """Name the setting that moves this kind: COURANT_JOB_RUNNER_PORT for job-runner."""
+    """Return the setting that moves this kind: COURANT_JOB_RUNNER_PORT for job-runner."""
     return f"COURANT_{kind.upper().replace('-', '_')}_PORT"
 
 
 def health(kind: str) -> str:
-    """Name the kind of the port on which a service answers `/readyz` and `/metrics`.
+    """Return the kind of the port on which a service answers `/readyz` and `/metrics`.
 
     It is the service's only port, unless clients are answered on another one.
     """
@@ -47,7 +47,7 @@ def health(kind: str) -> str:
 
 
 def chosen(env: Mapping[str, str], remembered: Mapping[str, int]) -> dict[str, int]:
-    """Give each kind's first port: its setting's, the shifted, the last time's, the default."""
+    """Return each kind's first port: its setting, the shifted, the last plan's, the default."""
     shift = _number(SHIFT, env[SHIFT]) if env.get(SHIFT) else None
     ports = {}
     for kind, default in DEFAULTS.items():
@@ -67,7 +67,7 @@ def _number(name: str, text: str) -> int:
 
 
 def free() -> int:
-    """Give a port that nobody listens on now."""
+    """Return a port on which nobody listens now."""
     with socket.socket() as tried:
         tried.bind((HOST, 0))
         port: int = tried.getsockname()[1]
@@ -75,16 +75,17 @@ def free() -> int:
 
 
 def answers(port: int) -> bool:
-    """Say whether somebody accepts connections there."""
+    """Return whether a program accepts connections on the port."""
     with socket.socket() as tried:
         tried.settimeout(1)
         return tried.connect_ex((HOST, port)) == 0
 
 
 def demand(kind: str, port: int) -> None:
-    """Raise PortTaken, with the holder and the setting that helps, if the port is not to be had."""
+    """Raise PortTaken if the port cannot be bound, naming its holder and the setting to change."""
     with socket.socket() as tried:
-        # As the processes themselves will bind: what is left of closed connections is no hindrance.
+        # Bind as the processes themselves will, so that remains of closed connections do not
+        # matter.
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind((HOST, port))
@@ -103,5 +104,5 @@ def _holder(port: int) -> str:
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
-        return "another program"  # only root may ask whose it is, on some systems
+        return "another program"  # on some systems only root may see the holder
     return "another program"

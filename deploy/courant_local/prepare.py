@@ -1,4 +1,4 @@
-"""What must stand before a service starts, topics and tables: `python -m courant_local.prepare`."""
+"""Creates the topics and tables before a service starts: `python -m courant_local.prepare`."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""The one table of what a stack runs, in the order of its start; it stops the other way round."""
+"""The one table of a stack's processes, in the order of their start; they stop in reverse order."""
 
 import http.client
 import os
@@ -24,10 +24,8 @@ class Service:
     kind: str
     module: str
     health_variable: str
-    role: str | None = None  # in PostgreSQL; None: it has no business there
-    api_variable: str | None = (
-        None  # of the port that clients call; None: they call the health port
-    )
+    role: str | None = None  # in PostgreSQL; None: it does not use the database
+    api_variable: str | None = None  # names the clients' port; None: it is the health port
     stop_seconds: float = 25
 
 
@@ -45,7 +43,7 @@ SERVICES = (
 
 @dataclass(slots=True)
 class Part:
-    """One process of the stack as the supervisor sees it."""
+    """One process of the stack, as the supervisor sees it."""
 
     name: str
     kind: str
@@ -76,7 +74,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What starts together: parts that must become ready, or tasks that must end well."""
+    """Processes that start together: parts must become ready, and tasks must succeed."""
 
     title: str
     parts: Sequence[Part] = ()
@@ -84,7 +82,7 @@ class Stage:
 
 
 def stages(plan: Plan) -> list[Stage]:
-    """Give the whole stack."""
+    """Return the whole stack."""
     return [
         Stage("Kafka and PostgreSQL", [*brokers(plan), database(plan)]),
         Stage("topics and tables", tasks=[preparation(plan)]),
@@ -118,7 +116,7 @@ def database(plan: Plan) -> Part:
 
 
 def preparation(plan: Plan) -> Child:
-    """Give the process that makes topics and tables what they must be, and ends."""
+    """Return the process that brings topics and tables to this version, and ends."""
     command = (sys.executable, "-m", "courant_local.prepare")
     env = {**environment(plan), "DATABASE_URL": plan.database_url}
     return Child("prepare", command, plan.log("prepare"), env)
@@ -160,9 +158,9 @@ def service(plan: Plan, described: Service, instance: int) -> Part:
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """Give what every process of ours is told; the same names serve in containers.
+    """Return the environment that all our processes share; containers use the same names.
 
-    Where PostgreSQL is stands apart: to each it is told with the role that it has there.
+    PostgreSQL's URL is not among them, because each process receives the URL of its own role.
     """
     return {
         "NO_PROXY": f"{ports.HOST},localhost",
@@ -177,7 +175,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "COURANT_HASH_KEY": plan.secrets["hash_key"],
         "COURANT_LOG_FORMAT": "json",
         "COURANT_ENVIRONMENT": "local",
-        # Short, so that what a killed process held is seen to be freed while one looks on.
+        # Short, so that someone who watches sees the claims of a killed process expire.
         "COURANT_LEASE_SECONDS": "6",
         "COURANT_MARGIN_SECONDS": "2",
         "COURANT_GRACE_SECONDS": "30",
@@ -199,7 +197,7 @@ def environment(plan: Plan) -> dict[str, str]:
 
 
 def answers_ready(port: int) -> bool:
-    """Ask a process of ours whether it can do its job."""
+    """Return whether one of our processes reports that it can do its job."""
     connection = http.client.HTTPConnection(ports.HOST, port, timeout=READY_SECONDS)
     try:
         connection.request("GET", "/readyz")

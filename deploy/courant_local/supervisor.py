@@ -1,7 +1,8 @@
-"""Starts a stack in order, starts again what ended, stops it in order. One for each home.
+"""Starts a stack in order, restarts processes that end, and stops the stack in order.
 
-It is a process of its own (`python -m courant_local.supervisor PLAN`), single-threaded, so that it
-may fork safely; who wants to look reads `stack.json`, and who wants an end sends TERM.
+Each home has one. It is a process of its own (`python -m courant_local.supervisor PLAN`), and
+single-threaded so that it can fork safely. Other programs read its state in `stack.json` and send
+TERM to stop it.
 """
 
 import json
@@ -24,25 +25,25 @@ LOOK_SECONDS = 0.1
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 10
 CALM_SECONDS = 30
-"""A process that lived so long has its backoff begin anew."""
+"""A process that lived this long starts again with the first backoff."""
 TRIES_TO_START = 3
 
 log = logging.getLogger("courant.local")
 
 
 class StopAsked(Exception):
-    """A signal asked for the end."""
+    """A signal asked the supervisor to stop."""
 
 
 class Supervisor:
-    """The stack's processes, and what became of them."""
+    """The stack's processes and their states."""
 
     def __init__(self, plan: Plan, stages: Sequence[Stage]) -> None:
         self._plan = plan
         self._stages = stages
-        self._parts: list[Part] = []  # those that were started, in order
+        self._parts: list[Part] = []  # the started ones, in order of their start
         self._began: dict[str, float] = {}
-        self._failures: dict[str, int] = {}  # ends in a row, by name
+        self._failures: dict[str, int] = {}  # consecutive ends, by name
         self._again_at: dict[str, float] = {}
         self._training: Child | None = None
         self._signals = 0
@@ -51,7 +52,7 @@ class Supervisor:
         self._error = ""
 
     def run(self) -> int:
-        """Bring the stack up, watch it until TERM or INT, bring it down; give the exit code."""
+        """Start the stack, watch it until TERM or INT, stop it; return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
         try:
@@ -68,7 +69,7 @@ class Supervisor:
         except (NotReady, ports.PortTaken, jars.JarsMissing, postgres.Unreachable) as raised:
             self._error = str(raised)
             log.error("stack did not start", extra={"reason": self._error})
-        except Exception as raised:  # the outermost loop: whatever it was, say so and stop in order
+        except Exception as raised:  # the outermost loop: report any error and stop in order
             self._error = f"{type(raised).__name__}: {raised}"
             log.exception("supervisor failed")
         finally:
@@ -120,7 +121,7 @@ class Supervisor:
                 raise NotReady(f"{task.name}: not done in {STAGE_SECONDS} s\n{tail(task.log)}")
 
     def _look(self) -> None:
-        """Look at every process once, and wait a little."""
+        """Check every process once, then sleep briefly."""
         if self._signals:
             raise StopAsked
         now = time.monotonic()
@@ -166,13 +167,13 @@ class Supervisor:
         log.warning("process ended, started again", extra={**was, "new_pid": part.child.pid})
 
     def _prepare_again(self) -> None:
-        """Make the tables once more: what was put in this Postgres's place may have none."""
+        """Create the tables again: the data folder of this Postgres may have been replaced."""
         for task in (task for stage in self._stages for task in stage.tasks):
             if not task.lives():
                 task.start()
 
     def _train(self) -> None:
-        """Make the JVM's cache for the next start, beside the work and below it in rank."""
+        """Make the JVM's cache for the next start, in the background and at low priority."""
         if any(part.kind == "kafka" for part in self._parts) and not aot_cache.made():
             command = (sys.executable, "-m", "courant_local.aot")
             self._training = Child("aot", command, self._plan.log("aot"))
@@ -189,7 +190,7 @@ class Supervisor:
             while any(part.child.lives() for part in living):
                 for part in living:
                     late = time.monotonic() - began > part.child.stop_seconds
-                    # A second signal is from someone who does not want to wait.
+                    # A second signal means that the user does not want to wait.
                     if (late or self._signals > 1) and part.child.lives():
                         log.warning("process did not stop, killed", extra=_told(part))
                         part.child.kill()
@@ -200,7 +201,7 @@ class Supervisor:
     def _say(
         self, part: Part | None = None, of: str = "", *, state: str = "", step: str | None = None
     ) -> None:
-        """Write down what is now, for all who look."""
+        """Write the current state to stack.json."""
         if part:
             part.state = of
         self._state = state or self._state
@@ -217,7 +218,7 @@ class Supervisor:
 
 
 def _busy(tasks: Sequence[Child]) -> bool:
-    """Say whether a task still runs; raise NotReady for one that ended badly."""
+    """Return whether a task still runs; raises NotReady for one that failed."""
     for task in tasks:
         if task.ended():
             raise NotReady(
@@ -248,12 +249,12 @@ def _listed(part: Part) -> dict[str, object]:
 
 
 def main(told: str) -> int:
-    """Supervise the stack of a plan as `Plan.told` gives it, in JSON."""
+    """Supervise the stack of this plan, in the JSON of `Plan.told`."""
     logs.start("supervisor", "json", "info")
-    # A stack of this machine must never reach the user's own AWS account, whatever is set there.
+    # A local stack must never reach the user's own AWS account, whatever the environment holds.
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
-    # `courant env` sets the owner's, which a process without a role would inherit.
+    # `courant env` sets the owner's DATABASE_URL. A process without a role would inherit it.
     os.environ.pop("DATABASE_URL", None)
     plan = Plan.of(json.loads(told))
     try:
