@@ -44,9 +44,9 @@ hostile: $(MADE)  ## Send 20,000 hostile requests to a running stack; HOSTILE_SE
 bench: $(MADE)  ## Measure how fast the whole stack accepts, sends and answers here.
 	$(BIN)/python -m bench
 
-containers: $(MADE)  ## Build the image, bring docker-compose.yml up, send through it. Wants Docker.
-	@docker info > /dev/null 2>&1 || { echo "make containers: no Docker daemon answers (docker info)"; exit 1; }
-	@docker compose version > /dev/null 2>&1 || { echo "make containers: docker compose, version 2, is not there"; exit 1; }
+containers: $(MADE)  ## Build the image, bring docker-compose.yml up, send through it. Needs Docker.
+	@docker info > /dev/null 2>&1 || { echo "make containers: no Docker daemon answers `docker info`"; exit 1; }
+	@docker compose version > /dev/null 2>&1 || { echo "make containers: docker compose version 2 is not installed"; exit 1; }
 	deploy/containers/stand-ins.sh
 	$(BIN)/pytest tests/containers
 
@@ -61,14 +61,14 @@ lock: $(MADE)  ## Upgrade the packages within pyproject.toml's bounds and write 
 	$(COMPILE) --all-extras --group dev --upgrade --output-file requirements.lock pyproject.toml
 	$(COMPILE) --constraints requirements.lock --upgrade --output-file requirements-run.lock pyproject.toml
 
-clean:  ## Stop the stack; take away its state, .venv and every tool's cache.
+clean:  ## Stop the stack; delete its state, .venv and every tool's cache.
 	@if [ -x $(BIN)/courant ]; then $(BIN)/courant down; fi
 	rm -rf .venv .courant .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(MADE): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Courant wants Python 3.11 or newer; this is %s. Name another: make PYTHON=python3.12" % sys.version.split()[0])'
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Courant wants Python with venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Courant needs Python 3.11 or newer; this is %s. Name another: make PYTHON=python3.12" % sys.version.split()[0])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Courant needs Python with venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .

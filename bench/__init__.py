@@ -1,1 +1,1 @@
-"""Measures of the whole product on this machine: `python -m bench`."""
+"""Benchmarks of the whole product on this machine: `python -m bench`."""

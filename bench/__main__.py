@@ -1,8 +1,8 @@
-"""`make bench`: what each part does on this machine beside its ceiling, while nothing else runs.
+"""`make bench`: measures each part beside its ceiling, while nothing else runs.
 
     python -m bench [part …]
 
-Parts: accept, save, send, through, latency, jobs. All of them together are written to latest.json.
+Parts: accept, save, send, through, latency, jobs. A run of all parts is written to latest.json.
 """
 
 import json
@@ -32,8 +32,8 @@ RESULTS = Path(__file__).with_name("results") / "latest.json"
 
 
 def main(names: list[str]) -> None:
-    """Measure these parts, or all."""
-    # As Ctrl-C: everything that was started is stopped, and its folder taken away.
+    """Measure these parts, or all of them."""
+    # As after Ctrl-C: every started process is stopped, and its folder deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     if unknown := set(names) - set(PARTS):
         sys.exit(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -48,7 +48,7 @@ def main(names: list[str]) -> None:
 
 
 def drawn(parts: list[Part]) -> Table:
-    """Draw the table."""
+    """Return the table of results."""
     table = Table("part", "ours", "ceiling", "ratio", "unit", "aim", box=None)
     for part in parts:
         ceiling = "–" if part.ceiling is None else f"{part.ceiling:,}"
@@ -59,7 +59,7 @@ def drawn(parts: list[Part]) -> Table:
 
 
 def machine() -> dict[str, Any]:
-    """Say what it was measured on."""
+    """Describe the machine of the measurement."""
     return {
         "cores": os.cpu_count(),
         "memory GiB": round(psutil.virtual_memory().total / 2**30),

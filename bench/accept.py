@@ -19,7 +19,7 @@ AIM = "≥ 0.6, ≥ 3,000"
 
 
 def measure() -> list[Part]:
-    """Measure both kinds of key and the ceiling."""
+    """Measure both kinds of API key and the ceiling."""
     with ground() as site, site.serving(RAW) as raw, site.running("ingest") as services:
         ingest = site.plan.port("ingest"), services["ingest"]
         sides = {
@@ -38,7 +38,7 @@ def measure() -> list[Part]:
 
 
 class Side:
-    """One server with one kind of key, and what its rounds came to."""
+    """One server with one kind of API key, and the figures of its rounds."""
 
     def __init__(
         self, site: Ground, server: tuple[int, psutil.Process], kind: str = "ApiKey"
@@ -49,11 +49,11 @@ class Side:
         self._cpus_us: list[float] = []
 
     def warm_up(self) -> None:
-        """Have the server see a few requests first."""
+        """Send a few requests first."""
         load(self._port, email(self._site, self._kind), WARM_UP)
 
     def rate(self) -> float:
-        """Measure one round: requests a second."""
+        """Measure one round; return requests per second."""
         before = cpu_seconds(self._process)
         answered: Answered = load(self._port, email(self._site, self._kind), REQUESTS)
         self._cpus_us.append(1e6 * (cpu_seconds(self._process) - before) / REQUESTS)
@@ -61,12 +61,12 @@ class Side:
         return answered.rate
 
     def more(self) -> dict[str, float]:
-        """Give the slowest of a hundred, and the server's CPU for a request."""
+        """Return the 99th percentile of the latency and the server's CPU time for a request."""
         return {"p99_ms": middle(self._p99s_ms, 1), "cpu_us": middle(self._cpus_us)}
 
 
 def email(site: Ground, kind: str) -> bytes:
-    """Write the request of one email; its JWT is good for 30 seconds, its key for ever."""
+    """Return the request of one email. A JWT is valid for 30 seconds, an API key for ever."""
     authorization = f"ApiKey-v1 {site.key}"
     if kind == "JWT":
         claims = {"iss": str(site.service.id), "iat": int(time.time())}
@@ -76,7 +76,7 @@ def email(site: Ground, kind: str) -> bytes:
 
 
 def asked(template: Template) -> bytes:
-    """Write the body of one request."""
+    """Return the body of one request."""
     return json.dumps(
         {
             "email_address": "someone@example.com",

@@ -1,4 +1,4 @@
-"""What a part is measured on: Kafka, PostgreSQL and a directory of its own, gone afterwards."""
+"""The stack for a measurement: Kafka, PostgreSQL and a directory, deleted afterwards."""
 
 import os
 import sys
@@ -25,9 +25,9 @@ from courant_local.processes import SANDBOX, SERVICES, Part
 READY_SECONDS = 90.0
 PORT_SHIFT = "700"
 SETTINGS = {
-    # Receipts' signatures are the sandbox's work, not the product's.
+    # Signing receipts is the sandbox's work, and not the product's.
     "SANDBOX_RECEIPTS_SHARE": "0",
-    # As by default: the local stack's few seconds run out where the machine has much else to do.
+    # The defaults. The local stack's few seconds run out on a busy machine.
     "COURANT_LEASE_SECONDS": "30",
     "COURANT_MARGIN_SECONDS": "5",
 }
@@ -44,7 +44,7 @@ PERSONAL = PLAIN.replace("applicant", "((name))")
 
 
 class Ground:
-    """Kafka and PostgreSQL, with topics and tables, a service, its key and two templates."""
+    """Kafka and PostgreSQL, with topics and tables, a service, its API key and two templates."""
 
     def __init__(self, wanted: Plan, processes: dict[str, psutil.Process]) -> None:
         self.plan, self.processes = wanted, processes
@@ -58,7 +58,7 @@ class Ground:
 
     @contextmanager
     def running(self, *kinds: str, **settings: str) -> Iterator[dict[str, psutil.Process]]:
-        """Run the sandbox or services while the block lasts, with these settings besides."""
+        """Run the sandbox or services during the block, with these additional settings."""
         known = {each.kind: each for each in (SANDBOX, *SERVICES)}
         parts = [processes.service(self.plan, known[kind], 1) for kind in kinds]
         for part in parts:
@@ -68,7 +68,7 @@ class Ground:
 
     @contextmanager
     def serving(self, module: str, *arguments: str) -> Iterator[tuple[int, psutil.Process]]:
-        """Run a server of the bench's own while the block lasts; gives its port and process."""
+        """Run one of the bench's own servers during the block; yield its port and process."""
         port = ports.free()
         command = (sys.executable, "-m", module, *arguments, str(port))
         child = Child(module, command, self.plan.log(module), cwd=home.PROJECT)
@@ -85,17 +85,17 @@ class Ground:
         return made
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask Postgres."""
+        """Query Postgres."""
         return ask(self.plan.database_url, "courant", statement, *values)
 
     def empty(self) -> None:
-        """Take all rows away, and have Postgres write down what it owes: nobody inherits that."""
+        """Delete all rows and make a checkpoint, so that no later round pays for these writes."""
         self.sql("TRUNCATE notifications, events, calls")
         ask(self.plan.database_url, ADMIN, "CHECKPOINT")
 
 
 def ask(url: str, user: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """Ask Postgres as this user."""
+    """Query Postgres as this user."""
     with closing(psycopg2.connect(url, user=user)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -105,7 +105,7 @@ def ask(url: str, user: str, statement: str, *values: object) -> list[tuple[Any,
 
 @contextmanager
 def ground() -> Iterator[Ground]:
-    """Make one, and leave nothing of it behind."""
+    """Create the stack, and delete everything afterwards."""
     with tempfile.TemporaryDirectory(prefix="courant-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the bench runs as root
         os.environ[ports.SHIFT] = PORT_SHIFT
@@ -121,7 +121,7 @@ def ground() -> Iterator[Ground]:
 
 @contextmanager
 def started(parts: Sequence[Part]) -> Iterator[dict[str, psutil.Process]]:
-    """Start the parts, and stop them the other way round; gives their processes by kind."""
+    """Start the parts and stop them in reverse order; yield their processes by kind."""
     with ExitStack() as stack:
         for part in parts:
             for kind, port in part.listens.items():
@@ -134,7 +134,7 @@ def started(parts: Sequence[Part]) -> Iterator[dict[str, psutil.Process]]:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Give what a process and its children, ended ones too, have used of the processors so far."""
+    """Return the CPU time of a process and its children, including ended ones."""
     own = process.cpu_times()
     spent: float = own.user + own.system + own.children_user + own.children_system
     for child in process.children(recursive=True):

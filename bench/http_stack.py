@@ -1,9 +1,9 @@
-"""Which HTTP stack may stand in front of the log: requests a second, each one acknowledged.
+"""Compares HTTP stacks for ingest: requests per second, each one acknowledged by Kafka.
 
     python -m bench.http_stack [candidate …]
 
-Every candidate but `hello` does what the ceiling of `accept` does. Ingest itself, with its checks,
-is measured by `python -m bench accept`.
+Every candidate but `hello` does the work of the ceiling of `accept`. `python -m bench accept`
+measures ingest itself, with its checks.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ APPS: dict[str, tuple[Callable[[AsyncProducer], Any], Interfaces]] = {
 
 
 def main(names: list[str]) -> None:
-    """Measure the candidates, and say how each did."""
+    """Measure the candidates and print their figures."""
     with ground() as site, ExitStack() as servers:
         sides = {
             name: Side(site, servers.enter_context(site.serving(MODULE, "serve", name)))

@@ -1,4 +1,4 @@
-"""Records as ingest writes them: by its own code, into memory."""
+"""Makes records with ingest's own code, in memory."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from ingest.read.store import Reader
 
 
 class Kept:
-    """A log that keeps what is written."""
+    """An inbox that keeps its records in memory."""
 
     def __init__(self) -> None:
         self.records: list[Outgoing] = []
@@ -28,13 +28,13 @@ class Kept:
 
 
 def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
-    """Give the records of so many accepted emails, made now."""
+    """Return the records of `count` accepted emails, made now."""
     log, reader = Kept(), Reader(site.plan.database_url, 1)
     parts = AcceptParts(
         directory=site.directory,
         templates=TemplateCache(site.directory),
         inbox=log,
-        idempotency=reader,  # asked only for an Idempotency-Key
+        idempotency=reader,  # read only for an Idempotency-Key
         limits=Limits(),
         fair_shares=FairShares(6_000),
         key_ring=site.places.ring,

@@ -30,13 +30,13 @@ MIB = 2**20
 
 
 def measure() -> list[Part]:
-    """Measure each by itself."""
+    """Measure each part by itself."""
     with ground() as site:
         return [saved(site), *sent(site), upload(site)]
 
 
 def saved(site: Ground) -> Part:
-    """From the seal's acknowledgement until the last row is stored, without back-pressure."""
+    """Measure from the seal's acknowledgement to the last stored row, without back-pressure."""
     rows = [Notification.decode(each.value) for each in accepted(site, site.personal, SAVED_ROWS)]
     make_days(site, rows)
     copies = bare_copy.batches(rows)
@@ -59,7 +59,7 @@ def saved(site: Ground) -> Part:
 
 
 def sent(site: Ground) -> list[Part]:
-    """From the seal until the last row is booked, with back-pressure; and priority beside it."""
+    """Measure from the seal to the last booked row, with back-pressure and priority beside it."""
     idle, beside_job, rates = [], [], []
     with site.running("sandbox", *KINDS):
         for number in range(3):
@@ -89,7 +89,7 @@ def sent(site: Ground) -> list[Part]:
 
 
 def upload(site: Ground) -> Part:
-    """A million rows taken while the first of them are sent; what that holds in memory."""
+    """Measure the upload of a million rows while the first are sent, and the peak memory."""
     empty(site)
     with site.running("sandbox", *KINDS) as services:
         bookings = Bookings(site.plan.ledger)
@@ -104,15 +104,15 @@ def upload(site: Ground) -> Part:
 
 
 def empty(site: Ground) -> None:
-    """Take away what other rounds left."""
+    """Delete the rows of earlier rounds."""
     site.sql("TRUNCATE jobs, chunks, wishes")
     site.empty()
 
 
 def submit(site: Ground, rows: int) -> str:
-    """Give a file of so many rows; gives the job's id once it is answered 201."""
+    """Upload a file of that many rows; return the job's id once it is answered 201."""
     fields = {"template_id": str(site.personal.id), "name": "bench.csv"}
-    # A file, so that the client streams it as it would a large one.
+    # A file on disk, because the client streams it as it would a large one.
     file = Path(site.plan.home) / "bench.csv"
     with file.open("w") as written:
         written.writelines(lines(rows))
@@ -129,7 +129,7 @@ def lines(rows: int) -> Iterator[str]:
 
 
 def call(site: Ground, method: str, path: str, **options: object) -> dict[str, dict[str, object]]:
-    """Call the API, which must say yes."""
+    """Call the API; raises unless the answer is a success."""
     headers = {"Authorization": f"ApiKey-v1 {site.key}"}
     answer = httpx2.request(
         method, site.plan.url + path, headers=headers, timeout=SECONDS_MAX, **options
@@ -140,7 +140,7 @@ def call(site: Ground, method: str, path: str, **options: object) -> dict[str, d
 
 
 def wait(site: Ground, sql: str, count: int) -> None:
-    """Return once Postgres counts so many."""
+    """Return once Postgres counts that many."""
     until = time.monotonic() + SECONDS_MAX
     while (found := site.sql(sql)[0][0]) < count:
         assert time.monotonic() < until, f"{found} of {count}: {sql}"
@@ -148,7 +148,7 @@ def wait(site: Ground, sql: str, count: int) -> None:
 
 
 def peak_mib(process: psutil.Process) -> int:
-    """Give the most memory that a process has held."""
+    """Return the peak memory of a process."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     [line] = [each for each in status.splitlines() if each.startswith("VmHWM")]
     return round(int(line.split()[1]) * 1024 / MIB)

@@ -1,4 +1,4 @@
-"""From the acceptance to the provider's booking, at a steady rate, by this machine's clock."""
+"""Measures the time from acceptance to the provider's booking, at a steady rate, by one clock."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ ACCEPTED = "SELECT id, accepted_at FROM notifications WHERE job_id IS NULL"
 
 
 def measure() -> list[Part]:
-    """Send at the rate five times."""
+    """Send at the rate, five times."""
     with whole() as (site, _):
         p99s_ms: list[float] = []
 
@@ -34,7 +34,7 @@ def measure() -> list[Part]:
 
 
 def steady(site: Ground, template: Template) -> list[float]:
-    """Send one round; gives each email's seconds."""
+    """Send one round; return the seconds of each email."""
     bookings = Bookings(site.plan.ledger)
     wanted = Load(
         url=site.plan.url,

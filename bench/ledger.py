@@ -1,4 +1,4 @@
-"""What the provider booked, as the sandbox writes it down."""
+"""Reads the sandbox's ledger: the messages that the provider booked."""
 
 import time
 from collections import Counter
@@ -23,7 +23,7 @@ decode = msgspec.json.Decoder(Booking).decode
 
 
 class Bookings:
-    """What is booked from now on."""
+    """The lines that are booked from now on."""
 
     def __init__(self, ledger: Path) -> None:
         self._ledger = ledger
@@ -31,19 +31,19 @@ class Bookings:
         self.made: list[Booking] = []
 
     def wait(self, count: int, seconds: float) -> None:
-        """Return once so many are booked; raises AssertionError when it takes longer."""
+        """Return once exactly that many are booked; raises AssertionError after the deadline."""
         self.wait_at_least(count, seconds)
         assert len(self.made) == count, f"{len(self.made)} were booked, {count} were wanted"
 
     def wait_at_least(self, count: int, seconds: float) -> None:
-        """Return once so many are booked or more; raises AssertionError when it takes longer."""
+        """Return once at least that many are booked; raises AssertionError after the deadline."""
         until = time.monotonic() + seconds
         while self._read() < count:
             assert time.monotonic() < until, f"{len(self.made)} of {count} were booked"
             time.sleep(LOOK_SECONDS)
 
     def of(self, ids: set[str], seconds: float) -> list[Booking]:
-        """Return these notifications' once all are booked, whatever else is."""
+        """Return the lines of these notifications once all are booked, ignoring others."""
         until = time.monotonic() + seconds
         while True:
             self._read()
@@ -54,7 +54,7 @@ class Bookings:
             time.sleep(LOOK_SECONDS)
 
     def rate(self) -> float:
-        """Give how many were booked a second, from the first call to the last."""
+        """Return the bookings per second, from the first call to the last."""
         calls: Counter[datetime] = Counter(each.at for each in self.made)
         first, last = min(calls), max(calls)
         return (len(self.made) - calls[first]) / (last - first).total_seconds()
@@ -63,7 +63,7 @@ class Bookings:
         with self._ledger.open("rb") as file:
             file.seek(self._read_to)
             came = file.read()
-        whole = came[: came.rfind(b"\n") + 1]  # the last line may be half written
+        whole = came[: came.rfind(b"\n") + 1]  # the last line may be incomplete
         self._read_to += len(whole)
         self.made += map(decode, whole.splitlines())
         return len(self.made)

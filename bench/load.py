@@ -1,7 +1,6 @@
-"""The same request over and over, on many connections, as fast as it is answered.
+"""Sends the same request over and over, on many connections, as fast as it is answered.
 
-One thread that looks at an answer's length and status alone, so that it leaves the two cores to
-what is measured.
+One thread reads only the length and status of an answer, to leave the two cores to the product.
 """
 
 import re
@@ -21,7 +20,7 @@ ACCEPTED = b"HTTP/1.1 201 "
 
 @dataclass
 class Line:
-    """A connection, and what has come of its answer."""
+    """A connection, and the part of its answer that has arrived."""
 
     socket: socket.socket
     asked_at: float = 0.0
@@ -30,30 +29,30 @@ class Line:
 
 @dataclass
 class Answered:
-    """What came of a load; waits in seconds."""
+    """The result of a load; latencies in seconds."""
 
     seconds: float = 0.0
     waits: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
-        """Give the answers a second."""
+        """Return answers per second."""
         return len(self.waits) / self.seconds
 
     def p99_ms(self) -> float:
-        """Give what 99 of 100 answers do not take longer than."""
+        """Return the 99th percentile of the latency."""
         return 1000 * sorted(self.waits)[int(0.99 * len(self.waits))]
 
 
 def post(path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """Write a request."""
+    """Return the bytes of a request."""
     head = {"Host": HOST, "Content-Length": str(len(body)), **headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
 def load(port: int, request: bytes, count: int) -> Answered:
-    """Send the request `count` times; raises AssertionError for an answer that is no 201."""
+    """Send the request `count` times; raises AssertionError for any answer but 201."""
     answered, left = Answered(), count
     began = time.perf_counter()
     with selectors.DefaultSelector() as selector:
@@ -82,7 +81,7 @@ def ask(line: Line, request: bytes) -> None:
 
 
 def heard(line: Line, answered: Answered) -> bool:
-    """Read what has come; tell whether the answer is whole."""
+    """Read the available bytes; return whether the answer is complete."""
     piece = line.socket.recv(ANSWER_BYTES)
     assert piece, "the server closed a connection"
     line.came += piece

@@ -1,4 +1,4 @@
-"""What a part came to, beside its ceiling."""
+"""The results of a part, beside its ceiling."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ console = Console(highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One line of the table. Figures are medians of the rounds; `more` is for latest.json."""
+    """One line of the table. Figures are medians of the rounds; `more` is for latest.json only."""
 
     name: str
     unit: str
@@ -24,17 +24,17 @@ class Part:
 
     @property
     def ratio(self) -> float | None:
-        """Give ours by the ceiling."""
+        """Return our figure divided by the ceiling."""
         return None if self.ceiling is None else round(self.ours / self.ceiling, 2)
 
     def told(self) -> dict[str, Any]:
-        """Give it as it is written down."""
+        """Return the fields for latest.json."""
         figures = {"ours": self.ours, "ceiling": self.ceiling, "unit": self.unit}
         return {**figures, "ratio": self.ratio, "aim": self.aim, **self.more}
 
 
 def interleaved(sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Measure one side after the other, round after round, so that what else runs hits all."""
+    """Measure the sides in turn, round after round, so that a disturbance hits all of them."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(ROUNDS):
         for name, measure in sides.items():
@@ -47,11 +47,11 @@ def interleaved(sides: Mapping[str, Callable[[], float]]) -> dict[str, list[floa
 def beside(
     name: str, unit: str, aim: str, ours: list[float], ceiling: list[float], **more: Any
 ) -> Part:
-    """Sum up the rounds of a part and of its ceiling."""
+    """Return the result of a part and its ceiling over all rounds."""
     ratios = [round(one / most, 2) for one, most in zip(ours, ceiling, strict=True)]
     return Part(name, unit, aim, middle(ours), middle(ceiling), {"ratios": ratios, **more})
 
 
 def middle(rounds: list[float], digits: int | None = None) -> float:
-    """Give the median."""
+    """Return the median."""
     return round(statistics.median(rounds), digits)

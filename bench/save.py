@@ -17,7 +17,7 @@ ROWS = 50_000
 SECONDS_MAX = 120.0
 LOOK_SECONDS = 0.2
 AIM = "≥ 0.5, ≥ 15,000"
-# All of a batch's events have the time at which its transaction began.
+# All events of a batch have the time at which its transaction began.
 BATCHES = "SELECT at, count(*) FROM events GROUP BY at ORDER BY at"
 
 
@@ -40,7 +40,7 @@ def measure() -> list[Part]:
 
 
 class Saver:
-    """The saver's process, and the records that wait for it in the inbox."""
+    """The saver's process, and the records that wait in its inbox."""
 
     def __init__(self, site: Ground, records: list[Outgoing]) -> None:
         self._site, self._records = site, records
@@ -48,7 +48,7 @@ class Saver:
         self.batch_rows: list[float] = []
 
     def rate(self) -> float:
-        """Measure one round: rows a second, from its first transaction to its last."""
+        """Measure one round; return rows per second, from its first transaction to its last."""
         self._site.empty()
         producer = self._site.places.producer
         for each in self._records:
@@ -64,7 +64,7 @@ class Saver:
         return float(sum(rows[:-1]) / seconds)
 
     def _wait(self) -> None:
-        """Return once Postgres has read the inbox to its end."""
+        """Return once Postgres has stored the inbox to its end."""
         until = time.monotonic() + SECONDS_MAX
         while self._site.sql("SELECT sum(next) FROM positions") != [(self._written,)]:
             assert time.monotonic() < until, "the saver is not done"
@@ -72,6 +72,6 @@ class Saver:
 
 
 def make_days(site: Ground, rows: list[Notification]) -> None:
-    """Make the partitions of the rows' days, as the saver does."""
+    """Create the partitions of the rows' days, as the saver does."""
     store = PostgresStore(site.places.engine, timedelta(seconds=1))
     store.make_days({ids.day_of(each.id) for each in rows})

@@ -1,4 +1,4 @@
-"""Sending: the deliverer, of a template with no places, beside a bare loop of boto3."""
+"""Sending: the deliverer, with a template without placeholders, beside a bare loop of boto3."""
 
 import gc
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def measure() -> list[Part]:
 
 
 def put_orders(site: Ground, rows: Sequence[Notification]) -> None:
-    """Order the rows to be sent, as the saver does."""
+    """Order the rows, as the saver does."""
     producer = site.places.producer
     for each in rows:
         producer.produce(order(each))
@@ -60,7 +60,7 @@ def put_orders(site: Ground, rows: Sequence[Notification]) -> None:
 
 
 def claimed(row: Notification) -> ClaimedRow:
-    """Give a row as the deliverer's claim gives it."""
+    """Return a row in the shape that the deliverer's claim returns."""
     return ClaimedRow(
         row.id,
         1,

@@ -1,4 +1,4 @@
-"""The whole product: how fast it drains what was accepted under a hold, and what that costs."""
+"""Measures how fast the whole product drains a backlog that a hold kept, and its CPU use."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -28,13 +28,13 @@ TOLD = "SELECT count(*) FROM notifications WHERE state NOT IN ('created', 'claim
 
 @contextmanager
 def whole() -> Iterator[tuple[Ground, Mapping[str, psutil.Process]]]:
-    """Run everything; gives each process by its kind."""
+    """Run every process; yield each by its kind."""
     with ground() as site, site.running("sandbox", *KINDS) as services:
         yield site, {**site.processes, **services}
 
 
 def measure() -> list[Part]:
-    """Drain five times."""
+    """Drain a backlog five times."""
     with whole() as (site, processes):
         drain = Drain(site, processes)
         rates = interleaved({"through": drain.rate})["through"]
@@ -51,14 +51,14 @@ def measure() -> list[Part]:
 
 
 class Drain:
-    """A stack, and what each of its processes used for a message in each round."""
+    """A stack, and the CPU time that each process used for a message in each round."""
 
     def __init__(self, site: Ground, processes: Mapping[str, psutil.Process]) -> None:
         self._site, self._processes = site, processes
         self.spent_ms: dict[str, list[float]] = {kind: [] for kind in processes}
 
     def rate(self) -> float:
-        """Accept and store under a hold, lift it, and give how many were booked a second."""
+        """Accept and store under a hold, lift it, and return the bookings per second."""
         self._site.empty()
         bookings = Bookings(self._site.plan.ledger)
         before = {kind: cpu_seconds(each) for kind, each in self._processes.items()}
@@ -67,7 +67,7 @@ class Drain:
         self._wait(SAVED)
         self._site.sql(LIFT)
         bookings.wait(EMAILS, SECONDS_MAX)
-        self._wait(TOLD)  # the saver's part in it counts, too
+        self._wait(TOLD)  # the saver's share counts, too
         for kind, each in self._processes.items():
             self.spent_ms[kind].append(1000 * (cpu_seconds(each) - before[kind]) / EMAILS)
         return bookings.rate()

@@ -1,1 +1,1 @@
-"""The least that each part could do, as fast as this machine does it."""
+"""The ceilings: the least work that each part could do, as fast as this machine does it."""

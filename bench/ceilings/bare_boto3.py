@@ -15,7 +15,7 @@ from deliverer.providers.ses import TEMPLATE, bulk_entry
 
 
 def calls(rows: Sequence[ClaimedRow], directory: Directory, ring: KeyRing) -> list[dict[str, Any]]:
-    """Give the values of each call: those that the deliverer would send for these rows."""
+    """Return the values of each call: those that the deliverer would send for these rows."""
     renderer = MessageRenderer(directory, ring, Defaults("notification.example", ""))
     entries = [renderer.render(row, Channel.EMAIL) for row in rows]
     made = [each for each in entries if isinstance(each, CallEntry)]
@@ -31,7 +31,7 @@ def calls(rows: Sequence[ClaimedRow], directory: Directory, ring: KeyRing) -> li
 
 
 def send(prepared: Sequence[Mapping[str, Any]], threads: int) -> None:
-    """Make the calls; raises what a call raises."""
+    """Make the calls; raises any error of a call."""
     # The deliverer's own client: its options are faster than boto3's defaults.
     ses = make_client("sesv2", threads, connect_seconds=2, read_seconds=8)
     with ThreadPoolExecutor(threads) as pool:

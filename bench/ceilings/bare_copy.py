@@ -12,7 +12,7 @@ from courant.postgres.database import copy_lines
 from courant.postgres.tables import notifications
 
 BATCH_ROWS = 2_000
-"""What the saver takes at most in one batch."""
+"""The largest batch that the saver takes."""
 COLUMNS = tuple(name for name in Notification.__struct_fields__ if name in notifications.c)
 NAMES = ", ".join(COLUMNS)
 INCOMING = """
@@ -24,14 +24,14 @@ EVENTS = "INSERT INTO events (id, move, attempt) SELECT id, 'saved', 0 FROM inco
 
 
 def batches(rows: Sequence[Notification]) -> list[io.StringIO]:
-    """Write the rows as COPY takes them, a batch each."""
+    """Write the rows as COPY reads them, one text for each batch."""
     values = list(map(attrgetter(*COLUMNS), rows))
     starts = range(0, len(values), BATCH_ROWS)
     return [copy_lines(values[start : start + BATCH_ROWS]) for start in starts]
 
 
 def save(url: str, prepared: Sequence[io.StringIO]) -> float:
-    """Store the batches, a transaction each; gives the seconds from the first to the last."""
+    """Store the batches, a transaction each; return the seconds from the first to the last."""
     connection = psycopg2.connect(url)
     with connection.cursor() as cursor:
         cursor.execute(INCOMING)

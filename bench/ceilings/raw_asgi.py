@@ -25,14 +25,14 @@ from courant.topics import INBOX, Channel, Lane
 
 TOPIC = INBOX.topic(Channel.EMAIL, Lane.NORMAL)
 RECORD = b"x" * 640
-"""As many bytes as ingest's record of the same request has."""
+"""Padding, so that the record has as many bytes as ingest's record of the same request."""
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
 def raw(log: AsyncProducer) -> Any:
-    """Give the application."""
+    """Return the application."""
 
     async def app(_: Any, receive: Receive, send: Send) -> None:
         outgoing, told = accepted(await body_of(receive))
@@ -43,7 +43,7 @@ def raw(log: AsyncProducer) -> Any:
 
 
 def accepted(body: bytes) -> tuple[Outgoing, bytes]:
-    """Give the record, and the answer's body."""
+    """Return the record and the answer's body."""
     data = msgspec.json.decode(body)
     id = ids.new(datetime.now(UTC))
     told = msgspec.json.encode({"id": id, "reference": data.get("reference")})
@@ -70,7 +70,7 @@ async def answer(send: Send, status: int, body: bytes) -> None:
 async def serve(
     make: Callable[[AsyncProducer], Any], port: int, interface: Interfaces = Interfaces.ASGINL
 ) -> None:
-    """Serve an application as ingest's is served, until TERM."""
+    """Serve an application with ingest's server settings, until TERM."""
     log = AsyncProducer(os.environ["KAFKA_BOOTSTRAP_SERVERS"], "bench")
     log.start()
     server = Server(

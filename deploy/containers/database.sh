@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Run by PostgreSQL's image, once, when the data folder is new: the role that owns the database, and
-# one for each service, none of them a superuser. What they may do is granted by `prepare`. Bears
-# being run again: then it makes what is missing, and sets the passwords that it is given.
+# PostgreSQL's image runs this once, when the data folder is new. It creates the role that owns the
+# database and one role for each service, none of them a superuser. `prepare` grants their rights.
+# It is safe to run again: then it creates missing roles and sets the given passwords.
 set -euo pipefail
-# By standard input, so that no password stands on a command line.
+# Passed by standard input, so that no password is on a command line.
 psql --username "${POSTGRES_USER:-postgres}" --dbname postgres --set ON_ERROR_STOP=1 << 'SQL'
 \getenv owner COURANT_DATABASE_PASSWORD
 \getenv ingest COURANT_INGEST_PASSWORD

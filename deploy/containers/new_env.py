@@ -1,14 +1,14 @@
-"""Makes what docker-compose.yml and the `courant` command want: `new_env.py > .env`.
+"""Prints the settings of docker-compose.yml and the `courant` command: `new_env.py > .env`.
 
-Each call makes new secrets. Lost seal keys make all content unreadable: keep them where they are
-safe. The addresses are those that docker-compose.yml publishes on this machine.
+Each call makes new secrets. Without its seal keys all content is unreadable, so keep them safe. The
+addresses are those that docker-compose.yml publishes on this machine.
 """
 
 import base64
 import secrets
 
-# A password stands in a URL, so it is of letters and digits; Kafka's name of a cluster is 16
-# bytes, and one that began with a dash would be taken for an option.
+# A password is part of a URL, so it has only letters and digits. Kafka's cluster id is 16 bytes,
+# and an id that began with a dash would be read as an option.
 PASSWORD = secrets.token_hex(16)
 print(f"""\
 # What the containers are given.

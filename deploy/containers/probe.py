@@ -1,6 +1,6 @@
 """The container's health check: `python /app/probe.py http://127.0.0.1:8450/readyz`.
 
-The slim image has no curl. Ends with 0 when the answer is 200, with 1 and the reason otherwise.
+The slim image has no curl. Exits with 0 if the answer is 200, otherwise with 1 and the reason.
 """
 
 import sys
@@ -11,7 +11,7 @@ TIMEOUT_SECONDS = 3
 
 
 def main() -> int:
-    """Ask once; give the exit code."""
+    """Ask once and return the exit code."""
     try:
         with urllib.request.urlopen(sys.argv[1], timeout=TIMEOUT_SECONDS):
             return 0

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Brings the images that the Dockerfile and docker-compose.yml name. Where no image registry is
-# reached it builds stand-ins of the same names, from Debian's packages and from the wheels and jars
-# that the local stack runs. They are for trying docker-compose.yml; nobody is to run them for good.
-# They carry the label courant.stand-in, and give way as soon as the real image can be pulled.
-# Stand-ins want root, debootstrap and .venv.
+# Pulls the images that the Dockerfile and docker-compose.yml name. If it cannot reach an image
+# registry, it builds stand-ins of the same names, from Debian's packages and from the wheels and
+# jars of the local stack. Stand-ins are only for trying docker-compose.yml. They carry the label
+# courant.stand-in, and are replaced as soon as the real image can be pulled. Building them needs
+# root, debootstrap and .venv.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python="$here/../../.venv/bin/python"
@@ -12,7 +12,7 @@ base=python:3.13-slim
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# Says whether an image is here: yes, no, or stand-in.
+# Prints whether an image is here: yes, no, or stand-in.
 found() {
     docker image inspect "$1" > /dev/null 2>&1 || { echo no; return; }
     docker image inspect --format "{{if index .Config.Labels \"$label\"}}stand-in{{else}}yes{{end}}" "$1"
@@ -20,7 +20,7 @@ found() {
 
 pulled() { timeout 300 docker pull --quiet "$1" > /dev/null 2> "$scratch/pull.log"; }
 
-# Brings one image; the second word is the function that builds its stand-in.
+# Pulls one image; the second argument is the function that builds its stand-in.
 bring() {
     [ "$(found "$1")" = yes ] && return
     pulled "$1" && return
@@ -40,14 +40,15 @@ system() {
         trixie "$root" "$mirror" > "$scratch/debootstrap.log" || { tail "$scratch/debootstrap.log"; exit 1; }
     ln -s python3 "$root/usr/bin/python"
     rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
-    # What this machine trusts: a proxy between it and the packages may have a certificate of its own.
+    # The certificates that this machine trusts: a proxy on the way to the packages may have its
+    # own.
     cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
     rm -rf "$root"/var/cache/apt/archives/*.deb
     tar --create --directory "$root" . \
         | docker import --change 'CMD ["python"]' --change "LABEL $label=yes" - "$1" > /dev/null
 }
 
-# Builds an image from a Dockerfile of stand-ins/ and what was laid into a folder of the same name.
+# Builds an image from a Dockerfile of stand-ins/ and the build context of the same name.
 build() {
     cp "$here/stand-ins/$1".* "$scratch/$1/"
     docker build --quiet --label "$label=yes" --tag "$2" --file "$scratch/$1/$1.Dockerfile" \

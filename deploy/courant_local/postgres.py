@@ -66,7 +66,7 @@ class Server:
         folder: Path | None = None,
         *,
         port: int | None = None,
-        password: str = "courant",  # noqa: S107  # noqa: S107  # a server in a temporary folder holds nothing
+        password: str = "courant",  # noqa: S107  # a server in a temporary folder holds nothing
         passwords: Mapping[str, str] | None = None,
         log: Path | None = None,
         settings: dict[str, str | int] | None = None,

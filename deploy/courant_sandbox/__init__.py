@@ -1,5 +1,5 @@
-"""A provider on one's own machine: speaks the wire of SES v2, End User Messaging and SNS.
+"""A provider on one's own machine: it speaks the wire of SES v2, End User Messaging and SNS.
 
-It books every send in a ledger, tells of it later by signed SNS receipts, fails when ordered
-to, and shows what it was given as an inbox. Nothing leaves the machine.
+It books every send in a ledger, reports it later by signed SNS receipts, fails on demand, and shows
+the messages as an inbox. Nothing leaves the machine.
 """

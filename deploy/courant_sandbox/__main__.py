@@ -1,4 +1,4 @@
-"""Reads the settings, builds the parts, serves until it is told to stop."""
+"""Reads the settings, builds the parts, serves until a signal stops it."""
 
 import asyncio
 import logging
@@ -92,7 +92,7 @@ def main() -> NoReturn:
         sys.exit(2)
     asyncio.run(serve(settings))
     # The embedded server's own threads outlive its stop, and abort the process (status 134) when
-    # the interpreter ends under them. Everything was written by then: leave at once.
+    # the interpreter ends under them. Everything is written by now, so leave at once.
     logging.shutdown()
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""The calls the sandbox answers, each with its reader, its words and its way to refuse."""
+"""The calls that the sandbox answers, each with its parser, its errors and its answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from courant_sandbox.messages import Channel, Draft, Refused, Reply, Result
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """`throttled`, `broken` and `rejected` are code and HTTP status in the API's own words."""
+    """One call. `throttled`, `broken` and `rejected` are the API's error code and HTTP status."""
 
     name: str
     channel: Channel

@@ -1,6 +1,6 @@
-"""The sandbox as an ASGI application: one base URL for every wire, and for who watches it.
+"""The sandbox as an ASGI application: one base URL for every wire, and for people who watch it.
 
-It is raw ASGI: of the 0.25 ms that a SendEmail may cost, a framework's routing would take a third.
+It is raw ASGI: a framework's routing would take a third of the 0.25 ms that a SendEmail may cost.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# 40 MB of message in base64, and what stands around it.
+# A message of 40 MB in base64, and the JSON around it.
 BODY_BYTES_MAX = 56 * 1024 * 1024
 HANG_SECONDS_MAX = 120.0
 
@@ -38,7 +38,7 @@ _TARGET = b"x-amz-target"
 
 
 class App:
-    """Routes. Everything else is known by the parts it is given."""
+    """Routes requests. The parts that it receives know everything else."""
 
     def __init__(
         self,
@@ -68,7 +68,8 @@ class App:
         try:
             reply = await self._reply(method, path, scope, receive)
         except Exception:
-            # The outermost boundary: the server's own log of this names neither path nor place.
+            # The outermost boundary: the server's own log names neither the path nor the line of
+            # code.
             log.exception("request failed", extra={"method": method, "path": path})
             reply = _plain(500, "The sandbox has an error of its own; its log says which.\n")
         await _answer(send, reply)
@@ -161,7 +162,7 @@ class App:
 
 
 async def _in_turns(ledger: Ledger, since: int) -> AsyncIterator[bytes]:
-    """Read a block, let calls go on, read the next."""
+    """Read a block, let other calls run, read the next."""
     for block in ledger.blocks(since):
         yield block
         await asyncio.sleep(0)
@@ -181,7 +182,7 @@ def _api(path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> Api | No
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """Read the body; None where it is over the limit."""
+    """Read the body; return None if it exceeds the limit."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -195,7 +196,7 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 async def _gone(receive: Receive) -> None:
-    """Wait until the caller has hung up, or long enough for any caller's patience."""
+    """Wait until the caller has hung up, or until HANG_SECONDS_MAX have passed."""
     try:
         async with asyncio.timeout(HANG_SECONDS_MAX):
             while (await receive())["type"] != "http.disconnect":
@@ -205,8 +206,8 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _answer(send: Send, reply: Reply) -> None:
-    # The length is that of what is sent: the server waits for bytes that were promised and do not
-    # come, and the caller would see a timeout instead of a body that cannot be read.
+    # The length is that of the bytes sent. If more were promised, the server would wait for them,
+    # and the caller would see a timeout instead of a body that it cannot parse.
     body = reply.body[: len(reply.body) // 2] if reply.form == "half-body" else reply.body
     length = (b"content-length", str(len(body)).encode())
     await send(_start(reply.status, [*reply.headers, length]))

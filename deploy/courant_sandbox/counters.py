@@ -1,4 +1,4 @@
-"""What the sandbox counts. Each help text names where to look next."""
+"""The sandbox's metrics. Each help text names where to look next."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 

@@ -1,4 +1,4 @@
-"""The SNS side of a post: envelope, headers, and the subscription that has to be confirmed."""
+"""The SNS side of a receipt: envelope, headers, and the subscription that must be confirmed."""
 
 import asyncio
 import secrets
@@ -18,7 +18,7 @@ Type = Literal["Notification", "SubscriptionConfirmation"]
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One request to the receiver: a retry sends the same bytes, under the same message id."""
+    """One request to the receiver. A retry sends the same bytes under the same message id."""
 
     headers: dict[str, str]
     body: bytes
@@ -37,7 +37,7 @@ class Topic:
         self._token = secrets.token_hex(32)
 
     def confirm(self, arn: str, token: str) -> bool:
-        """Take the answer to a SubscriptionConfirmation; say whether it was the right one."""
+        """Accept the answer to a SubscriptionConfirmation; return whether its token was right."""
         if arn != self.arn or not secrets.compare_digest(token.encode(), self._token.encode()):
             return False
         self.confirmed.set()

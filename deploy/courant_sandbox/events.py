@@ -1,4 +1,4 @@
-"""What SES and End User Messaging tell of a message later, as the JSON inside an SNS envelope."""
+"""The later reports of SES and End User Messaging, as the JSON inside an SNS envelope."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ import msgspec
 from courant_sandbox.messages import Channel, Entry, Outcome
 
 ACCOUNT = "123456789012"
-# Said once to a new event destination, in plain words instead of JSON.
+# SES sends this once to a new event destination, as plain text instead of JSON.
 VALIDATED = "Successfully validated SNS topic for Amazon SES event publishing."
 
 KINDS_BY_OUTCOME: dict[tuple[Channel, Outcome], tuple[str, ...]] = {
@@ -39,7 +39,7 @@ _BOUNCES = {
 _HARD_BOUNCE = ("Permanent", "General", "5.1.1", "smtp; 550 5.1.1 user unknown")
 
 _TEXT_ON_THE_WAY = ("TEXT_QUEUED", "TEXT_SENT", "TEXT_PENDING")
-# The descriptions' words are what a receiver classifies by.
+# A receiver classifies by the words of the descriptions.
 _TEXT_DESCRIPTIONS = {
     "TEXT_QUEUED": "Message is queued",
     "TEXT_SENT": "Message has been sent to the phone carrier",
@@ -60,7 +60,7 @@ _TEXT_DESCRIPTIONS = {
 
 
 def kinds(entry: Entry, ordered: Sequence[str] | None) -> list[str]:
-    """Give the receipts a message has coming, in order; `ordered` ones stand in their place."""
+    """Return the kinds of a message's receipts in order; `ordered` kinds replace them."""
     if entry.outcome is Outcome.SILENT:
         return []
     if ordered is not None:
@@ -70,7 +70,7 @@ def kinds(entry: Entry, ordered: Sequence[str] | None) -> list[str]:
 
 
 def message(entry: Entry, kind: str, now: datetime) -> str:
-    """Write one receipt, as the text of an SNS message."""
+    """Return one receipt as the text of an SNS message."""
     build = _text_event if entry.channel is Channel.SMS else _email_event
     return msgspec.json.encode(build(entry, kind, now)).decode()
 

@@ -1,8 +1,9 @@
-"""Tells the receiver what became of each message: reads the ledger, posts, retries as SNS does.
+"""Posts receipts: reads the ledger, posts to the receiver, retries as SNS does.
 
-What waits is the ledger's file itself: at most `OPEN_MESSAGES_MAX` are in memory, the others are
-read when there is room. How far everything is taken stands in a file beside the ledger, so that a
-restart tells again what was not taken (and some that was: SNS promises no single delivery either).
+The ledger's file itself is the queue: at most `OPEN_MESSAGES_MAX` messages are in memory, and the
+others are read when there is room. A file beside the ledger holds the position up to which all
+receipts are taken. After a restart, receipts that were not taken are posted again, and some that
+were: SNS does not promise single delivery either.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 WORKERS = 8
 OPEN_MESSAGES_MAX = 20_000
 READ_MESSAGES = 1_000
-# SNS waits 20 s between its retries; compressed, or a fault run would take an hour.
+# SNS waits 20 s between its retries. Shorter here, because a fault run would take an hour
+# otherwise.
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 5.0
 GIVE_UP_SECONDS = 3600.0
@@ -39,7 +41,7 @@ MARK_EVERY_SECONDS = 1.0
 
 
 class Told:
-    """A message in memory: `end` is where its line ends, `left` how many posts are outstanding."""
+    """A message in memory: `end` is where its line ends, `left` the number of posts outstanding."""
 
     __slots__ = ("end", "left")
 
@@ -49,7 +51,7 @@ class Told:
 
 
 class Event:
-    """One receipt to post. The post is written when it is first due, and then kept for retries."""
+    """One receipt to post. Its post is built when it is first due, and kept for retries."""
 
     __slots__ = ("entry", "first_at", "kind", "post", "told", "tries")
 
@@ -63,7 +65,7 @@ class Event:
 
 
 class Feed:
-    """`offer` takes what was booked; `run` does the rest until it is cancelled."""
+    """Posts receipts: `offer` accepts booked messages, and `run` posts until it is cancelled."""
 
     def __init__(
         self,
@@ -85,7 +87,8 @@ class Feed:
         self._mark = ledger.path.with_suffix(".taken")
         self._admitted = self._marked = _mark(self._mark, ledger.size_bytes)
         self._behind = self._admitted < ledger.size_bytes
-        # At once: a process killed before anything was taken would else have nothing to tell.
+        # At once: otherwise a process killed before anything was taken would have nothing to post
+        # again.
         self._write_mark()
         self._open: deque[Told] = deque()
         self._due: list[tuple[float, int, Event]] = []
@@ -94,7 +97,7 @@ class Feed:
         self._failures = 0
 
     def offer(self, entries: Sequence[Entry], ends: Sequence[int]) -> None:
-        """Take messages just appended to the ledger; past the limit the file keeps them."""
+        """Accept newly booked messages; above the limit only the ledger's file keeps them."""
         if self._behind or len(self._open) + len(entries) > OPEN_MESSAGES_MAX:
             self._behind = True
             return
@@ -112,7 +115,7 @@ class Feed:
                     tasks.create_task(self._work(client, ready))
 
     async def _subscribe(self, client: httpx2.AsyncClient) -> None:
-        """Ask for the subscription to be confirmed until it is; nothing else is sent before."""
+        """Ask until the receiver confirms the subscription; nothing else is sent before."""
         pause = BACKOFF_FIRST_SECONDS
         while not self._topic.confirmed.is_set():
             status = await self._send(client, self._topic.confirmation())
@@ -155,7 +158,7 @@ class Feed:
                 )
 
     async def _hand_out(self, ready: "asyncio.Queue[Event]") -> None:
-        """Give events to the workers as they fall due, and fill up from the ledger."""
+        """Hand events to the workers as they fall due, and read more from the ledger."""
         clock = asyncio.get_running_loop().time
         while True:
             self._more.clear()
@@ -177,7 +180,8 @@ class Feed:
         while True:
             event = await ready.get()
             if self._failures >= WORKERS:
-                # The receiver is down, not one receipt bad: a few posts ask, the others wait.
+                # The receiver is down, and no single receipt is at fault: a few posts probe it, the
+                # others wait.
                 await asyncio.sleep(_backoff(self._failures // WORKERS))
             await self._deliver(client, event)
 
@@ -208,7 +212,7 @@ class Feed:
         event.told.left -= 1
 
     async def _send(self, client: httpx2.AsyncClient, post: Post) -> int | None:
-        """Post, and give the status; None where there was no answer."""
+        """Post, and return the status; None if there was no answer."""
         try:
             answer = await client.post(self._url, content=post.body, headers=post.headers)
         except httpx2.TransportError:
@@ -216,7 +220,7 @@ class Feed:
         return answer.status_code
 
     def _settle(self) -> None:
-        """Move past the messages that have nothing outstanding, up to the first that has."""
+        """Advance past the messages without outstanding posts, up to the first that has one."""
         while self._open and self._open[0].left == 0:
             self._marked = self._open.popleft().end
         counters.receipts_waiting.set(len(self._open))
@@ -241,7 +245,7 @@ def _backoff(tries: int) -> float:
 
 
 def _within(message_id: str, share: float) -> bool:
-    """Choose by the id, not by chance, so that a restart chooses the same."""
+    """Choose by the id, not by chance, so that a restart chooses the same messages."""
     return share >= 1.0 or _fraction(message_id) < share
 
 
@@ -251,7 +255,10 @@ def _fraction(message_id: str) -> float:
 
 
 def _mark(path: Path, size_bytes: int) -> int:
-    """Read how far all was taken; without a mark, or with that of another file, from the end."""
+    """Read the position up to which all receipts are taken.
+
+    Without a position, or with that of another file, it starts from the ledger's end.
+    """
     if not path.exists():
         return size_bytes
     text = path.read_text().strip()

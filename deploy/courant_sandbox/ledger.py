@@ -1,7 +1,7 @@
 """The ledger: a file with a line for every booked message, written before the call is answered.
 
-A plain write outlives a kill -9 of the process, which is what the fault runs need; there is no
-fsync. The parts of the newest messages, which the page shows, go to a second file of bounded size.
+There is no fsync: a plain write survives a kill -9 of the process, and fault runs need no more. The
+contents of the newest messages, which the page shows, go to a second file of bounded size.
 """
 
 import os
@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Kept(msgspec.Struct, kw_only=True):
-    """A message as the page shows it. `told` are the receipts that were taken so far."""
+    """A message as the page shows it. `told` holds the receipts that were taken so far."""
 
     entry: Entry
     parts: Parts
@@ -36,7 +36,7 @@ _KEPT = msgspec.json.Decoder(Kept)
 
 
 class Ledger:
-    """Opened by one process; whatever it appended is in the file when `append` returns."""
+    """The open ledger of one process. The file has the lines when `append` returns."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class Ledger:
         self._lines: int | None = None
 
     def append(self, messages: Sequence[tuple[Entry, Parts]]) -> list[int]:
-        """Book messages, and give where each one's line ends in the file."""
+        """Book messages; return where the line of each one ends in the file."""
         lines = [_encode(entry) + b"\n" for entry, _ in messages]
         _write(self._file, b"".join(lines))
         ends = []
@@ -66,7 +66,10 @@ class Ledger:
         return ends
 
     def lines(self) -> int:
-        """Count the lines: of an earlier process's only when first asked, or a start is slow."""
+        """Count the lines.
+
+        Those of an earlier process are counted only on demand, for a fast start.
+        """
         if self._lines is None:
             with self.path.open("rb") as file:
                 self._lines = sum(
@@ -75,7 +78,7 @@ class Ledger:
         return self._lines
 
     def blocks(self, since: int) -> Iterator[bytes]:
-        """Give the lines after the first `since` as the API tells them, some 500 at once."""
+        """Yield the lines after the first `since` as the API shows them, about 500 at once."""
         with self.path.open("rb") as file:
             for _ in range(since):
                 if not file.readline():
@@ -84,7 +87,7 @@ class Ledger:
                 yield b"".join(_encode(_LINE.decode(line)) + b"\n" for line in lines)
 
     def entries(self, offset: int, count: int) -> list[tuple[Entry, int]]:
-        """Give up to `count` entries whose lines begin at `offset`, and where each line ends."""
+        """Return up to `count` entries whose lines begin at `offset`, and where each line ends."""
         found = []
         with self.path.open("rb") as file:
             file.seek(offset)
@@ -102,7 +105,7 @@ class Ledger:
         return self._kept.get(message_id)
 
     def told(self, message_id: str, kind: str) -> None:
-        """Note for the page that a receipt was taken."""
+        """Record for the page that a receipt was taken."""
         kept = self._kept.get(message_id)
         if kept is not None:
             kept.told = [*kept.told, kind]
@@ -141,7 +144,7 @@ class Ledger:
             if not path.exists():
                 continue
             with path.open("rb") as file:
-                # Older lines than can be kept are not worth their decoding.
+                # More lines than can be kept need not be decoded.
                 for line in file.readlines()[-KEPT_MESSAGES_MAX:]:
                     kept = _KEPT.decode(line)
                     kept.size_bytes = len(line)
@@ -158,9 +161,9 @@ def _write(file: int, data: bytes) -> None:
 
 
 def _without_torn_line(path: Path) -> int:
-    """Cut off a last line that a killed process did not finish, and give the file's size.
+    """Cut off a last line that a killed process did not finish; return the file's size.
 
-    Its call was never answered, and none of its receipts were sent: it was not booked.
+    Its call was never answered, and none of its receipts were sent, so it was not booked.
     """
     if not path.exists():
         return 0

@@ -1,7 +1,8 @@
-"""What a call asks to send, what is booked of it, and how a call is refused.
+"""The messages of a call, their records in the ledger, and the refusal of a call.
 
-These are msgspec structs, not dataclasses: they are made, and written as JSON, once an email, and
-a bulk call's 50 should cost under 20 µs each (a frozen dataclass of this size costs 2 µs to make).
+These are msgspec structs, not dataclasses: they are made and written as JSON once for each email,
+and the 50 of a bulk call should cost under 20 µs each. A frozen dataclass of this size costs 2 µs
+to make.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ class Channel(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What the receipts will say of a booked message."""
+    """The outcome that a booked message's receipts will report."""
 
     DELIVERED = "delivered"
     BOUNCED = "bounced"
@@ -38,7 +39,7 @@ class Outcome(StrEnum):
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What the recipient would see. `raw` is a MIME message in base64, parsed only to be shown."""
+    """A message as its recipient sees it. `raw` is MIME in base64, parsed only to be shown."""
 
     subject: str | None = None
     text: str | None = None
@@ -53,7 +54,7 @@ class Parts(msgspec.Struct, frozen=True):
 class Draft(msgspec.Struct, frozen=True):
     """One message of a call, checked and rendered, not yet booked.
 
-    `fault` says what the template's data lacks: such a message is accepted, and fails later.
+    `fault` names what the template's data lacks: such a message is accepted, and fails later.
     """
 
     to: str
@@ -64,7 +65,7 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, kw_only=True):
-    """What the ledger tells of a booked message."""
+    """A booked message as the ledger shows it."""
 
     at: str
     channel: Channel
@@ -77,7 +78,7 @@ class Line(msgspec.Struct, kw_only=True):
 
 
 class Entry(Line, kw_only=True):
-    """A line with what its receipts need besides."""
+    """A ledger line, with the fields that its receipts need as well."""
 
     api: str
     source: str
@@ -85,7 +86,7 @@ class Entry(Line, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a call's answer says of one of its messages."""
+    """One message's part of a call's answer."""
 
     message_id: str | None = None
     status: str = "SUCCESS"
@@ -93,7 +94,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer on the wire. `form`: whole, half-body (cut short), or hang (never given)."""
+    """An answer on the wire. `form`: whole, half-body (cut short), or hang (never sent)."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -102,7 +103,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Refused(Exception):
-    """The provider does not take the call; nothing, or after booking all, of it was sent."""
+    """The provider refuses the call.
+
+    Nothing of it was sent, or all of it if it was booked before.
+    """
 
     def __init__(self, code: str, message: str, http: int = 400, reason: str | None = None) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""What the sandbox was told to do wrong: held in memory, one set a channel, changed as a merge.
+"""The faults that the sandbox was ordered to produce: in memory, one set for each channel.
 
-`PUT /_control` takes a JSON merge patch of `Orders` (null puts a value back), for both channels
-or, with `"channel": "email"` or `"sms"`, for one. A patch that is not usable changes nothing.
+`PUT /_control` takes a JSON merge patch of `Orders` (null resets a value). It applies to both
+channels or, with `"channel": "email"` or `"sms"`, to one. An invalid patch changes nothing.
 """
 
 import asyncio
@@ -46,11 +46,11 @@ HTTP_BY_CODE = {
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An order that is misspelt is refused, or it would be taken for one that has no effect."""
+    """Rejects unknown fields: otherwise a misspelt order would have no effect and no error."""
 
 
 class Failure(Strict, frozen=True):
-    """A refusal by name, before booking. `http` is that of the name where it is not given."""
+    """A refusal by name, before booking. `http` defaults to the status of that name."""
 
     code: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9]{1,100}$")]
     http: Annotated[int, msgspec.Meta(ge=400, le=599)] | None = None
@@ -78,7 +78,7 @@ class BulkStatus(Strict, frozen=True):
 
 
 class EventOrders(Strict, frozen=True):
-    """How receipts go out. `kinds` stands in place of what the outcome says."""
+    """How receipts are posted. `kinds` replaces the receipts that follow from the outcome."""
 
     delay_seconds: Seconds | None = None
     double: bool = False
@@ -89,7 +89,7 @@ class EventOrders(Strict, frozen=True):
 
 
 class Orders(Strict, frozen=True):
-    """Everything at its default: an ordinary day."""
+    """The orders for one channel. By default it behaves well."""
 
     latency_seconds: Seconds = 0.0
     throttle_share: Share = 0.0
@@ -104,7 +104,7 @@ class Orders(Strict, frozen=True):
 
 
 class Control:
-    """The orders in force, and a way to wait for others."""
+    """Holds the orders in force, and lets callers wait for a change."""
 
     def __init__(self) -> None:
         self._patches: dict[Channel, dict[str, Any]] = {channel: {} for channel in Channel}
@@ -118,7 +118,7 @@ class Control:
         return {channel.value: orders for channel, orders in self._orders.items()}
 
     def merge(self, body: bytes) -> None:
-        """Merge a patch. Raises msgspec.MsgspecError, and then changes nothing."""
+        """Merge a patch. If it raises msgspec.MsgspecError, nothing has changed."""
         patch = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         one = patch.pop("channel", None)
         channels = [msgspec.convert(one, Channel)] if one is not None else list(Channel)
@@ -134,7 +134,7 @@ class Control:
         self._announce()
 
     async def release(self, channel: Channel, stage: Stage) -> None:
-        """Wait until calls of the channel are not held at this stage."""
+        """Wait while calls of the channel are held at this stage."""
         while self._orders[channel].hold == stage:
             await self._changed.wait()
 
@@ -144,7 +144,7 @@ class Control:
 
 
 def _merged(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """Merge as RFC 7396 says."""
+    """Merge as RFC 7396 defines it."""
     merged = dict(target)
     for key, value in patch.items():
         if value is None:
@@ -160,8 +160,8 @@ def _merged(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 class Bucket:
     """A rate as a bucket that may go into debt.
 
-    A call with many recipients goes through while any of the rate is left, and what follows is
-    refused until the debt is paid: as SES does it.
+    A call with many recipients passes while any of the rate is left, and later calls are refused
+    until the debt is paid, as SES does it.
     """
 
     def __init__(self) -> None:

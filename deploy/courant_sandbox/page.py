@@ -1,7 +1,7 @@
-"""The inbox: what was sent, newest first, and each message as its recipient would see it.
+"""The inbox: the messages, newest first, and each one as its recipient would see it.
 
-A message's HTML is a stranger's: it is shown in an iframe with every sandbox restriction, and the
-page's Content-Security-Policy, which the frame inherits, lets nothing be fetched or run.
+A message's HTML is untrusted: it is shown in an iframe with every sandbox restriction. The frame
+inherits the page's Content-Security-Policy, which allows nothing to be fetched or run.
 """
 
 import base64
@@ -23,7 +23,7 @@ SNIPPET_CHARACTERS = 140
 FOLLOW_SECONDS = 5
 TEMPLATES = Path(__file__).parent / "pages"
 
-# Styles may stand in the message itself, and so must be allowed; images only inside it.
+# A message may hold styles and images inside itself, so these are allowed; external ones are not.
 POLICY = (
     b"default-src 'none'; style-src 'self' 'unsafe-inline'; img-src data:; frame-src 'self'; "
     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -38,7 +38,7 @@ HEADERS = [
 
 
 class Page:
-    """Renders what the ledger keeps of the newest messages."""
+    """Renders the messages that the ledger keeps."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -104,7 +104,7 @@ def _holds(kept: Kept, asked: str) -> bool:
 
 
 def _readable(parts: Parts) -> Parts:
-    """Take a raw MIME message apart; others are as they are."""
+    """Parse a raw MIME message; return others unchanged."""
     if parts.raw is None:
         return parts
     mail = ses.mime(base64.b64decode(parts.raw))
@@ -117,7 +117,7 @@ def _readable(parts: Parts) -> Parts:
 
 
 class _Words(HTMLParser):
-    """Gathers what is text in an HTML part, for the one line that the inbox shows of it."""
+    """Collects the text of an HTML part, for its one line in the inbox."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class _Words(HTMLParser):
 
 
 def _snippet(kept: Kept) -> str:
-    """Give the first words of a message, on one line."""
+    """Return the first words of a message, on one line."""
     parts = _readable(kept.parts)
     text = parts.text
     if text is None:

@@ -1,4 +1,4 @@
-"""A call from its bytes to its answer: check, obey, book, tell, and what goes wrong in between."""
+"""Handles a call from its bytes to its answer: check, apply faults, book, post receipts."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ BROKEN = "The service has an error, as ordered."
 
 
 class Call(msgspec.Struct):
-    """A call that is not answered yet, as GET /calls tells of it."""
+    """A call that is not answered yet, as GET /calls shows it."""
 
     api: str
     since: str
@@ -52,7 +52,7 @@ class Provider:
         return list(self._calls.values())
 
     async def answer(self, api: Api, body: bytes, gone: Callable[[], Awaitable[None]]) -> Reply:
-        """Do what the call asks. A call that hangs is in progress until its caller is `gone`."""
+        """Answer a call. A call that hangs stays in progress until `gone` returns."""
         try:
             drafts = api.read(body)
             behaviours = [behaviour(api.channel, draft.to) for draft in drafts]
@@ -86,7 +86,8 @@ class Provider:
         if wait:
             await asyncio.sleep(wait)
         await self._control.release(api.channel, "before-booking")
-        # The orders of before the wait would be stale: a hold is often released by a change.
+        # Read the orders again after the wait, because a hold is often released by a change of
+        # orders.
         orders = self._control.of(api.channel)
         self._admit(api, len(drafts), behaviours, orders)
         results = self._book(api, drafts, behaviours, orders)
@@ -101,7 +102,7 @@ class Provider:
         return reply if form == "whole" else msgspec.structs.replace(reply, form=form)
 
     def _admit(self, api: Api, count: int, behaviours: Sequence[Behaviour], orders: Orders) -> None:
-        """Refuse the whole call where an order, a rate or a recipient wants it; raises Refused."""
+        """Raise Refused if an order, a rate or a recipient refuses the whole call."""
         if orders.error is not None and _strikes(orders.error.share):
             error = orders.error
             raise Refused(error.code, error.message, error.status, error.reason)
@@ -142,7 +143,7 @@ class Provider:
         return results
 
     def _refusal(self, api: Api, draft: Draft, own: Behaviour, orders: Orders) -> Result | None:
-        """Say why one message is not taken: as its entry's status, or of a single by Refused."""
+        """Return the refusal of a bulk entry, None for none; raise Refused for a single message."""
         status = orders.bulk_status
         if api.entries_have_status and status is not None and _strikes(status.share):
             return Result(status=status.status, error="ordered by the sandbox's control")
@@ -164,7 +165,7 @@ class Provider:
         return None
 
     def _throttles(self, to: str) -> bool:
-        """Count the tries of an address: throttled twice, taken, and so on from the beginning."""
+        """Count an address's tries: two are throttled, the third is taken, and so on."""
         tries = self._throttled.pop(to, 0)
         if tries >= THROTTLES_BEFORE_TAKING:
             return False

@@ -1,4 +1,4 @@
-"""What a recipient's own address orders, so that a demo or a test needs no control call.
+"""Recipients whose address alone causes a fault, so that a test needs no control call.
 
 An email address by its local part before `+` or `@`; a phone number by its last four digits.
 
@@ -35,13 +35,13 @@ from courant_sandbox.messages import Channel, Outcome
 
 THROTTLES_BEFORE_TAKING = 2
 SLOW_SECONDS = 3.0
-# Past the grace after which a local stack resolves an unknown outcome (30 s).
+# Longer than the grace of 30 s after which a local stack resolves an unknown outcome.
 LATE_SECONDS = 45.0
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """`before` and `after` are what befalls the call before and after booking."""
+    """An address's effects; `before` and `after` are the call's faults around booking."""
 
     outcome: Outcome = Outcome.DELIVERED
     before: str = ""
@@ -104,7 +104,7 @@ BY_LAST_DIGITS = {
 
 
 def behaviour(channel: Channel, to: str) -> Behaviour:
-    """Give what the address orders. Of several recipients in one message the first counts."""
+    """Return the behaviour of an address. With several recipients in a message the first counts."""
     if channel is Channel.SMS:
         return BY_LAST_DIGITS.get(to[-4:], ORDINARY)
     local_part = to.rpartition("<")[2].partition("@")[0].partition("+")[0]

@@ -17,7 +17,7 @@ from courant_sandbox.messages import Draft, Parts, Refused, Reply, Result
 
 
 class Wire(msgspec.Struct, rename="pascal", frozen=True):
-    """JSON fields as AWS names them; what is not read here is let through."""
+    """JSON fields as AWS names them; fields that are not declared are ignored."""
 
 
 class Pair(Wire, frozen=True):
@@ -112,7 +112,7 @@ T = TypeVar("T")
 
 
 def read_send_email(body: bytes) -> list[Draft]:
-    """Check a SendEmail and give its one message. Raises Refused."""
+    """Check a SendEmail and return its one message. Raises Refused."""
     request = _decoded(_SEND_EMAIL, body)
     for value in request.reply_to_addresses:
         checks.address(value)
@@ -140,7 +140,7 @@ def read_send_email(body: bytes) -> list[Draft]:
 
 
 def read_send_bulk_email(body: bytes) -> list[Draft]:
-    """Check a SendBulkEmail and give its messages in order. Raises Refused, for all of them."""
+    """Check a SendBulkEmail and return its messages in order. Raises Refused for all of them."""
     request = _decoded(_SEND_BULK_EMAIL, body)
     for value in request.reply_to_addresses:
         checks.address(value)
@@ -162,7 +162,7 @@ def read_send_bulk_email(body: bytes) -> list[Draft]:
 
 
 class _Template:
-    """An inline template, parsed once a call."""
+    """An inline template, parsed once for each call."""
 
     def __init__(self, template: Template, request_bytes: int) -> None:
         if template.template_content is None:
@@ -181,7 +181,7 @@ class _Template:
         values = self._defaults | _values(data)
         missing: list[str] = []
         parts = Parts(*(self._rendered(part, values, missing) for part in self._parts))
-        # A value that is missing is accepted and fails later; the receipt alone tells.
+        # A message with a missing value is accepted and fails later; only the receipt reports it.
         fault = (
             f"Attribute '{missing[0]}' is not present in the rendering data." if missing else None
         )
@@ -192,7 +192,7 @@ class _Template:
     ) -> str | None:
         if part is None:
             return None
-        # re.split with a group gives text, name, text, name, …, text.
+        # re.split with a group returns text, name, text, name, …, text.
         filled = part.copy()
         for place in range(1, len(part), 2):
             value = values.get(part[place])
@@ -225,7 +225,7 @@ def refused(refusal: Refused) -> Reply:
 
 
 def account(rate: float, sent: int) -> Reply:
-    """Answer GetAccount. What was sent counts from the process's start, not over 24 hours."""
+    """Answer GetAccount. The sent count is since the process's start, not over 24 hours."""
     quota = {"Max24HourSend": -1.0, "MaxSendRate": rate, "SentLast24Hours": float(sent)}
     return _reply(
         200,

@@ -13,12 +13,10 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="The address it listens on.")
     port: int = Field(default=8480, ge=1, le=65535, description="The port it listens on.")
-    url: str = Field(
-        default="", description="Where others reach it, as its receipts say; empty: host and port."
-    )
+    url: str = Field(default="", description="Its base URL in receipts; empty: host and port.")
     ledger: Path = Field(
         default=Path(".courant/sandbox/ledger.jsonl"),
-        description="The file of booked messages; key, certificate and parts stand beside it.",
+        description="The file of booked messages; key, certificate, contents are beside it.",
     )
     receipts_url: str = Field(default="", description="Where receipts are posted; empty: nowhere.")
     receipts_share: float = Field(
@@ -32,19 +30,19 @@ class Settings(BaseSettings):
         description="The SNS topic that receipts name.",
     )
     rate: float = Field(
-        default=100_000, gt=0, description="MaxSendRate that GetAccount tells, a second."
+        default=100_000, gt=0, description="MaxSendRate that GetAccount reports, a second."
     )
     event_delay_seconds: float = Field(
         default=0.05,
         ge=0,
         le=3600,
-        description="From booking to the first receipt, and to the next.",
+        description="Delay from booking to the first receipt, and between receipts.",
     )
     max_connections: int = Field(
-        default=1024, ge=16, le=65536, description="Connections served at once; further ones wait."
+        default=1024, ge=16, le=65536, description="Connections served at once; others wait."
     )
 
     @property
     def address(self) -> str:
-        """Give the base URL without a slash at its end."""
+        """Return the base URL without a slash at its end."""
         return self.url.rstrip("/") or f"http://{self.host}:{self.port}"

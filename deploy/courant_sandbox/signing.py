@@ -74,7 +74,7 @@ def _certificate(path: Path, key: rsa.RSAPrivateKey, now: datetime.datetime) -> 
 
 
 def _write(path: Path, pem: bytes) -> None:
-    """Write whole or not at all: a start after a kill must not find half a key."""
+    """Write atomically: a start after a kill must not find half a key."""
     part = path.with_suffix(".part")
     part.touch(mode=0o600)
     part.write_bytes(pem)

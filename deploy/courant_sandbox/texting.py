@@ -35,7 +35,7 @@ _SEND_TEXT = msgspec.json.Decoder(SendTextMessage)
 
 
 def read_send_text(body: bytes) -> list[Draft]:
-    """Check a SendTextMessage and give its message; none for a dry run. Raises Refused."""
+    """Check a SendTextMessage and return its message; none for a dry run. Raises Refused."""
     try:
         request = _SEND_TEXT.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -53,7 +53,7 @@ def read_send_text(body: bytes) -> list[Draft]:
 
 
 def read_publish(body: bytes) -> list[Draft]:
-    """Check a Publish to a phone and give its message. Raises Refused."""
+    """Check a Publish to a phone and return its message. Raises Refused."""
     try:
         form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX)
     except ValueError:
@@ -85,7 +85,7 @@ def read_publish(body: bytes) -> list[Draft]:
 
 
 def _attributes(fields: dict[str, str]) -> dict[str, str]:
-    """Give the message's attributes: name and value stand in two fields with one number."""
+    """Return the message's attributes: name and value are in two fields with the same number."""
     prefix, suffix = "MessageAttributes.entry.", ".Name"
     return {
         value: fields.get(f"{name.removesuffix(suffix)}.Value.StringValue", "")
@@ -117,7 +117,7 @@ def accepted_publish(results: Sequence[Result]) -> Reply:
 
 
 def confirmed(subscription_arn: str) -> Reply:
-    """Answer ConfirmSubscription, which the subscriber asks by opening its SubscribeURL."""
+    """Answer ConfirmSubscription, which the subscriber calls by opening its SubscribeURL."""
     return _xml(
         200,
         f'<ConfirmSubscriptionResponse xmlns="{SNS_NAMESPACE}"><ConfirmSubscriptionResult>'

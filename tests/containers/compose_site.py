@@ -1,4 +1,4 @@
-"""docker-compose.yml, unchanged, brought up once: in a project of its own and on free ports."""
+"""Runs docker-compose.yml, unchanged, in a project of its own and on free ports."""
 
 import os
 import re
@@ -27,7 +27,7 @@ PUBLISHED = {
     "SANDBOX_PORT": 8480,
     "PROMETHEUS_PORT": 9090,
 }
-"""Each variable of docker-compose.yml that moves a port, and where the port is without it."""
+"""Each variable of docker-compose.yml that moves a port, with the port's default."""
 REPLICAS = {"ingest": 1, "saver": 1, "deliverer": 2, "job-runner": 1, "recovery": 2}
 OF_OUR_OWN = {"COMPOSE_PROJECT_NAME": "courant-smoke", "COURANT_VERSION": "smoke"}
 LOGGED = ("kafka-1", "postgres", "prepare", *REPLICAS)
@@ -36,18 +36,18 @@ LOG_SHOWN = 2_000  # characters of each
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The running containers, and what the commands on this machine are told of them."""
+    """The running containers, and the environment of the commands on this machine."""
 
     compose: DockerCompose
     env: Mapping[str, str]
 
     def inside(self, service: str, *words: str) -> str:
-        """Run a command in a service's first container; gives what it prints."""
+        """Run a command in a service's first container; return its output."""
         said, _, _ = self.compose.exec_in_container(list(words), service)
         return said
 
     def asked(self, path: str, **query: str) -> Any:
-        """Ask Prometheus; gives the answer's data."""
+        """Query Prometheus; return the data of its answer."""
         url = f"http://127.0.0.1:{self.env['PROMETHEUS_PORT']}/api/v1/{path}"
         return (
             httpx2.get(url, params=query, trust_env=False, timeout=ANSWER_SECONDS)
@@ -58,7 +58,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """What docs/how-to/run-in-containers.md has one make: a key and a template for each channel."""
+    """The entries that docs/how-to/run-in-containers.md creates: an API key, and a template for each channel."""
 
     key: str
     email: str
@@ -86,14 +86,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def demand_daemon() -> None:
-    """Fail where no daemon answers: a test that is skipped has shown nothing."""
+    """Fail if no Docker daemon answers, because a skipped test proves nothing."""
     asked = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
     if asked.returncode:
         pytest.fail(f"no Docker daemon answers: {asked.stderr}", pytrace=False)
 
 
 def environment() -> dict[str, str]:
-    """Give new secrets and free ports, by the names that docker-compose.yml knows."""
+    """Return new secrets and free ports, by their names in docker-compose.yml."""
     made = run([sys.executable, "deploy/containers/new_env.py"], {})
     chosen = {name: str(ports.free()) for name in PUBLISHED}
     assert len(set(chosen.values())) == len(chosen)
@@ -106,14 +106,14 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def client(site: Site) -> Client:
-    """Give what the page has one make, made as it says."""
+    """Create the entries of docs/deployment.md with the commands of the page, and return them."""
     report = 'echo "$COURANT_API_KEY $email $sms"'
     said = shell(documented("A first service") + report, site.env)
     return Client(*said.splitlines()[-1].split())
 
 
 def documented(heading: str) -> str:
-    """Give the commands under a heading of docs/how-to/run-in-containers.md."""
+    """Return the commands under a heading of docs/how-to/run-in-containers.md."""
     page = Path(PROJECT / "docs/how-to/run-in-containers.md").read_text()
     found = re.search(rf"^#+ {heading}$.*?^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert found, f"no commands under {heading}"

@@ -1,4 +1,4 @@
-# Answers as apache/kafka does to what docker-compose.yml says: settings from KAFKA_*, data in
+# Behaves as apache/kafka does under docker-compose.yml: settings from KAFKA_*, data in
 # /var/lib/kafka/data, an ordinary user. Its build context holds jre/, jars/ and kafka.sh.
 FROM python:3.13-slim
 COPY jre /opt/jre

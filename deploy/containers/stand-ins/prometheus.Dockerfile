@@ -1,4 +1,4 @@
-# Debian's Prometheus where prom/prometheus has its own.
+# Debian's Prometheus, at the path where prom/prometheus has its own.
 FROM python:3.13-slim
 RUN apt-get update && apt-get install --yes --no-install-recommends prometheus \
     && rm -rf /var/lib/apt/lists/* \
