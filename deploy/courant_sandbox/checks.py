@@ -1,4 +1,4 @@
-"""What AWS checks of a call and boto3 does not; each raises Refused with AWS's kind of words."""
+"""Checks that AWS makes of a call and boto3 does not; each raises Refused with AWS's wording."""
 
 import re
 from collections.abc import Iterable
@@ -9,16 +9,12 @@ from courant_sandbox.messages import Refused
 ENTRIES_MAX = 50
 RECIPIENTS_MAX = 50
 HEADERS_MAX = 15
-HEADER_NAME_CHARACTERS_MAX = 126
-HEADER_VALUE_CHARACTERS_MAX = 995
-TAG_CHARACTERS_MAX = 256
 TEMPLATE_DATA_CHARACTERS_MAX = 262_144
 INLINE_TEMPLATE_BYTES_MAX = 1024 * 1024
 MESSAGE_BYTES_MAX = 40 * 1024 * 1024
 ADDRESS_CHARACTERS_MAX = 320
 SMS_CHARACTERS_MAX = 1_600
 CONTEXT_PAIRS_MAX = 5
-CONTEXT_KEY_CHARACTERS_MAX = 100
 CONTEXT_VALUE_CHARACTERS_MAX = 800
 TIME_TO_LIVE_SECONDS = range(5, 259_201)
 
@@ -38,7 +34,7 @@ def bad_request(message: str) -> Refused:
 
 
 def address(value: str | None) -> str:
-    """Let an address pass, with or without a display name; ASCII only, as SES wants it."""
+    """Accept an address with or without a display name; ASCII only, as SES requires."""
     if not value:
         raise bad_request("Missing required field: address.")
     if _ADDRESS.fullmatch(value):
