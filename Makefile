@@ -45,7 +45,7 @@ bench: $(MADE)  ## Measure how fast the whole stack accepts, sends and answers h
 	$(BIN)/python -m bench
 
 containers: $(MADE)  ## Build the image, bring docker-compose.yml up, send through it. Needs Docker.
-	@docker info > /dev/null 2>&1 || { echo "make containers: no Docker daemon answers `docker info`"; exit 1; }
+	@docker info > /dev/null 2>&1 || { echo "make containers: no Docker daemon answers (docker info)"; exit 1; }
 	@docker compose version > /dev/null 2>&1 || { echo "make containers: docker compose version 2 is not installed"; exit 1; }
 	deploy/containers/stand-ins.sh
 	$(BIN)/pytest tests/containers
