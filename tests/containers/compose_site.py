@@ -58,7 +58,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The entries that docs/how-to/run-in-containers.md creates: an API key, and a template for each channel."""
+    """The entries that the how-to on containers creates: an API key, a template for each channel."""
 
     key: str
     email: str
@@ -106,7 +106,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def client(site: Site) -> Client:
-    """Create the entries of docs/deployment.md with the commands of the page, and return them."""
+    """Create the entries of docs/how-to/run-in-containers.md by its commands, and return them."""
     report = 'echo "$COURANT_API_KEY $email $sms"'
     said = shell(documented("A first service") + report, site.env)
     return Client(*said.splitlines()[-1].split())
