@@ -58,7 +58,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The entries that the how-to on containers creates: an API key, a template for each channel."""
+    """The entries that the how-to on containers creates: a key, a template for each channel."""
 
     key: str
     email: str
