@@ -156,6 +156,28 @@ def test_chunks_of_a_cancelled_job_are_not_ordered_again(scenario: Scenario) -> 
     assert ordered(scenario) == []
 
 
+def test_until_commands_are_known_again_no_row_of_a_job_expires_and_no_chunk_is_ordered(
+    scenario: Scenario,
+) -> None:
+    job(scenario)
+    chunk(scenario, 0, issued_at="ago(90)")
+    rows(scenario, 1)
+    scenario.row(9)
+    scenario.ask("UPDATE notifications SET accepted_at = now() - interval '80 h'")
+    scenario.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
+    scenario.ask("INSERT INTO holds (scope, reason) VALUES ('jobs', '')")
+    scenario.mark(DELIVERY, 1, 7)
+    scenario.fold_to(DELIVERY, 7)
+    positions = passed(scenario, 1)
+    sweep(scenario, "incomplete", positions)
+    assert ordered(scenario) == []
+    assert [number for _, number, _ in sweep(scenario, "expired")] == [9]
+    scenario.ask("UPDATE holds SET stands = false")
+    sweep(scenario, "incomplete", positions)
+    assert ordered(scenario) == [0]
+    assert len(sweep(scenario, "expired")) == 2
+
+
 def test_a_job_ends_before_its_rows_would_be_refused(scenario: Scenario) -> None:
     day = 86_400
     old, other, over = id_of(1), id_of(2), id_of(3)
@@ -201,6 +223,7 @@ def test_rows_of_a_paused_job_are_neither_cancelled_nor_expired_nor_ordered_agai
     rows(scenario, 1)
     scenario.ask("UPDATE notifications SET issued_at = now() - interval '99 s'")
     put_command(scenario, "paused")
+    folded(scenario)
     assert cancelled(scenario) == []
     topic = "persisted.email.bulk"
     scenario.mark(topic, 1, 7)
@@ -266,6 +289,7 @@ AGAIN = test_chunks_that_lack_rows_are_ordered_again_once_and_noted
 BACKLOG = test_chunks_that_may_wait_in_a_backlog_are_not_ordered_again
 ONCE = test_waiting_rows_of_a_cancelled_job_are_cancelled_once
 PAUSED = test_rows_of_a_paused_job_are_neither_cancelled_nor_expired_nor_ordered_again
+UNKNOWN = test_until_commands_are_known_again_no_row_of_a_job_expires_and_no_chunk_is_ordered
 UPLOADS = test_uploads_outlive_the_log_that_may_bring_their_seal_and_done_ones_a_week
 # The module, the name in it, the right text, the wrong text, and the test that must see it.
 # fmt: off
@@ -276,6 +300,8 @@ MISTAKES: dict[str, tuple[Any, str, str, str, Callable[[Scenario], None]]] = {
     "ordered every minute": (store, "UNSAVED", "least(2 ^ (c.orders - 1) - 1, 60)", "0", test_chunks_that_stay_incomplete_are_ordered_more_and_more_seldom),
     "old jobs go on": (store, "OUTLIVED", "j.accepted_at < now() - %(age)s", "false", test_a_job_ends_before_its_rows_would_be_refused),
     "paused ones expire": (store, "EXPIRED", "w.wish = 'paused'", "false", PAUSED),
+    "ordered before commands are known": (store, "UNSAVED", "h.scope = 'jobs'", "false", UNKNOWN),
+    "expired before commands are known": (store, "EXPIRED", "h.scope = 'jobs'", "false", UNKNOWN),
     "seals of no account": (upkeep, "FORGET_CHUNKS", "%(passed)s", "now()", UPLOADS),
     "wishes forgotten": (upkeep, "FORGET_WISHES", "j.id = w.job_id", "false", test_jobs_outlive_the_log_that_could_bring_them_back),
     "cancelled ones ordered": (store, "UNSAVED", "w.wish = 'cancelled'", "false", test_chunks_of_a_cancelled_job_are_not_ordered_again),

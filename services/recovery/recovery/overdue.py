@@ -3,6 +3,7 @@
 from courant.contracts import Command
 from courant.lifecycle import State
 from courant.postgres import jobs
+from courant.postgres.holds import Scope
 from courant.postgres.tables import UNDER_WAY
 from courant.topics import Lane
 
@@ -30,11 +31,15 @@ CANCELLED = f"""
         AND n.state = '{State.CREATED}' AND n.channel = ANY(%(channels)s) AND n.lane = '{Lane.BULK}'
         AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(delivery)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
+# After a restore, which jobs are paused or cancelled is unknown until job-runner has read `jobs`
+# again. The hold `jobs` stands for as long.
+COMMANDS_KNOWN = f"""
+    NOT EXISTS (SELECT FROM holds h WHERE h.stands AND h.scope = '{Scope.JOBS}')"""
 UNSAVED = f"""
     SELECT j.id, c.upload_id, c.number, c.first, c.rows FROM chunks c JOIN jobs j USING (upload_id)
     WHERE {UNDER_WAY} AND c.saved_at IS NULL
         AND c.issued_at < %(before)s - least(2 ^ (c.orders - 1) - 1, 60) * interval '1 minute'
-        AND {jobs.sql_unless_commanded("j.id", Command.CANCELLED)}
+        AND {jobs.sql_unless_commanded("j.id", Command.CANCELLED)} AND {COMMANDS_KNOWN}
     ORDER BY c.issued_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED"""
 # A row's id contains its job's day, and the saver refuses rows of days long ago.
 OUTLIVED = f"""
@@ -67,6 +72,7 @@ EXPIRED = f"""
         SELECT now() - coalesce(make_interval(hours => s.hours), %(usual)s)) AS over(before)
     WHERE n.state = '{State.CREATED}' AND n.issued_at < %(delivery)s
         AND {jobs.sql_unless_commanded("n.job_id", Command.PAUSED)}
+        AND (n.job_id IS NULL OR {COMMANDS_KNOWN})
         AND {SINCE} < over.before
         AND NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = n.job_id
             AND w.wish = '{Command.RESUMED}' AND w.wished_at >= over.before)
