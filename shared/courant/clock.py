@@ -1,23 +1,24 @@
-"""The two clocks a process has, behind a name, so that a simulation can have its own."""
+"""The wall clock and the age of a moment, as functions that a simulation can replace."""
 
 import time
 from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """Give the wall clock's time."""
+    """Return the wall clock's time, in UTC."""
     return datetime.now(UTC)
 
 
 class Age:
-    """How long ago something was, by the larger of the monotonic and the wall clock.
+    """The time since this object was made, by whichever of two clocks shows more.
 
-    A machine that was paused stops the monotonic clock; a wall clock can be set back.
+    One clock is not enough: the monotonic clock stops while a machine is suspended, and the wall
+    clock can be set back.
     """
 
     def __init__(self) -> None:
         self._monotonic, self._wall = time.monotonic(), time.time()
 
     def seconds(self) -> float:
-        """Give the age in seconds."""
+        """Return the age in seconds."""
         return max(time.monotonic() - self._monotonic, time.time() - self._wall)

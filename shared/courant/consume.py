@@ -1,10 +1,14 @@
 """The loop of every consumer: poll, sift, dead letters, handle, commit.
 
 A handler yields the records that follow from what it did. **When the `yield` returns, they are in
-every in-sync replica**, so it can also say what it is about to do before it does it. Only this
-module writes to Kafka and commits offsets: the order that loses nothing (the effect, the records,
-the offsets) stands in one place. A crash between any two steps means that the batch comes again,
-and handlers are built to bear that.
+every in-sync replica**, so a handler can also record what it is about to do before it does it.
+
+In this loop only this module produces and commits, so the order that loses nothing is written once:
+the effect, then the records, then the offsets. After a crash between any two steps the batch is
+read again, and every handler is safe to repeat.
+
+Code outside of this loop has its own producer and commits no stage's offsets: ingest, the timers of
+recovery and job-runner, Faust's figures, `directory.publish` and the `courant` command.
 """
 
 import logging
@@ -26,61 +30,68 @@ log = logging.getLogger(__name__)
 
 
 class Consumer(Protocol):
-    """A member of a consumer group. What it raises beyond these names ends the process."""
+    """A member of a consumer group. Any exception that is not named here ends the process."""
 
     def poll(self, limit: int) -> Sequence[Record]:
-        """Give up to `limit` records from where this member stands; raises Unavailable."""
+        """Return up to `limit` records from the current positions; raises Unavailable."""
 
     def positions(self) -> Positions:
-        """Tell where this member stands in each partition it holds."""
+        """Return the current position in each partition that this member holds."""
 
     def seek(self, positions: Positions) -> None:
-        """Stand there. Partitions that are no longer held are passed over."""
+        """Move to these positions. Partitions that are no longer held are ignored."""
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
-        """Tell where the log of each begins."""
+        """Return the first offset that the log of each partition still has."""
 
     def rest(self, delay: timedelta) -> None:
-        """Wait and stay in the group: keep polling, all partitions paused, new ones too."""
+        """Wait without leaving the group: keep polling while all partitions are paused.
+
+        Partitions that are assigned during the wait are paused too.
+        """
 
     def commit(self, records: Sequence[Record]) -> None:
-        """Mark the records as done, for good; raises Fenced, Unavailable."""
+        """Commit the offsets of these records as done; raises Fenced, Unavailable."""
 
     def commit_at(self, positions: Positions) -> None:
-        """Mark what is before these as done, and what is not as not; raises likewise."""
+        """Commit these offsets: everything before them is done, everything from them on is not.
+
+        Raises Fenced, Unavailable.
+        """
 
 
 class Producer(Protocol):
-    """A writer of records."""
+    """A writer of records to Kafka."""
 
     def produce(self, outgoing: Outgoing) -> None:
         """Queue a record."""
 
     def flush(self) -> None:
-        """Return when every in-sync replica has all that is queued.
+        """Return when every in-sync replica has all queued records.
 
-        Raises Unavailable; what is not acknowledged stays queued, and flush may be called again.
+        Raises Unavailable. Records without an acknowledgement stay queued, and the caller may call
+        `flush` again.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[T]):
-    """What a service does with one lane. Each stage has a consumer and a thread of its own."""
+    """One consumer group's work on its topics. Each stage has its own consumer and thread."""
 
     group: str
     topics: tuple[str, ...]
     decide: Callable[[Record], Verdict[T]]
     handle: Callable[[Batch[T]], Steps]
     compare: Callable[[Positions], None] = lambda _: None  # raises Behind
-    skip: Callable[[Positions], None] = lambda _: None  # told where a log begins that lost records
-    limit: int = 500  # records a batch
+    skip: Callable[[Positions], None] = lambda _: None  # gets the starts of logs that lost records
+    limit: int = 500  # records in a batch
 
 
 COMPARE_EVERY = timedelta(seconds=1)
 
 
 def every(span: timedelta) -> Callable[[], bool]:
-    """Give a question that is answered yes once in a span of time."""
+    """Return a function that returns True once per `span`, and False otherwise."""
     last = time.monotonic()
 
     def due() -> bool:
@@ -101,29 +112,38 @@ def run(
     stopping: Callable[[], bool],
     comparing: Callable[[], bool] | None = None,
 ) -> None:
-    """Take batch after batch; in bad weather stand still, without leaving the group."""
+    """Take batch after batch until `stopping` returns True.
+
+    While a dependency is unavailable it backs off and retries the batch, without leaving the group.
+    """
     comparing = comparing or every(COMPARE_EVERY)
     delays = backoff.delays()
     while not stopping():
         try:
             step(consumer, producer, stage, comparing())
             delays = backoff.delays()
-        except Unavailable as weather:
-            log.warning("bad weather", extra={"group": stage.group, "reason": str(weather)})
+        except Unavailable as unavailable:
+            extra = {"group": stage.group, "reason": str(unavailable)}
+            log.warning("dependency unavailable, retrying", extra=extra)
             metrics.UNAVAILABLE.labels(stage.group).inc()
             consumer.rest(next(delays))
 
 
 def step(consumer: Consumer, producer: Producer, stage: Stage[T], comparing: bool) -> None:
-    """Take one batch from poll to commit; raises Unavailable, standing at its start again."""
+    """Take one batch from poll to commit.
+
+    Raises Unavailable, after it moved the consumer back to the start of the batch.
+    """
     batch: Batch[T] = Batch([], [], {})
     try:
         if comparing:
-            # A partition without news has no batch by which to notice that Postgres went back.
+            # An idle partition has no batch whose handling would notice that Postgres went back.
             stage.compare(consumer.positions())
         records = consumer.poll(stage.limit)
         if not records:
-            producer.flush()  # takes what the client is told meanwhile: unasked, it keeps all of it
+            # The client keeps the broker's reports in memory until it is polled, so an idle stage
+            # has to poll it. This flush does.
+            producer.flush()
             return
         batch = sift(records, stage.decide)
         write(consumer, producer, batch.dead)
@@ -139,12 +159,15 @@ def step(consumer: Consumer, producer: Producer, stage: Stage[T], comparing: boo
         consumer.seek({partition: offsets.start for partition, offsets in batch.span.items()})
         raise
     except Fenced:
-        # What was done stays done: the new owner reads the batch again and changes nothing.
-        log.info("partitions moved away before commit", extra={"group": stage.group})
+        # The effects stay: the new owner reads the batch again, and repeating it changes nothing.
+        log.info("partitions reassigned before the commit", extra={"group": stage.group})
 
 
 def go_back(consumer: Consumer, stage: Stage[T], places: Positions) -> None:
-    """Stand where Postgres stands, or where the log begins, if that is later."""
+    """Seek to Postgres's positions, or to the start of a log that begins after them.
+
+    Records between the two are gone: they are counted and logged, and `stage.skip` is called.
+    """
     starts = consumer.starts(places)
     gone = {each: start for each, start in starts.items() if start > places[each]}
     if gone:
@@ -156,15 +179,15 @@ def go_back(consumer: Consumer, stage: Stage[T], places: Positions) -> None:
     places = {each: max(place, starts[each]) for each, place in places.items()}
     consumer.seek(places)
     with suppress(Fenced):
-        # Or each start would find Postgres behind again, and renew the hold.
+        # Otherwise each start of the service would find Postgres behind again and renew the hold.
         consumer.commit_at(places)
 
 
 def write(consumer: Consumer, producer: Producer, effects: Sequence[Effect]) -> None:
-    """Return when every in-sync replica has the records.
+    """Produce the records, and return when every in-sync replica has them.
 
-    Never gives up: a provider's answer must not die in memory because the broker was slow, and
-    whoever was fenced meanwhile has it to tell all the same.
+    Retries without end, because a provider's answer must not be lost from memory when the broker is
+    slow. A consumer that was fenced meanwhile still has to write that answer.
     """
     for effect in effects:
         producer.produce(effect.letter() if isinstance(effect, Dead) else effect)

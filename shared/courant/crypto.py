@@ -1,7 +1,7 @@
-"""Sealing what is personal or secret, and hashing it so that it can be found.
+"""Encrypts personal and secret values, and hashes them so that they can be looked up.
 
-AES-256-GCM with a key ring: the first key seals, all open, so that a key is changed by putting a
-new one in front. A sealed value is bound to what it belongs to, and opens nowhere else.
+AES-256-GCM with a key ring. The first key encrypts and every key decrypts, so a new key is put in
+front of the others. An encrypted value is bound to its owner and can be decrypted for no other.
 """
 
 import binascii
@@ -19,11 +19,11 @@ HASH_BYTES = 16
 
 
 class Undecryptable(ValueError):
-    """A value that none of our keys opens here; says why, never what."""
+    """No key of the ring decrypts the value for this owner. Names the reason, never the value."""
 
 
 class KeyRing:
-    """The keys, by their name; the first one seals."""
+    """Keys by name. The first one encrypts, every one decrypts."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._open = {name.encode(): AESGCM(key) for name, key in keys.items()}
@@ -31,12 +31,12 @@ class KeyRing:
         self._front = bytes([len(self._name)]) + self._name
 
     def encrypt(self, plain: bytes, owner: bytes) -> bytes:
-        """Seal for an owner: [length of the key's name][name][nonce][ciphertext and tag]."""
+        """Encrypt for an owner, as [length of the key's name][name][nonce][ciphertext and tag]."""
         nonce = os.urandom(NONCE_BYTES)
         return self._front + nonce + self._open[self._name].encrypt(nonce, plain, owner)
 
     def decrypt(self, sealed: bytes, owner: bytes) -> bytes:
-        """Open what was sealed for this owner; raises Unsealable."""
+        """Decrypt a value that was encrypted for this owner; raises Undecryptable."""
         start = 1 + (sealed[0] if sealed else 0)
         key = self._open.get(sealed[1:start])
         nonce, text = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
@@ -56,16 +56,19 @@ def key_ring(text: str) -> KeyRing:
         try:
             keys[name] = b64decode(key, validate=True)
         except binascii.Error:
-            raise ValueError("wants name:base64, several parted by commas") from None
+            raise ValueError("must be name:base64, several separated by commas") from None
         if len(keys[name]) != KEY_BYTES or not name or len(name) > 255:
-            raise ValueError("wants a name and 32 bytes in base64 for each key")
+            raise ValueError("must have a name and 32 bytes in base64 for each key")
     if not keys:
-        raise ValueError("wants at least one key, name:base64")
+        raise ValueError("must have at least one key, name:base64")
     return KeyRing(keys)
 
 
 def keyed_hash(key: bytes, *parts: bytes) -> bytes:
-    """Hash for look-ups: the same parts always give the same 16 bytes, to who has the key."""
+    """Return a 16-byte hash for look-ups, which only a holder of the key can compute.
+
+    The same parts always have the same hash.
+    """
     digest = keyed_digest(key)
     for part in parts:
         digest.update(len(part).to_bytes(4) + part)
@@ -73,5 +76,5 @@ def keyed_hash(key: bytes, *parts: bytes) -> bytes:
 
 
 def keyed_digest(key: bytes) -> blake2b:
-    """Begin a keyed hash of what comes in pieces: `update` takes each, `digest` gives 16 bytes."""
+    """Return an empty keyed hash: `update` adds a piece, `digest` returns the 16 bytes."""
     return blake2b(key=key[:64], digest_size=HASH_BYTES)

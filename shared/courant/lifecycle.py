@@ -1,8 +1,8 @@
-"""The life of a notification: its states, and every move between them.
+"""The states of a notification, and every move between them.
 
-Move is the one table that says what may happen to a row. The SQL guards, the CHECK constraint,
-the fake store and the diagram in the documentation are all derived from it. (The tests are not:
-they say by themselves what must come out.)
+`Move` is the only table of what may happen to a row. The SQL guards, the CHECK constraint, the fake
+store and the documentation's diagram are derived from it. The tests are not: they state the
+expected results themselves.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,12 +14,12 @@ from uuid import UUID
 
 
 class State(StrEnum):
-    """Where a notification stands."""
+    """The state of a notification."""
 
     CREATED = "created"  # stored; waits for a deliverer
     CLAIMED = "claimed"  # held by one deliverer for one attempt
-    SENDING = "sending"  # taken by the provider; waits for its receipt
-    SENT = "sent"  # taken by a provider that gives no receipt
+    SENDING = "sending"  # accepted by the provider; waits for its receipt
+    SENT = "sent"  # accepted by a provider that sends no receipt
     DELIVERED = "delivered"
     CANCELLED = "cancelled"
     TEMPORARY_FAILURE = "temporary-failure"
@@ -29,15 +29,15 @@ class State(StrEnum):
 
 
 OPEN = frozenset({State.CREATED, State.CLAIMED, State.SENDING})
-"""States no row may rest in: each has a time by which it must have been left."""
+"""States that no row stays in for good: each has a time by which the row must have left it."""
 
 
 class Guard(Enum):
-    """What must hold besides the state, over a row's attempt `n` and a report's `r`."""
+    """A condition besides the state, on the attempt of a row `n` and of a report `r`."""
 
     # fmt: off
     FREE  = "true",                    lambda *_: True
-    SAME  = "n.attempt = r.attempt",   lambda n, r: n == r  # shuts out who lost its claim
+    SAME  = "n.attempt = r.attempt",   lambda n, r: n == r  # fences a deliverer that lost its claim
     LATER = "n.attempt < r.attempt",   lambda n, r: n < r   # Postgres has lost that claim
     LAST  = "n.attempt <= r.attempt",  lambda n, r: n <= r  # no later attempt is known
     DUE   = "coalesce(n.not_before <= now(), true)", lambda *_: True  # the fakes have no time
@@ -50,18 +50,18 @@ class Guard(Enum):
 
 FREE, SAME, LATER, LAST, DUE = Guard
 
-# A receipt proves that it was sent, whatever its row has lost or was told since. Of the technical
-# failures this means `abandoned` and `expired`; `unsendable` is let in with them, which saves a
-# column: its own attempt has no receipt, and one of an earlier attempt tells the truth.
+# A receipt proves that the message was sent, whatever became of its row since. Of the technical
+# failures this concerns `abandoned` and `expired`. `unsendable` is allowed too, which saves a
+# column: its own attempt has no receipt, and a receipt of an earlier attempt is true.
 UNDERWAY = "created claimed sending sent temporary-failure technical-failure"
-# No attempt follows a failure that the provider reported: these were expired or cancelled by a
-# Postgres that had lost the claim.
+# No attempt starts after a failure that the provider reported. A technical failure or a cancelled
+# row is here because a Postgres that had lost the claim expired or cancelled it.
 STARTABLE = "created claimed technical-failure cancelled"
 ANSWERED = f"{UNDERWAY} delivered"
 
 
 class Move(StrEnum):
-    """Every way for a row to change its state: from where, to where, on whose word, and when.
+    """Every way for a row to change its state: from, to, who may report it, and under which guard.
 
     After a move the row's attempt is the higher one of its own and the report's.
     """
@@ -78,10 +78,10 @@ class Move(StrEnum):
         move.by, move.guard = by, guard
         return move
 
-    # The deliverer's `sent` asks for LAST only because the receipts' does: its own `started` stands
-    # before it in its partition, so it never meets a row of an earlier attempt.
+    # `sent` has the guard LAST because receipts report it too. The deliverer alone could have SAME:
+    # its own `started` is earlier in the partition, so its `sent` never finds an earlier attempt.
     # fmt: off
-    #             name           from               to                       on whose word  when
+    #             name           from               to                       reported by    guard
     SAVED       = "saved",       "",                State.CREATED,           "inbox",       FREE
     CLAIMED     = "claimed",     "created",         State.CLAIMED,           "claim",       DUE
     STARTED     = "started",     STARTABLE,         State.CLAIMED,           "deliverer",   LATER
@@ -106,16 +106,16 @@ class Move(StrEnum):
     # fmt: on
 
     def allows(self, state: State, attempt: int, reported: int) -> bool:
-        """Tell whether a row in `state`, at `attempt`, may move on a report of an attempt."""
+        """Return whether a row in `state`, at `attempt`, may move on a report of an attempt."""
         return state in self.before and self.guard.holds(attempt, reported)
 
     def condition(self) -> str:
-        """Say the same as `allows` in SQL, over a row `n` and a report `r`."""
+        """Return `allows` as an SQL condition on a row `n` and a report `r`."""
         return f"n.state IN ({quoted(self.before)}) AND {self.guard.sql}"
 
 
 class Note(StrEnum):
-    """What the timeline shows besides moves; it changes no state."""
+    """An event that the timeline shows besides moves. It changes no state."""
 
     COMPLAINED = "complained"
     IDEMPOTENCY_CONFLICT = "idempotency-conflict"
@@ -123,66 +123,68 @@ class Note(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One row's move, as somebody asks for it, or a note for its timeline."""
+    """A move that is requested for one row, or a note for its timeline."""
 
     id: UUID
     attempt: int
     move: Move | Note
     reason: str | None = None
     retry_after: timedelta = timedelta()
-    blames: bool = False  # the message: the try counts
+    blames: bool = False  # the message is to blame, so that the try counts
     message_id: str | None = None  # the provider's
-    response: str | None = None  # the provider's words, shown by the API
+    response: str | None = None  # in the provider's words, shown by the API
 
 
 REPORTED = tuple(move for move in Move if move.by in {"deliverer", "recovery", "receipts"})
-"""The moves that the saver makes on reports; the primary key guards `saved`, the claim itself."""
+"""The moves that the saver makes on reports. The primary key guards `saved`; the claim's own
+statement guards `claimed`."""
 
 FENCED = frozenset(move for move in Move if move.guard in {SAME, LAST})
-"""A report of one of these that moves nothing came too late, which the timeline shows."""
+"""A report of one of these that moves no row came too late. The timeline shows such a report."""
 
 
 def shows(move: Move | Note, attempt: int, reported: int) -> bool:
-    """Tell whether the timeline shows a report that moved nothing of a row at `attempt`.
+    """Return whether the timeline shows a report that did not move its row, which is at `attempt`.
 
-    That a message was sent is said twice, by the call and by its receipt: the second says no news.
+    That a message was sent is reported twice, by the call and by its receipt. The second report is
+    not shown.
     """
     return move in FENCED | set(Note) and not (move is Move.SENT and attempt == reported)
 
 
 def shown() -> str:
-    """Say the same in SQL, over a row `n` and a report `r`."""
+    """Return `shows` as an SQL condition on a row `n` and a report `r`."""
     names = quoted([*FENCED, *Note])
     return f"r.move IN ({names}) AND NOT (r.move = '{Move.SENT}' AND n.attempt = r.attempt)"
 
 
 def condition() -> str:
-    """Say in SQL which rows `n` move on which reports `r`, for all moves at once."""
+    """Return an SQL condition for all moves: whether a row `n` moves on a report `r`."""
     return " OR ".join(f"r.move = '{move}' AND {move.condition()}" for move in REPORTED)
 
 
 def after() -> str:
-    """Give in SQL the state that a report `r` leads to."""
+    """Return an SQL expression for the state that a report `r` leads to."""
     cases = (f"WHEN '{move}' THEN '{move.after}'" for move in REPORTED)
     return f"CASE r.move {' '.join(cases)} END"
 
 
 def check() -> str:
-    """Give the CHECK constraint of the state column."""
+    """Return the CHECK constraint of the state column."""
     return f"state IN ({quoted(State)})"
 
 
 def diagram() -> str:
-    """Draw the moves as a Mermaid state diagram."""
+    """Return the moves as a Mermaid state diagram."""
     arrows = [
         f"    {before} --> {move.after}: {move} ({move.by})"
         for move in Move
         for before in (sorted(map(str, move.before)) or ["[*]"])
     ]
-    # Mermaid takes no dash in a name.
+    # Mermaid allows no dash in a name.
     return "\n".join(["stateDiagram-v2", *arrows, ""]).replace("-failure", "_failure")
 
 
 def quoted(words: Iterable[str]) -> str:
-    """Write words of ours as SQL literals."""
+    """Return words as SQL literals, sorted. It escapes nothing: the words must be our own."""
     return ", ".join(f"'{word}'" for word in sorted(words))

@@ -1,4 +1,7 @@
-"""Logs: a fixed phrase and fields, as JSON, or pretty on a terminal. Never personal data."""
+"""Formats log lines: a fixed phrase and fields, as JSON, or readable on a terminal.
+
+No line holds personal data.
+"""
 
 import json
 import logging
@@ -11,12 +14,12 @@ COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
-    """Give what was passed as `extra`."""
+    """Return the fields that the caller passed as `extra`."""
     return {name: value for name, value in record.__dict__.items() if name not in OURS}
 
 
 class Json(logging.Formatter):
-    """One JSON object a line. Log stores look for the names of its first five fields."""
+    """Formats a line as one JSON object. Log stores expect the names of its first five fields."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -40,7 +43,7 @@ class Json(logging.Formatter):
 
 
 class Pretty(logging.Formatter):
-    """For a person at a terminal."""
+    """Formats a line for a person at a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
@@ -58,6 +61,6 @@ def start(service: str, form: Literal["json", "pretty", "auto"], level: str) -> 
     pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
     handler.setFormatter(Pretty() if pretty else Json(service))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # These tell at INFO what we tell ourselves.
+    # At INFO these libraries repeat what our own lines report.
     for loud in ("botocore", "urllib3", "httpx2", "httpcore2", "faust", "aiokafka", "mode"):
         logging.getLogger(loud).setLevel(logging.WARNING)

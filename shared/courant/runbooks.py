@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Runbook(StrEnum):
-    """Where to read what a person does after an error log line."""
+    """The page that tells a person what to do after an error log line."""
 
     RECOVERY_ROUND_FAILED = "docs/runbooks/recovery.md#a-round-failed-the-process-ends"
     RECOVERY_TASK_REFUSED = "docs/runbooks/recovery.md#postgres-refuses-a-task"

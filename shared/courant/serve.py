@@ -1,4 +1,4 @@
-"""What every process does besides its work: threads for its stages, health, metrics, signals."""
+"""Runs a service's process: threads for its stages, health, metrics, signals, the orderly stop."""
 
 import asyncio
 import gc
@@ -26,25 +26,26 @@ from courant.kafka.producer import KafkaProducer
 log = logging.getLogger(__name__)
 
 SWITCH_SECONDS = 0.0001
-"""How long a thread may keep the interpreter to itself. With Python's 5 ms the priority lane waited
-that long for the bulk lane each time it came back from a broker, a database, a provider."""
+"""How long a thread may run before another gets the interpreter. With Python's default of 5 ms the
+priority lane waited that long for the bulk lane after each broker, database or provider call."""
 
 LOOP_SECONDS = 2.5
-"""How long an event loop has for its answer. Longer than ingest waits for Kafka's acknowledgement
-(1.8 s), shorter than a probe waits (3 s): otherwise the probe would hear no reason."""
+"""How long an event loop has for its answer. It is longer than ingest waits for Kafka's
+acknowledgement (1.8 s). It is shorter than a probe waits (3 s), otherwise the probe would get no
+reason."""
 
 
 class Check(Protocol):
-    """A question whose answer is None, or why not."""
+    """A readiness check: returns None if ready, otherwise the reason."""
 
     def __call__(self) -> str | None: ...
 
 
 class Quiet(WSGIRequestHandler):
-    """Probes come every second; nobody reads of them."""
+    """A request handler that logs no request, because probes come every second."""
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def health(host: str, port: int, ready: Check) -> ThreadingWSGIServer:
@@ -77,9 +78,10 @@ def on_loop(
     stopping: Callable[[], bool],
     seconds: float = LOOP_SECONDS,
 ) -> Check:
-    """Return a check for `health` that asks `ready` on an event loop of another thread.
+    """Return a check for `health` that runs `ready` on the event loop of another thread.
 
-    It answers in any case: a loop that is stuck has `seconds`, one that stops is not asked.
+    The check always returns: it waits at most `seconds` for a stuck loop, and it does not ask a
+    loop that stops.
     """
 
     def check() -> str | None:
@@ -89,16 +91,17 @@ def on_loop(
         try:
             return asked.result(seconds)
         except TimeoutError:
-            asked.cancel()  # otherwise a loop that goes on would answer every probe that has left
+            # Otherwise a loop that goes on would answer every probe that has already disconnected.
+            asked.cancel()
             return "the event loop does not answer"
-        except CancelledError:  # the loop ended while it was asked
+        except CancelledError:  # the loop ended while the check waited
             return "the process stops"
 
     return check
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT, or when a thread died; everybody asks it."""
+    """The request to stop. SIGTERM, SIGINT or a dead thread sets it, and every loop reads it."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -108,29 +111,28 @@ class Stop:
         return self._event.is_set()
 
     def listen(self) -> None:
-        """Take the signals; from the main thread only."""
+        """Set this on SIGTERM and SIGINT. Call it from the main thread only."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._event.set())
 
     def set(self, failed: bool = False) -> None:
-        """Stop, because work is over or cannot go on."""
+        """Stop the process because its work is done, or because it failed."""
         self.failed = self.failed or failed
         self._event.set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it is set, or the time is over."""
+        """Wait until the stop is set or the time is over. Return whether it is set."""
         return self._event.wait(seconds)
 
 
 def start(name: str, work: Callable[[], None], stop: Stop) -> threading.Thread:
-    """Run `work` in a thread; what it raises ends the process: a supervisor starts it anew."""
+    """Run `work` in a thread. An exception there ends the process, and a supervisor restarts it."""
 
     def guarded() -> None:
         try:
             work()
-        except (
-            BaseException
-        ):  # what was cancelled in it is none that a thread may die of in silence
+        # Not Exception: asyncio.CancelledError would then end the thread without a log line.
+        except BaseException:
             log.exception("thread died, the process ends", extra={"stage": name})
             stop.set(failed=True)
 
@@ -142,7 +144,7 @@ def start(name: str, work: Callable[[], None], stop: Stop) -> threading.Thread:
 def run_stages(
     stages: Sequence[consume.Stage[Any]], cluster: Cluster, stop: Stop
 ) -> Mapping[str, threading.Thread]:
-    """Give each stage a consumer, a producer and a thread of its own."""
+    """Start each stage with its own consumer, producer and thread. Return the threads by group."""
     sys.setswitchinterval(SWITCH_SECONDS)
 
     def work(stage: consume.Stage[Any]) -> None:
@@ -153,14 +155,14 @@ def run_stages(
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with this exit code: a thread that waits for who stands still keeps none."""
+    """End the process with this exit code, even if a thread still waits for a frozen dependency."""
     logging.shutdown()
     os._exit(code)
 
 
 def run(threads: Mapping[str, threading.Thread], stop: Stop, leave_seconds: float = 25.0) -> int:
-    """Wait for the stop, then for the threads; give the process's exit code."""
-    # What was imported and built lives for good: the collector need not look at it again.
+    """Wait for the stop, then for the threads, and return the process's exit code."""
+    # Modules and parts live until the process ends, so the garbage collector need not check them.
     gc.freeze()
     stop.wait()
     log.info("stopping", extra={"failed": stop.failed})

@@ -1,7 +1,8 @@
-"""Settings: declared once a service, read from the environment, wrong ones named all at once.
+"""Settings: each service declares its own, and they are read once from the environment.
 
-A wrong value stops the start and names the variable, what it wants and what it got; a secret's
-value is never shown. A secret may also come from a file, which `<NAME>_FILE` names.
+Invalid values stop the start. All of them are reported together, each with its variable, the
+expected value and the actual one, unless it is a secret. `<NAME>_FILE` may name a file that has
+the value.
 """
 
 import os
@@ -31,9 +32,9 @@ def _database(value: SecretStr) -> SecretStr:
     try:
         url = make_url(value.get_secret_value())
     except ArgumentError:
-        raise ValueError("is no URL") from None
+        raise ValueError("is not a URL") from None
     if not url.drivername.startswith("postgresql") or not url.host:
-        raise ValueError("is of another kind")
+        raise ValueError("is not a PostgreSQL URL with a host")
     return value
 
 
@@ -48,11 +49,11 @@ RENAMED = {
     "DELIVERER_EMAIL_DOMAIN": "COURANT_SENDING_DOMAIN",
 }
 """Every setting that had another name, and its name now. A service that reads the new name does not
-start while the old one is set: it would run with a default where the operator chose a value."""
+start while the old one is set: it would use a default although the operator had set a value."""
 
 HASH_KEY_MIN = 16
 PREFIX_MAX = 100
-"""Characters of a prefix. Kafka allows 249 for a whole name, and Faust's longest topic has 34."""
+"""Most characters of a prefix. Kafka allows 249 for a whole name; Faust's longest topic has 34."""
 Prefix = Annotated[
     str,
     Field(pattern=rf"^[A-Za-z0-9._-]{{0,{PREFIX_MAX}}}$"),
@@ -74,9 +75,9 @@ Partitions = Annotated[
     str,
     AfterValidator(_partitions),
     Field(
-        description="family=number of partitions of each of its topics, several parted by commas, "
-        f"from 1 to {topics.PARTITIONS_MAX}, as inbox=48,persisted=48; for a family that is not "
-        "named the number in docs/topics.md; directory, usage and stats cannot be set"
+        description="family=number of partitions of each of its topics, several separated by "
+        f"commas, from 1 to {topics.PARTITIONS_MAX}, as in inbox=48,persisted=48; other families "
+        "keep the number in docs/topics.md; directory, usage and stats cannot be set"
     ),
 ]
 DatabaseUrl = Annotated[
@@ -87,7 +88,7 @@ DatabaseUrl = Annotated[
 SealKeys = Annotated[
     SecretStr,
     AfterValidator(_ring),
-    Field(description="name:base64 of 32 bytes; several parted by commas, the first seals"),
+    Field(description="name:base64 of 32 bytes; several separated by commas, the first encrypts"),
 ]
 HashKey = Annotated[
     SecretStr,
@@ -97,25 +98,26 @@ HashKey = Annotated[
 
 
 class Settings(BaseSettings):
-    """What every service takes."""
+    """The settings of every service."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
     kafka_bootstrap_servers: Annotated[
-        str, Field(min_length=3, description="host:port, several parted by commas")
+        str, Field(min_length=3, description="host:port, several separated by commas")
     ]
     courant_topic_prefix: Annotated[
         Prefix,
         Field(
-            description="a prefix of each topic's name, for all services the same: up to 100 "
+            description="a prefix of each topic's name, the same for all services: up to 100 "
             "letters, digits, dots, dashes and underscores, or empty"
         ),
     ] = clients.PREFIX
     courant_group_prefix: Annotated[
         Prefix,
         Field(
-            description="a prefix of each consumer group, client id and topic of Faust's: "
-            "likewise; a group with another prefix has no offsets"
+            description="a prefix of each consumer group, client id and topic of Faust's: up to "
+            "100 letters, digits, dots, dashes and underscores, or empty; a group with another "
+            "prefix has no offsets"
         ),
     ] = clients.PREFIX
     courant_log_format: Annotated[
@@ -135,7 +137,7 @@ class Settings(BaseSettings):
 
 
 class TopicSettings(Settings):
-    """What the topics are made by: `prepare` and `courant topics`."""
+    """The settings of `prepare` and `courant topics`, which create the topics."""
 
     courant_replication: Replication
     courant_partitions: Partitions = ""
@@ -147,30 +149,34 @@ class TopicSettings(Settings):
 
 
 class StoreSettings(Settings):
-    """What a service that works on Postgres takes besides."""
+    """The settings of a service that also uses Postgres."""
 
     database_url: DatabaseUrl
     courant_lease_seconds: Annotated[
         float,
-        Field(ge=1, le=300, description="seconds that a claim holds, from 1 to 300; all alike"),
+        Field(
+            ge=1,
+            le=300,
+            description="seconds that a claim is valid, from 1 to 300; the same for all services",
+        ),
     ] = 30.0
 
 
 class SendingSettings(Settings):
-    """What a service takes besides that shows or writes the address that mail comes from."""
+    """The settings of a service that also shows or writes the address that mail comes from."""
 
     courant_sending_domain: Annotated[
         str,
         Field(
             min_length=3,
-            description="domain that mail comes from, of services that have none of their own; "
+            description="domain that mail comes from, for services without a domain of their own; "
             "the same for ingest and deliverer",
         ),
     ] = "notification.canada.ca"
 
 
 def load(kind: type[S], service: str) -> S:
-    """Read the settings, or say what is wrong with all of them and end the process with 2."""
+    """Return the settings, or print all that is wrong with them and exit with status 2."""
     wrong = renamed(kind, os.environ)
     try:
         read = kind(**_from_files(kind))
@@ -179,37 +185,40 @@ def load(kind: type[S], service: str) -> S:
     else:
         if not wrong:
             return read
-    print("\n".join([f"{service}: settings are not usable", *wrong]), file=sys.stderr)  # noqa: T201  # before there is a log
+    print("\n".join([f"{service}: invalid settings", *wrong]), file=sys.stderr)  # noqa: T201  # before there is a log
     raise SystemExit(2)
 
 
 def renamed(kind: type[Settings], env: Mapping[str, str]) -> list[str]:
-    """Name each variable that is set under its old name, where this service reads the new one."""
-    # As pydantic-settings reads them: whatever their case.
+    """Return a line for each variable that is set under its old name, if `kind` has the new one."""
+    # pydantic-settings ignores the case of names, so this does too.
     set_names = {name.upper().removesuffix("_FILE") for name in env}
     return [
-        f"  {old:<28} is no longer read; its name is {new} now"
+        f"  {old:<28} was renamed: its name is {new} now"
         for old, new in RENAMED.items()
         if old in set_names and new.lower() in kind.model_fields
     ]
 
 
 def complaints(kind: type[Settings], error: ValidationError) -> list[str]:
-    """Say for each wrong setting its variable, what it wants and, unless secret, what it got."""
+    """Return a line for each invalid setting: its variable, the expected and the actual value.
+
+    The value of a secret is not shown.
+    """
     lines = []
     for each in error.errors(include_url=False):
-        if not each["loc"]:  # about several together, named in the message
+        if not each["loc"]:  # about several settings together; the message names them
             lines.append(f"  {each['msg'].removeprefix('Value error, ')}")
             continue
         name = str(each["loc"][0])
         field = kind.model_fields[name]
         wants = field.description or "another value"
         if each["type"] == "missing":
-            lines.append(f"  {name.upper():<28} is not set; wants {wants}")
+            lines.append(f"  {name.upper():<28} is not set, must be {wants}")
         elif "Secret" in str(field.annotation):
-            lines.append(f"  {name.upper():<28} wants {wants}; what it got is not shown")
+            lines.append(f"  {name.upper():<28} must be {wants}; its value is not shown")
         else:
-            lines.append(f'  {name.upper():<28} wants {wants}, got "{each["input"]}"')
+            lines.append(f'  {name.upper():<28} must be {wants}, got "{each["input"]}"')
     return sorted(set(lines))
 
 
@@ -221,13 +230,13 @@ def _from_files(kind: type[Settings]) -> dict[str, Any]:
             try:
                 found[name] = Path(path).read_text().strip()
             except OSError as error:
-                sys.exit(f"settings are not usable\n  {name.upper()}_FILE  names no readable file: "
+                sys.exit(f"invalid settings\n  {name.upper()}_FILE  does not name a readable file: "
                          f"{error.strerror}")  # fmt: skip
     return found
 
 
 def declared(kind: type[Settings]) -> list[tuple[str, str, str]]:
-    """Give each variable's name, default and what it wants, for `.env.example` and the docs."""
+    """Return each variable's name, default and description, for `.env.example` and the docs."""
     return [
         (
             name.upper(),

@@ -1,4 +1,4 @@
-"""Every topic family, declared once: the cluster is made to match, names are built here."""
+"""Declares every topic family once. The cluster is made to match, and all names are built here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Channel(StrEnum):
 
 
 class Lane(StrEnum):
-    """How urgent it is: a lane is a topic, so that bulk never stands in front of priority."""
+    """How urgent a notification is. Each lane has its own topics, so bulk never delays priority."""
 
     PRIORITY = "priority"
     NORMAL = "normal"
@@ -24,7 +24,7 @@ class Lane(StrEnum):
 
 
 class Partition(NamedTuple):
-    """A partition of a topic. A topic that is made anew has the old name and another id."""
+    """A partition of a topic. A topic that was deleted and created again has another id."""
 
     topic: str
     topic_id: UUID
@@ -36,59 +36,59 @@ Positions: TypeAlias = Mapping[Partition, int]
 
 DEAD_RETENTION = timedelta(days=30)
 DEAD_PARTITIONS = 1
-# As many as the most replicas of a service that share a topic's work. MANY for what grows with the
-# number of notifications; a chunk's record stands for hundreds of rows.
+# The most replicas of a service that can share a topic's work. MANY is for topics that grow with
+# the number of notifications. A chunk's record stands for hundreds of rows, so FEW is enough.
 MANY, FEW = 24, 6
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Topics of one kind of record, with one dead-letter topic for all of them."""
+    """All topics of one kind of record. They share one dead-letter topic."""
 
     name: str
-    meaning: str  # what a record in it means, for the documentation
+    meaning: str  # of a record, for the documentation
     retention: timedelta
-    partitions: int = FEW  # by default; COURANT_PARTITIONS sets another number
+    partitions: int = FEW  # the default; COURANT_PARTITIONS sets another number
     fixed: bool = False  # order or co-partitioning relies on the number
-    by_lane: bool = False  # one topic for each channel and lane, or a single one
+    by_lane: bool = False  # one topic for each channel and lane, otherwise a single one
     compacted: bool = False
-    consumed: bool = True  # by a group, so that it has dead letters
+    consumed: bool = True  # by one of our groups, so that it has dead letters
 
     def topic(self, channel: Channel, lane: Lane) -> str:
-        """Name the topic of one channel and lane."""
+        """Return the name of the topic of one channel and lane."""
         return f"{self.name}.{channel}.{lane}"
 
     def topics(self, lane: Lane) -> tuple[str, ...]:
-        """Name the topics of one lane."""
+        """Return the names of one lane's topics."""
         return tuple(self.topic(channel, lane) for channel in Channel)
 
     def names(self) -> tuple[str, ...]:
-        """Name every topic of the family, dead letters apart."""
+        """Return the name of every topic of the family, without the dead-letter topic."""
         if not self.by_lane:
             return (self.name,)
         return tuple(self.topic(channel, lane) for channel in Channel for lane in Lane)
 
 
 WEEK = timedelta(days=7)
-# Fourteen days exceed the longest schedule, 96 h, by a week, and the oldest backup that anyone
-# would put back: from what is kept here Postgres is made whole again.
+# After a restore, Postgres is completed from these topics. So they are kept longer than the longest
+# schedule (96 h) plus a week, and longer than the age of any backup that anyone would restore.
 FORTNIGHT = 2 * WEEK
 
 # fmt: off
 INBOX     = Family("inbox",     "a client was answered 201 for this", FORTNIGHT, MANY, by_lane=True)
 PERSISTED = Family("persisted", "the row is there: send it",               WEEK, MANY, by_lane=True)
-DELIVERY  = Family("delivery",  "calls that begin, outcomes, decisions", FORTNIGHT, MANY)
-RECEIPTS  = Family("receipts",  "what a provider says later",            FORTNIGHT, MANY)
-JOBS      = Family("jobs",      "chunks of an upload, and the seals on them", FORTNIGHT)
-CHUNKS    = Family("chunks",    "turn this chunk into notifications",         WEEK)
-CALLBACKS = Family("callbacks", "tell the client's own address",              WEEK)
-# One partition for good: compaction and order could not be relied on with more.
+DELIVERY  = Family("delivery",  "started calls, outcomes, recovery's decisions", FORTNIGHT, MANY)
+RECEIPTS  = Family("receipts",  "what a provider reports later",         FORTNIGHT, MANY)
+JOBS      = Family("jobs",      "chunks of an upload, its seal, commands to its job", FORTNIGHT)
+CHUNKS    = Family("chunks",    "make notifications of this chunk",           WEEK)
+CALLBACKS = Family("callbacks", "send this to the client's own address",      WEEK)
+# Always one partition: with more, neither compaction nor order could be relied on.
 DIRECTORY = Family("directory", "services, keys, templates, senders: the last version of each",
                    WEEK, partitions=1, fixed=True, compacted=True, consumed=False)
 USAGE     = Family("usage",     "how much each service asked for, by process and tick",
                    timedelta(days=2), partitions=1, fixed=True, compacted=True, consumed=False)
-# Faust's changelog has as many partitions as this, and is not grown with it.
-STATS     = Family("stats",     "one small record a batch, for the live figures",
+# Faust's changelog has the same number of partitions, and would not grow with this one.
+STATS     = Family("stats",     "one small record per batch, for the live figures",
                    timedelta(days=1), partitions=3, fixed=True, consumed=False)
 # fmt: on
 FAMILIES = (
@@ -115,9 +115,9 @@ class Topic:
 
 
 def declared(partitions: Mapping[str, int] | None = None) -> list[Topic]:
-    """Return every topic, the dead letters' too, with the configuration it must have.
+    """Return every topic, dead-letter topics included, with the configuration that it must have.
 
-    `partitions` are those of the families that do not have their default.
+    `partitions` has the numbers that are set, by family; other families have their default.
     """
     wanted = partitions or {}
     found = []
@@ -137,8 +137,8 @@ def _config(retention: timedelta, cleanup: str = "delete") -> dict[str, str]:
         "cleanup.policy": cleanup,
         "retention.ms": str(int(retention.total_seconds() * 1000)),
         "retention.bytes": "-1",
-        # The broker's clock alone: one writer that was five minutes ahead made a search by time
-        # pass over what came after it.
+        # Only the broker's clock counts: one writer whose clock was five minutes ahead made a
+        # search by time skip the records after its own.
         "message.timestamp.type": "LogAppendTime",
         "unclean.leader.election.enable": "false",
         "max.message.bytes": str(RECORD_BYTES_MAX),
@@ -146,17 +146,20 @@ def _config(retention: timedelta, cleanup: str = "delete") -> dict[str, str]:
 
 
 RECORD_BYTES_MAX = 4 * 1024 * 1024
-"""Room for a dead letter of the largest record that anyone may write, 2 MiB, and its reasons."""
+"""Enough for a dead letter of the largest record that anyone may write (2 MiB) with its reasons."""
 
 
 def partition_counts(text: str) -> dict[str, int]:
-    """Read `inbox=48,jobs=12`; raises ValueError for anything that no topic may have."""
+    """Return the partitions by family that a text like `inbox=48,jobs=12` sets.
+
+    Raises ValueError for an unknown or fixed family, and for a number that no topic may have.
+    """
     settable = {each.name for each in FAMILIES if not each.fixed}
     counts: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         name, _, number = (each.strip() for each in part.partition("="))
         if name not in settable or name in counts or not number.isdecimal():
-            raise ValueError(f"{part} is not one of {', '.join(sorted(settable))}, and a number")
+            raise ValueError(f"{part} is not one of {', '.join(sorted(settable))} with a number")
         counts[name] = int(number)
         if not 1 <= counts[name] <= PARTITIONS_MAX:
             raise ValueError(f"{part} is not from 1 to {PARTITIONS_MAX}")
@@ -167,15 +170,18 @@ PARTITIONS_MAX = 1_000
 
 
 def family(topic: str) -> str:
-    """Name the family that a topic belongs to."""
+    """Return the name of the family that a topic belongs to."""
     return topic.partition(".")[0]
 
 
 def dead(topic: str) -> str:
-    """Name the dead-letter topic for a topic."""
+    """Return the name of a topic's dead-letter topic."""
     return f"{family(topic)}.dead"
 
 
 def group(service: str, family: Family, *lane: Channel | Lane) -> str:
-    """Name a consumer group. Names are API: a renamed group has lost its offsets."""
+    """Return the name of a consumer group. These names must not change.
+
+    A renamed group would have no committed offsets.
+    """
     return ".".join((service, family.name, *lane))

@@ -1,4 +1,4 @@
-"""Which Courant this is: its version, the commit that it was built from, and when.
+"""The version of Courant, the commit that it was built from, and the time of the build.
 
 The build of an image sets COURANT_COMMIT and COURANT_BUILT_AT, because an image holds no history.
 In a checkout git answers instead. It is asked once, when this module is imported, so that no
@@ -20,14 +20,14 @@ GIT_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """The commit, and when it was built, in ISO 8601; each is `unknown` if nothing knows it."""
+    """A commit and its build time (ISO 8601). Each is `unknown` if it cannot be found out."""
 
     commit: str
     built_at: str
 
 
 def build(project: Path = PROJECT) -> Build:
-    """Return the build that the environment names, else the last commit of the checkout."""
+    """Return the build from the environment, otherwise the last commit of the checkout."""
     commit = os.environ.get("COURANT_COMMIT")
     built_at = os.environ.get("COURANT_BUILT_AT")
     if commit or built_at:

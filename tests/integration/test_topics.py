@@ -86,7 +86,7 @@ def test_the_commands_stop_and_name_the_setting(
     for words in (["courant_local.prepare"], ["courant_cli.main", "topics", "apply"]):
         ended = run(*words, env=env)
         assert ended.returncode == 1
-        assert "set COURANT_TOPIC_PREFIX=. If another" in ended.stderr
+        assert "set COURANT_TOPIC_PREFIX=. To start another" in ended.stderr
         assert "Traceback" not in ended.stderr
     assert topics_of(Cluster(broker.bootstrap)) == before
     for name in ("COURANT_HOME", "KAFKA_BOOTSTRAP_SERVERS"):

@@ -225,7 +225,7 @@ def test_a_record_is_refused_while_too_many_wait(
         twin.stand_still()
         puts = [asyncio.ensure_future(log.put(record(twin, b"%d" % n))) for n in range(3)]
         await asyncio.sleep(0)
-        with pytest.raises(Unavailable, match="too much waits"):
+        with pytest.raises(Unavailable, match="too many records wait"):
             await log.put(record(twin, b"refused"))
         twin.go_on()
         await asyncio.gather(*puts)

@@ -1,4 +1,4 @@
-"""The same questions to the Kafka in memory and to a real broker: what one does, the other does."""
+"""The same tests on the simulated Kafka and on a real broker, which must behave alike."""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ from courant_local.kafka import Broker
 from support.mistakes import replace
 from support.waiting import wait
 
-POLLS_IN_VAIN = 20  # of a quarter second each, where one is usually enough
+POLLS_IN_VAIN = 20  # of a quarter second each; one usually returns the records, if any come
 KEY = bytes(15) + b"k"
 
 
 class Cluster(Protocol):
-    """A topic of three partitions that nobody else uses, and a broker that can stand still."""
+    """A topic of three partitions for one test, on a broker that can be frozen."""
 
     topic: str
 
@@ -104,11 +104,11 @@ def write(cluster: Cluster, *values: bytes, key: bytes | None = None) -> None:
 
 
 def read(consumer: Consumer, wanted: int, limit: int = 500) -> list[Record]:
-    """Poll until so many came."""
+    """Poll until `wanted` records have been returned, and return them."""
     found: list[Record] = []
 
     def came() -> bool:
-        with suppress(Unavailable):  # the broker may be on its way back
+        with suppress(Unavailable):  # the broker may be about to come back
             found.extend(consumer.poll(limit))
         return len(found) >= wanted
 
@@ -129,14 +129,14 @@ def test_a_record_is_read_as_it_was_written(cluster: Cluster) -> None:
     assert (first.offset, second.offset) == (0, 1)
 
 
-def test_a_poll_gives_no_more_than_its_limit(cluster: Cluster) -> None:
+def test_a_poll_returns_at_most_its_limit(cluster: Cluster) -> None:
     write(cluster, *(b"%d" % n for n in range(20)))
     consumer = cluster.join()
     read(consumer, 1, limit=1)
     assert all(len(consumer.poll(3)) <= 3 for _ in range(4))
 
 
-def test_what_is_committed_does_not_come_again_and_what_is_not_does(cluster: Cluster) -> None:
+def test_only_records_that_are_not_committed_are_read_again(cluster: Cluster) -> None:
     write(cluster, *(b"%d" % n for n in range(9)))
     first = cluster.join()
     records = read(first, 9)
@@ -147,7 +147,7 @@ def test_what_is_committed_does_not_come_again_and_what_is_not_does(cluster: Clu
     assert values(read(cluster.join(), len(left))) == values(left)
 
 
-def test_who_seeks_back_reads_again(cluster: Cluster) -> None:
+def test_a_consumer_that_seeks_back_reads_the_records_again(cluster: Cluster) -> None:
     write(cluster, b"a", b"b", key=KEY)
     consumer = cluster.join()
     [a, b] = read(consumer, 2)
@@ -180,7 +180,7 @@ def test_a_position_can_be_committed_backwards(cluster: Cluster) -> None:
     assert values(read(cluster.join(), 2)) == [b"a", b"b"]
 
 
-def test_who_rests_stays_in_the_group_and_reads_on_where_it_stood(cluster: Cluster) -> None:
+def test_a_resting_consumer_keeps_its_partitions_and_position(cluster: Cluster) -> None:
     write(cluster, b"a", key=KEY)
     consumer = cluster.join()
     records = read(consumer, 1)
@@ -191,7 +191,9 @@ def test_who_rests_stays_in_the_group_and_reads_on_where_it_stood(cluster: Clust
     consumer.commit(records)
 
 
-def test_what_was_lost_in_a_rest_and_is_given_again_after_it_is_read(cluster: Cluster) -> None:
+def test_a_partition_that_is_revoked_during_a_rest_and_assigned_again_is_read(
+    cluster: Cluster,
+) -> None:
     assert len(read(*lost_and_given_again(cluster))) == 30
 
 
@@ -214,7 +216,7 @@ def lost_and_given_again(cluster: Cluster) -> tuple[Consumer, int]:
     return first, 30
 
 
-# The resume on assignment left out, in the real consumer and in the simulated one.
+# The mistake: a consumer that does not resume partitions on assignment, real and simulated.
 NO_RESUME: dict[type, tuple[Any, str, str, str]] = {
     RealCluster: (
         KafkaConsumer,
@@ -226,19 +228,20 @@ NO_RESUME: dict[type, tuple[Any, str, str, str]] = {
 }
 
 
-def test_the_twins_see_that_the_resume_is_left_out(
+def test_the_twins_detect_a_consumer_that_does_not_resume(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace(monkeypatch, *NO_RESUME[type(cluster)])
     consumer, wanted = lost_and_given_again(cluster)
-    # Polls in vain, not seconds, say that nothing comes: a slow machine makes few of them too.
+    # A number of empty polls, not a time, proves that no record comes, because a slow machine makes
+    # fewer polls in the same time.
     found = [len(consumer.poll(500)) for _ in range(POLLS_IN_VAIN)]
     assert sum(found) < wanted
-    consumer.rest(timedelta(seconds=0.1))  # which resumes all that it holds
+    consumer.rest(timedelta(seconds=0.1))  # at its end it resumes all partitions that it holds
     assert sum(found) + len(read(consumer, wanted - sum(found))) == wanted
 
 
-def test_who_lost_a_partition_cannot_commit_it(cluster: Cluster) -> None:
+def test_a_consumer_cannot_commit_a_partition_that_it_lost(cluster: Cluster) -> None:
     write(cluster, *(b"%d" % n for n in range(30)))
     first = cluster.join()
     records = read(first, 30)
@@ -249,7 +252,7 @@ def test_who_lost_a_partition_cannot_commit_it(cluster: Cluster) -> None:
         first.commit([each for each in records if each.partition in taken])
 
 
-def test_a_flush_that_failed_keeps_what_was_queued(cluster: Cluster) -> None:
+def test_a_failed_flush_keeps_the_queued_records(cluster: Cluster) -> None:
     producer = cluster.producer()
     producer.produce(Outgoing(cluster.topic, KEY, b"warm"))
     producer.flush()

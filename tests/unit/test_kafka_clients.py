@@ -1,7 +1,7 @@
-"""What Kafka's clients leave behind while no broker answers.
+"""Threads and memory that Kafka clients use while no broker answers.
 
-An admin client ends where it was made: one that the collector ends can abort the process. What a
-producer is told it keeps until it is asked.
+An admin client is closed by the code that made it, because one that the garbage collector closes
+can abort the process. A producer keeps the broker's reports in memory until it is polled.
 """
 
 import gc
@@ -24,12 +24,12 @@ from courant.testing.world import World
 from support.waiting import wait
 
 TIMES = 20
-TOLD = 3
+REPORTS = 3
 
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Give the address of a broker that takes connections and says nothing."""
+    """Yield the address of a broker that accepts connections and never answers."""
     monkeypatch.setattr(offsets, "ANSWER_SECONDS", 0.02)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield "{}:{}".format(*listening.getsockname())
@@ -45,7 +45,7 @@ def uncollected() -> Iterator[None]:
 
 
 def threads_left_by(ask: Callable[[], object]) -> int:
-    """Ask in vain, time after time; tell how many threads that leaves."""
+    """Call `ask`, which fails each time, and return how many threads the calls left behind."""
     before = psutil.Process().num_threads()
     for _ in range(TIMES):
         with pytest.raises(Unavailable):
@@ -53,19 +53,19 @@ def threads_left_by(ask: Callable[[], object]) -> int:
     return psutil.Process().num_threads() - before
 
 
-def test_a_consumer_ends_the_client_that_it_asks_before_it_joins(silent: str) -> None:
+def test_a_consumer_closes_the_admin_client_that_it_uses_before_it_joins(silent: str) -> None:
     with closing(KafkaConsumer(Cluster(silent), "test", ["test"])) as consumer, uncollected():
         assert threads_left_by(lambda: consumer.poll(1)) < TIMES
 
 
-def test_a_stage_without_work_asks_what_its_producer_was_told() -> None:
+def test_a_stage_without_work_polls_its_producer() -> None:
     world = World()
     nobody = Cluster("127.0.0.1:1")
     producer = KafkaProducer(nobody, "test")
     stage = consume.Stage("group", ("inbox.email.normal",), never, never)
-    wait(lambda: len(producer._producer) >= TOLD, "it was told enough")
+    wait(lambda: len(producer._producer) >= REPORTS, "the client has enough reports")
     consume.step(FakeConsumer(world.kafka, "group", stage.topics), producer, stage, comparing=False)
-    assert len(producer._producer) < TOLD
+    assert len(producer._producer) < REPORTS
 
 
 def never(_: object) -> Any:

@@ -1,4 +1,4 @@
-"""The table of moves says what the design says, and makes sense as a whole."""
+"""The table of moves matches the design, and every state can be reached and left."""
 
 from itertools import product
 
@@ -7,8 +7,9 @@ import pytest
 from courant import lifecycle
 from courant.lifecycle import OPEN, Move, State
 
-# In words of its own, so that a slip in the table is not a slip here too: a move's result, and from
-# which row, by state and attempt, a report of attempt 2 may make it. No attempt named means any.
+# Written out, so that a mistake in the table is not repeated here. For each move: its result, and
+# the rows, by state and attempt, on which a report of attempt 2 may make it. Without a number any
+# attempt may.
 BY_ITS_CLAIM = "claimed 2"
 UNDERWAY = "created, claimed, sending, sent, temporary-failure, technical-failure"
 ALLOWED = {
@@ -38,7 +39,7 @@ ROWS = list(product(State, range(4)))
 
 
 @pytest.mark.parametrize("move", Move)
-def test_each_move_is_allowed_where_the_design_says(move: Move) -> None:
+def test_each_move_is_allowed_only_where_the_design_allows_it(move: Move) -> None:
     after, words = ALLOWED[move]
     allowed = set()
     for state, _, attempts in (each.partition(" ") for each in words.split(", ") if each):
@@ -63,7 +64,7 @@ def test_every_open_state_has_a_way_out_that_is_not_open(state: State) -> None:
     assert ahead - OPEN
 
 
-def test_a_condition_reads_as_sql() -> None:
+def test_a_moves_condition_is_sql() -> None:
     assert Move.DEFERRED.condition() == "n.state IN ('claimed') AND n.attempt = r.attempt"
 
 

@@ -1,4 +1,4 @@
-"""Which texts name a recipient, and what is made of them."""
+"""Which texts are recipients, and how they are cleaned."""
 
 import phonenumbers
 import pytest
@@ -37,12 +37,12 @@ def test_a_good_address_is_cleaned_and_lower_case(text: str, address: str) -> No
 
 
 @pytest.mark.parametrize("text", NO_ADDRESSES)
-def test_a_bad_address_is_refused_in_the_words_clients_know(text: str) -> None:
+def test_a_bad_address_is_refused_with_the_message_that_clients_know(text: str) -> None:
     with pytest.raises(Unusable, match=r"^Not a valid email address$"):
         recipients.email(text)
 
 
-def test_a_host_travels_in_punycode() -> None:
+def test_a_host_is_sent_in_punycode() -> None:
     assert recipients.email("a@Québec.ca") == Email(
         "a@Québec.ca", "a@québec.ca", "a@xn--qubec-csa.ca", sendable=True
     )
@@ -94,14 +94,16 @@ def test_a_number_is_found_in_any_spelling(text: str, wanted: tuple[str, bool]) 
 
 
 @pytest.mark.parametrize(("text", "message"), NO_NUMBERS.items())
-def test_a_bad_number_is_refused_in_the_words_clients_know(text: str, message: str) -> None:
+def test_a_bad_number_is_refused_with_the_message_that_clients_know(
+    text: str, message: str
+) -> None:
     with pytest.raises(Unusable) as refused:
         recipients.phone(text)
     assert str(refused.value) == message
 
 
 def by_search(text: str) -> str | None:
-    """Find a number as the library does, without any short way."""
+    """Return the number that the library's search finds, or None."""
     found = next(iter(PhoneNumberMatcher(text, "US")), None)
     return phonenumbers.format_number(found.number, PhoneNumberFormat.E164) if found else None
 
@@ -119,7 +121,9 @@ CODES = st.sampled_from(
     st.from_regex(r"[0-9]{4}", fullmatch=True),
 )
 @example("+1{}{}{}", "613", "555", "0199")
-def test_the_short_way_finds_what_the_search_finds(form: str, a: str, b: str, c: str) -> None:
+def test_the_quick_match_returns_the_same_number_as_the_search(
+    form: str, a: str, b: str, c: str
+) -> None:
     text = form.format(a, b, c)
     try:
         found: str | None = recipients.phone(text).number
@@ -129,7 +133,7 @@ def test_the_short_way_finds_what_the_search_finds(form: str, a: str, b: str, c:
 
 
 @given(st.text() | st.emails() | st.from_regex(recipients.ADDRESS, fullmatch=True))
-def test_an_email_is_usable_or_not_and_once_cleaned_stays_the_same(text: str) -> None:
+def test_cleaning_an_address_twice_changes_nothing(text: str) -> None:
     try:
         found = recipients.email(text)
     except Unusable:
@@ -140,7 +144,7 @@ def test_an_email_is_usable_or_not_and_once_cleaned_stays_the_same(text: str) ->
 
 
 @given(st.text() | st.from_regex(r"[+]?[0-9 ()-]{6,18}", fullmatch=True))
-def test_a_number_is_usable_or_not_and_once_found_stays_the_same(text: str) -> None:
+def test_reading_a_cleaned_number_again_changes_nothing(text: str) -> None:
     try:
         found = recipients.phone(text)
     except Unusable:
@@ -166,5 +170,5 @@ def test_names_are_the_same_without_case_spaces_underscores_and_dashes(name: str
 
 
 @given(st.text())
-def test_a_key_is_its_own_key(name: str) -> None:
+def test_the_key_of_a_key_is_the_same(name: str) -> None:
     assert recipients.key(recipients.key(name)) == recipients.key(name)

@@ -80,7 +80,10 @@ def attempt(task: Task, store: PostgresStore, tools: Tools) -> None:
     try:
         run(task, store, tools)
     except Unavailable as unavailable:
-        log.warning("bad weather", extra={"task": task.name, "reason": str(unavailable)})
+        log.warning(
+            "dependency unavailable, retrying",
+            extra={"task": task.name, "reason": str(unavailable)},
+        )
     except Refused as refusal:
         fields = {"task": task.name, "reason": str(refusal)}
         log.error(

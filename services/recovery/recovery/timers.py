@@ -50,7 +50,7 @@ def app(
         try:
             await asyncio.get_running_loop().run_in_executor(worker, work)
         except Unavailable as unavailable:
-            log.warning("bad weather", extra={"reason": str(unavailable)})
+            log.warning("dependency unavailable, retrying", extra={"reason": str(unavailable)})
         except Exception:
             log.exception(
                 "a round failed, the process ends", extra={"runbook": Runbook.RECOVERY_ROUND_FAILED}

@@ -1,1 +1,1 @@
-"""The directory: services, keys, templates and senders, published in one topic and followed."""
+"""The directory of services, keys, templates and senders: one topic, its writer and its readers."""

@@ -1,8 +1,9 @@
-"""The directory: services, keys, templates, senders, whole and in memory, from one topic.
+"""The directory: all services, keys, templates and senders, in memory, from one topic.
 
-No database is needed to accept, to check a key or to render. Each change is a record with a number
-that is never used twice; readers keep the higher one, so order and repetition do no harm. What is
-secret or personal in it (API secrets, guest lists) is sealed.
+With it, no database is needed to accept a notification, to check a key or to render. Each change is
+a record with a number that is never used twice. Readers keep the highest number of each key, so the
+order and repetition of records do not matter. Secrets and personal data (API secrets, safelists)
+are encrypted.
 """
 
 import logging
@@ -22,23 +23,23 @@ log = logging.getLogger(__name__)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """One record: the last number of a key wins."""
+    """One record of the directory. Of records with the same key, the highest number wins."""
 
     number: Annotated[int, Meta(ge=0)] = 0
 
     @property
     def key(self) -> str:
-        """Name the record in the topic."""
+        """Return the key of the record in the topic."""
         raise NotImplementedError
 
 
 class Service(Entry, frozen=True, kw_only=True, tag="service"):
-    """A client of ours, and what it may do."""
+    """A client of ours, and its permissions and limits."""
 
     id: UUID
     name: str
     active: bool = True
-    restricted: bool = False  # in trial: only to its team and guests
+    restricted: bool = False  # in trial: may send only to its team and safelist
     permissions: frozenset[str] = frozenset({"email", "sms"})
     email_from: str = "notify"
     sending_domain: str | None = None
@@ -48,7 +49,7 @@ class Service(Entry, frozen=True, kw_only=True, tag="service"):
     daily_sms: int = 1_500
     annual_email: int = 20_000_000
     annual_sms: int = 100_000
-    guests: bytes = b""  # sealed JSON list of the team's and guests' recipients, normalised
+    guests: bytes = b""  # encrypted JSON list of the team's and safelist's recipients, normalised
 
     @property
     def key(self) -> str:
@@ -56,7 +57,7 @@ class Service(Entry, frozen=True, kw_only=True, tag="service"):
 
 
 class ApiKey(Entry, frozen=True, kw_only=True, tag="key"):
-    """An API key. Its secret is sealed, since HS256 needs it back, and found by a keyed hash."""
+    """An API key. Its secret is found by a keyed hash, and encrypted because HS256 needs it."""
 
     id: UUID
     service_id: UUID
@@ -64,7 +65,7 @@ class ApiKey(Entry, frozen=True, kw_only=True, tag="key"):
     type: KeyType
     secret: bytes
     secret_hash: bytes
-    expires_at: Time | None = None  # one that has any, even in the future, counts as revoked
+    expires_at: Time | None = None  # a key with any expiry, even in the future, is revoked
 
     @property
     def key(self) -> str:
@@ -72,7 +73,7 @@ class ApiKey(Entry, frozen=True, kw_only=True, tag="key"):
 
 
 class Template(Entry, frozen=True, kw_only=True, tag="template"):
-    """One version of a template; versions are kept for good, since rows name them."""
+    """One version of a template. Versions are never deleted, because rows refer to them."""
 
     id: UUID
     version: int
@@ -87,8 +88,8 @@ class Template(Entry, frozen=True, kw_only=True, tag="template"):
     created_at: Time
     updated_at: Time | None = None
     created_by: str = "operator"
-    valid_for_hours: int = 72  # after which an unsent one is given up
-    resend_unknown: bool = True  # when nobody can say whether a call arrived
+    valid_for_hours: int = 72  # then an unsent notification expires
+    resend_unknown: bool = True  # whether to send again after an unknown outcome
 
     @property
     def key(self) -> str:
@@ -117,17 +118,17 @@ _decode: Callable[[bytes], AnyEntry] = msgspec.json.Decoder(
 
 
 def decode(value: bytes) -> AnyEntry:
-    """Read an entry; raises Malformed."""
+    """Return the entry that these bytes encode; raises Malformed."""
     return contracts.read(_decode, value)
 
 
 def encode(entry: Entry) -> bytes:
-    """Write an entry."""
+    """Return the entry's bytes."""
     return ENCODE(entry)
 
 
 class Directory:
-    """All entries by what they are looked up by. Reading is safe from any thread."""
+    """All entries, indexed for look-ups. Any thread may read it."""
 
     def __init__(self) -> None:
         self._entries: dict[str, AnyEntry] = {}
@@ -136,15 +137,15 @@ class Directory:
         self.by_secret: dict[bytes, ApiKey] = {}
         self.templates: dict[UUID, dict[int, Template]] = {}
         self.senders: dict[UUID, dict[UUID, Sender]] = defaultdict(dict)  # by service
-        self.is_read = False  # whether the topic's end was seen
+        self.is_read = False  # whether the topic was read to its end once
 
     @property
     def entries(self) -> Mapping[str, AnyEntry]:
-        """Give the last version of every entry, by its key."""
+        """Return the last version of every entry, by its key."""
         return self._entries.copy()
 
     def put(self, entry: AnyEntry) -> None:
-        """Take an entry, unless a later one is there."""
+        """Store an entry, unless a later one with its key is stored."""
         known = self._entries.get(entry.key)
         if known and known.number > entry.number:
             return
@@ -163,19 +164,19 @@ class Directory:
                 self.senders[entry.service_id] = {**senders, entry.id: entry}
 
     def template(self, id: UUID, version: int | None = None) -> Template | None:
-        """Give a version of a template, or its newest."""
+        """Return a version of a template, the newest by default; None if there is no such one."""
         versions = self.templates.get(id)
         if not versions:
             return None
         return versions.get(max(versions) if version is None else version)
 
     def latest_templates(self, service_id: UUID) -> list[Template]:
-        """Give the newest version of each of a service's templates."""
+        """Return the newest version of each of a service's templates."""
         found = (versions[max(versions)] for versions in self.templates.copy().values())
         return [each for each in found if each.service_id == service_id]
 
     def default_sender(self, service_id: UUID, channel: Channel) -> Sender | None:
-        """Give what is sent from, where the client names nothing."""
+        """Return the sender to use if the client names none; None if there is no default."""
         for each in self.senders.get(service_id, {}).values():
             if each.channel is channel and each.default and not each.archived:
                 return each
@@ -183,7 +184,10 @@ class Directory:
 
 
 def apply(directory: Directory, value: bytes) -> None:
-    """Take one record; what cannot be read is passed over and told: the last good one stays."""
+    """Apply one record to the directory.
+
+    A record that cannot be read is logged and ignored, so that the last good one stays.
+    """
     try:
         if value:
             directory.put(decode(value))

@@ -1,4 +1,4 @@
-"""Keeping the directory in memory as its topic is."""
+"""Keeps a directory in memory up to date with its topic."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ READ_SECONDS = 0.25
 
 
 def follow(directory: Directory, cluster: Cluster, name: str, stopping: Callable[[], bool]) -> None:
-    """Keep the directory as the topic is, until the stop. Runs in a thread of its own."""
+    """Apply the topic's records to the directory until the stop. Run it in its own thread."""
     reader = TopicReader(cluster, name, DIRECTORY.name)
     try:
         while not stopping():

@@ -1,8 +1,9 @@
-"""Changing the directory: a row, and the record that tells everybody.
+"""Changes the directory: a row in Postgres, and a record that all services read.
 
-A change takes a new number, writes the row, publishes under the row's lock and commits once the
-record is acknowledged: who dies in between has published a version that the next change passes,
-and recovery's sweep puts the row's version out again.
+A change takes a new number, writes the row, publishes the record under the row's lock, and commits
+once the record is acknowledged. If the process dies before it commits, the row lacks the published
+version. Recovery's sweep then stores that version in the row, and the next change has a higher
+number.
 """
 
 import msgspec
@@ -15,7 +16,7 @@ from courant.records import Outgoing
 from courant.topics import DIRECTORY
 
 LOCK = text("SELECT pg_advisory_xact_lock(hashtext('courant.directory/' || :key))")
-# Later than any that was given before, also where the sequence was put back with Postgres.
+# Higher than any number before, even if a restore of Postgres has put the sequence back.
 NUMBER = text("""
     SELECT setval('directory_number', greatest(nextval('directory_number'),
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))""")
@@ -26,7 +27,7 @@ ALL = text("SELECT value FROM directory ORDER BY number")
 
 
 def put(engine: Engine, producer: KafkaProducer, entry: AnyEntry) -> AnyEntry:
-    """Store an entry under a new number and publish it; gives it back. Raises Unavailable."""
+    """Store an entry under a new number, publish it and return it; raises Unavailable."""
     with engine.begin() as connection:
         connection.execute(LOCK, {"key": entry.key})
         number = connection.execute(NUMBER).scalar_one()
@@ -39,7 +40,7 @@ def put(engine: Engine, producer: KafkaProducer, entry: AnyEntry) -> AnyEntry:
 
 
 def load(engine: Engine) -> entries.Directory:
-    """Read the whole directory from Postgres."""
+    """Return the whole directory, read from Postgres."""
     found = entries.Directory()
     with engine.begin() as connection:
         for (value,) in connection.execute(ALL):

@@ -1,1 +1,1 @@
-"""The thin edge to Kafka: clients, the consumer's and producers' options, offsets, topics."""
+"""The thin layer over the Kafka client: options, consumer, producers, offsets and topics."""

@@ -1,7 +1,7 @@
-"""Records into Kafka, each awaited until every in-sync replica has it.
+"""Ingest's producer: each `put` returns once every in-sync replica has the record.
 
-Works on one event loop, which itself asks librdkafka what became of the records, every millisecond
-as long as any is on its way. A thread that asked and woke the loop took 20 µs more a request.
+It works on one event loop, which polls librdkafka for acknowledgements itself: every millisecond
+while any record waits for one. A thread that polled and woke the loop cost 20 µs more per request.
 """
 
 import asyncio
@@ -22,30 +22,30 @@ from courant.topics import USAGE
 log = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 1.8  # the promise to clients is an answer within 2 s
-BUSY_SECONDS = 0.001  # between two looks while records are on their way
-IDLE_SECONDS = 0.1  # and while none is
-RECORD_SECONDS_MAX = 5.0  # after which librdkafka gives a record up; its 503 was said long before
+BUSY_SECONDS = 0.001  # between two polls while records wait for an acknowledgement
+IDLE_SECONDS = 0.1  # between two polls while no record waits
+RECORD_SECONDS_MAX = 5.0  # then librdkafka drops the record; its client got a 503 long before
 LINGER_MS = 2
 QUEUE_MESSAGES_MAX = 50_000
 QUEUE_KBYTES_MAX = 65_536
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
-QUIET_SECONDS = 1.0  # after which an older acknowledgement proves nothing about now
+QUIET_SECONDS = 1.0  # how long an acknowledgement proves that the broker acknowledges
 LEAVE_SECONDS = 5.0
 LOG_LEVEL_INFO = 6
 
 
 class Inbox(Protocol):
-    """Where accepted things are written."""
+    """The log that accepted notifications, uploads and receipts are written to."""
 
     async def put(self, outgoing: Outgoing) -> None:
         """Return once the record is in every in-sync replica.
 
-        Raises Unavailable; the record may be written all the same.
+        Raises Unavailable. The record may have been written nevertheless.
         """
 
 
 class AsyncProducer:
-    """The log on a broker."""
+    """An `Inbox` on a Kafka cluster."""
 
     def __init__(
         self, cluster: Cluster, name: str, deadline_seconds: float = DEADLINE_SECONDS
@@ -60,7 +60,7 @@ class AsyncProducer:
         self._producer = Librdkafka(
             {
                 **common(cluster, name),
-                # Ingest logs nothing else about a broker that is away: it answers 503.
+                # Ingest itself logs nothing while a broker is away, it only answers 503.
                 "log_level": LOG_LEVEL_INFO,
                 "acks": "all",
                 "enable.idempotence": True,
@@ -76,7 +76,7 @@ class AsyncProducer:
         )
 
     def start(self) -> None:
-        """Begin, on the loop that runs."""
+        """Start polling, on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._look()
 
@@ -92,7 +92,7 @@ class AsyncProducer:
                 on_delivery=partial(self._delivered, future),
             )
         except BufferError:
-            raise Unavailable("Kafka: too much waits for its acknowledgement") from None
+            raise Unavailable("Kafka: too many records wait for an acknowledgement") from None
         except KafkaException as raised:
             raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
         if not self._waiting and self._look_again:
@@ -102,7 +102,7 @@ class AsyncProducer:
         await future
 
     async def acknowledges(self) -> bool:
-        """Tell whether the broker acknowledges now; an idle one is asked with a tombstone."""
+        """Return whether the broker acknowledges now. If idle, write a tombstone to find out."""
         if time.monotonic() - self._acknowledged_at < QUIET_SECONDS:
             return True
         try:
@@ -112,14 +112,14 @@ class AsyncProducer:
         return True
 
     def close(self) -> None:
-        """Give what is on its way a last chance, and let go of the broker."""
+        """Wait up to `LEAVE_SECONDS` for the last acknowledgements, then stop."""
         if self._look_again:
             self._look_again.cancel()
         self._producer.flush(LEAVE_SECONDS)
 
     def _look(self) -> None:
         assert self._loop
-        self._producer.poll(0)  # calls _delivered, here and now
+        self._producer.poll(0)  # calls _delivered before it returns
         now, waiting = time.monotonic(), self._waiting
         while waiting and (waiting[0][1].done() or waiting[0][0] < now):
             _, future = waiting.popleft()
@@ -133,7 +133,7 @@ class AsyncProducer:
     ) -> None:
         if error is None:
             self._acknowledged_at = time.monotonic()
-        if future.done():  # its deadline was over, or its asker has gone
+        if future.done():  # its deadline has passed, or its client has disconnected
             return
         if error is None:
             future.set_result(None)

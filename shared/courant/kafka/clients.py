@@ -1,4 +1,4 @@
-"""What every Kafka client has in common: options, an admin client, errors that mean unavailable."""
+"""The parts that all Kafka clients share: the cluster's names, options, admin client, errors."""
 
 import logging
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from courant.errors import Unavailable
 LOG_LEVEL_CRITICAL = 2
 ANSWER_SECONDS = 10.0
 PREFIX = "courant."
-"""What a new installation puts before the names of its topics and groups."""
+"""The prefix of topics and groups in a new installation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The Kafka cluster that Courant uses, and how Courant's names are prefixed there.
+    """The Kafka cluster that Courant uses, and the prefixes of Courant's names there.
 
-    Every client is built from it, in `common`. Names without a prefix (`inbox.email.priority`) are
-    used everywhere else: in Postgres, dead letters, metrics and logs. Only the modules of this
-    folder, and Faust's apps, add the prefix and take it off.
+    `common` builds every client's options from it. Only the modules of this folder and Faust's apps
+    add and remove prefixes. Everything else uses names without them (`inbox.email.priority`):
+    Postgres, dead letters, metrics and logs.
     """
 
     bootstrap_servers: str
@@ -31,28 +31,28 @@ class Cluster:
     group_prefix: str = PREFIX
 
     def topic(self, name: str) -> str:
-        """Return what a topic is called on the cluster."""
+        """Return the name of a topic on the cluster."""
         return f"{self.topic_prefix}{name}"
 
     def group(self, name: str) -> str:
-        """Return what a consumer group, or a client, is called on the cluster."""
+        """Return the name of a consumer group, or of a client, on the cluster."""
         return f"{self.group_prefix}{name}"
 
     def name_of(self, topic: str) -> str:
-        """Return Courant's name for a topic of the cluster."""
+        """Return Courant's own name for a topic of the cluster."""
         return topic.removeprefix(self.topic_prefix)
 
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """An admin client, and the cluster whose prefixes its topics carry."""
+    """An admin client, and the cluster that it is connected to."""
 
     client: AdminClient
     cluster: Cluster
 
 
 def common(cluster: Cluster, name: str) -> dict[str, Any]:
-    """Return the options that every client has."""
+    """Return the options of every client."""
     return {
         "bootstrap.servers": cluster.bootstrap_servers,
         "client.id": cluster.group(name),
@@ -60,7 +60,8 @@ def common(cluster: Cluster, name: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 1000,
         "socket.keepalive.enable": True,
         "topic.metadata.refresh.interval.ms": 10_000,
-        # While a broker is away it tells so forty times a second; `bad weather` tells it once.
+        # While a broker is away, librdkafka would log it 40 times a second. Our own line
+        # `dependency unavailable, retrying` comes once per retry.
         "log_level": LOG_LEVEL_CRITICAL,
         "logger": logging.getLogger("librdkafka"),
     }
@@ -68,17 +69,17 @@ def common(cluster: Cluster, name: str) -> dict[str, Any]:
 
 @contextmanager
 def admin(cluster: Cluster, name: str) -> Iterator[Admin]:
-    """Give an admin client, and end it here.
+    """Yield an admin client, and close it at the end.
 
-    One that is left to the garbage collector may be collected while its own thread runs Python, and
-    librdkafka aborts the process then (confluent-kafka-python, pull request 2131).
+    Otherwise the garbage collector may collect it while the client's own thread runs Python. Then
+    librdkafka aborts the process (confluent-kafka-python, pull request 2131).
     """
     with AdminClient(common(cluster, name)) as client:
         yield Admin(client, cluster)
 
 
 def headers_of(message: Message) -> Iterator[tuple[str, bytes]]:
-    """Give a message's headers; what was null is empty."""
+    """Yield a message's headers. A null value is empty."""
     headers: Any = message.headers() or ()
     for name, value in headers:
         yield name, value or b""
@@ -86,7 +87,7 @@ def headers_of(message: Message) -> Iterator[tuple[str, bytes]]:
 
 @contextmanager
 def raises_unavailable() -> Iterator[None]:
-    """Raise Unavailable in place of the client's own exception."""
+    """Raise Unavailable instead of the client's own exception."""
     try:
         yield
     except KafkaException as raised:

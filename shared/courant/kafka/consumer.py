@@ -1,7 +1,8 @@
-"""The thin edge to Kafka: the loop's Consumer on librdkafka.
+"""The consumer of a stage, on librdkafka.
 
-Options are written out here; librdkafka's defaults would skip records (`auto.offset.reset=latest`),
-commit what is not done yet (auto commit), and take 45 s until a killed member's partitions move.
+All options are written out, because librdkafka's defaults lose records: they skip some
+(`auto.offset.reset=latest`) and commit records before they are handled (auto commit). They also
+take 45 s to reassign the partitions of a killed member.
 """
 
 import logging
@@ -23,10 +24,10 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 5.0
-COMMIT_LOOK_SECONDS = 0.001  # between two looks for a commit's answer
-AHEAD_MAX = 1_000  # messages kept while a commit waits; then the partitions are paused
+COMMIT_LOOK_SECONDS = 0.001  # between two polls for a commit's answer
+AHEAD_MAX = 1_000  # messages kept while a commit waits; beyond it the partitions are paused
 POLL_INTERVAL_MAX = timedelta(minutes=5)
-"""A handler that is silent for longer has lost its partitions."""
+"""`max.poll.interval.ms`: a member that does not poll for longer loses its partitions."""
 
 LOST = {
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -37,21 +38,21 @@ LOST = {
     KafkaError._ASSIGNMENT_LOST,
     KafkaError._NO_OFFSET,
 }
-"""Errors of a commit that mean: the partitions are another's now."""
+"""Errors of a commit that mean that another member has the partitions now."""
 
 
 class KafkaConsumer:
-    """A member of a consumer group: `consume.Consumer` on a broker."""
+    """A member of a consumer group: `consume.Consumer` on a Kafka cluster."""
 
     def __init__(self, cluster: Cluster, group: str, topics: Sequence[str]) -> None:
         self._topics = topics
         self._cluster, self._group = cluster, group
         self._topic_ids: Mapping[str, UUID] = {}
         self._held: dict[tuple[str, int], Partition] = {}
-        self._positions: dict[Partition, int | None] = {}  # None: nothing was read of it yet
+        self._positions: dict[Partition, int | None] = {}  # None: no record was read yet
         self._resting = False
         self._closed = False
-        self._ahead: list[Message] = []  # taken from the client, and not given yet
+        self._ahead: list[Message] = []  # taken from the client, but not yet returned by poll
         self._answers: list[tuple[KafkaError | None, list[TopicPartition]]] = []  # of commits
         self._consumer = Consumer(
             {
@@ -70,19 +71,18 @@ class KafkaConsumer:
                 "fetch.error.backoff.ms": 50,
                 "queued.max.messages.kbytes": 16_384,
                 "isolation.level": "read_uncommitted",
-                # A topic's own partitions change seldom; those of the group at every deploy.
                 "allow.auto.create.topics": False,
             }
         )
 
     def poll(self, limit: int) -> Sequence[Record]:
-        """Give what is there, up to `limit`, waiting a moment for a first one."""
+        """Return up to `limit` records. Wait up to `POLL_SECONDS` for the first one only."""
         if not self._topic_ids:
             self._join()
         if not self._ahead and (first := self._ask(self._consumer.poll, POLL_SECONDS)) is not None:
             self._ahead.append(first)
         if self._ahead and len(self._ahead) < limit:
-            # What came with it is in memory already: nothing is waited for.
+            # The records that came with it are already in memory, so this waits for none.
             more = self._ask(self._consumer.consume, limit - len(self._ahead), 0)
             self._ahead += more
         messages, self._ahead = self._ahead[:limit], self._ahead[limit:]
@@ -91,7 +91,8 @@ class KafkaConsumer:
         return records
 
     def _join(self) -> None:
-        # Asked before anything is taken from the client, which would not give it again.
+        # Ask for the ids before taking records: if this raised later, those records would be lost,
+        # because the client does not return them twice.
         with admin(self._cluster, self._group) as client:
             self._topic_ids = topic_ids(client, self._topics)
         self._consumer.subscribe(
@@ -105,7 +106,7 @@ class KafkaConsumer:
         unread = [each for each, place in self._positions.items() if place is None]
         if unread:
             places = self._ask(committed, self._consumer, self._cluster, unread)
-            # Where nothing was committed it is read from the log's start.
+            # A partition without a commit is read from the start of its log.
             places |= self.starts(each for each in unread if each not in places)
             self._positions.update(places)
         return {each: place for each, place in self._positions.items() if place is not None}
@@ -119,7 +120,7 @@ class KafkaConsumer:
                     self._positions[each] = offset
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
-        """Tell where the log of each begins: what was before is gone by its retention."""
+        """Return the start of each partition's log. Retention has deleted the records before it."""
         found: Positions = self._ask(begun, self._consumer, self._cluster, partitions)
         return found
 
@@ -140,18 +141,20 @@ class KafkaConsumer:
         if not records:
             return
         ends = ends_of(records)
-        # The broker looks at the member alone: what it gave away meanwhile it could still move.
+        # The broker checks only that the member is in the group. It would accept a commit for a
+        # partition that this member gave up meanwhile, and so move another member's offset.
         held = {each: end for each, end in ends.items() if each in self._positions}
         if held:
             self.commit_at(held)
         if len(held) < len(ends):
-            raise Fenced("partitions were given away")
+            raise Fenced("partitions were revoked")
 
     def commit_at(self, positions: Positions) -> None:
-        """Say that all before these is done; raises Fenced, Unavailable.
+        """Commit these offsets; raises Fenced, Unavailable.
 
-        Polls until the answer is there. A broker that was frozen keeps a commit waiting for a
-        rebalance, which waits for this member's poll; and the client lets one thread in at a time.
+        Polls until the answer comes. After a freeze, the broker delays the commit until a rebalance
+        is done, and the rebalance waits for this member's poll. No other thread can poll, because
+        the client allows one thread at a time.
         """
         spots = [self._spot(each, at) for each, at in positions.items()]
         self._answers.clear()
@@ -164,7 +167,8 @@ class KafkaConsumer:
                 self.rest(timedelta(seconds=POLL_SECONDS))
             elif (message := self._ask(self._consumer.poll, COMMIT_LOOK_SECONDS)) is not None:
                 self._ahead.append(message)
-                # A backlog's next is there at once: a thousand would come before the answer.
+                # In a backlog the next message comes at once. Without a pause, a thousand would
+                # come before the answer.
                 time.sleep(COMMIT_LOOK_SECONDS)
         error, places = answer
         for refused in filter(None, (error, *(each.error for each in places))):
@@ -173,7 +177,7 @@ class KafkaConsumer:
     def _answer(
         self, spots: Sequence[TopicPartition]
     ) -> tuple[KafkaError | None, list[TopicPartition]] | None:
-        """Give the answer to this commit; there may be one to an earlier that came late."""
+        """Return the answer to this commit, if it came. A late answer to another is skipped."""
         wanted = {(each.topic, each.partition, each.offset) for each in spots}
         for error, places in self._answers:
             if {(each.topic, each.partition, each.offset) for each in places} == wanted:
@@ -194,7 +198,7 @@ class KafkaConsumer:
         raise Unavailable(f"commit: {error.name()}")
 
     def _is_ours(self, message: Message) -> bool:
-        """Tell whether it is a record of a partition that this member still holds."""
+        """Return whether the message is a record of a partition that this member still holds."""
         if error := message.error():
             self._raise_unless_transient(error)
             return False
@@ -213,7 +217,7 @@ class KafkaConsumer:
         )
 
     def _again(self, message: Message) -> None:
-        # It was on its way when the partitions were paused.
+        # The message was in flight when the partitions were paused: seek back, to read it later.
         topic, number = message.topic(), message.partition()
         assert topic is not None
         assert number is not None
@@ -223,7 +227,7 @@ class KafkaConsumer:
         try:
             self._consumer.seek(spot)
         except KafkaException as raised:
-            # A partition that was taken meanwhile cannot be stood in; its new owner reads it.
+            # A partition that was revoked meanwhile has no position here. Its new owner reads it.
             if raised.args[0].code() != KafkaError._STATE:
                 raise Unavailable(f"seek: {raised.args[0].name()}") from None
 
@@ -237,17 +241,18 @@ class KafkaConsumer:
     def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not partitions:
             return
-        # Nothing is asked here: what a callback raises would leave the partitions to nobody.
+        # No request is made here: an exception in this callback would leave the partitions without
+        # an owner.
         consumer.incremental_assign(partitions)
-        # One that was lost in a rest, and is given again after it, is still paused: that is not
-        # undone by losing it, and it would never be read.
+        # librdkafka keeps a partition paused across revocation. A partition that was revoked during
+        # `rest` and is assigned again afterwards must be resumed here, or it is never read.
         (consumer.pause if self._resting else consumer.resume)(partitions)
         for each in partitions:
             topic = self._cluster.name_of(each.topic)
             partition = Partition(topic, self._topic_ids[topic], each.partition)
             self._held[each.topic, each.partition] = partition
             self._positions[partition] = None
-        log.info("partitions given", extra={"partitions": self._names(partitions)})
+        log.info("partitions assigned", extra={"partitions": self._names(partitions)})
 
     def _taken(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = [self._held.pop((each.topic, each.partition)) for each in partitions]
@@ -256,7 +261,7 @@ class KafkaConsumer:
             del self._positions[partition]
         consumer.incremental_unassign(partitions)
         if partitions:
-            log.info("partitions taken", extra={"partitions": self._names(partitions)})
+            log.info("partitions revoked", extra={"partitions": self._names(partitions)})
 
     def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
@@ -271,7 +276,7 @@ class KafkaConsumer:
             raise KafkaException(error)
         if error.code() == KafkaError._PARTITION_EOF:
             return
-        log.debug("from Kafka", extra={"reason": error.name()})
+        log.debug("transient error from Kafka", extra={"reason": error.name()})
 
     def _names(self, partitions: Iterable[TopicPartition]) -> list[str]:
         name_of = self._cluster.name_of

@@ -1,4 +1,4 @@
-"""Where partitions begin and end, how far a group has committed, and which partitions there are."""
+"""Asks the cluster for partitions, for the start and end of their logs, and for commits."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ from courant.topics import Partition, Positions
 
 
 def topic_ids(admin: Admin, names: Iterable[str]) -> dict[str, UUID]:
-    """Ask for the ids of topics; raises Unavailable."""
+    """Return the ids of topics by name; raises Unavailable."""
     return {name: _uuid(topic.topic_id) for name, topic in _described(admin, names).items()}
 
 
 class CommittedOffsets:
-    """Tells how far a group has committed, without joining it.
+    """Reads the committed offsets of a group without joining it.
 
-    Not asked of an admin client: when the broker answers that it does not coordinate the group, as
-    each does that has just come back, that brings the process down (librdkafka 2.16, seen; its
-    pull request 5318).
+    It is a consumer and not an admin client, because that crashes the process when the broker
+    answers that it does not coordinate the group. Each broker that has just restarted answers so.
+    (Seen with librdkafka 2.16; its pull request 5318.)
     """
 
     def __init__(self, cluster: Cluster, name: str, group: str) -> None:
@@ -37,27 +37,27 @@ class CommittedOffsets:
         )
 
     def of(self, partitions: Sequence[Partition]) -> Positions:
-        """Ask for those of these partitions that have a commit; raises Unavailable."""
+        """Return the committed offsets of these partitions, if any; raises Unavailable."""
         with raises_unavailable():
             return committed(self._consumer, self._cluster, partitions)
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Disconnect from the cluster."""
         self._consumer.close()
 
 
 def ends(admin: Admin, partitions: Sequence[Partition]) -> Positions:
-    """Ask where each partition's log ends; raises Unavailable."""
+    """Return the end of each partition's log; raises Unavailable."""
     return _offsets(admin, partitions, OffsetSpec.latest())
 
 
 def starts(admin: Admin, partitions: Sequence[Partition]) -> Positions:
-    """Ask where each partition's log begins; raises Unavailable."""
+    """Return the start of each partition's log; raises Unavailable."""
     return _offsets(admin, partitions, OffsetSpec.earliest())
 
 
 def partitions(admin: Admin, topics: Iterable[str]) -> list[Partition]:
-    """Ask which partitions these topics have now; raises Unavailable."""
+    """Return the partitions that these topics have now; raises Unavailable."""
     return [
         Partition(name, _uuid(topic.topic_id), each.id)
         for name, topic in _described(admin, topics).items()
@@ -66,7 +66,7 @@ def partitions(admin: Admin, topics: Iterable[str]) -> list[Partition]:
 
 
 def by_spot(cluster: Cluster, partitions: Iterable[Partition]) -> dict[tuple[str, int], Partition]:
-    """Return the partitions by the names and numbers that the client knows them by."""
+    """Return the partitions by topic name and number, as the client identifies them."""
     return {(cluster.topic(each.topic), each.number): each for each in partitions}
 
 
@@ -89,10 +89,10 @@ def committed(
 def begun(
     consumer: Consumer, cluster: Cluster, wanted: Iterable[Partition]
 ) -> dict[Partition, int]:
-    """Return where each partition's log begins; raises KafkaException, Unavailable.
+    """Return the start of each partition's log; raises KafkaException, Unavailable.
 
-    Asks once for all of them. `get_watermark_offsets` asks for one partition at a time: 24 took
-    1.25 s so, and take 0.2 s together (measured on one broker, two busy cores).
+    One request asks for all partitions, because `get_watermark_offsets` asks for one at a time. For
+    24 partitions that took 1.25 s, one request takes 0.2 s (measured: one broker, two busy cores).
     """
     wanted_by_spot = by_spot(cluster, wanted)
     asked = [TopicPartition(*name, confluent_kafka.OFFSET_BEGINNING) for name in wanted_by_spot]
@@ -119,8 +119,8 @@ def _offsets(
         for spot, future in futures.items():
             found[wanted_by_spot[spot.topic, spot.partition]] = future.result().offset
     if min(found.values()) < 0:
-        # Where a leader does not answer librdkafka gives -1001, and no error (2.16, seen). Taken
-        # for an end it would say that all there is was read.
+        # If a leader does not answer, librdkafka returns -1001 and no error (seen with 2.16). As
+        # the end of a log it would mean that every record was read.
         raise Unavailable("Kafka: a leader does not answer")
     return found
 

@@ -1,4 +1,4 @@
-"""A producer whose flush returns only when every in-sync replica has what is queued."""
+"""The producer of stages and timers, on librdkafka."""
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -11,7 +11,7 @@ FLUSH_SECONDS = 5.0
 
 
 class KafkaProducer:
-    """A writer that returns from `flush` only when every in-sync replica has all that is queued."""
+    """A producer whose `flush` returns once every in-sync replica has all queued records."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self._cluster = cluster
@@ -26,8 +26,8 @@ class KafkaProducer:
                 "message.max.bytes": 4 * 1024 * 1024,
                 "queue.buffering.max.messages": 200_000,
                 "queue.buffering.max.kbytes": 131_072,
-                # What is queued stays queued: a known outcome must not die in memory because the
-                # broker blinked.
+                # Queued records never expire: a known outcome must not be lost from memory because
+                # the broker was away for a moment.
                 "message.timeout.ms": 0,
             }
         )

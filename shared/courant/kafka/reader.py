@@ -1,4 +1,4 @@
-"""A reader of one whole partition, in no consumer group."""
+"""Reads a topic of one partition from its start, without a consumer group."""
 
 from collections.abc import Iterator
 
@@ -9,15 +9,14 @@ from courant.kafka.clients import Cluster, common
 
 
 class TopicReader:
-    """Reads one partition from its start, in no group: for who keeps a whole topic in memory."""
+    """A reader for callers that keep a whole topic of one partition in memory."""
 
     def __init__(self, cluster: Cluster, name: str, topic: str) -> None:
         self._consumer = Consumer(
             {
                 **common(cluster, name),
-                "group.id": cluster.group(
-                    f"{name}.reader"
-                ),  # required by the client; never joined or committed
+                # The client requires a group. It is never joined, and nothing is committed.
+                "group.id": cluster.group(f"{name}.reader"),
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "earliest",
@@ -32,9 +31,10 @@ class TopicReader:
         self.at_end = False
 
     def read(self, seconds: float) -> Iterator[tuple[bytes, bytes]]:
-        """Give the keys and values that are there, once there are any; `at_end` tells of the end.
+        """Yield the keys and values that are there, as soon as there are any.
 
-        Waits no longer than the time: who reads along knows of an entry as soon as it is written.
+        Waits at most `seconds` for the first one, so a caller that loops sees an entry as soon as
+        it is written. Sets `at_end` at the end of the partition.
         """
         if (first := self._consumer.poll(seconds)) is None:
             return
@@ -46,5 +46,5 @@ class TopicReader:
                 self.at_end = True
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Disconnect from the cluster."""
         self._consumer.close()

@@ -1,4 +1,7 @@
-"""Making the cluster's topics match what is declared: `courant topics diff|apply`."""
+"""Compares the cluster's topics with the declared ones, and changes them to match.
+
+`courant topics diff|apply` and the preparation of an installation call it.
+"""
 
 import time
 from collections.abc import Collection, Mapping
@@ -22,9 +25,9 @@ from courant.topics import FAMILIES, INBOX, Topic, declared
 ANSWER_SECONDS = 15.0
 LED_SECONDS = 60.0  # on a busy machine the leaders of 360 new partitions took over 15 s
 IN_SYNC_MIN = {1: 1, 2: 1}
-"""`min.insync.replicas` by replication; 2 from three replicas on."""
+"""`min.insync.replicas` by number of replicas; 2 for three and more."""
 SIGN = INBOX.names()[0]
-"""The name by which an installation is looked for; all of its family must be there."""
+"""A topic with this name shows that an installation may be there. Its whole family must exist."""
 
 
 class OtherPrefix(Exception):
@@ -32,17 +35,17 @@ class OtherPrefix(Exception):
 
 
 class FewerPartitions(Exception):
-    """Fewer partitions are set than a topic has."""
+    """The setting has fewer partitions than a topic has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a topic lacks: it is missing, has too few partitions, or another configuration."""
+    """A topic that is missing, has too few partitions, or has another configuration."""
 
-    topic: Topic
+    topic: Topic  # as it must be
     missing: bool
-    partitions: int  # that it has
-    config: dict[str, str]  # what must be set
+    partitions: int  # as it is
+    config: dict[str, str]  # options that must be set
 
     def __str__(self) -> str:
         if self.missing:
@@ -59,11 +62,11 @@ def diff(
     partitions: Mapping[str, int] | None = None,
     beside: bool = False,
 ) -> list[Difference]:
-    """Compare the cluster with what is declared; raises Unavailable.
+    """Return how the cluster's topics differ from the declared ones; raises Unavailable.
 
-    `partitions` are the numbers that are set, by family; the others have their defaults. A topic
-    that has more is left as it is (`refuse_fewer` reports it). Raises OtherPrefix, unless topics
-    beside those of another installation are wanted.
+    `partitions` has the numbers that are set, by family; other families have their default. A topic
+    that has more partitions than its default or the setting keeps them (`refuse_fewer` reports it).
+    Raises OtherPrefix if another installation has topics there, unless `beside`.
     """
     cluster = admin.cluster
     try:
@@ -106,7 +109,10 @@ def apply(
     partitions: Mapping[str, int] | None = None,
     beside: bool = False,
 ) -> list[Difference]:
-    """Make the cluster match, and return what was done. Takes nothing away; raises as `diff`."""
+    """Make the cluster match, and return what was changed. Raises the same exceptions as `diff`.
+
+    It deletes nothing.
+    """
     done, cluster = diff(admin, replication, partitions, beside), admin.cluster
     new = [
         NewTopic(
@@ -148,7 +154,8 @@ def apply(
 
 
 def _same_prefix(cluster: Cluster, listed: Collection[str]) -> None:
-    # New and empty topics lose nothing, but nobody would read the full ones beside them.
+    # With a wrong prefix, new and empty topics would be created, and nobody would read the records
+    # in the existing ones.
     found = {name.removesuffix(SIGN) for name in listed if name.endswith(SIGN)}
     whole = [prefix for prefix in found if all(prefix + name in listed for name in INBOX.names())]
     others = sorted(whole)
@@ -156,9 +163,9 @@ def _same_prefix(cluster: Cluster, listed: Collection[str]) -> None:
         raise OtherPrefix(
             f'no topic on the cluster has the prefix "{cluster.topic_prefix}", which '
             f"COURANT_TOPIC_PREFIX sets, but Courant's topics are there with the prefix "
-            f"{' or '.join(map(_shown, others))}. Kafka cannot rename them: to go on with them set "
-            f"{' or '.join(f'COURANT_TOPIC_PREFIX={each}' for each in others)}. If another, empty "
-            f"installation is meant, make its topics once by `courant topics apply --beside`."
+            f"{' or '.join(map(_shown, others))}. Kafka cannot rename topics. To use them, set "
+            f"{' or '.join(f'COURANT_TOPIC_PREFIX={each}' for each in others)}. To start another, "
+            f"empty installation, create its topics once: `courant topics apply --beside`."
         )
 
 
@@ -175,8 +182,8 @@ def refuse_fewer(admin: Admin, wanted: Mapping[str, int]) -> None:
              for name, count in wanted.items() if count < most[name]]  # fmt: skip
     if fewer:
         raise FewerPartitions(
-            f"{'; '.join(fewer)}. Kafka can add partitions to a topic and never take any away: set "
-            f"COURANT_PARTITIONS to as many or more, or leave these out."
+            f"{'; '.join(fewer)}. Kafka can add partitions to a topic but never remove any. Set "
+            f"COURANT_PARTITIONS to as many or more, or leave these families out."
         )
 
 
@@ -185,7 +192,7 @@ def _shown(prefix: str) -> str:
 
 
 def _wait_until_led(admin: Admin, names: list[str]) -> None:
-    # A topic that was just made is not known to every broker yet, nor has each partition a leader.
+    # Not every broker knows a new topic yet, and not each of its partitions has a leader.
     until = time.monotonic() + LED_SECONDS
     while names:
         try:

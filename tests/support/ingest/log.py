@@ -31,7 +31,7 @@ class FakeLog:
         if len(outgoing.key) + len(outgoing.value) > async_producer.REQUEST_BYTES_MAX:
             raise Unavailable("Kafka: MSG_SIZE_TOO_LARGE")
         if len(self._underway) >= async_producer.QUEUE_MESSAGES_MAX:
-            raise Unavailable("Kafka: too much waits for its acknowledgement")
+            raise Unavailable("Kafka: too many records wait for an acknowledgement")
         appended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append(outgoing)
         self._underway.append(appended)
