@@ -154,7 +154,7 @@ def step(consumer: Consumer, producer: Producer, stage: Stage[T], comparing: boo
         metrics.count(metrics.RECORDS, (record.partition.topic for record in records))
     except Behind as behind:
         log.warning("Postgres is behind, reading again", extra={"group": stage.group})
-        go_back(consumer, stage, behind.places)
+        go_back(consumer, stage, behind.positions)
     except Unavailable:
         consumer.seek({partition: offsets.start for partition, offsets in batch.span.items()})
         raise
@@ -163,24 +163,27 @@ def step(consumer: Consumer, producer: Producer, stage: Stage[T], comparing: boo
         log.info("partitions reassigned before the commit", extra={"group": stage.group})
 
 
-def go_back(consumer: Consumer, stage: Stage[T], places: Positions) -> None:
+def go_back(consumer: Consumer, stage: Stage[T], positions: Positions) -> None:
     """Seek to Postgres's positions, or to the start of a log that begins after them.
 
     Records between the two are gone: they are counted and logged, and `stage.skip` is called.
     """
-    starts = consumer.starts(places)
-    gone = {each: start for each, start in starts.items() if start > places[each]}
+    starts = consumer.starts(positions)
+    gone = {partition: start for partition, start in starts.items() if start > positions[partition]}
     if gone:
-        for each, start in gone.items():
-            metrics.GONE.labels(each.topic).inc(start - places[each])
-            lost = {"topic": each.topic, "partition": each.number, "records": start - places[each]}
+        for partition, start in gone.items():
+            records = start - positions[partition]
+            metrics.GONE.labels(partition.topic).inc(records)
+            lost = {"topic": partition.topic, "partition": partition.number, "records": records}
             log.error("records left the log before they were folded", extra=lost)
         stage.skip(gone)
-    places = {each: max(place, starts[each]) for each, place in places.items()}
-    consumer.seek(places)
+    positions = {
+        partition: max(position, starts[partition]) for partition, position in positions.items()
+    }
+    consumer.seek(positions)
     with suppress(Fenced):
         # Otherwise each start of the service would find Postgres behind again and renew the hold.
-        consumer.commit_at(places)
+        consumer.commit_at(positions)
 
 
 def write(consumer: Consumer, producer: Producer, effects: Sequence[Effect]) -> None:
@@ -197,5 +200,5 @@ def write(consumer: Consumer, producer: Producer, effects: Sequence[Effect]) -> 
             break
         except Unavailable:
             consumer.rest(delay)
-    dead = (each.record.partition.topic for each in effects if isinstance(each, Dead))
+    dead = (effect.record.partition.topic for effect in effects if isinstance(effect, Dead))
     metrics.count(metrics.DEAD_LETTERS, dead)

@@ -304,7 +304,12 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "consumer.commit(records)",
     ),
     "malformed records dropped": (consume, "step", "write(consumer, producer, batch.dead)", "pass"),
-    "no seek back to Postgres's position": (consume, "go_back", "consumer.seek(places)", "pass"),
+    "no seek back to Postgres's positions": (
+        consume,
+        "go_back",
+        "consumer.seek(positions)",
+        "pass",
+    ),
     "idle partitions not compared": (
         consume,
         "step",

@@ -95,7 +95,7 @@ def test_a_gap_before_a_batch_raises_the_hold(twin: Twin) -> None:
     save(twin, notification(1))
     with pytest.raises(Behind) as raised:
         save(twin, notification(2), offset=2)
-    assert list(raised.value.places.values()) == [1]
+    assert list(raised.value.positions.values()) == [1]
     assert [row[0] for row in twin.rows()] == [1]
 
 
