@@ -23,7 +23,7 @@ from courant_cli.installation import Installation
 from courant_local.plan import Unsuitable
 
 E = TypeVar("E", bound=Entry)
-NEVER_SHOWN = {"secret", "secret_hash", "guests"}
+NEVER_SHOWN = {"secret", "secret_hash", "safelist"}
 
 service = typer.Typer(help="Manage services, the clients of our API.", no_args_is_help=True)
 key = typer.Typer(help="Manage API keys.", no_args_is_help=True)
@@ -96,7 +96,7 @@ def new_service(
         name=name,
         email_from=email_from,
         restricted=trial,
-        guests=sealed,
+        safelist=sealed,
         permissions=permissions,
     )
 

@@ -49,7 +49,9 @@ class Service(Entry, frozen=True, kw_only=True, tag="service"):
     daily_sms: int = 1_500
     annual_email: int = 20_000_000
     annual_sms: int = 100_000
-    guests: bytes = b""  # encrypted JSON list of the team's and safelist's recipients, normalised
+    safelist: bytes = msgspec.field(
+        default=b"", name="guests"
+    )  # encrypted JSON list of the team's and safelist's recipients, normalised
 
     @property
     def key(self) -> str:
@@ -172,14 +174,14 @@ class Directory:
 
     def latest_templates(self, service_id: UUID) -> list[Template]:
         """Return the newest version of each of a service's templates."""
-        found = (versions[max(versions)] for versions in self.templates.copy().values())
-        return [each for each in found if each.service_id == service_id]
+        newest = (versions[max(versions)] for versions in self.templates.copy().values())
+        return [template for template in newest if template.service_id == service_id]
 
     def default_sender(self, service_id: UUID, channel: Channel) -> Sender | None:
         """Return the sender to use if the client names none; None if there is no default."""
-        for each in self.senders.get(service_id, {}).values():
-            if each.channel is channel and each.default and not each.archived:
-                return each
+        for sender in self.senders.get(service_id, {}).values():
+            if sender.channel is channel and sender.default and not sender.archived:
+                return sender
         return None
 
 

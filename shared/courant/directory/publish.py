@@ -41,8 +41,8 @@ def put(engine: Engine, producer: KafkaProducer, entry: AnyEntry) -> AnyEntry:
 
 def load(engine: Engine) -> entries.Directory:
     """Return the whole directory, read from Postgres."""
-    found = entries.Directory()
+    directory = entries.Directory()
     with engine.begin() as connection:
         for (value,) in connection.execute(ALL):
-            entries.apply(found, bytes(value))
-    return found
+            entries.apply(directory, bytes(value))
+    return directory

@@ -75,7 +75,7 @@ NUMBERS = {KeyType.NORMAL: 1, KeyType.TEAM: 2, KeyType.TEST: 3}
 def service(**more: object) -> Service:
     guests = [recipients.comparable("email", "Friend@example.com"), "+16135550100"]
     sealed = RING.encrypt(msgspec.json.encode(guests), owner=SERVICE.bytes)
-    given = Service(id=SERVICE, name="Conf", email_from="conf", guests=sealed, number=1)
+    given = Service(id=SERVICE, name="Conf", email_from="conf", safelist=sealed, number=1)
     return msgspec.structs.replace(given, **more)
 
 

@@ -22,13 +22,13 @@ class Safelists:
         """Return the normalised addresses and numbers of a service's team and safelist."""
         number, safelist = self._decrypted.get(service.id, (-1, frozenset[str]()))
         if number != service.number:
-            safelist = frozenset(self._read(service)) if service.guests else frozenset()
+            safelist = frozenset(self._read(service)) if service.safelist else frozenset()
             self._decrypted[service.id] = service.number, safelist
         return safelist
 
     def _read(self, service: Service) -> list[str]:
         try:
-            decrypted = self._key_ring.decrypt(service.guests, owner=service.id.bytes)
+            decrypted = self._key_ring.decrypt(service.safelist, owner=service.id.bytes)
             return msgspec.json.decode(decrypted, type=list[str])
         except (Undecryptable, msgspec.DecodeError) as error:
             fields = {"service_id": service.id, "reason": str(error)}
