@@ -214,7 +214,7 @@ def letters(places: Installation, family: str | None = None) -> Iterator[Letter]
     with places.admin() as client:
         found = offsets.ends(client, offsets.partitions(client, names))
     cluster = places.cluster
-    ends = {spot: found[each] for spot, each in offsets.by_spot(cluster, found).items()
+    ends = {spot: found[each] for spot, each in offsets.by_topic_and_number(cluster, found).items()
             if found[each]}  # fmt: skip
     reader = Consumer({**clients.common(cluster, NAME), "group.id": cluster.group("cli.dead"),
                        "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip

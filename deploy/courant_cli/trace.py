@@ -89,7 +89,9 @@ def search(
     )
     # One second earlier: the id has its maker's clock, but the records have the broker's.
     ms = int(since.timestamp() * 1000) - 1000
-    with_records = offsets.by_spot(places.cluster, [each for each in parts if ends[each]])
+    with_records = offsets.by_topic_and_number(
+        places.cluster, [each for each in parts if ends[each]]
+    )
     wanted = [TopicPartition(*spot, ms) for spot in with_records]
     try:
         starts = reader.offsets_for_times(wanted, timeout=READ_SECONDS)

@@ -48,10 +48,9 @@ class Pretty(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         colour = COLOURS.get(record.levelname, "")
-        told = "  ".join(f"{name}={value}" for name, value in fields(record).items())
-        line = (
-            f"{at} {colour}{record.levelname:<7}\x1b[0m {record.getMessage()}  \x1b[2m{told}\x1b[0m"
-        )
+        extra = "  ".join(f"{name}={value}" for name, value in fields(record).items())
+        level = f"{colour}{record.levelname:<7}\x1b[0m"
+        line = f"{at} {level} {record.getMessage()}  \x1b[2m{extra}\x1b[0m"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

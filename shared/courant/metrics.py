@@ -1,6 +1,6 @@
 """Declares every metric once: base units, few label values, never an id or a recipient."""
 
-from collections import Counter as Tally
+import collections
 from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -43,5 +43,5 @@ BUILD.labels(version.VERSION, version.BUILD.commit).set(1)
 
 def count(counter: Counter, names: Iterable[str]) -> None:
     """Add one to the counter for each name."""
-    for name, times in Tally(names).items():
+    for name, times in collections.Counter(names).items():
         counter.labels(name).inc(times)

@@ -30,7 +30,7 @@ REGION = "US"  # numbers without a country code are read as this region's
 LOCAL_CODE = 1  # country code of that region; a number with any other is international
 NOT_SERVED = frozenset({800, 850, 882, 979})  # country codes that none of our providers reaches
 
-UNSEEN = dict.fromkeys(map(ord, "\u180e\u200b\u200c\u200d\u2060\ufeff"))
+INVISIBLE = dict.fromkeys(map(ord, "\u180e\u200b\u200c\u200d\u2060\ufeff"))
 ADDRESS = re.compile(r"([A-Za-zÀ-ÿ0-9.!#$%&'*+/=?^_`{|}~-]+)@([^\s@]+)")
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 TOP = re.compile(r"[a-z]{2,63}|xn--[a-z0-9-]+")
@@ -40,7 +40,7 @@ LOCAL_FORM = re.compile(
     r"|(?:\+1[ -])?([2-9][0-9]{2})[ -]([0-9]{3})[ -]([0-9]{4})"
     r"|\(([2-9][0-9]{2})\) ([0-9]{3})-([0-9]{4})"
 )
-NOT_IN_A_KEY = str.maketrans("", "", " _-")
+IGNORED_IN_KEYS = str.maketrans("", "", " _-")
 
 
 class Unusable(Exception):
@@ -72,7 +72,7 @@ class Phone:
 
 def cleaned(text: str) -> str:
     """Return the text without zero-width characters, and without white space at its ends."""
-    return (text if text.isascii() else text.translate(UNSEEN)).strip()
+    return (text if text.isascii() else text.translate(INVISIBLE)).strip()
 
 
 def email(text: str) -> Email:
@@ -138,7 +138,7 @@ def local_numbers() -> re.Pattern[str]:
             description = getattr(metadata, kind)
             if description and description.national_number_pattern:
                 patterns.add(description.national_number_pattern)
-    return re.compile("|".join(f"(?:{each})" for each in sorted(patterns)))
+    return re.compile("|".join(f"(?:{pattern})" for pattern in sorted(patterns)))
 
 
 def comparable(channel: Channel, text: str) -> str:
@@ -157,16 +157,16 @@ def listed(channel: Channel, texts: Iterable[str]) -> frozenset[str]:
     return frozenset(comparable(channel, text) for text in texts)
 
 
-def among(recipient: Email | Phone, those: frozenset[str]) -> bool:
+def among(recipient: Email | Phone, recipients: frozenset[str]) -> bool:
     """Return whether a recipient is on a list from `listed`, in any spelling."""
-    return (recipient.address if isinstance(recipient, Email) else recipient.number) in those
+    return (recipient.address if isinstance(recipient, Email) else recipient.number) in recipients
 
 
-def simulated(recipient: Email | Phone, those: frozenset[str]) -> bool:
+def simulated(recipient: Email | Phone, recipients: frozenset[str]) -> bool:
     """Return whether a recipient is simulated: nothing is stored or sent for such a recipient."""
-    return among(recipient, those)
+    return among(recipient, recipients)
 
 
 def key(name: str) -> str:
     """Return the name of a placeholder or a column without case, spaces, _ and -."""
-    return name.translate(NOT_IN_A_KEY).lower()
+    return name.translate(IGNORED_IN_KEYS).lower()

@@ -177,15 +177,15 @@ class SendingSettings(Settings):
 
 def load(kind: type[S], service: str) -> S:
     """Return the settings, or print all that is wrong with them and exit with status 2."""
-    wrong = renamed(kind, os.environ)
+    faults = renamed(kind, os.environ)
     try:
-        read = kind(**_from_files(kind))
+        settings = kind(**_from_files(kind))
     except ValidationError as error:
-        wrong += complaints(kind, error)
+        faults += complaints(kind, error)
     else:
-        if not wrong:
-            return read
-    print("\n".join([f"{service}: invalid settings", *wrong]), file=sys.stderr)  # noqa: T201  # before there is a log
+        if not faults:
+            return settings
+    print("\n".join([f"{service}: invalid settings", *faults]), file=sys.stderr)  # noqa: T201  # before there is a log
     raise SystemExit(2)
 
 
@@ -206,33 +206,33 @@ def complaints(kind: type[Settings], error: ValidationError) -> list[str]:
     The value of a secret is not shown.
     """
     lines = []
-    for each in error.errors(include_url=False):
-        if not each["loc"]:  # about several settings together; the message names them
-            lines.append(f"  {each['msg'].removeprefix('Value error, ')}")
+    for fault in error.errors(include_url=False):
+        if not fault["loc"]:  # about several settings together; the message names them
+            lines.append(f"  {fault['msg'].removeprefix('Value error, ')}")
             continue
-        name = str(each["loc"][0])
+        name = str(fault["loc"][0])
         field = kind.model_fields[name]
-        wants = field.description or "another value"
-        if each["type"] == "missing":
-            lines.append(f"  {name.upper():<28} is not set, must be {wants}")
+        expected = field.description or "another value"
+        if fault["type"] == "missing":
+            lines.append(f"  {name.upper():<28} is not set, must be {expected}")
         elif "Secret" in str(field.annotation):
-            lines.append(f"  {name.upper():<28} must be {wants}; its value is not shown")
+            lines.append(f"  {name.upper():<28} must be {expected}; its value is not shown")
         else:
-            lines.append(f'  {name.upper():<28} must be {wants}, got "{each["input"]}"')
+            lines.append(f'  {name.upper():<28} must be {expected}, got "{fault["input"]}"')
     return sorted(set(lines))
 
 
 def _from_files(kind: type[Settings]) -> dict[str, Any]:
-    found = {}
+    values = {}
     for name in kind.model_fields:
         path = os.environ.get(f"{name.upper()}_FILE")
         if path and name.upper() not in os.environ:
             try:
-                found[name] = Path(path).read_text().strip()
+                values[name] = Path(path).read_text().strip()
             except OSError as error:
                 sys.exit(f"invalid settings\n  {name.upper()}_FILE  does not name a readable file: "
                          f"{error.strerror}")  # fmt: skip
-    return found
+    return values
 
 
 def declared(kind: type[Settings]) -> list[tuple[str, str, str]]:

@@ -119,17 +119,17 @@ def declared(partitions: Mapping[str, int] | None = None) -> list[Topic]:
 
     `partitions` has the numbers that are set, by family; other families have their default.
     """
-    wanted = partitions or {}
-    found = []
+    counts = partitions or {}
+    topics = []
     for family in FAMILIES:
         policy = "compact" if family is DIRECTORY else "compact,delete"
         cleanup = policy if family.compacted else "delete"
         config = _config(family.retention, cleanup)
-        count = wanted.get(family.name, family.partitions)
-        found += [Topic(name, count, config) for name in family.names()]
+        count = counts.get(family.name, family.partitions)
+        topics += [Topic(name, count, config) for name in family.names()]
         if family.consumed:
-            found.append(Topic(dead(family.name), DEAD_PARTITIONS, _config(DEAD_RETENTION)))
-    return found
+            topics.append(Topic(dead(family.name), DEAD_PARTITIONS, _config(DEAD_RETENTION)))
+    return topics
 
 
 def _config(retention: timedelta, cleanup: str = "delete") -> dict[str, str]:
@@ -154,10 +154,10 @@ def partition_counts(text: str) -> dict[str, int]:
 
     Raises ValueError for an unknown or fixed family, and for a number that no topic may have.
     """
-    settable = {each.name for each in FAMILIES if not each.fixed}
+    settable = {family.name for family in FAMILIES if not family.fixed}
     counts: dict[str, int] = {}
     for part in filter(None, text.split(",")):
-        name, _, number = (each.strip() for each in part.partition("="))
+        name, _, number = (text.strip() for text in part.partition("="))
         if name not in settable or name in counts or not number.isdecimal():
             raise ValueError(f"{part} is not one of {', '.join(sorted(settable))} with a number")
         counts[name] = int(number)

@@ -84,7 +84,8 @@ def lose_an_order(site: Site) -> Result:
         with clients.admin(site.stack.installation.cluster, "test") as admin:
             parts = offsets.partitions(admin, [topic])
             ends = [
-                TopicPartition(*spot, OFFSET_END) for spot in offsets.by_spot(admin.cluster, parts)
+                TopicPartition(*spot, OFFSET_END)
+                for spot in offsets.by_topic_and_number(admin.cluster, parts)
             ]
             for done in admin.client.delete_records(ends).values():
                 done.result(timeout=120)

@@ -220,7 +220,7 @@ def lost_and_given_again(cluster: Cluster) -> tuple[Consumer, int]:
 NO_RESUME: dict[type, tuple[Any, str, str, str]] = {
     RealCluster: (
         KafkaConsumer,
-        "_given",
+        "_assigned",
         "(consumer.pause if self._resting else consumer.resume)(partitions)",
         "if self._resting: consumer.pause(partitions)",
     ),

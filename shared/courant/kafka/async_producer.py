@@ -30,7 +30,7 @@ QUEUE_MESSAGES_MAX = 50_000
 QUEUE_KBYTES_MAX = 65_536
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
 QUIET_SECONDS = 1.0  # how long an acknowledgement proves that the broker acknowledges
-LEAVE_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
 LOG_LEVEL_INFO = 6
 
 
@@ -53,8 +53,8 @@ class AsyncProducer:
         self._cluster = cluster
         self._deadline_seconds = deadline_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._look_again: asyncio.TimerHandle | None = None
-        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._next_poll: asyncio.TimerHandle | None = None
+        self._unacknowledged: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._acknowledged_at = 0.0
         self.fatal = False
         self._producer = Librdkafka(
@@ -78,7 +78,7 @@ class AsyncProducer:
     def start(self) -> None:
         """Start polling, on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._look()
+        self._poll()
 
     async def put(self, outgoing: Outgoing) -> None:
         assert self._loop
@@ -95,10 +95,10 @@ class AsyncProducer:
             raise Unavailable("Kafka: too many records wait for an acknowledgement") from None
         except KafkaException as raised:
             raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
-        if not self._waiting and self._look_again:
-            self._look_again.cancel()
-            self._look_again = self._loop.call_later(BUSY_SECONDS, self._look)
-        self._waiting.append((time.monotonic() + self._deadline_seconds, future))
+        if not self._unacknowledged and self._next_poll:
+            self._next_poll.cancel()
+            self._next_poll = self._loop.call_later(BUSY_SECONDS, self._poll)
+        self._unacknowledged.append((time.monotonic() + self._deadline_seconds, future))
         await future
 
     async def acknowledges(self) -> bool:
@@ -112,21 +112,21 @@ class AsyncProducer:
         return True
 
     def close(self) -> None:
-        """Wait up to `LEAVE_SECONDS` for the last acknowledgements, then stop."""
-        if self._look_again:
-            self._look_again.cancel()
-        self._producer.flush(LEAVE_SECONDS)
+        """Wait up to `CLOSE_SECONDS` for the last acknowledgements, then stop."""
+        if self._next_poll:
+            self._next_poll.cancel()
+        self._producer.flush(CLOSE_SECONDS)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         assert self._loop
         self._producer.poll(0)  # calls _delivered before it returns
-        now, waiting = time.monotonic(), self._waiting
+        now, waiting = time.monotonic(), self._unacknowledged
         while waiting and (waiting[0][1].done() or waiting[0][0] < now):
             _, future = waiting.popleft()
             if not future.done():
                 future.set_exception(Unavailable("Kafka: no acknowledgement in time"))
         delay = BUSY_SECONDS if waiting else IDLE_SECONDS
-        self._look_again = self._loop.call_later(delay, self._look)
+        self._next_poll = self._loop.call_later(delay, self._poll)
 
     def _delivered(
         self, future: asyncio.Future[None], error: KafkaError | None, _: Message

@@ -16,16 +16,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from courant.errors import Fenced, Unavailable
 from courant.kafka.clients import Cluster, admin, common, headers_of
-from courant.kafka.offsets import begun, by_spot, committed, topic_ids
+from courant.kafka.offsets import by_topic_and_number, committed, log_starts, topic_ids
 from courant.records import Record, ends_of
 from courant.topics import Partition, Positions
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-PATIENCE_SECONDS = 5.0
-COMMIT_LOOK_SECONDS = 0.001  # between two polls for a commit's answer
-AHEAD_MAX = 1_000  # messages kept while a commit waits; beyond it the partitions are paused
+COMMIT_SECONDS = 5.0
+COMMIT_POLL_SECONDS = 0.001  # between two polls for a commit's answer
+PREFETCHED_MAX = 1_000  # messages kept while a commit waits; beyond it the partitions are paused
 POLL_INTERVAL_MAX = timedelta(minutes=5)
 """`max.poll.interval.ms`: a member that does not poll for longer loses its partitions."""
 
@@ -52,8 +52,10 @@ class KafkaConsumer:
         self._positions: dict[Partition, int | None] = {}  # None: no record was read yet
         self._resting = False
         self._closed = False
-        self._ahead: list[Message] = []  # taken from the client, but not yet returned by poll
-        self._answers: list[tuple[KafkaError | None, list[TopicPartition]]] = []  # of commits
+        self._prefetched: list[Message] = []  # taken from the client, but not yet returned by poll
+        self._commit_answers: list[
+            tuple[KafkaError | None, list[TopicPartition]]
+        ] = []  # of commits
         self._consumer = Consumer(
             {
                 **common(cluster, group),
@@ -64,7 +66,7 @@ class KafkaConsumer:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
-                "on_commit": lambda error, places: self._answers.append((error, places)),
+                "on_commit": lambda *answer: self._commit_answers.append(answer),
                 "max.poll.interval.ms": int(POLL_INTERVAL_MAX.total_seconds() * 1000),
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
@@ -79,14 +81,17 @@ class KafkaConsumer:
         """Return up to `limit` records. Wait up to `POLL_SECONDS` for the first one only."""
         if not self._topic_ids:
             self._join()
-        if not self._ahead and (first := self._ask(self._consumer.poll, POLL_SECONDS)) is not None:
-            self._ahead.append(first)
-        if self._ahead and len(self._ahead) < limit:
+        if (
+            not self._prefetched
+            and (first := self._call(self._consumer.poll, POLL_SECONDS)) is not None
+        ):
+            self._prefetched.append(first)
+        if self._prefetched and len(self._prefetched) < limit:
             # The records that came with it are already in memory, so this waits for none.
-            more = self._ask(self._consumer.consume, limit - len(self._ahead), 0)
-            self._ahead += more
-        messages, self._ahead = self._ahead[:limit], self._ahead[limit:]
-        records = [self._record(each) for each in messages if self._is_ours(each)]
+            more = self._call(self._consumer.consume, limit - len(self._prefetched), 0)
+            self._prefetched += more
+        messages, self._prefetched = self._prefetched[:limit], self._prefetched[limit:]
+        records = [self._record(message) for message in messages if self._is_ours(message)]
         self._positions.update(ends_of(records))
         return records
 
@@ -96,46 +101,50 @@ class KafkaConsumer:
         with admin(self._cluster, self._group) as client:
             self._topic_ids = topic_ids(client, self._topics)
         self._consumer.subscribe(
-            [self._cluster.topic(each) for each in self._topics],
-            on_assign=self._given,
-            on_revoke=self._taken,
-            on_lost=self._taken,
+            [self._cluster.topic(topic) for topic in self._topics],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._revoked,
         )
 
     def positions(self) -> Positions:
-        unread = [each for each, place in self._positions.items() if place is None]
+        unread = [partition for partition, position in self._positions.items() if position is None]
         if unread:
-            places = self._ask(committed, self._consumer, self._cluster, unread)
+            positions = self._call(committed, self._consumer, self._cluster, unread)
             # A partition without a commit is read from the start of its log.
-            places |= self.starts(each for each in unread if each not in places)
-            self._positions.update(places)
-        return {each: place for each, place in self._positions.items() if place is not None}
+            positions |= self.starts(each for each in unread if each not in positions)
+            self._positions.update(positions)
+        return {
+            partition: position
+            for partition, position in self._positions.items()
+            if position is not None
+        }
 
     def seek(self, positions: Positions) -> None:
         self._forget(positions)
-        for each, offset in positions.items():
-            if each in self._positions:
-                self._stand(self._spot(each, offset))
-                if each in self._positions:
-                    self._positions[each] = offset
+        for partition, offset in positions.items():
+            if partition in self._positions:
+                self._seek_to(self._topic_partition(partition, offset))
+                if partition in self._positions:
+                    self._positions[partition] = offset
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
         """Return the start of each partition's log. Retention has deleted the records before it."""
-        found: Positions = self._ask(begun, self._consumer, self._cluster, partitions)
-        return found
+        starts: Positions = self._call(log_starts, self._consumer, self._cluster, partitions)
+        return starts
 
     def rest(self, delay: timedelta) -> None:
         self._resting = True
         until = time.monotonic() + delay.total_seconds()
         try:
-            self._ask(self._consumer.pause, self._consumer.assignment())
+            self._call(self._consumer.pause, self._consumer.assignment())
             while (left := until - time.monotonic()) > 0:
-                message = self._ask(self._consumer.poll, min(left, POLL_SECONDS))
+                message = self._call(self._consumer.poll, min(left, POLL_SECONDS))
                 if message is not None and not message.error():
-                    self._again(message)
+                    self._put_back(message)
         finally:
             self._resting = False
-            self._ask(self._consumer.resume, self._consumer.assignment())
+            self._call(self._consumer.resume, self._consumer.assignment())
 
     def commit(self, records: Sequence[Record]) -> None:
         if not records:
@@ -143,7 +152,7 @@ class KafkaConsumer:
         ends = ends_of(records)
         # The broker checks only that the member is in the group. It would accept a commit for a
         # partition that this member gave up meanwhile, and so move another member's offset.
-        held = {each: end for each, end in ends.items() if each in self._positions}
+        held = {partition: end for partition, end in ends.items() if partition in self._positions}
         if held:
             self.commit_at(held)
         if len(held) < len(ends):
@@ -156,32 +165,32 @@ class KafkaConsumer:
         is done, and the rebalance waits for this member's poll. No other thread can poll, because
         the client allows one thread at a time.
         """
-        spots = [self._spot(each, at) for each, at in positions.items()]
-        self._answers.clear()
-        self._ask(self._consumer.commit, offsets=spots, asynchronous=True)
-        until = time.monotonic() + PATIENCE_SECONDS
-        while (answer := self._answer(spots)) is None:
+        offsets = [self._topic_partition(*position) for position in positions.items()]
+        self._commit_answers.clear()
+        self._call(self._consumer.commit, offsets=offsets, asynchronous=True)
+        until = time.monotonic() + COMMIT_SECONDS
+        while (answer := self._answer(offsets)) is None:
             if time.monotonic() > until:
                 raise Unavailable("commit: no answer yet")
-            if len(self._ahead) > AHEAD_MAX:
+            if len(self._prefetched) > PREFETCHED_MAX:
                 self.rest(timedelta(seconds=POLL_SECONDS))
-            elif (message := self._ask(self._consumer.poll, COMMIT_LOOK_SECONDS)) is not None:
-                self._ahead.append(message)
+            elif (message := self._call(self._consumer.poll, COMMIT_POLL_SECONDS)) is not None:
+                self._prefetched.append(message)
                 # In a backlog the next message comes at once. Without a pause, a thousand would
                 # come before the answer.
-                time.sleep(COMMIT_LOOK_SECONDS)
-        error, places = answer
-        for refused in filter(None, (error, *(each.error for each in places))):
-            self._refused(refused)
+                time.sleep(COMMIT_POLL_SECONDS)
+        error, committed_offsets = answer
+        for fault in filter(None, (error, *(offset.error for offset in committed_offsets))):
+            self._raise_for_commit(fault)
 
     def _answer(
-        self, spots: Sequence[TopicPartition]
+        self, offsets: Sequence[TopicPartition]
     ) -> tuple[KafkaError | None, list[TopicPartition]] | None:
         """Return the answer to this commit, if it came. A late answer to another is skipped."""
-        wanted = {(each.topic, each.partition, each.offset) for each in spots}
-        for error, places in self._answers:
-            if {(each.topic, each.partition, each.offset) for each in places} == wanted:
-                return error, places
+        expected = {(each.topic, each.partition, each.offset) for each in offsets}
+        for error, answered in self._commit_answers:
+            if {(each.topic, each.partition, each.offset) for each in answered} == expected:
+                return error, answered
         return None
 
     def close(self) -> None:
@@ -190,7 +199,7 @@ class KafkaConsumer:
             self._closed = True
             self._consumer.close()
 
-    def _refused(self, error: KafkaError) -> None:
+    def _raise_for_commit(self, error: KafkaError) -> None:
         if error.code() in LOST:
             raise Fenced(error.name())
         if error.fatal():
@@ -216,29 +225,33 @@ class KafkaConsumer:
             timestamp=datetime.fromtimestamp(ms / 1000, UTC),
         )
 
-    def _again(self, message: Message) -> None:
+    def _put_back(self, message: Message) -> None:
         # The message was in flight when the partitions were paused: seek back, to read it later.
         topic, number = message.topic(), message.partition()
         assert topic is not None
         assert number is not None
-        self._stand(TopicPartition(topic, number, message.offset() or 0))
+        self._seek_to(TopicPartition(topic, number, message.offset() or 0))
 
-    def _stand(self, spot: TopicPartition) -> None:
+    def _seek_to(self, offset: TopicPartition) -> None:
         try:
-            self._consumer.seek(spot)
+            self._consumer.seek(offset)
         except KafkaException as raised:
             # A partition that was revoked meanwhile has no position here. Its new owner reads it.
             if raised.args[0].code() != KafkaError._STATE:
                 raise Unavailable(f"seek: {raised.args[0].name()}") from None
 
-    def _spot(self, partition: Partition, offset: int) -> TopicPartition:
+    def _topic_partition(self, partition: Partition, offset: int) -> TopicPartition:
         return TopicPartition(self._cluster.topic(partition.topic), partition.number, offset)
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
-        gone = by_spot(self._cluster, partitions)
-        self._ahead = [each for each in self._ahead if (each.topic(), each.partition()) not in gone]
+        gone = by_topic_and_number(self._cluster, partitions)
+        self._prefetched = [
+            message
+            for message in self._prefetched
+            if (message.topic(), message.partition()) not in gone
+        ]
 
-    def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not partitions:
             return
         # No request is made here: an exception in this callback would leave the partitions without
@@ -254,7 +267,7 @@ class KafkaConsumer:
             self._positions[partition] = None
         log.info("partitions assigned", extra={"partitions": self._names(partitions)})
 
-    def _taken(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = [self._held.pop((each.topic, each.partition)) for each in partitions]
         self._forget(gone)
         for partition in gone:
@@ -263,7 +276,7 @@ class KafkaConsumer:
         if partitions:
             log.info("partitions revoked", extra={"partitions": self._names(partitions)})
 
-    def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
             return method(*args, **options)
         except KafkaException as raised:

@@ -36,7 +36,7 @@ class KafkaProducer:
         self._put(outgoing)
 
     def _put(self, outgoing: Outgoing) -> None:
-        def told(error: KafkaError | None, _: Message) -> None:
+        def reported(error: KafkaError | None, _: Message) -> None:
             if error:
                 self._failed.append((outgoing, error))
 
@@ -47,7 +47,7 @@ class KafkaProducer:
                     key=outgoing.key,
                     value=outgoing.value,
                     headers=list(outgoing.headers),
-                    on_delivery=told,
+                    on_delivery=reported,
                 )
                 return
             except BufferError:

@@ -51,9 +51,9 @@ class Difference:
         if self.missing:
             return f"{self.topic.name}: is missing"
         few = f"{self.partitions} of {self.topic.partitions} partitions"
-        told = [few] if self.partitions < self.topic.partitions else []
-        told += [f"{name} must be {value}" for name, value in sorted(self.config.items())]
-        return f"{self.topic.name}: {', '.join(told)}"
+        faults = [few] if self.partitions < self.topic.partitions else []
+        faults += [f"{name} must be {value}" for name, value in sorted(self.config.items())]
+        return f"{self.topic.name}: {', '.join(faults)}"
 
 
 def diff(
@@ -75,32 +75,36 @@ def diff(
             _same_prefix(cluster, listed)
         present = {cluster.name_of(name): topic for name, topic in listed.items()
                    if name.startswith(cluster.topic_prefix)}  # fmt: skip
-        wanted = [
+        topics = [
             Topic(
-                each.name,
-                each.partitions,
-                {**each.config, "min.insync.replicas": str(IN_SYNC_MIN.get(replication, 2))},
+                topic.name,
+                topic.partitions,
+                {**topic.config, "min.insync.replicas": str(IN_SYNC_MIN.get(replication, 2))},
             )
-            for each in declared(partitions)
+            for topic in declared(partitions)
         ]
-        there = [each for each in wanted if each.name in present]
-        asked = [ConfigResource(ResourceType.TOPIC, cluster.topic(each.name)) for each in there]
+        existing = [topic for topic in topics if topic.name in present]
+        resources = [
+            ConfigResource(ResourceType.TOPIC, cluster.topic(topic.name)) for topic in existing
+        ]
         futures = (
-            admin.client.describe_configs(asked, request_timeout=ANSWER_SECONDS) if asked else {}
+            admin.client.describe_configs(resources, request_timeout=ANSWER_SECONDS)
+            if resources
+            else {}
         )
         configs = {
             cluster.name_of(resource.name): future.result() for resource, future in futures.items()
         }
     except KafkaException as raised:
         raise Unavailable(f"Kafka: {raised.args[0].name()}") from None
-    found = [Difference(each, True, 0, {}) for each in wanted if each.name not in present]
-    for each in there:
-        has = {name: entry.value for name, entry in configs[each.name].items()}
-        other = {name: value for name, value in each.config.items() if has.get(name) != value}
-        count = len(present[each.name].partitions)
-        if other or count < each.partitions:
-            found.append(Difference(each, False, count, other))
-    return found
+    differences = [Difference(topic, True, 0, {}) for topic in topics if topic.name not in present]
+    for topic in existing:
+        actual = {name: entry.value for name, entry in configs[topic.name].items()}
+        config = {name: value for name, value in topic.config.items() if actual.get(name) != value}
+        count = len(present[topic.name].partitions)
+        if config or count < topic.partitions:
+            differences.append(Difference(topic, False, count, config))
+    return differences
 
 
 def apply(
@@ -113,59 +117,60 @@ def apply(
 
     It deletes nothing.
     """
-    done, cluster = diff(admin, replication, partitions, beside), admin.cluster
+    changes, cluster = diff(admin, replication, partitions, beside), admin.cluster
     new = [
         NewTopic(
-            cluster.topic(each.topic.name),
-            num_partitions=each.topic.partitions,
+            cluster.topic(change.topic.name),
+            num_partitions=change.topic.partitions,
             replication_factor=replication,
-            config=dict(each.topic.config),
+            config=dict(change.topic.config),
         )
-        for each in done
-        if each.missing
+        for change in changes
+        if change.missing
     ]
     more = [
-        NewPartitions(cluster.topic(each.topic.name), each.topic.partitions)
-        for each in done
-        if not each.missing and each.partitions < each.topic.partitions
+        NewPartitions(cluster.topic(change.topic.name), change.topic.partitions)
+        for change in changes
+        if not change.missing and change.partitions < change.topic.partitions
     ]
     settings = [
         ConfigResource(
             ResourceType.TOPIC,
-            cluster.topic(each.topic.name),
+            cluster.topic(change.topic.name),
             incremental_configs=[
                 ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-                for name, value in each.config.items()
+                for name, value in change.config.items()
             ],
         )
-        for each in done
-        if each.config
+        for change in changes
+        if change.config
     ]
     try:
-        made = admin.client.create_topics(new, operation_timeout=ANSWER_SECONDS) if new else {}
+        created = admin.client.create_topics(new, operation_timeout=ANSWER_SECONDS) if new else {}
         grown = admin.client.create_partitions(more) if more else {}
-        set_ = admin.client.incremental_alter_configs(settings) if settings else {}
-        for future in (*made.values(), *grown.values(), *set_.values()):
+        configured = admin.client.incremental_alter_configs(settings) if settings else {}
+        for future in (*created.values(), *grown.values(), *configured.values()):
             future.result()
     except KafkaException as raised:
         raise Unavailable(f"Kafka: {raised.args[0].str()}") from None
-    _wait_until_led(admin, [each.topic.name for each in done if each.missing])
-    return done
+    _wait_until_led(admin, [change.topic.name for change in changes if change.missing])
+    return changes
 
 
 def _same_prefix(cluster: Cluster, listed: Collection[str]) -> None:
     # With a wrong prefix, new and empty topics would be created, and nobody would read the records
     # in the existing ones.
-    found = {name.removesuffix(SIGN) for name in listed if name.endswith(SIGN)}
-    whole = [prefix for prefix in found if all(prefix + name in listed for name in INBOX.names())]
-    others = sorted(whole)
-    if others and cluster.topic_prefix not in found:
+    prefixes = {name.removesuffix(SIGN) for name in listed if name.endswith(SIGN)}
+    others = sorted(
+        prefix for prefix in prefixes if all(prefix + name in listed for name in INBOX.names())
+    )
+    if others and cluster.topic_prefix not in prefixes:
         raise OtherPrefix(
             f'no topic on the cluster has the prefix "{cluster.topic_prefix}", which '
             f"COURANT_TOPIC_PREFIX sets, but Courant's topics are there with the prefix "
             f"{' or '.join(map(_shown, others))}. Kafka cannot rename topics. To use them, set "
-            f"{' or '.join(f'COURANT_TOPIC_PREFIX={each}' for each in others)}. To start another, "
-            f"empty installation, create its topics once: `courant topics apply --beside`."
+            f"{' or '.join(f'COURANT_TOPIC_PREFIX={prefix}' for prefix in others)}. To start "
+            f"another, empty installation, create its topics once: `courant topics apply --beside`."
         )
 
 
@@ -174,12 +179,12 @@ def refuse_fewer(admin: Admin, wanted: Mapping[str, int]) -> None:
     with raises_unavailable():
         listed = admin.client.list_topics(timeout=ANSWER_SECONDS).topics
     present = {name: len(topic.partitions) for name, topic in listed.items()}
-    most = {
-        each.name: max(present.get(admin.cluster.topic(name), 0) for name in each.names())
-        for each in FAMILIES
+    counts = {
+        family.name: max(present.get(admin.cluster.topic(name), 0) for name in family.names())
+        for family in FAMILIES
     }
-    fewer = [f"{name} has {most[name]} partitions, and {name}={count} is set"
-             for name, count in wanted.items() if count < most[name]]  # fmt: skip
+    fewer = [f"{name} has {counts[name]} partitions, and {name}={count} is set"
+             for name, count in wanted.items() if count < counts[name]]  # fmt: skip
     if fewer:
         raise FewerPartitions(
             f"{'; '.join(fewer)}. Kafka can add partitions to a topic but never remove any. Set "
