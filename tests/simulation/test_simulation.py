@@ -179,14 +179,14 @@ def broken_promises(history: History) -> set[str]:
         return {str(error)}
 
     tables, log = world.store.tables, world.kafka.log
-    told = [
+    contracts = [
         {**json.loads(each.value), "at": each.timestamp}
         for part in world.kafka.partitions(DELIVERY)
         for each in log[part]
     ]
-    begun_at = {each["call"]: each["at"] for each in told if each.get("kind") == "started"}
-    begun = {each["call"]: each["attempts"] for each in told if each.get("kind") == "started"}
-    ended = {each["call"]: each["answers"] for each in told if each.get("kind") == "outcomes"}
+    begun_at = {each["call"]: each["at"] for each in contracts if each.get("kind") == "started"}
+    begun = {each["call"]: each["attempts"] for each in contracts if each.get("kind") == "started"}
+    ended = {each["call"]: each["answers"] for each in contracts if each.get("kind") == "outcomes"}
     cut_off = {call: attempts for call, attempts in begun.items() if call not in ended}
     tried = Counter(
         (each["id"], each["attempt"])
@@ -200,30 +200,34 @@ def broken_promises(history: History) -> set[str]:
             key = each["id"], each["attempt"]
             announced[key] = min(begun_at[call], announced.get(key, begun_at[call]))
     unknown = {
-        call for call, said in ended.items() if "unknown" in {each["outcome"] for each in said}
+        call
+        for call, answers in ended.items()
+        if "unknown" in {each["outcome"] for each in answers}
     }
     known = {
         (answer["id"], answer["attempt"]): each["at"]
-        for each in told
+        for each in contracts
         if each.get("kind") == "outcomes"
         for answer in each["answers"]
         if answer["outcome"] != "unknown"
     }
     resent = {
         (each["id"], each["attempt"]): each["at"]
-        for each in told
+        for each in contracts
         if each.get("kind") == "decided" and each["move"] in {"resent", "abandoned"}
     }
-    told += [
+    contracts += [
         json.loads(each.value) for part in world.kafka.partitions(RECEIPTS) for each in log[part]
     ]
-    words = Counter((t.get("says") or t.get("move"), t.get("id"), t.get("attempt")) for t in told)
-    again = Counter(number_of(UUID(id)) for id, _ in resent)
-    receipts = [each for each in told if each.get("kind") == "receipt"]
+    words = Counter(
+        (t.get("says") or t.get("move"), t.get("id"), t.get("attempt")) for t in contracts
+    )
+    resent_times = Counter(number_of(UUID(id)) for id, _ in resent)
+    receipts = [each for each in contracts if each.get("kind") == "receipt"]
 
     facts = Counter(world.journal)
     ordered = {name for kind, name in facts if kind == PERSISTED}
-    made = Counter(
+    moves = Counter(
         (str(move), str(id), number)
         for move, id, number, moved in tables.events
         if moved and str(move) != "claimed"
@@ -238,7 +242,7 @@ def broken_promises(history: History) -> set[str]:
         ),
         "no attempt is used twice": all(times == 1 for times in tried.values()),
         "nothing is booked twice unless it was recorded as sent again": all(
-            provider.booked[each] <= 1 + again[each] for each in provider.booked
+            provider.booked[each] <= 1 + resent_times[each] for each in provider.booked
         ),
         "only a call in doubt is sent again, and after its lease and grace": all(
             at >= announced[each] + GRACE and (each not in known or known[each] >= at)
@@ -254,7 +258,7 @@ def broken_promises(history: History) -> set[str]:
             len([call for call in cut_off if UUID(call) in provider.calls]) <= world.crashes
         ),
         "each record moves its row at most once": all(
-            times <= max(1, words[move]) for move, times in made.items()
+            times <= max(1, words[move]) for move, times in moves.items()
         ),
         "Postgres knows its position": all(
             tables.positions.get(each, 0) == len(log[each])
