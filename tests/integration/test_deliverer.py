@@ -228,7 +228,7 @@ def test_rejected_messages_fail_and_an_unanswered_one_keeps_its_open_call(stack:
 def test_a_stop_is_quick_and_leaves_nothing_claimed_and_the_next_one_sends_the_rest(
     stack: Stack,
 ) -> None:
-    stack.sandbox.order(latency_seconds=1)  # so that most of them wait when it is told to stop
+    stack.sandbox.order(latency_seconds=1)  # so that most of them wait when SIGTERM comes
     before = stack.booked().total()
     stack.accept(1500)
     wait(lambda: stack.booked().total() > before + 200)

@@ -93,7 +93,7 @@ def booked(sandbox: Sandbox, entry: CallEntry) -> list[dict[str, Any]]:
 
 
 def read_seconds(to: str) -> float:
-    """Give a short time to an answer that never comes, and to all others as long as they need."""
+    """Return a short timeout for an answer that never comes, and a long one for all others."""
     return 0.7 if to in HANGING else ANSWER_SECONDS
 
 

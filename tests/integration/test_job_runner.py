@@ -73,7 +73,7 @@ class Runner:
         return [each for at in kafka.partitions(topic) for each in kafka.log[at]]
 
     def orders(self) -> list[int]:
-        """Give the numbers of all chunks that were ordered."""
+        """Return the numbers of all chunks that were ordered."""
         return sorted(ChunkOrder.decode(each.value).number for each in self.records(CHUNKS.name))
 
     def save(self, made: Sequence[Notification], state: str = "created", attempt: int = 0) -> None:
@@ -89,7 +89,7 @@ class Runner:
             self.ask(sql, **known, state=state, attempt=attempt)
 
     def letters(self) -> list[str]:
-        """Give the reasons of the dead letters."""
+        """Return the reasons of the dead letters."""
         found = self.records(dead(JOBS.name))
         return [dict(each.headers)["courant.reason"].decode() for each in found]
 

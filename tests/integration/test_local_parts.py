@@ -175,7 +175,7 @@ def test_a_copy_put_back_lacks_what_came_after_it(server: Server) -> None:
     copy = server.folder / "copy"
     server.copy_to(copy)
     ask(server, "INSERT INTO rolled VALUES (2)")
-    for _ in range(2):  # the copy bears more than one use
+    for _ in range(2):  # the copy can be used more than once
         server.put_back(copy)
         assert ask(server, "SELECT n FROM rolled") == [(1,)]
         ask(server, "INSERT INTO rolled VALUES (3)")

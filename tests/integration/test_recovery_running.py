@@ -103,7 +103,7 @@ def stack() -> Iterator[Stack]:
 
 
 def prefixed(broker: Broker) -> Cluster:
-    """Give the broker's topics and groups two prefixes that no default is equal to."""
+    """Return a cluster with two prefixes that differ from each default."""
     return Cluster(broker.bootstrap, "topics.of-", "groups.of-")
 
 

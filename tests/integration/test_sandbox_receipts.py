@@ -302,7 +302,7 @@ def test_a_killed_sandbox_keeps_its_ledger_its_key_and_what_it_has_to_tell(tmp_p
         for message_id in told.values():
             seen(receiver, message_id, 2)
         assert receiver.kinds(told[ids[0]]) == ["Send", "Bounce"]
-        # What was taken is not told again by the next start.
+        # The next start posts no receipt again that was accepted.
         mark = tmp_path / "new" / "ledger.taken"
         size = (tmp_path / "new" / "ledger.jsonl").stat().st_size
         wait(lambda: mark.read_text().strip() == str(size))

@@ -1,4 +1,4 @@
-"""The cluster's topics: made, found again under their prefix, and never made anew beside others."""
+"""The cluster's topics: created, found under their prefix, never created beside others."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ from courant_local.kafka import Broker
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
-    """Give one that has no topics yet."""
+    """Start a broker that has no topics yet."""
     with Broker() as started:
         yield started
 

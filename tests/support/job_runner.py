@@ -27,7 +27,7 @@ class Upload:
         return self.seal.job_id
 
     def outgoing(self) -> list[Outgoing]:
-        """Give its records in their order."""
+        """Return its records in their order."""
         return [written(each) for each in (*self.chunks, self.seal)]
 
 
@@ -70,7 +70,7 @@ def row(number: int) -> JobRow:
 
 
 def written(record: Contract) -> Outgoing:
-    """Give a record as ingest writes it."""
+    """Return a record as ingest writes it."""
     if isinstance(record, JobCommand):
         return Outgoing(JOBS.name, record.job_id.bytes, record.encode())
     assert isinstance(record, Chunk | Seal)

@@ -51,7 +51,7 @@ class Api:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Give what runs the command on an API: the exit code, standard output, the rest."""
+    """Return a function that runs the command on an API: exit code, standard output, the rest."""
 
     def run(api: Handler, *words: str) -> tuple[int, str, str]:
         transport = httpx2.MockTransport(api)

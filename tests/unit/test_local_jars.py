@@ -11,7 +11,7 @@ JAR = Jar("org.example", "thing", "1.0", hashlib.sha256(RIGHT).hexdigest())
 
 
 class Registry:
-    """Gives out, one after the other, the bytes it was given; then fails as a network does."""
+    """Returns the given bytes one after the other, then fails as a network does."""
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)

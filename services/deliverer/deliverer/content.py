@@ -54,7 +54,7 @@ class MessageRenderer:
         self._sms_templates: dict[tuple[UUID, int], Parsed] = {}
 
     def render(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
-        """Return the entry to send for a row, or the outcome that explains why there is none."""
+        """Return the entry to send for a row, or the outcome of a row that cannot be sent."""
         try:
             content = contracts.read(open_content, self._ring.decrypt(row.sealed, row.id.bytes))
             service, template = self._look_up(row)

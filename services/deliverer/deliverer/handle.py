@@ -46,7 +46,7 @@ class Renderer(Protocol):
     """Renders the message of a row."""
 
     def render(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
-        """Return the entry to send for a row, or the outcome that explains why there is none."""
+        """Return the entry to send for a row, or the outcome of a row that cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)
