@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+from confluent_kafka import Message
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +20,7 @@ from sqlalchemy import text
 from courant import topics
 from courant.contracts import Decided
 from courant.kafka import clients, offsets
+from courant.kafka.reader import TopicReader, read_to_end
 from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import DELIVERY, FAMILIES, PERSISTED
@@ -27,7 +28,6 @@ from courant_cli.installation import NAME, Installation
 from courant_local.plan import Unsuitable
 
 app = typer.Typer(help="List, show and send back dead letters.", no_args_is_help=True)
-READ_SECONDS = 5.0
 SHOWN_BYTES = 2_000
 ID_BYTES = 16
 WIDE = 250  # columns where no terminal sets a width, so that no column wraps
@@ -212,25 +212,12 @@ def letters(places: Installation, family: str | None = None) -> Iterator[Letter]
     if not names:
         raise Unsuitable(f"no family of topics is called {family}")
     with places.admin() as client:
-        found = offsets.ends(client, offsets.partitions(client, names))
-    cluster = places.cluster
-    ends = {spot: found[each] for spot, each in offsets.by_topic_and_number(cluster, found).items()
-            if found[each]}  # fmt: skip
-    reader = Consumer({**clients.common(cluster, NAME), "group.id": cluster.group("cli.dead"),
-                       "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip
+        partitions = offsets.partitions(client, names)
+    reader = TopicReader(places.cluster, NAME, [(each.topic, each.number) for each in partitions])
+    orders: Counter[tuple[str, bytes]] = Counter()
     try:
-        reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in ends])
-        orders: Counter[tuple[str, bytes]] = Counter()
-        while ends:
-            messages = reader.consume(500, READ_SECONDS)
-            if not messages:
-                return
-            for message in messages:
-                if not message.error():
-                    yield read(cluster, message, orders)
-                    spot = (str(message.topic()), message.partition() or 0)
-                    if (message.offset() or 0) + 1 >= ends.get(spot, 0):
-                        ends.pop(spot, None)
+        for message in read_to_end(reader):
+            yield read(places.cluster, message, orders)
     finally:
         reader.close()
 

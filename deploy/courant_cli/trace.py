@@ -1,19 +1,17 @@
 """`courant trace ID`: shows the timeline of one notification, from Postgres and from the topics."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import confluent_kafka
 import typer
-from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
 from courant import ids
 from courant.kafka import offsets
-from courant.kafka.clients import common
+from courant.kafka.reader import TopicReader, read_to_end
 from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, dead
 from courant_cli.installation import NAME, Installation
 from courant_local.plan import Unsuitable
@@ -22,7 +20,6 @@ ROW = text("SELECT state, attempt, tries, channel, lane, key_type, issued_at, le
            "FROM notifications WHERE id = :id")  # fmt: skip
 EVENTS = text("SELECT at, move, attempt, made, reason FROM events WHERE id = :id ORDER BY number")
 ALIAS = text("SELECT winner FROM aliases WHERE id = :id")
-READ_SECONDS = 10.0
 LOOKED_FOR = (*INBOX.names(), *PERSISTED.names(), DELIVERY.name, RECEIPTS.name)
 
 console = Console(highlight=False)
@@ -77,39 +74,17 @@ def search(
 ) -> Iterator[tuple[datetime, str, str, int]]:
     """Read the topics from the id's time on; yield the records that name the notification."""
     with places.admin() as client:
-        parts = offsets.partitions(client, topics)
-        ends = offsets.ends(client, parts)
-    reader = Consumer(
-        {
-            **common(places.cluster, NAME),
-            "group.id": places.cluster.group("cli.trace"),  # required by the client; never joined
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-    )
+        partitions = offsets.partitions(client, topics)
     # One second earlier: the id has its maker's clock, but the records have the broker's.
-    ms = int(since.timestamp() * 1000) - 1000
-    with_records = offsets.by_topic_and_number(
-        places.cluster, [each for each in parts if ends[each]]
-    )
-    wanted = [TopicPartition(*spot, ms) for spot in with_records]
+    since -= timedelta(seconds=1)
+    cluster = places.cluster
+    reader = TopicReader(cluster, NAME, [(each.topic, each.number) for each in partitions], since)
     try:
-        starts = reader.offsets_for_times(wanted, timeout=READ_SECONDS)
-        open_ = {(s.topic, s.partition) for s in starts if s.offset >= 0}
-        reader.assign([s for s in starts if s.offset >= 0])
-        while open_:
-            messages = reader.consume(1000, READ_SECONDS)
-            if not messages:
-                break
-            for message in messages:
-                error = message.error()
-                if error:
-                    if error.code() == confluent_kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001
-                        open_.discard((message.topic(), message.partition()))
-                elif message.key() == id.bytes or str(id).encode() in (message.value() or b""):
-                    at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
-                    spot = f"{message.partition()}/{message.offset()}"
-                    topic = places.cluster.name_of(str(message.topic()))
-                    yield at, topic, spot, len(message.value() or b"")
+        for message in read_to_end(reader):
+            value = message.value() or b""
+            if message.key() == id.bytes or str(id).encode() in value:
+                at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+                position = f"{message.partition()}/{message.offset()}"
+                yield at, cluster.name_of(str(message.topic())), position, len(value)
     finally:
         reader.close()

@@ -12,12 +12,12 @@ READ_SECONDS = 0.25
 
 def follow(directory: Directory, cluster: Cluster, name: str, stopping: Callable[[], bool]) -> None:
     """Apply the topic's records to the directory until the stop. Run it in its own thread."""
-    reader = TopicReader(cluster, name, DIRECTORY.name)
+    reader = TopicReader(cluster, name, [(DIRECTORY.name, 0)])
     try:
         while not stopping():
-            for _, value in reader.read(READ_SECONDS):
-                apply(directory, value)
-            if reader.at_end:
+            for message in reader.read(READ_SECONDS):
+                apply(directory, message.value() or b"")
+            if not reader.unread:
                 directory.is_read = True
     finally:
         reader.close()
