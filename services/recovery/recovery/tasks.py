@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from courant import metrics
-from recovery import days, directory, sweeps, upkeep
+from recovery import directory, sweeps, upkeep
 from recovery.store import PostgresStore
 from recovery.sweeps import Tools
 
@@ -51,8 +51,8 @@ TASKS = (
     Task("jobs",           MINUTE,      1000,   upkeep.forget_jobs),
     Task("marks",          10 * SECOND, 20_000, upkeep.thin_marks),
     Task("directory",      30 * SECOND, 500,    directory.reconcile),
-    Task("days-made",      10 * MINUTE, 100,    days.make),
-    Task("days-dropped",   10 * MINUTE, 100,    days.drop),
+    Task("days-made",      10 * MINUTE, 100,    upkeep.make_days),
+    Task("days-dropped",   10 * MINUTE, 100,    upkeep.drop_days),
 )
 # fmt: on
 
