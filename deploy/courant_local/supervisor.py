@@ -54,16 +54,16 @@ class Supervisor:
     def run(self) -> int:
         """Start the stack, watch it until TERM or INT, stop it; return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._asked)
+            signal.signal(number, self._on_signal)
         try:
             self._demand_ports()
             for stage in self._stages:
                 self._bring_up(stage)
-            self._say(state="ready", step="")
+            self._record(state="ready", step="")
             log.info("stack is ready", extra={"processes": len(self._parts)})
             self._train()
             while True:
-                self._look()
+                self._check()
         except StopAsked:
             log.info("stack stops")
         except (NotReady, ports.PortTaken, jars.JarsMissing, postgres.Unreachable) as raised:
@@ -73,12 +73,12 @@ class Supervisor:
             self._error = f"{type(raised).__name__}: {raised}"
             log.exception("supervisor failed")
         finally:
-            self._say(state="stopping")
+            self._record(state="stopping")
             self._bring_down()
-            self._say(state="failed" if self._error else "stopped")
+            self._record(state="failed" if self._error else "stopped")
         return 1 if self._error else 0
 
-    def _asked(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1
 
     def _demand_ports(self) -> None:
@@ -87,7 +87,7 @@ class Supervisor:
                 ports.demand(kind, port)
 
     def _bring_up(self, stage: Stage) -> None:
-        self._say(step=stage.title)
+        self._record(step=stage.title)
         until = time.monotonic() + STAGE_SECONDS
         for part in stage.parts:
             self._parts.append(part)
@@ -96,7 +96,7 @@ class Supervisor:
             task.start()
         try:
             while any(part.state != "ready" for part in stage.parts) or _busy(stage.tasks):
-                self._look()
+                self._check()
                 self._demand_progress(stage, until)
         finally:
             for task in stage.tasks:
@@ -120,7 +120,7 @@ class Supervisor:
             if time.monotonic() > until and task.lives():
                 raise NotReady(f"{task.name}: not done in {STAGE_SECONDS} s\n{tail(task.log)}")
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Check every process once, then sleep briefly."""
         if self._signals:
             raise StopAsked
@@ -132,7 +132,7 @@ class Supervisor:
             elif part.child.ended() is not None:
                 self._ended(part, now)
             elif part.state == "starting" and part.ready():
-                self._say(part, "ready")
+                self._record(part, "ready")
                 if part.kind == "postgres" and part.restarts:
                     self._prepare_again()
         if self._training and not self._training.lives():
@@ -142,7 +142,7 @@ class Supervisor:
     def _start(self, part: Part) -> None:
         self._began[part.name] = time.monotonic()
         part.start()
-        self._say(part, "starting")
+        self._record(part, "starting")
 
     def _ended(self, part: Part, now: float) -> None:
         if part.state == "ended":
@@ -154,14 +154,14 @@ class Supervisor:
         if self._plan.restart:
             delay = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2**failures)
             self._again_at[part.name] = now + delay
-            self._say(part, "restarting")
+            self._record(part, "restarting")
             return
-        log.warning("process ended", extra=_told(part))
-        self._say(part, "ended")
+        log.warning("process ended", extra=_identity(part))
+        self._record(part, "ended")
 
     def _start_again(self, part: Part) -> None:
         del self._again_at[part.name]
-        was = _told(part)
+        was = _identity(part)
         part.restarts += 1
         self._start(part)
         log.warning("process ended, started again", extra={**was, "new_pid": part.child.pid})
@@ -192,13 +192,13 @@ class Supervisor:
                     late = time.monotonic() - began > part.child.stop_seconds
                     # A second signal means that the user does not want to wait.
                     if (late or self._signals > 1) and part.child.lives():
-                        log.warning("process did not stop, killed", extra=_told(part))
+                        log.warning("process did not stop, killed", extra=_identity(part))
                         part.child.kill()
                 time.sleep(0.02)
             for part in stage.parts:
                 part.state = "stopped"
 
-    def _say(
+    def _record(
         self, part: Part | None = None, of: str = "", *, state: str = "", step: str | None = None
     ) -> None:
         """Write the current state to stack.json."""
@@ -212,7 +212,7 @@ class Supervisor:
             "step": self._step,
             "error": self._error,
             "plan": self._plan.told(),
-            "processes": [_listed(each) for each in self._parts],
+            "processes": [_entry(each) for each in self._parts],
         }
         home.write(self._plan.home / "stack.json", value)
 
@@ -227,11 +227,11 @@ def _busy(tasks: Sequence[Child]) -> bool:
     return any(task.lives() for task in tasks)
 
 
-def _told(part: Part) -> dict[str, object]:
+def _identity(part: Part) -> dict[str, object]:
     return {"process_name": part.name, "pid": part.child.pid, "exit": part.child.ended()}
 
 
-def _listed(part: Part) -> dict[str, object]:
+def _entry(part: Part) -> dict[str, object]:
     return {
         "name": part.name,
         "kind": part.kind,
