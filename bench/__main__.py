@@ -43,8 +43,8 @@ def main(names: list[str]) -> None:
         found += PARTS[name]()
     console.print(drawn(found))
     if not names:
-        told = {part.name: part.told() for part in found} | {"machine": machine()}
-        RESULTS.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+        results = {part.name: part.summary() for part in found} | {"machine": machine()}
+        RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
 def drawn(parts: list[Part]) -> Table:

@@ -48,13 +48,13 @@ class Ground:
 
     def __init__(self, wanted: Plan, processes: dict[str, psutil.Process]) -> None:
         self.plan, self.processes = wanted, processes
-        self.places = Installation()
-        seeded = demo.seed(self.places)
+        self.installation = Installation()
+        seeded = demo.seed(self.installation)
         self.key = seeded["COURANT_API_KEY"]
-        [self.service] = publish.load(self.places.engine).services.values()
+        [self.service] = publish.load(self.installation.engine).services.values()
         self.personal, self.plain = self._template(PERSONAL), self._template(PLAIN)
         self.urgent = self._template(PERSONAL, Lane.PRIORITY)
-        self.directory = publish.load(self.places.engine)
+        self.directory = publish.load(self.installation.engine)
 
     @contextmanager
     def running(self, *kinds: str, **settings: str) -> Iterator[dict[str, psutil.Process]]:
@@ -81,7 +81,7 @@ class Ground:
 
     def _template(self, body: str, lane: Lane = Lane.NORMAL) -> Template:
         made = entries.new_template(self.service.id, Channel.EMAIL, "Bench", SUBJECT, body, lane)
-        entries.put(self.places, made)
+        entries.put(self.installation, made)
         return made
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

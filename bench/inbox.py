@@ -37,8 +37,8 @@ def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
         idempotency=reader,  # read only for an Idempotency-Key
         limits=Limits(),
         fair_shares=FairShares(6_000),
-        key_ring=site.places.ring,
-        hash_key=site.places.hash_key,
+        key_ring=site.installation.ring,
+        hash_key=site.installation.hash_key,
         simulated=frozenset(),
         docs_url="",
         sending_domain="notification.example",

@@ -47,7 +47,7 @@ def steady(site: Ground, template: Template) -> list[float]:
         recipient=to(Channel.EMAIL),
     )
     result = asyncio.run(run(wanted))
-    assert len(result.ids) == EMAILS, result.told()
+    assert len(result.ids) == EMAILS, result.summary()
     booked = bookings.of(set(result.ids), SECONDS_MAX)
     assert len(booked) == EMAILS, f"{len(booked)} were booked"
     accepted = {str(id): at for id, at in site.sql(ACCEPTED)}

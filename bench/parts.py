@@ -27,7 +27,7 @@ class Part:
         """Return our figure divided by the ceiling."""
         return None if self.ceiling is None else round(self.ours / self.ceiling, 2)
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return the fields for latest.json."""
         figures = {"ours": self.ours, "ceiling": self.ceiling, "unit": self.unit}
         return {**figures, "ratio": self.ratio, "aim": self.aim, **self.more}

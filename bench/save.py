@@ -50,7 +50,7 @@ class Saver:
     def rate(self) -> float:
         """Measure one round; return rows per second, from its first transaction to its last."""
         self._site.empty()
-        producer = self._site.places.producer
+        producer = self._site.installation.producer
         for each in self._records:
             producer.produce(each)
         producer.flush()
@@ -73,5 +73,5 @@ class Saver:
 
 def make_days(site: Ground, rows: list[Notification]) -> None:
     """Create the partitions of the rows' days, as the saver does."""
-    store = PostgresStore(site.places.engine, timedelta(seconds=1))
+    store = PostgresStore(site.installation.engine, timedelta(seconds=1))
     store.make_days({ids.day_of(each.id) for each in rows})

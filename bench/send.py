@@ -27,7 +27,7 @@ def measure() -> list[Part]:
         rows = [Notification.decode(each.value) for each in records]
         make_days(site, rows)
         copies = bare_copy.batches(rows)
-        calls = bare_boto3.calls(list(map(claimed, rows)), site.directory, site.places.ring)
+        calls = bare_boto3.calls(list(map(claimed, rows)), site.directory, site.installation.ring)
         gc.freeze()  # as the deliverer does
 
         def deliverer() -> float:
@@ -53,7 +53,7 @@ def measure() -> list[Part]:
 
 def put_orders(site: Ground, rows: Sequence[Notification]) -> None:
     """Order the rows, as the saver does."""
-    producer = site.places.producer
+    producer = site.installation.producer
     for each in rows:
         producer.produce(order(each))
     producer.flush()

@@ -84,8 +84,8 @@ def list_letters(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List every dead letter that is still kept, with its reason."""
-    places = Installation()
-    sent = redriven(places)
+    installation = Installation()
+    sent = redriven(installation)
     lines = [
         Line(
             number=each.number,
@@ -96,7 +96,7 @@ def list_letters(
             reason=each.header("reason"),
             sent_back=sent.get((each.topic, each.partition, each.offset), ""),
         )
-        for each in letters(places, family)
+        for each in letters(installation, family)
     ]
     if as_json:
         print(json.dumps([asdict(each) for each in lines], indent=2))
@@ -139,19 +139,21 @@ def redrive(
     ] = False,
 ) -> None:
     """Send dead letters back to their topic, once their cause is repaired."""
-    places = Installation()
-    chosen = list(letters(places, family)) if number == "all" else [letter(places, number)]
+    installation = Installation()
+    chosen = (
+        list(letters(installation, family)) if number == "all" else [letter(installation, number)]
+    )
     for each in chosen:
-        console.print(f"{each.number}: {send_back(places, each, again)}", markup=False)
+        console.print(f"{each.number}: {send_back(installation, each, again)}", markup=False)
 
 
-def send_back(places: Installation, each: Letter, again: bool) -> str:
+def send_back(installation: Installation, each: Letter, again: bool) -> str:
     """Send one letter back, record the operator, and return a sentence that reports the result."""
     if cut := each.header("cut"):
         return f"was {cut}, too large to be written: only its beginning is kept"
     who = getpass.getuser()
     spot = {"topic": each.topic, "partition": each.partition, "offset": each.offset, "by": who}
-    with places.engine.begin() as connection:
+    with installation.engine.begin() as connection:
         if topics.family(each.topic) == PERSISTED.name:
             back = order_again(connection, each)
         else:
@@ -163,8 +165,8 @@ def send_back(places: Installation, each: Letter, again: bool) -> str:
             return "was sent back before; --again does it again"
         # Inside the transaction: if the write to Kafka fails, the letter is not recorded as sent
         # back.
-        places.producer.produce(back)
-        places.producer.flush()
+        installation.producer.produce(back)
+        installation.producer.flush()
     return f"sent back to {back.topic}"
 
 
@@ -189,35 +191,37 @@ def order_again(connection: Any, each: Letter) -> Outgoing | None:
     return Outgoing(DELIVERY.name, id.bytes, decided.encode())
 
 
-def redriven(places: Installation) -> dict[tuple[str, int, int], str]:
+def redriven(installation: Installation) -> dict[tuple[str, int, int], str]:
     """Return the operator and time of each letter that was sent back."""
-    with places.engine.begin() as connection:
+    with installation.engine.begin() as connection:
         return {(topic, partition, offset): f"{by}, {at:%Y-%m-%d %H:%M}"
                 for topic, partition, offset, by, at in connection.execute(NOTED)}  # fmt: skip
 
 
-def letter(places: Installation, number: str) -> Letter:
+def letter(installation: Installation, number: str) -> Letter:
     """Return one letter; raises Unsuitable."""
     topic, _, rest = number.partition("/")
-    for each in letters(places, topics.family(topic)):
+    for each in letters(installation, topics.family(topic)):
         if each.number == f"{topic}/{rest}":
             return each
     raise Unsuitable(f"no dead letter has the number {number}; `courant dead list` shows all")
 
 
-def letters(places: Installation, family: str | None = None) -> Iterator[Letter]:
+def letters(installation: Installation, family: str | None = None) -> Iterator[Letter]:
     """Yield every dead letter that is kept, of one family or of all."""
     names = [topics.dead(each.name) for each in FAMILIES
              if each.consumed and family in (None, each.name)]  # fmt: skip
     if not names:
         raise Unsuitable(f"no family of topics is called {family}")
-    with places.admin() as client:
+    with installation.admin() as client:
         partitions = offsets.partitions(client, names)
-    reader = TopicReader(places.cluster, NAME, [(each.topic, each.number) for each in partitions])
+    reader = TopicReader(
+        installation.cluster, NAME, [(each.topic, each.number) for each in partitions]
+    )
     orders: Counter[tuple[str, bytes]] = Counter()
     try:
         for message in read_to_end(reader):
-            yield read(places.cluster, message, orders)
+            yield read(installation.cluster, message, orders)
     finally:
         reader.close()
 

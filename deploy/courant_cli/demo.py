@@ -30,10 +30,10 @@ console = Console(highlight=False)
 
 def run(wanted: Plan) -> None:
     """Create the demo service unless it exists, send an email and an SMS, show their timelines."""
-    places = Installation()
+    installation = Installation()
     file = wanted.home / "demo.json"
     if not home.read(file):
-        home.write(file, seed(places), mode=0o600)
+        home.write(file, seed(installation), mode=0o600)
     demo = home.read(file)
     # The client logs each of its requests; the timelines show them already.
     logging.getLogger("notifications_python_client").setLevel(logging.ERROR)
@@ -53,17 +53,17 @@ def run(wanted: Plan) -> None:
     for kind, answer in zip(("email", "SMS"), answers, strict=True):
         status = until_delivered(client, answer["id"])
         console.print(f"\n{kind} {answer['id']}: {status}")
-        console.print(trace.timeline(places, answer["id"]))
+        console.print(trace.timeline(installation, answer["id"]))
 
 
-def seed(places: Installation) -> dict[str, str]:
+def seed(installation: Installation) -> dict[str, str]:
     """Create the demo service, with a key of each type, templates and senders."""
-    service = entries.new_service(places, "Courant demo", "demo", False, [EMAIL, PHONE])
+    service = entries.new_service(installation, "Courant demo", "demo", False, [EMAIL, PHONE])
     # `courant load` should reach the system's limits, not this client's.
     service = msgspec.structs.replace(
         service, rate_limit=10_000_000, daily_email=10_000_000, daily_sms=10_000_000
     )
-    entries.put(places, service)
+    entries.put(installation, service)
     template = {
         Channel.EMAIL: entries.new_template(
             service.id, Channel.EMAIL, "Welcome", "Your application", "Hello ((name))"
@@ -73,12 +73,14 @@ def seed(places: Installation) -> dict[str, str]:
         ),
     }
     for each in template.values():
-        entries.put(places, each)
+        entries.put(installation, each)
     sender = Sender(
         id=service.id, service_id=service.id, channel=Channel.SMS, value="COURANT", default=True
     )
-    entries.put(places, sender)
-    keys = {type: entries.new_key(places, service.id, f"demo-{type}", type)[1] for type in KeyType}
+    entries.put(installation, sender)
+    keys = {
+        type: entries.new_key(installation, service.id, f"demo-{type}", type)[1] for type in KeyType
+    }
     return {
         "COURANT_API_KEY": keys[KeyType.NORMAL],
         "COURANT_TEAM_KEY": keys[KeyType.TEAM],

@@ -36,9 +36,9 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def put(places: Installation, entry: AnyEntry) -> AnyEntry:
+def put(installation: Installation, entry: AnyEntry) -> AnyEntry:
     """Store and publish an entry."""
-    return publish.put(places.engine, places.producer, entry)
+    return publish.put(installation.engine, installation.producer, entry)
 
 
 def found(entries: dict[UUID, E], id: UUID, kind: str) -> E:
@@ -67,9 +67,6 @@ def listed(entries: list[E], *columns: str) -> None:
     console.print(drawn)
 
 
-# -- services ---------------------------------------------------------------------------------
-
-
 @service.command("create")
 def create_service(
     name: str,
@@ -78,16 +75,16 @@ def create_service(
     guest: Annotated[list[str] | None, typer.Option(help="Recipient of the team.")] = None,
 ) -> None:
     """Create a service."""
-    places = Installation()
-    tell(put(places, new_service(places, name, email_from, trial, guest or [])))
+    installation = Installation()
+    tell(put(installation, new_service(installation, name, email_from, trial, guest or [])))
 
 
 def new_service(
-    places: Installation, name: str, email_from: str, trial: bool, guests: list[str]
+    installation: Installation, name: str, email_from: str, trial: bool, guests: list[str]
 ) -> Service:
     """Return the entry of a new service; raises Unsuitable for an invalid recipient."""
     id = uuid.uuid4()
-    sealed = places.ring.encrypt(
+    sealed = installation.ring.encrypt(
         json.dumps([recipient(each) for each in guests]).encode(), id.bytes
     )
     permissions = frozenset({"email", "sms", "international_sms"})
@@ -124,24 +121,23 @@ def show_service(id: UUID) -> None:
 @service.command("revoke")
 def revoke_service(id: UUID) -> None:
     """Suspend a service: its keys accept nothing any more."""
-    places = Installation()
-    entry = found(publish.load(places.engine).services, id, "service")
-    tell(put(places, msgspec.structs.replace(entry, active=False)))
-
-
-# -- keys -------------------------------------------------------------------------------------
+    installation = Installation()
+    entry = found(publish.load(installation.engine).services, id, "service")
+    tell(put(installation, msgspec.structs.replace(entry, active=False)))
 
 
 @key.command("create")
 def create_key(service_id: UUID, name: str, type: KeyType = KeyType.NORMAL) -> None:
     """Create an API key and print it. It is never shown again."""
-    places = Installation()
-    found(publish.load(places.engine).services, service_id, "service")
-    _, text = new_key(places, service_id, name, type)
+    installation = Installation()
+    found(publish.load(installation.engine).services, service_id, "service")
+    _, text = new_key(installation, service_id, name, type)
     print(text)
 
 
-def new_key(places: Installation, service_id: UUID, name: str, type: KeyType) -> tuple[ApiKey, str]:
+def new_key(
+    installation: Installation, service_id: UUID, name: str, type: KeyType
+) -> tuple[ApiKey, str]:
     """Create and publish a key; return its entry and the text that the client receives."""
     id, secret = uuid.uuid4(), str(UUID(bytes=random.token_bytes(16), version=4))
     entry = ApiKey(
@@ -149,10 +145,10 @@ def new_key(places: Installation, service_id: UUID, name: str, type: KeyType) ->
         service_id=service_id,
         name=name,
         type=type,
-        secret=places.ring.encrypt(secret.encode(), id.bytes),
-        secret_hash=crypto.keyed_hash(places.hash_key, b"secret", secret.encode()),
+        secret=installation.ring.encrypt(secret.encode(), id.bytes),
+        secret_hash=crypto.keyed_hash(installation.hash_key, b"secret", secret.encode()),
     )
-    put(places, entry)
+    put(installation, entry)
     return entry, f"gcntfy-{name}-{service_id}-{secret}"
 
 
@@ -172,16 +168,14 @@ def show_key(id: UUID) -> None:
 @key.command("revoke")
 def revoke_key(id: UUID) -> None:
     """Revoke an API key: it stops everywhere within a second."""
-    places = Installation()
-    entry = key_of(publish.load(places.engine), id)
-    tell(put(places, msgspec.structs.replace(entry, expires_at=now())))
+    installation = Installation()
+    entry = key_of(publish.load(installation.engine), id)
+    tell(put(installation, msgspec.structs.replace(entry, expires_at=now())))
 
 
 def key_of(known: Directory, id: UUID) -> ApiKey:
     return found({each.id: each for each in of_kind(known, ApiKey)}, id, "key")
 
-
-# -- templates --------------------------------------------------------------------------------
 
 BODY_MAX, NAME_MAX = 50_000, 255
 
@@ -197,14 +191,14 @@ def create_template(
     id: Annotated[UUID | None, typer.Option(help="Add a version to this template.")] = None,
 ) -> None:
     """Create a template, or a new version. The body may be a file, such as `@welcome.md`."""
-    places = Installation()
-    known = publish.load(places.engine)
+    installation = Installation()
+    known = publish.load(installation.engine)
     found(known.services, service_id, "service")
     text = Path(body[1:]).read_text() if body.startswith("@") else body
     earlier = known.template(id) if id else None
     if id and not earlier:
         raise Unsuitable(f"no template has the id {id}")
-    tell(put(places, new_template(service_id, channel, name, subject, text, lane, earlier)))
+    tell(put(installation, new_template(service_id, channel, name, subject, text, lane, earlier)))
 
 
 def new_template(
@@ -254,14 +248,11 @@ def show_template(id: UUID, version: int | None = None) -> None:
 @template.command("revoke")
 def revoke_template(id: UUID) -> None:
     """Archive a template: ingest rejects new requests, but sends the ones that it accepted."""
-    places = Installation()
-    entry = publish.load(places.engine).template(id)
+    installation = Installation()
+    entry = publish.load(installation.engine).template(id)
     if not entry:
         raise Unsuitable(f"no template has the id {id}")
-    tell(put(places, msgspec.structs.replace(entry, archived=True)))
-
-
-# -- senders ----------------------------------------------------------------------------------
+    tell(put(installation, msgspec.structs.replace(entry, archived=True)))
 
 
 @sender.command("create")
@@ -272,12 +263,12 @@ def create_sender(
     default: Annotated[bool, typer.Option(help="Use it when a request names no sender.")] = False,
 ) -> None:
     """Create a reply-to address (email) or a sender (sms)."""
-    places = Installation()
-    found(publish.load(places.engine).services, service_id, "service")
+    installation = Installation()
+    found(publish.load(installation.engine).services, service_id, "service")
     entry = Sender(
         id=uuid.uuid4(), service_id=service_id, channel=channel, value=value, default=default
     )
-    tell(put(places, entry))
+    tell(put(installation, entry))
 
 
 @sender.command("list")
@@ -296,9 +287,9 @@ def show_sender(id: UUID) -> None:
 @sender.command("revoke")
 def revoke_sender(id: UUID) -> None:
     """Archive a sender."""
-    places = Installation()
-    entry = sender_of(publish.load(places.engine), id)
-    tell(put(places, msgspec.structs.replace(entry, archived=True)))
+    installation = Installation()
+    entry = sender_of(publish.load(installation.engine), id)
+    tell(put(installation, msgspec.structs.replace(entry, archived=True)))
 
 
 def sender_of(known: Directory, id: UUID) -> Sender:

@@ -27,10 +27,10 @@ class Declined(Exception):
 
 def client() -> httpx2.Client:
     """Return the HTTP client for the API."""
-    places = Installation()
+    installation = Installation()
     return httpx2.Client(
-        base_url=places.variable("COURANT_URL"),
-        headers={"authorization": f"ApiKey-v1 {places.variable('COURANT_API_KEY')}"},
+        base_url=installation.variable("COURANT_URL"),
+        headers={"authorization": f"ApiKey-v1 {installation.variable('COURANT_API_KEY')}"},
         timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
     )
 

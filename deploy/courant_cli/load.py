@@ -52,7 +52,7 @@ class Result:
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return the summary for programs."""
         return {
             "accepted": len(self.ids),
@@ -155,11 +155,11 @@ def load(
 
     Example: courant load --count 10000 --rate 500
     """
-    places = Installation()
+    installation = Installation()
     asked = Load(
-        url=places.variable("COURANT_URL"),
-        key=places.variable("COURANT_API_KEY"),
-        template_id=template or places.variable(f"COURANT_{channel.upper()}_TEMPLATE_ID"),
+        url=installation.variable("COURANT_URL"),
+        key=installation.variable("COURANT_API_KEY"),
+        template_id=template or installation.variable(f"COURANT_{channel.upper()}_TEMPLATE_ID"),
         channel=channel,
         count=count,
         rate=rate or None,
@@ -173,9 +173,9 @@ def load(
     if ids:
         ids.write_text("".join(f"{each}\n" for each in result.ids))
     if as_json:
-        print(json.dumps(result.told()))
+        print(json.dumps(result.summary()))
         return
-    for name, value in result.told().items():
+    for name, value in result.summary().items():
         console.print(f"  {name:<12} {value}")
     histogram(result.latencies)
 

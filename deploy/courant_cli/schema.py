@@ -20,11 +20,11 @@ console = Console(highlight=False)
 @topics.command()
 def diff() -> None:
     """Show how the cluster differs from the declared topics. The exit code is 1 if it does."""
-    places = Installation()
-    with places.admin() as admin:
-        topics_admin.refuse_fewer(admin, places.topics.partitions)
+    installation = Installation()
+    with installation.admin() as admin:
+        topics_admin.refuse_fewer(admin, installation.topics.partitions)
         found = topics_admin.diff(
-            admin, places.topics.courant_replication, places.topics.partitions
+            admin, installation.topics.courant_replication, installation.topics.partitions
         )
     console.print("\n".join(map(str, found)) or "The cluster has all that is declared.")
     raise typer.Exit(1 if found else 0)
@@ -41,11 +41,11 @@ def apply(
     ] = False,
 ) -> None:
     """Create missing topics, add partitions and change settings. Deletes nothing."""
-    places = Installation()
-    with places.admin() as admin:
-        topics_admin.refuse_fewer(admin, places.topics.partitions)
+    installation = Installation()
+    with installation.admin() as admin:
+        topics_admin.refuse_fewer(admin, installation.topics.partitions)
         done = topics_admin.apply(
-            admin, places.topics.courant_replication, places.topics.partitions, beside
+            admin, installation.topics.courant_replication, installation.topics.partitions, beside
         )
     console.print("\n".join(map(str, done)) or "The cluster had all that is declared.")
 
@@ -56,7 +56,7 @@ def upgrade() -> None:
 
     Records the server's identity if nothing was ever written.
     """
-    places = Installation()
-    with places.admin() as admin:
-        migrate.prepare(places.variable("DATABASE_URL"), admin)
+    installation = Installation()
+    with installation.admin() as admin:
+        migrate.prepare(installation.variable("DATABASE_URL"), admin)
     console.print("The schema is this version's.")

@@ -26,9 +26,9 @@ Follow = Annotated[bool, typer.Option(help="Wait until the notification has a fi
 
 
 def client() -> NotificationsAPIClient:
-    places = Installation()
+    installation = Installation()
     return NotificationsAPIClient(
-        places.variable("COURANT_API_KEY"), base_url=places.variable("COURANT_URL")
+        installation.variable("COURANT_API_KEY"), base_url=installation.variable("COURANT_URL")
     )
 
 

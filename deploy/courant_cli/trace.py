@@ -27,27 +27,27 @@ console = Console(highlight=False)
 
 def trace(id: UUID, topics: bool = True) -> None:
     """Show one notification's row, its events and its records."""
-    places = Installation()
-    with places.engine.begin() as connection:
+    installation = Installation()
+    with installation.engine.begin() as connection:
         row = connection.execute(ROW, {"id": id}).mappings().one_or_none()
         winner = connection.execute(ALIAS, {"id": id}).scalar_one_or_none()
     if winner:
         console.print(f"An alias: the same Idempotency-Key came first with {winner}")
     if row:
         console.print("  ".join(f"{name}={value}" for name, value in row.items() if value))
-        console.print(timeline(places, str(id)))
+        console.print(timeline(installation, str(id)))
     else:
         console.print("Postgres has no row with this id.")
     if topics:
-        console.print(records(places, id))
+        console.print(records(installation, id))
     if not row and not winner:
         raise typer.Exit(1)
 
 
-def timeline(places: Installation, id: str) -> Table:
+def timeline(installation: Installation, id: str) -> Table:
     """Return the table of a notification's events."""
     drawn = Table("at", "move", "attempt", "", box=None)
-    with places.engine.begin() as connection:
+    with installation.engine.begin() as connection:
         for at, move, attempt, made, reason in connection.execute(EVENTS, {"id": UUID(id)}):
             late = "" if made else "came too late, changed nothing  "
             when = at.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
@@ -55,7 +55,7 @@ def timeline(places: Installation, id: str) -> Table:
     return drawn
 
 
-def records(places: Installation, id: UUID) -> Table:
+def records(installation: Installation, id: UUID) -> Table:
     """Return the table of records that name a notification, by key or inside a call's record."""
     drawn = Table("written", "topic", "offset", "bytes", box=None)
     since = ids.time_of(id)
@@ -63,21 +63,21 @@ def records(places: Installation, id: UUID) -> Table:
         raise Unsuitable("an id without a time (UUIDv4) is a simulated recipient's: nothing stored")
     families = {topic.partition(".")[0] for topic in LOOKED_FOR} - {"persisted"}
     for written, topic, offset, size in sorted(
-        search(places, id, since, (*LOOKED_FOR, *map(dead, families), dead("persisted")))
+        search(installation, id, since, (*LOOKED_FOR, *map(dead, families), dead("persisted")))
     ):
         drawn.add_row(written.strftime("%H:%M:%S.%f")[:-3], topic, offset, str(size))
     return drawn
 
 
 def search(
-    places: Installation, id: UUID, since: datetime, topics: tuple[str, ...]
+    installation: Installation, id: UUID, since: datetime, topics: tuple[str, ...]
 ) -> Iterator[tuple[datetime, str, str, int]]:
     """Read the topics from the id's time on; yield the records that name the notification."""
-    with places.admin() as client:
+    with installation.admin() as client:
         partitions = offsets.partitions(client, topics)
     # One second earlier: the id has its maker's clock, but the records have the broker's.
     since -= timedelta(seconds=1)
-    cluster = places.cluster
+    cluster = installation.cluster
     reader = TopicReader(cluster, NAME, [(each.topic, each.number) for each in partitions], since)
     try:
         for message in read_to_end(reader):

@@ -176,7 +176,7 @@ class Site:
             time.sleep(1)
             found = self._questions(result)
         told = {
-            **result.told(),
+            **result.summary(),
             "explained duplicates": len(found.explained),
             "quiet after s": round(time.monotonic() - began, 1),
             "inside calls": len(self.inside),

@@ -59,18 +59,18 @@ def test_a_service_posts_a_thousand_times_its_usual(site: Site) -> None:
 
 def another(site: Site, *words: str) -> tuple[str, list[str]]:
     """Make a service; gives its key, and a template of each word."""
-    places = site.stack.installation
-    service = entries.new_service(places, words[0], words[0].lower(), False, [])
+    installation = site.stack.installation
+    service = entries.new_service(installation, words[0], words[0].lower(), False, [])
     entries.put(
-        places, msgspec.structs.replace(service, rate_limit=1_000_000, daily_email=1_000_000)
+        installation, msgspec.structs.replace(service, rate_limit=1_000_000, daily_email=1_000_000)
     )
     made = [
         entries.new_template(service.id, Channel.EMAIL, word, word, f"{word}: ((name)).")
         for word in words
     ]
     for each in made:
-        entries.put(places, each)
-    _, key = entries.new_key(places, service.id, words[0].lower(), KeyType.NORMAL)
+        entries.put(installation, each)
+    _, key = entries.new_key(installation, service.id, words[0].lower(), KeyType.NORMAL)
     client = NotificationsAPIClient(key, base_url=site.stack.url)
 
     def is_known() -> bool:

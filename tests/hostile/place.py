@@ -91,21 +91,21 @@ class Place:
 class Maker:
     """Puts entries into a stack's directory."""
 
-    def __init__(self, places: Installation) -> None:
-        self._places = places
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
 
     def client(self, name: str, keys: bool = True, **changed: Any) -> Client:
         """Make a service with two templates and, but for one, a key of each type."""
         plenty = dict.fromkeys(
             ("rate_limit", "daily_email", "daily_sms", "annual_email", "annual_sms"), PLENTY
         )
-        made = entries.new_service(self._places, name, "siege", False, [GUEST])
+        made = entries.new_service(self._installation, name, "siege", False, [GUEST])
         made = msgspec.structs.replace(
             made, **{**plenty, "permissions": frozenset({"email", "sms"}), **changed}
         )
-        entries.put(self._places, made)
+        entries.put(self._installation, made)
         given = {
-            type: entries.new_key(self._places, made.id, f"{name}-{type}", type)[1]
+            type: entries.new_key(self._installation, made.id, f"{name}-{type}", type)[1]
             for type in (KeyType if keys else ())
         }
         return Client(
@@ -119,7 +119,7 @@ class Maker:
         subject = "Hi ((name))" if channel is Channel.EMAIL else None
         made = entries.new_template(service.id, channel, f"siege {channel}", subject, body)
         made = msgspec.structs.replace(made, **changed)
-        entries.put(self._places, made)
+        entries.put(self._installation, made)
         assert isinstance(made, Template)
         return made.id
 
@@ -127,13 +127,13 @@ class Maker:
         """Make a sender, or an address to reply to."""
         value = "reply@example.com" if channel is Channel.EMAIL else "+16135550100"
         made = Sender(id=uuid4(), service_id=service.id, channel=channel, value=value)
-        entries.put(self._places, made)
+        entries.put(self._installation, made)
         return made.id
 
     def revoked(self, service: Service, since: timedelta) -> str:
         """Make a key that has an end."""
-        made, given = entries.new_key(self._places, service.id, "gone", KeyType.NORMAL)
-        entries.put(self._places, msgspec.structs.replace(made, expires_at=now() + since))
+        made, given = entries.new_key(self._installation, service.id, "gone", KeyType.NORMAL)
+        entries.put(self._installation, msgspec.structs.replace(made, expires_at=now() + since))
         return given
 
 
