@@ -1,4 +1,4 @@
-"""The answers that were recorded from the API that clients know, asked of ours."""
+"""Courant's API answers as the original API did in the recorded examples."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from support.ingest.world import BASE, World
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_ours_answers_as_recorded(case: dict[str, Any]) -> None:
+def test_the_application_answers_as_recorded(case: dict[str, Any]) -> None:
     answer = World().call(case["method"], placed(case["path"]), **request(case))
     assert answer.status_code == case["status"], answer.text
     assert agrees(wanted(case), answer.json(), BASE), answer.text

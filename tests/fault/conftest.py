@@ -1,4 +1,4 @@
-"""A stack of its own for the faults, how to strike it, and the table of what was seen."""
+"""Each fault test gets its own stack; a table at the end of the run shows their figures."""
 
 from collections.abc import Iterator
 
@@ -22,17 +22,22 @@ COLUMNS = (
 
 @pytest.fixture
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """Give a stack of one instance each; a parameter is what else `courant up` is told."""
+    """Start a stack with one instance of each service.
+
+    A test's indirect parameter holds further arguments for `courant up`.
+    """
     with running(*getattr(request, "param", ())) as stack:
         yield Site(stack, request.node.name)
 
 
 def pytest_terminal_summary() -> None:
-    """Print what was asked of PostgreSQL and the ledger after each fault, and answered."""
+    """Print what PostgreSQL and the provider's ledger showed after each fault."""
     if not REPORTS:
         return
-    drawn = Table("fault", "wrong", *COLUMNS, box=None)
-    for fault, told in REPORTS.items():
-        words = escape(fault.removeprefix("test_").replace("_", " "))  # [one] is no markup
-        drawn.add_row(words, str(told["wrong"] or 0), *(str(told[each]) for each in COLUMNS))
-    Console(width=180).print(drawn)
+    table = Table("fault", "wrong", *COLUMNS, box=None)
+    for fault, report in REPORTS.items():
+        # Rich would read a parameter's id such as "[one]" as markup.
+        words = escape(fault.removeprefix("test_").replace("_", " "))
+        figures = (str(report[column]) for column in COLUMNS)
+        table.add_row(words, str(report["wrong"] or 0), *figures)
+    Console(width=180).print(table)

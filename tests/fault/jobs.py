@@ -1,6 +1,6 @@
-"""A job under faults: its file, and what is asked about each of its rows at the end.
+"""Submit a job to a stack under faults, and check each of its rows at the end.
 
-The file is the oracle: each of its recipients stands in the provider's ledger once.
+The file is the oracle: the provider's ledger must list each of its recipients once.
 """
 
 import time
@@ -19,30 +19,30 @@ QUIET_SECONDS = 420.0
 
 @dataclass(frozen=True)
 class Job:
-    """A job, and the stack it was given to."""
+    """A submitted job and the stack that runs it."""
 
     site: Site
     id: str
     rows: int
-    name: str  # of the file, and in its recipients' domain
+    name: str  # The file's name, which is also part of its recipients' domain.
 
     @property
     def domain(self) -> str:
         return f"{self.name}.example.com"
 
     def shown(self) -> dict[str, Any]:
-        """Ask the API about it."""
+        """Return the job as the API shows it."""
         answer = call(self.site, "GET", f"/v2/jobs/{self.id}")
-        found: dict[str, Any] = answer.json()["data"]
-        return found
+        data: dict[str, Any] = answer.json()["data"]
+        return data
 
     def booked(self) -> Counter[str]:
-        """Count the provider's bookings of its recipients."""
-        found = (each["to"] for each in self.site.stack.ledger())
-        return Counter(to for to in found if to.endswith(f"@{self.domain}"))
+        """Count the lines of the provider's ledger for each recipient of the job."""
+        recipients = (line["to"] for line in self.site.stack.ledger())
+        return Counter(to for to in recipients if to.endswith(f"@{self.domain}"))
 
     def stored(self) -> Counter[str]:
-        """Count its rows by state, as Postgres has them."""
+        """Count the job's rows in Postgres by state."""
         sql = "SELECT state, count(*) FROM notifications WHERE job_id = %s GROUP BY state"
         return Counter(dict(self.site.stack.sql(sql, self.id)))
 
@@ -51,7 +51,7 @@ class Job:
 
 
 def call(site: Site, method: str, path: str, **options: Any) -> httpx2.Response:
-    """Call the API with the demo service's key; asks again while it answers 503."""
+    """Call the API with the demo service's key; retry while it answers 503 or does not answer."""
     key = site.stack.variables["COURANT_API_KEY"]
     headers = {"Authorization": f"ApiKey-v1 {key}", **options.pop("headers", {})}
     until = time.monotonic() + WAIT_SECONDS
@@ -69,7 +69,7 @@ def call(site: Site, method: str, path: str, **options: Any) -> httpx2.Response:
 
 
 def submit(site: Site, rows: int, name: str, **fields: str) -> Job:
-    """Send a file of so many rows; its recipients bear its name."""
+    """Upload a file with `rows` rows; the recipients' domain contains `name`."""
     lines = (f"row-{n}@{name}.example.com,Row {n}" for n in range(rows))
     file = "\n".join(["email address,name", *lines]) + "\n"
     known = {"template_id": site.stack.variables["COURANT_EMAIL_TEMPLATE_ID"], **fields}
@@ -86,13 +86,16 @@ def submit(site: Site, rows: int, name: str, **fields: str) -> Job:
 
 
 def done(job: Job) -> bool:
-    """Tell whether all its rows are there and none waits."""
+    """Return whether Postgres has all the job's rows and none of them is created or claimed."""
     stored = job.stored()
     return stored.total() == job.rows and not stored["created"] and not stored["claimed"]
 
 
 def questions(job: Job, finished: Callable[[Job], bool] = done) -> dict[str, int]:
-    """Wait until the job is over, then count what must not be; notes what was seen."""
+    """Wait until the job has finished, then count each kind of fault in its rows.
+
+    An empty result means that every row was sent once. The figures go into REPORTS.
+    """
     began = time.monotonic()
     job.site.ready()
     until = began + QUIET_SECONDS
@@ -103,7 +106,7 @@ def questions(job: Job, finished: Callable[[Job], bool] = done) -> dict[str, int
         WHERE n.job_id = %s AND e.move = 'resent' AND e.made"""
     [(resent,)] = job.site.stack.sql(sql, job.id)
     again = sum(count - 1 for count in booked.values())
-    # What the API shows is kept for a moment; it must come to agree.
+    # The API caches the counts for a second, so they may agree only after a wait.
     wait(lambda: sum(job.shown()["counts"].values()) == job.rows, "the job's own counts")
     wrong = {
         "rows missing": job.rows - stored.total(),
@@ -112,9 +115,9 @@ def questions(job: Job, finished: Callable[[Job], bool] = done) -> dict[str, int
         "strangers booked": len(booked) - job.rows if len(booked) > job.rows else 0,
         "unexplained": max(0, again - resent),
     }
-    found = {each: count for each, count in wrong.items() if count}
+    faults = {kind: count for kind, count in wrong.items() if count}
     REPORTS[f"{job.site.fault} [job]"] = {
-        "wrong": found,
+        "wrong": faults,
         "accepted": job.rows,
         "statuses": dict(stored),
         "p99_ms": "–",
@@ -122,4 +125,4 @@ def questions(job: Job, finished: Callable[[Job], bool] = done) -> dict[str, int
         "inside calls": len(job.site.inside),
         "quiet after s": round(time.monotonic() - began, 1),
     }
-    return found
+    return faults

@@ -1,4 +1,4 @@
-"""What is asked of Postgres and of the provider's ledger after every fault, whatever it was."""
+"""Compare Postgres with the provider's ledger after a fault; the checks are the same for each."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -18,27 +18,27 @@ FINAL_OR_WAITING = {
 
 
 class Booked(NamedTuple):
-    """A line of the ledger."""
+    """One line of the provider's ledger."""
 
     id: str
     to: str
-    body: str  # its hash
+    body: str  # The body's hash.
 
 
 @dataclass(frozen=True)
 class Found:
-    """The answers, as ids; all but `explained` must be empty."""
+    """The ids that each check found; all sets but `explained` must be empty."""
 
-    lost: set[str]  # answered 201, and neither a row nor an alias of one
-    dead: set[str]  # answered 201, and put aside though nobody planted it
-    unsent: set[str]  # answered 201, and not in the ledger
-    unfinished: set[str]  # rows that neither ended nor wait for a receipt
-    explained: set[str]  # booked again, each time with a `resent` event that says why
-    unexplained: set[str]  # booked more often than that
-    twice_to_one: set[tuple[str, str]]  # the same recipient and body under two ids
+    lost: set[str]  # Answered 201, but there is no row and no alias of a row.
+    dead: set[str]  # Answered 201, but dead-lettered although the record was good.
+    unsent: set[str]  # Answered 201, but not in the ledger.
+    unfinished: set[str]  # Rows that are not in a final state and do not wait for a receipt.
+    explained: set[str]  # Booked again; a `resent` event gives the reason for each repetition.
+    unexplained: set[str]  # Booked more often than the `resent` events explain.
+    twice_to_one: set[tuple[str, str]]  # The same recipient and body under two ids.
 
     def wrong(self) -> dict[str, int]:
-        """Count what must not be."""
+        """Count the ids of each kind of fault; the result is empty if there is no fault."""
         kinds = ("lost", "dead", "unsent", "unfinished", "unexplained", "twice_to_one")
         return {kind: len(getattr(self, kind)) for kind in kinds if getattr(self, kind)}
 
@@ -51,9 +51,13 @@ def ask(
     ledger: Sequence[Booked],
     resent: Mapping[str, int],
 ) -> Found:
-    """Put the questions. `rows` are states by id, `resent` the resends that a timeline tells of."""
-    ids = {aliases.get(each, each) for each in accepted}
-    times = Counter(each.id for each in ledger)
+    """Run the checks on the `accepted` ids.
+
+    `rows` maps ids to states, `aliases` maps losers of an Idempotency-Key to their winners, and
+    `resent` counts the `resent` events of each id.
+    """
+    ids = {aliases.get(id, id) for id in accepted}
+    times = Counter(line.id for line in ledger)
     again = {id for id, count in times.items() if count > 1}
     unexplained = {id for id in again if times[id] > 1 + resent.get(id, 0)}
     of_ids = {id: (to, body) for id, to, body in ledger}
@@ -65,5 +69,5 @@ def ask(
         unfinished={id for id in ids & rows.keys() if rows[id] not in FINAL_OR_WAITING},
         explained=again - unexplained,
         unexplained=unexplained,
-        twice_to_one={each for each, count in meant.items() if count > 1},
+        twice_to_one={mail for mail, count in meant.items() if count > 1},
     )

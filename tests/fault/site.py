@@ -1,4 +1,4 @@
-"""A running stack under load, what can befall it, and the questions at the end."""
+"""Put a running stack under load, cause faults in it, and check the outcome at the end."""
 
 import asyncio
 import json
@@ -24,38 +24,43 @@ from support.stack import Stack
 from support.waiting import ANSWER_SECONDS, wait
 
 QUIET_SECONDS = 480.0
-"""A call that died is silent for its lease and grace, an order that was lost for a minute, and both
-begin anew when the next fault strikes; on a busy machine all of it takes longer."""
+"""How long the stack may take to settle after the last fault.
+
+A call whose process died stays open for lease plus grace, and a lost order for a minute. Both
+periods restart with the next fault, and all of it takes longer on a busy machine.
+"""
 REPORTS: dict[str, dict[str, Any]] = {}
-"""What was seen, by the name of the fault; the table at the end is made of it."""
+"""The figures of each fault test, by test name; the table at the end of the run prints them."""
 
 
 def together(*results: Result) -> Result:
-    """Give several loads as one."""
-    everything = Result()
-    for each in results:
-        everything.ids += each.ids
-        everything.statuses += each.statuses
-        everything.latencies += each.latencies
-    return everything
+    """Merge the results of several loads into one."""
+    merged = Result()
+    for result in results:
+        merged.ids += result.ids
+        merged.statuses += result.statuses
+        merged.latencies += result.latencies
+    return merged
 
 
 class Site:
-    """A stack, and a hand on its processes."""
+    """A stack with methods that send load, kill and freeze processes, and check the outcome."""
 
     def __init__(self, stack: Stack, fault: str) -> None:
         self.stack = stack
         self.fault = fault
-        self.inside: set[str] = set()  # that were in a provider's call when a fault struck
+        # Ids of the notifications that were in an open provider call when a fault struck. Only
+        # their outcome can be unknown, so only they may be sent again.
+        self.inside: set[str] = set()
 
     @contextmanager
     def load(
         self, rate: float, seconds: float, template_id: str = "", key: str = ""
     ) -> Iterator[Result]:
-        """Send a load meanwhile; the result is whole when the block is left.
+        """Send a load while the block runs; the result is complete when the block has ended.
 
-        It lasts longer than it should where requests wait for a broken connection, or the rate is
-        more than can be accepted.
+        The load takes longer than `seconds` if requests wait for a broken connection, or if the
+        rate is higher than the stack can accept.
         """
         known = self.stack.variables
         asked = Load(
@@ -77,15 +82,18 @@ class Site:
             thread.join()
 
     def kill(self, *kinds: str) -> None:
-        """End every process of these kinds at once, as kill -9 does; the supervisor starts anew."""
+        """Send SIGKILL to every process of these kinds; the supervisor restarts them."""
         self.look_inside()
-        found = [each for each in control.status(self.stack.folder) if each["kind"] in kinds]
-        assert {each["kind"] for each in found} == set(kinds)
-        for each in found:
-            os.kill(each["pid"], signal.SIGKILL)
+        processes = [each for each in control.status(self.stack.folder) if each["kind"] in kinds]
+        assert {process["kind"] for process in processes} == set(kinds)
+        for process in processes:
+            os.kill(process["pid"], signal.SIGKILL)
 
     def signal(self, which: str, number: signal.Signals) -> None:
-        """Signal a process by name, or all of a kind, and their children: PostgreSQL has many."""
+        """Send a signal to a process by name, or to all of a kind, and to their children.
+
+        PostgreSQL's children are its backends.
+        """
         for each in control.status(self.stack.folder):
             if which in (each["name"], each["kind"]):
                 first = psutil.Process(each["pid"])
@@ -94,7 +102,7 @@ class Site:
 
     @contextmanager
     def still(self, which: str) -> Iterator[None]:
-        """Stop a process, or all of a kind, where it is, meanwhile; what others do goes on."""
+        """Freeze a process, or all of a kind, with SIGSTOP while the block runs."""
         self.look_inside()
         self.signal(which, signal.SIGSTOP)
         try:
@@ -104,7 +112,10 @@ class Site:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Take PostgreSQL away meanwhile: it starts on no folder that others may read."""
+        """Keep PostgreSQL down while the block runs.
+
+        PostgreSQL refuses to start on a data directory that other users may read.
+        """
         data = self.stack.plan.home / "postgres" / "data"
         data.chmod(0o755)
         self.kill("postgres")
@@ -114,29 +125,29 @@ class Site:
             data.chmod(0o700)
 
     def ready(self) -> None:
-        """Wait until every process is."""
+        """Wait until every process is ready."""
         wait(
             lambda: {each["state"] for each in control.status(self.stack.folder)} == {"ready"},
             "all processes are ready",
         )
 
     def calls(self) -> dict[str, Any]:
-        """Ask the sandbox what is inside its calls."""
+        """Return the sandbox's open calls, and the notifications in them."""
         with urllib.request.urlopen(
             f"{self.stack.plan.sandbox_url}/calls", timeout=ANSWER_SECONDS
         ) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
+            calls: dict[str, Any] = json.load(answer)
+        return calls
 
     def look_inside(self) -> None:
-        """Note what is inside provider calls now."""
+        """Remember the notifications that are in open provider calls now."""
         try:
             self.inside |= set(self.calls()["notification_ids"])
         except OSError:
             return
 
     def order(self, **orders: Any) -> None:
-        """Give the sandbox its orders."""
+        """Change how the sandbox behaves."""
         request = urllib.request.Request(
             f"{self.stack.plan.sandbox_url}/_control",
             data=json.dumps(orders).encode(),
@@ -147,35 +158,35 @@ class Site:
             return
 
     def throttle(self, a_second: float) -> None:
-        """Let the provider take so many a second."""
+        """Limit the provider to this many messages a second."""
         self.order(quota_per_second=a_second)
-        # It reads the account's rate when it starts.
+        # A deliverer reads the account's rate only when it starts.
         self.signal("deliverer", signal.SIGTERM)
         time.sleep(1)
         self.ready()
 
     def bookings(self) -> dict[str, datetime]:
-        """Give when the provider booked each notification."""
-        booked = self.stack.ledger()
-        return {each["notification_id"]: datetime.fromisoformat(each["at"]) for each in booked}
+        """Return the time at which the provider booked each notification, by id."""
+        ledger = self.stack.ledger()
+        return {line["notification_id"]: datetime.fromisoformat(line["at"]) for line in ledger}
 
     def waits(self, result: Result) -> list[float]:
-        """Give each one's seconds from its acceptance until the provider booked it."""
+        """Return the seconds from acceptance to the provider's booking, for each notification."""
         accepted = dict(self.stack.sql("SELECT id::text, accepted_at FROM notifications"))
         booked = self.bookings()
         return [(booked[id] - accepted[id]).total_seconds() for id in result.ids]
 
     def ask(self, result: Result) -> Found:
-        """Wait until it is quiet, then put the questions; prints what was seen."""
+        """Run the checks until none finds a fault, for at most QUIET_SECONDS; print the figures."""
         began = time.monotonic()
         self.ready()
         table = "SELECT to_regclass('notifications')"
-        wait(lambda: self.stack.sql(table) != [(None,)], "the tables are there")
+        wait(lambda: self.stack.sql(table) != [(None,)], "the tables exist")
         found = self._questions(result)
         while found.wrong() and time.monotonic() - began < QUIET_SECONDS:
             time.sleep(1)
             found = self._questions(result)
-        told = {
+        report = {
             **result.summary(),
             "explained duplicates": len(found.explained),
             "quiet after s": round(time.monotonic() - began, 1),
@@ -187,9 +198,9 @@ class Site:
                 list(found.unfinished),
             ),
         }
-        print(json.dumps(told))  # noqa: T201  # shown with a test that fails
-        REPORTS[self.fault] = told
-        # Each service connects as a role that may do little: whatever befell it, that was enough.
+        print(json.dumps(report))  # noqa: T201  # pytest shows it with a failed test
+        REPORTS[self.fault] = report
+        # Each service connects as a role with few rights. They must suffice in every fault.
         assert "permission denied" not in self.stack.plan.log("postgres").read_text()
         return found
 

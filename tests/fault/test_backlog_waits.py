@@ -1,4 +1,4 @@
-"""A backlog that the provider takes slowly: none is ordered again, and nobody else waits for it."""
+"""A backlog behind a slow provider is ordered once, and the priority lane does not wait for it."""
 
 import time
 from contextlib import suppress
@@ -19,12 +19,13 @@ TAKEN_A_SECOND = 100
 URGENT_A_SECOND, URGENT_SECONDS = 20, 60
 THROTTLED_SECONDS = 120
 POLL_SECONDS = 1.5
-"""A consumer's longest wait at the broker, and a bit."""
+"""A little longer than a consumer's longest fetch wait at the broker."""
 OVERDUE_SECONDS, HEALED_SECONDS = 60, 60
 
 
-def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
-    site.order(events={"drop_share": 1.0})  # so many receipts are the sandbox's work, not ours
+def test_a_backlog_of_100_000_is_ordered_once_and_delays_no_priority_email(site: Site) -> None:
+    # Writing 100,000 receipts would measure the sandbox, not Courant.
+    site.order(events={"drop_share": 1.0})
     with site.load(URGENT_A_SECOND, URGENT_SECONDS / 2, urgent(site, "alone")) as idle:
         pass
     lost = lose_an_order(site)
@@ -35,7 +36,7 @@ def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
         wait(lambda: len(backlog.ids) > TAKEN_A_SECOND * URGENT_SECONDS, "a backlog")
         with site.load(URGENT_A_SECOND, URGENT_SECONDS, urgent(site, "beside")) as beside:
             pass
-        wait(lambda: lost.ids[0] in site.bookings(), "the lost order is given again")
+        wait(lambda: lost.ids[0] in site.bookings(), "the lost order is re-issued")
         healed = time.monotonic() - planted
     time.sleep(max(0, THROTTLED_SECONDS - (time.monotonic() - began)))
     waits = site.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
@@ -43,44 +44,45 @@ def test_a_backlog_of_100_000_at_100_a_second(site: Site) -> None:
 
     found = site.ask(together(idle, lost, backlog, beside))
     p99_alone, p99_beside = (quantile(site.waits(each), 0.99) for each in (idle, beside))
-    told = f"p99 alone {p99_alone:.3f} s, beside {p99_beside:.3f} s; healed after {healed:.1f} s"
-    print(told)  # noqa: T201  # shown with a test that fails
+    figures = f"p99 alone {p99_alone:.3f} s, beside {p99_beside:.3f} s; healed after {healed:.1f} s"
+    print(figures)  # noqa: T201  # pytest shows it with a failed test
     assert found.wrong() == {}
     assert found.explained == set()
     assert waits > WAITING / 2
     assert healed < OVERDUE_SECONDS + HEALED_SECONDS + BUSY_SECONDS
-    # Each has one, what is deferred has one more when it is due, and the lost one its second.
+    # Each notification has one order, a deferred one has another when it is due, and the lost
+    # order was given a second time.
     asked = "SELECT count(*) FROM events WHERE move IN ('saved', 'deferred')"
     assert orders(site) == site.stack.sql(asked)[0][0] + 1
     assert p99_beside <= max(0.25, 1.1 * p99_alone)
 
 
 def urgent(site: Site, word: str) -> str:
-    """Make a template of the priority lane; each has a text of its own."""
+    """Create a template of the priority lane whose text contains `word`, and return its id."""
     service = UUID(site.stack.variables["COURANT_SERVICE_ID"])
     text = f"Your code is ((name)): {word}."
-    made = entries.new_template(service, Channel.EMAIL, word, "Your code", text, Lane.PRIORITY)
-    entries.put(site.stack.installation, made)
+    template = entries.new_template(service, Channel.EMAIL, word, "Your code", text, Lane.PRIORITY)
+    entries.put(site.stack.installation, template)
     client = site.stack.client()
 
     def is_known() -> bool:
         with suppress(HTTPError):
-            return bool(client.get_template(str(made.id)))
+            return bool(client.get_template(str(template.id)))
         return False
 
     wait(is_known, "ingest knows the template")
-    return str(made.id)
+    return str(template.id)
 
 
 def lose_an_order(site: Site) -> Result:
-    """Send one email of the priority lane, and take its order away before a deliverer reads it."""
+    """Send one priority email, and delete its order's record before a deliverer reads it."""
     topic, before = PERSISTED.topic(Channel.EMAIL, Lane.PRIORITY), orders(site)
     template_id = urgent(site, "lost")
     with site.still("deliverer"):
         time.sleep(POLL_SECONDS)
         with site.load(1, 1, template_id) as result:
             pass
-        wait(lambda: orders(site) == before + 1, "the order is there")
+        wait(lambda: orders(site) == before + 1, "the order is written")
         with clients.admin(site.stack.installation.cluster, "test") as admin:
             parts = offsets.partitions(admin, [topic])
             ends = [
@@ -93,6 +95,6 @@ def lose_an_order(site: Site) -> Result:
 
 
 def orders(site: Site) -> int:
-    """Count the orders that were ever given."""
+    """Count the orders that were ever written."""
     with clients.admin(site.stack.installation.cluster, "test") as admin:
         return sum(offsets.ends(admin, offsets.partitions(admin, PERSISTED.names())).values())

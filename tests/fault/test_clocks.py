@@ -1,6 +1,6 @@
 """Machines whose clocks are wrong: no service may compare its own clock with another's.
 
-Python's clock is wrong here; the times that Kafka's client writes into records are right.
+Only Python's clock is wrong here. The timestamps that Kafka's client writes into records are right.
 """
 
 import json
@@ -14,7 +14,8 @@ import pytest
 from fault.site import Site
 
 MINUTES = timedelta(minutes=5)
-APART_MAX = timedelta(seconds=10)  # a log's last line, by its own time, and by its file's
+# Between the timestamp in a log's last line and the modification time of the log's file.
+APART_MAX = timedelta(seconds=10)
 AT_START = """
 import json, sys
 from datetime import UTC, datetime, timedelta
@@ -31,10 +32,10 @@ for module, seconds in json.loads(Path(__file__).with_name("wrong.json").read_te
 def wrong(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[[Mapping[str, timedelta]], None]:
-    """Give what makes clocks wrong, of the services that are started from then on."""
+    """Return a function that sets clocks wrong in services that start after its call."""
 
     def off(by: Mapping[str, timedelta]) -> None:
-        seconds = {module: each.total_seconds() for module, each in by.items()}
+        seconds = {module: offset.total_seconds() for module, offset in by.items()}
         (tmp_path / "wrong.json").write_text(json.dumps(seconds))
 
     off({})
@@ -52,13 +53,13 @@ def wrong(
         ("recovery", "deliverer"),
     ],
 )
-def test_one_clock_is_ahead_and_one_behind(
+def test_clocks_five_minutes_ahead_and_behind_lose_and_repeat_nothing(
     ahead: str, behind: str, wrong: Callable[[Mapping[str, timedelta]], None], site: Site
 ) -> None:
     by = {ahead: MINUTES, behind: -MINUTES}
     wrong(by)
     with site.load(50, 40) as result:
-        for kind in (*by, *by):  # right before the first, wrong before the second
+        for kind in (*by, *by):  # The first kill ends a process whose clock is still right.
             time.sleep(4)
             site.kill(kind)
             site.ready()
@@ -68,6 +69,6 @@ def test_one_clock_is_ahead_and_one_behind(
     assert result.statuses.keys() <= {201, 503}
     for kind, off in by.items():
         log = site.stack.plan.log(f"{kind}-1")
-        told = datetime.fromisoformat(json.loads(log.read_text().splitlines()[-1])["timestamp"])
+        logged = datetime.fromisoformat(json.loads(log.read_text().splitlines()[-1])["timestamp"])
         written = datetime.fromtimestamp(log.stat().st_mtime, UTC)
-        assert abs(told - written - off) < APART_MAX, "its clock was right"
+        assert abs(logged - written - off) < APART_MAX, "its clock was right"

@@ -1,4 +1,4 @@
-"""Consumers that come and go all the time, and topics that grow, under load."""
+"""Consumers that join and leave every group under load, and partitions added to topics."""
 
 import threading
 import time
@@ -17,9 +17,9 @@ from support.waiting import wait
 
 STORM_SECONDS = 60
 MEMBER_SECONDS = timedelta(seconds=3)
-STAYS_MIN = 5  # half of what fits into a storm
+STAYS_MIN = 5  # Half of the stays that fit into STORM_SECONDS.
 WRITERS_LOOK_SECONDS = 15
-"""A producer asks every ten seconds what partitions there are."""
+"""A producer refreshes its list of partitions every ten seconds."""
 GROUPS = {
     **{group("saver", INBOX, lane): INBOX.topics(lane) for lane in Lane},
     group("saver", DELIVERY): DELIVERY.names(),
@@ -39,13 +39,13 @@ GROWN = {
 }
 
 
-def test_a_consumer_of_every_group_joins_or_leaves_every_3_s(site: Site) -> None:
+def test_consumers_that_join_and_leave_every_group_lose_and_repeat_nothing(site: Site) -> None:
     with site.load(50, STORM_SECONDS + 10) as result:
         time.sleep(2)
-        with guests(site) as stays:
+        with extra_members(site) as stays:
             time.sleep(STORM_SECONDS)
-            # On a busy machine a guest needs longer to come and go.
-            wait(lambda: min(stays.values()) >= STAYS_MIN, "every group had its guests", 300)
+            # On a busy machine a member takes longer to join and leave.
+            wait(lambda: min(stays.values()) >= STAYS_MIN, "every group had extra members", 300)
     found = site.ask(result)
     assert found.wrong() == {}
     assert found.explained == set()
@@ -53,39 +53,41 @@ def test_a_consumer_of_every_group_joins_or_leaves_every_3_s(site: Site) -> None
 
 
 @contextmanager
-def guests(site: Site) -> Iterator[dict[str, int]]:
-    """Have each group joined by one more, which takes its share and does nothing; and left again.
+def extra_members(site: Site) -> Iterator[dict[str, int]]:
+    """Let one more consumer join and leave each group every MEMBER_SECONDS while the block runs.
 
-    Gives how often a guest of each group was given partitions.
+    It takes its share of the partitions and processes nothing. Yields how often the extra member
+    of each group was assigned partitions.
     """
     over = threading.Event()
     stays = dict.fromkeys(GROUPS, 0)
 
     def come_and_go(name: str) -> None:
         while not over.is_set():
-            guest = KafkaConsumer(site.stack.installation.cluster, name, GROUPS[name])
-            guest.poll(1)  # joins; what it is given it leaves to who comes after it
-            guest.rest(MEMBER_SECONDS)
-            stays[name] += bool(guest.positions())
-            guest.close()
+            member = KafkaConsumer(site.stack.installation.cluster, name, GROUPS[name])
+            # The poll joins the group. Records that it returns are left to the next consumer.
+            member.poll(1)
+            member.rest(MEMBER_SECONDS)
+            stays[name] += bool(member.positions())
+            member.close()
             over.wait(MEMBER_SECONDS.total_seconds())
 
     threads = [threading.Thread(target=come_and_go, args=(name,)) for name in GROUPS]
-    for each in threads:
-        each.start()
+    for thread in threads:
+        thread.start()
     try:
         yield stays
     finally:
         over.set()
-        for each in threads:
-            each.join()
+        for thread in threads:
+            thread.join()
 
 
-def test_partitions_are_added_to_every_topic(site: Site) -> None:
+def test_partitions_added_under_load_are_used_and_nothing_is_lost(site: Site) -> None:
     cluster = site.stack.installation.cluster
     with site.load(100, 40) as result:
         time.sleep(3)
-        # Who writes knows of the new ones first, so that who reads finds something in them.
+        # The producers learn of the new partitions first, so that the consumers find records there.
         with site.still("saver"), site.still("deliverer"):
             grow(cluster)
             time.sleep(WRITERS_LOOK_SECONDS)
@@ -96,14 +98,14 @@ def test_partitions_are_added_to_every_topic(site: Site) -> None:
     used = (INBOX.topic(Channel.EMAIL, Lane.NORMAL), PERSISTED.topic(Channel.EMAIL, Lane.NORMAL))
     with clients.admin(cluster, "test") as client:
         ends = offsets.ends(client, offsets.partitions(client, (*used, *DELIVERY.names())))
-    new = [end for each, end in ends.items() if each.number >= GROWN[each.topic] - MORE]
+    new = [end for part, end in ends.items() if part.number >= GROWN[part.topic] - MORE]
     assert len(new) == 3 * MORE
     assert all(new), "a new partition was not used"
 
 
 def grow(cluster: Cluster) -> None:
-    """Add partitions to each topic that may have several."""
-    wanted = [NewPartitions(cluster.topic(name), count) for name, count in GROWN.items()]
+    """Add partitions to each topic that may have more than one."""
+    grown = [NewPartitions(cluster.topic(name), count) for name, count in GROWN.items()]
     with clients.admin(cluster, "test") as admin:
-        for done in admin.client.create_partitions(wanted).values():
-            done.result(timeout=120)
+        for future in admin.client.create_partitions(grown).values():
+            future.result(timeout=120)

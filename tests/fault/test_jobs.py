@@ -1,4 +1,4 @@
-"""A job in the midst of faults: every row is sent once, none is missing, its counts agree."""
+"""A job during faults: every row is sent once, no row is missing, and the job's counts agree."""
 
 import time
 from datetime import timedelta
@@ -11,16 +11,16 @@ from support.waiting import BUSY_SECONDS, WAIT_SECONDS, wait
 
 PARTS = ("ingest", "saver", "deliverer", "job-runner", "recovery", "postgres", "kafka")
 SETTLED_SECONDS = 2.0
-STILL_SECONDS = 5.0  # without a booking: a job that runs books hundreds a second
+STILL_SECONDS = 5.0  # Without a booking; a running job causes hundreds of bookings a second.
 
 
 def under_way(job: Job, rows: int = 1_000) -> None:
-    """Wait until so many of its rows are there."""
-    wait(lambda: job.stored().total() >= rows, f"{rows} rows are there")
+    """Wait until Postgres has this many of the job's rows."""
+    wait(lambda: job.stored().total() >= rows, f"{rows} rows are stored")
 
 
 def standstill(job: Job) -> int:
-    """Wait until nothing more of it is booked, and return how many of its rows are."""
+    """Wait until the provider books no more of the job's rows; return how many it booked."""
 
     def booked() -> int:
         return sum(job.booked().values())
@@ -33,57 +33,58 @@ def standstill(job: Job) -> int:
     return wait(still, "nothing more is booked")[0]  # type: ignore[index]  # it is not None
 
 
-def test_each_process_is_killed_in_turn_inside_one_job(site: Site) -> None:
+def test_a_job_survives_kill_9_of_each_process_in_turn(site: Site) -> None:
     job = submit(site, 50_000, "in-turn")
     under_way(job)
     for kind in PARTS:
         site.kill(kind)
         site.ready()
         time.sleep(SETTLED_SECONDS)
-    assert not done(job)  # the test was about something
+    assert not done(job)  # Otherwise the kills came after the job.
     assert questions(job) == {}
     assert sum(job.booked().values()) - job.rows <= len(site.inside)
     assert job.shown()["job_status"] == "finished"
 
 
-def test_everything_is_killed_at_once_inside_a_job(site: Site) -> None:
+def test_a_job_survives_kill_9_of_every_process_at_once(site: Site) -> None:
     job = submit(site, 20_000, "at-once")
     under_way(job)
     site.kill(*PARTS, "sandbox")
     assert questions(job) == {}
 
 
-def test_a_runner_killed_inside_a_chunk_before_the_seal_and_between_chunks(site: Site) -> None:
+def test_a_job_runner_killed_before_inside_and_between_chunks_sends_rows_once(site: Site) -> None:
     with site.still("job-runner"):
         job = submit(site, 5_000, "windows")
-        site.kill("job-runner")  # the seal is acknowledged, and nobody has read it
+        site.kill("job-runner")  # The seal is acknowledged, and no job-runner has read it.
     under_way(job, 1)
-    with site.still("kafka"):  # takes no rows: whoever writes a chunk is inside it
+    # A frozen broker acknowledges no rows, so a job-runner that writes a chunk stays inside it.
+    with site.still("kafka"):
         time.sleep(0.5)
         site.kill("job-runner")
     saved = "SELECT count(*) FROM chunks WHERE saved_at IS NOT NULL"
     before = site.stack.sql(saved)
-    wait(lambda: site.stack.sql(saved) != before or done(job), "another chunk is there")
+    wait(lambda: site.stack.sql(saved) != before or done(job), "another chunk is saved")
     site.kill("job-runner")
     assert questions(job) == {}
     assert sum(job.booked().values()) == job.rows
 
 
-def test_a_job_goes_on_within_15_s_of_its_runners_death(site: Site) -> None:
+def test_a_job_continues_within_15_s_of_its_job_runners_death(site: Site) -> None:
     job = submit(site, 30_000, "goes-on")
     under_way(job)
     site.kill("job-runner")
     before = job.stored().total()
-    wait(lambda: job.stored().total() > before + 5_000, "it goes on", 15 + BUSY_SECONDS)
+    wait(lambda: job.stored().total() > before + 5_000, "it continues", 15 + BUSY_SECONDS)
     assert questions(job) == {}
 
 
-def test_a_cancelled_job_stops_and_the_rest_is_cancelled(site: Site) -> None:
+def test_a_cancelled_job_stops_and_its_waiting_rows_are_cancelled(site: Site) -> None:
     job = submit(site, 50_000, "cancelled")
     under_way(job, 3_000)
     job.command("cancel")
     booked = standstill(job)
-    wait(lambda: not job.stored()["created"], "what waited is cancelled")
+    wait(lambda: not job.stored()["created"], "the waiting rows are cancelled")
     time.sleep(STILL_SECONDS)
     assert sum(job.booked().values()) == booked < job.rows
     stored, shown = job.stored(), job.shown()
@@ -92,7 +93,7 @@ def test_a_cancelled_job_stops_and_the_rest_is_cancelled(site: Site) -> None:
     assert stored["cancelled"] == stored.total() - booked
 
 
-def test_a_paused_job_stands_and_goes_on_when_it_is_resumed(site: Site) -> None:
+def test_a_paused_job_stops_and_continues_when_it_is_resumed(site: Site) -> None:
     job = submit(site, 20_000, "paused")
     under_way(job, 3_000)
     job.command("pause")
@@ -104,7 +105,7 @@ def test_a_paused_job_stands_and_goes_on_when_it_is_resumed(site: Site) -> None:
     assert sum(job.booked().values()) == job.rows
 
 
-def test_a_scheduled_job_starts_at_its_time_after_a_restart_of_everything(site: Site) -> None:
+def test_a_scheduled_job_starts_at_its_time_after_a_restart_of_the_stack(site: Site) -> None:
     at = clock.now() + timedelta(seconds=120)
     job = submit(site, 1_000, "scheduled", scheduled_for=at.isoformat())
     site.stack.courant("down")
@@ -118,7 +119,7 @@ def test_a_scheduled_job_starts_at_its_time_after_a_restart_of_everything(site: 
     assert questions(job) == {}
 
 
-def test_postgres_is_put_back_in_the_middle_of_a_job(site: Site) -> None:
+def test_a_job_survives_a_restore_of_postgres_to_an_earlier_copy(site: Site) -> None:
     job = submit(site, 300_000, "put-back")
     under_way(job)
     copy = site.stack.plan.home / "postgres" / "copy"

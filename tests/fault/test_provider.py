@@ -1,4 +1,4 @@
-"""What a provider may do under load: refuse, throttle, dawdle, lose its answers, tell twice."""
+"""Provider faults under load: errors, throttling, slow or lost answers, repeated receipts."""
 
 import time
 from typing import Any
@@ -19,9 +19,11 @@ SECONDS = 20
         {"lose_answer": {"form": "half-body", "share": 0.3}},
         {"events": {"double": True, "shuffle": True, "delay_seconds": 0.2}},
     ],
-    ids=["500-to-all", "throttles", "5-s-an-answer", "loses-answers", "receipts-twice-and-stray"],
+    ids=["always-500", "throttling", "slow-answers", "lost-answers", "repeated-receipts"],
 )
-def test_a_provider(site: Site, orders: dict[str, Any]) -> None:
+def test_a_provider_fault_loses_nothing_and_causes_no_second_send(
+    site: Site, orders: dict[str, Any]
+) -> None:
     with site.load(50, SECONDS + 10) as result:
         time.sleep(2)
         site.order(**orders)
@@ -29,6 +31,6 @@ def test_a_provider(site: Site, orders: dict[str, Any]) -> None:
         site.order(**dict.fromkeys(orders))
     found = site.ask(result)
     assert found.wrong() == {}
-    # A lost answer is known by its receipt: none of these is a reason to send again.
+    # The receipt gives the outcome of a lost answer. No fault here is a reason to send again.
     assert found.explained == set()
     assert set(result.statuses) == {201}

@@ -1,4 +1,4 @@
-"""Postgres put back to an earlier copy, under load, and nothing else done."""
+"""Postgres is restored to an earlier copy under load; no operator does anything else."""
 
 import shutil
 import time
@@ -27,7 +27,9 @@ def holds(site: Site) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("age_seconds", [20, 120])
-def test_it_catches_up_by_itself_and_sends_nothing_twice(site: Site, age_seconds: int) -> None:
+def test_a_restored_postgres_catches_up_and_sends_nothing_twice(
+    site: Site, age_seconds: int
+) -> None:
     with site.load(50, age_seconds + 20) as result:
         time.sleep(5)
         copy = site.stack.plan.home / "postgres" / "copy"
@@ -37,10 +39,11 @@ def test_it_catches_up_by_itself_and_sends_nothing_twice(site: Site, age_seconds
     found = site.ask(result)
     assert found.wrong() == {}
     assert found.explained == set()
-    assert [stands for _, stands in holds(site)] == [False]  # raised, and lifted by itself
+    # The hold was raised, and recovery has lifted it.
+    assert [stands for _, stands in holds(site)] == [False]
 
 
-def test_an_empty_database_is_filled_again(site: Site) -> None:
+def test_an_empty_database_is_rebuilt_and_nothing_is_sent_twice(site: Site) -> None:
     with site.load(50, 30) as result:
         time.sleep(15)
         put_back(site, empty(site))
@@ -49,7 +52,7 @@ def test_an_empty_database_is_filled_again(site: Site) -> None:
     assert found.explained == set()
 
 
-def test_a_stack_that_was_down_meanwhile_comes_up_on_the_copy(site: Site) -> None:
+def test_a_stack_started_on_an_earlier_copy_catches_up_and_sends_nothing_twice(site: Site) -> None:
     with site.load(50, AGE_SECONDS + 10) as result:
         time.sleep(5)
         copy = site.stack.plan.home / "postgres" / "copy"
@@ -64,27 +67,28 @@ def test_a_stack_that_was_down_meanwhile_comes_up_on_the_copy(site: Site) -> Non
 
 
 def put_back(site: Site, copy: Path) -> None:
-    """Put other files in the place of Postgres's, and let the supervisor start it again."""
+    """Replace Postgres's data directory by `copy`, and let the supervisor restart Postgres."""
     replace_files(site, copy)
     site.kill("postgres")
 
 
 def replace_files(site: Site, copy: Path) -> None:
-    place = site.stack.plan.home / "postgres" / "data"
-    before = place.with_name("before")
-    # Moved while it runs, so that the supervisor finds the other files whenever it starts it.
-    place.rename(before)
-    shutil.copytree(copy, place, symlinks=True)
-    for each in (place, *place.rglob("*")):
-        shutil.chown(each, before.owner(), before.group())
-    place.chmod(0o700)
-    # Its settings are the stack's, as whoever restores a backup sees to.
-    shutil.copy2(before / "postgresql.conf", place / "postgresql.conf")
-    (place / "postmaster.pid").unlink(missing_ok=True)
+    data = site.stack.plan.home / "postgres" / "data"
+    before = data.with_name("before")
+    # Postgres still runs here. The supervisor may restart it at any time, and must then find the
+    # copy instead of the old files.
+    data.rename(before)
+    shutil.copytree(copy, data, symlinks=True)
+    for path in (data, *data.rglob("*")):
+        shutil.chown(path, before.owner(), before.group())
+    data.chmod(0o700)
+    # Whoever restores a backup keeps the settings of the running server.
+    shutil.copy2(before / "postgresql.conf", data / "postgresql.conf")
+    (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def empty(site: Site) -> Path:
-    """Make the files of a PostgreSQL in which nothing was ever written."""
+    """Create the data directory of a PostgreSQL without tables, and return its path."""
     plan = site.stack.plan
     folder = plan.home.parent / "empty"
     with postgres.Server(folder, password=plan.secrets["postgres_password"]):

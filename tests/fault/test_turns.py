@@ -1,4 +1,4 @@
-"""One service posts a thousand times what it usually does, and the others do not wait for it."""
+"""The fair share: a service that posts far more than usual does not delay the other services."""
 
 from contextlib import suppress
 
@@ -15,7 +15,7 @@ from fault.site import Site, together
 from support.waiting import wait
 
 TAKEN_A_SECOND = 100
-FAIR_SHARE = 1_200  # a minute: a fifth of what the provider takes
+FAIR_SHARE = 1_200  # Notifications a minute: a fifth of what the provider takes.
 OTHER_A_SECOND, USUAL_A_SECOND, SECONDS = 10, 0.4, 50
 
 
@@ -25,10 +25,10 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shares")
-def test_a_service_posts_a_thousand_times_its_usual(site: Site) -> None:
+def test_a_service_that_posts_a_thousand_times_its_usual_delays_no_other(site: Site) -> None:
     site.order(events={"drop_share": 1.0})
     site.throttle(TAKEN_A_SECOND)
-    # Of texts of their own: what is sent to one recipient with one text twice would be wrong.
+    # Each load has its own text, because the checks report one text sent twice to one recipient.
     key, (alone, along) = another(site, "Alone", "Along")
     flooding, (seldom, often) = another(site, "Seldom", "Often")
     with (
@@ -45,11 +45,11 @@ def test_a_service_posts_a_thousand_times_its_usual(site: Site) -> None:
     site.order(quota_per_second=None)
 
     found = site.ask(together(usual, idle, flood, beside))
-    p99_idle, p99_beside = (quantile(site.waits(each), 0.99) for each in (idle, beside))
+    p99_idle, p99_beside = (quantile(site.waits(result), 0.99) for result in (idle, beside))
     print(f"p99 idle {p99_idle:.3f} s, beside {p99_beside:.3f} s, {waiting} wait")  # noqa: T201
     assert found.wrong() == {}
     assert found.explained == set()
-    assert waiting > TAKEN_A_SECOND * SECONDS  # more came than could go
+    assert waiting > TAKEN_A_SECOND * SECONDS  # More was accepted than the provider could take.
     asked = "SELECT lane, count(*) FROM notifications WHERE id = ANY(%s::uuid[]) GROUP BY lane"
     lanes = dict(site.stack.sql(asked, flood.ids))
     assert 0 < lanes[Lane.NORMAL] <= 1.1 * FAIR_SHARE * SECONDS / 60
@@ -58,25 +58,25 @@ def test_a_service_posts_a_thousand_times_its_usual(site: Site) -> None:
 
 
 def another(site: Site, *words: str) -> tuple[str, list[str]]:
-    """Make a service; gives its key, and a template of each word."""
-    installation = site.stack.installation
-    service = entries.new_service(installation, words[0], words[0].lower(), False, [])
+    """Create a service with a template for each word; return its key and the templates' ids."""
+    places = site.stack.installation
+    service = entries.new_service(places, words[0], words[0].lower(), False, [])
     entries.put(
         installation, msgspec.structs.replace(service, rate_limit=1_000_000, daily_email=1_000_000)
     )
-    made = [
+    templates = [
         entries.new_template(service.id, Channel.EMAIL, word, word, f"{word}: ((name)).")
         for word in words
     ]
-    for each in made:
-        entries.put(installation, each)
-    _, key = entries.new_key(installation, service.id, words[0].lower(), KeyType.NORMAL)
+    for template in templates:
+        entries.put(places, template)
+    _, key = entries.new_key(places, service.id, words[0].lower(), KeyType.NORMAL)
     client = NotificationsAPIClient(key, base_url=site.stack.url)
 
     def is_known() -> bool:
         with suppress(HTTPError):
-            return bool(client.get_template(str(made[-1].id)))
+            return bool(client.get_template(str(templates[-1].id)))
         return False
 
     wait(is_known, "ingest knows the template")
-    return key, [str(each.id) for each in made]
+    return key, [str(template.id) for template in templates]

@@ -1,4 +1,4 @@
-"""The database or the log away for longer than anything lasts, and a rolling restart."""
+"""Outages of PostgreSQL and Kafka longer than lease and grace together, and a rolling restart."""
 
 import signal
 import time
@@ -10,7 +10,7 @@ PAST_ALL_SECONDS = 60
 SERVICES = ("ingest", "saver", "deliverer", "recovery", "job-runner")
 
 
-def test_postgres_is_away_for_longer_than_lease_and_grace(site: Site) -> None:
+def test_a_postgres_outage_past_lease_and_grace_loses_nothing(site: Site) -> None:
     with site.load(50, PAST_ALL_SECONDS + 20) as result:
         time.sleep(3)
         with site.away():
@@ -18,20 +18,22 @@ def test_postgres_is_away_for_longer_than_lease_and_grace(site: Site) -> None:
     found = site.ask(result)
     assert found.wrong() == {}
     assert len(found.explained) <= len(site.inside)
-    assert set(result.statuses) == {201}  # Postgres is not on the accept path
+    assert set(result.statuses) == {201}  # Ingest accepts without Postgres.
 
 
-def test_kafka_stands_still_right_after_calls_returned(site: Site) -> None:
+def test_a_kafka_frozen_past_lease_and_grace_causes_no_second_send(site: Site) -> None:
     with site.load(50, 5) as result:
         time.sleep(3)
         with site.still("kafka"):
             time.sleep(PAST_ALL_SECONDS)
     found = site.ask(result)
     assert found.wrong() == {}
-    assert found.explained == set()  # what came of the calls survived in the deliverers
+    assert found.explained == set()  # The deliverers kept the outcomes of their calls.
 
 
-def test_each_service_is_restarted_in_turn_without_anybody_noticing(site: Site) -> None:
+def test_during_a_rolling_restart_clients_see_only_201_and_nothing_is_sent_twice(
+    site: Site,
+) -> None:
     with site.load(100, 40) as result:
         for kind in SERVICES:
             time.sleep(2)
@@ -45,4 +47,5 @@ def test_each_service_is_restarted_in_turn_without_anybody_noticing(site: Site) 
     assert found.explained == set()
     assert set(result.statuses) == {201}
     assert result.unanswered == 0
-    assert claimed[0][0] <= 100  # those at work, and none that a stop left behind
+    # These are in running calls. A service that stops leaves no claimed row behind.
+    assert claimed[0][0] <= 100

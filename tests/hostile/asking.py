@@ -1,4 +1,4 @@
-"""Requests by chance: each family aims at a part of the API."""
+"""Random requests: each family of them tests one part of the API."""
 
 import base64
 from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ FILES = [{}, {"file": 7}, {"file": "YQ==", "sending_method": "fax"}, {"filename"
 
 
 def sending(place: Place, dice: Dice) -> Ask:
-    """Ask to send, with some fields that are not what they should be."""
+    """Return a send request in which up to three fields are odd."""
     channel = dice.one(list(Channel))
     body = place.client.body(channel, reference=dice.word())
     for _ in range(dice.one([0, 0, 1, 1, 1, 2, 3])):
@@ -85,14 +85,14 @@ def sending(place: Place, dice: Dice) -> Ask:
 
 
 def idempotency_key(dice: Dice) -> str:
-    found = dice.one([dice.word(), f"again-{dice.number(20)}", "", " ", "é" * 100, "x" * 255,
-                      "x" * 256, "\xff",
-                      "x" * 4_000, "0", "null", "'", "a, b", "\t"])  # fmt: skip
-    return str(found)
+    key = dice.one([dice.word(), f"again-{dice.number(20)}", "", " ", "é" * 100, "x" * 255,
+                    "x" * 256, "\xff",
+                    "x" * 4_000, "0", "null", "'", "a, b", "\t"])  # fmt: skip
+    return str(key)
 
 
 def field(place: Place, dice: Dice, channel: Channel) -> dict[str, Any]:
-    """Give one field that is odd."""
+    """Return one field of a send request with an odd name or value."""
     to, of = (
         ("email_address", ADDRESSES)
         if channel is Channel.EMAIL
@@ -123,7 +123,7 @@ def field(place: Place, dice: Dice, channel: Channel) -> dict[str, Any]:
 
 
 def personalisation(dice: Dice) -> Any:
-    """Give values of every type, and of the largest sizes."""
+    """Return personalisation with values of any JSON type and of sizes around the limits."""
     kind = dice.number(8)
     if kind == 0:
         return dice.value()
@@ -144,7 +144,7 @@ def personalisation(dice: Dice) -> Any:
 
 
 def spoilt_sending(place: Place, dice: Dice) -> Ask:
-    """Send what is no good JSON."""
+    """Return a request whose body is usually not valid JSON."""
     channel = dice.one(list(Channel))
     body = spoilt(encoded(place.client.body(channel)), dice)
     path = f"/v2/template/{place.client.email}/preview" if dice.once_in(6) else f"{LIST}/{channel}"
@@ -169,7 +169,7 @@ def preview(place: Place, dice: Dice) -> Ask:
 
 
 def listing(place: Place, dice: Dice) -> Ask:
-    """List, with odd filters."""
+    """Return a request for a list with odd filters."""
     pairs = [(dice.one(PARAMETERS), dice.one(QUERY_VALUES).replace("{id}", str(uuid4())))
              for _ in range(dice.one([0, 1, 1, 2, 3, 250]))]  # fmt: skip
     query = dice.one(QUERIES) if dice.once_in(5) else urlencode(pairs)
@@ -178,7 +178,10 @@ def listing(place: Place, dice: Dice) -> Ask:
 
 
 def reading(place: Place, dice: Dice) -> Ask:
-    """Read by ids that nobody has, and that nobody can have been given just now."""
+    """Return a read of an id that does not exist.
+
+    The id is at least a day old or random, so that ingest does not have to wait for its row.
+    """
     old = ids.new(now() - timedelta(days=dice.number(9_000) + 1)) if dice.once_in(2) else uuid4()
     id = quote(str(dice.id(str(old)) if dice.once_in(2) else old), safe="")
     kind = dice.one([LIST, LIST, "/v2/template"])
@@ -188,7 +191,7 @@ def reading(place: Place, dice: Dice) -> Ask:
 
 
 def strangers(place: Place, dice: Dice) -> Ask:
-    """Come with credentials that must not be believed."""
+    """Return a request with credentials that ingest must reject."""
     headers = {**callers.bad(place, dice), **JSON}
     path = dice.one(
         [
@@ -212,7 +215,7 @@ def strangers(place: Place, dice: Dice) -> Ask:
 
 
 def elsewhere(place: Place, dice: Dice) -> Ask:
-    """Go where nothing is, with methods that are none."""
+    """Return a request to an odd path, often with an unknown method or odd headers."""
     path = dice.one(PATHS)
     known = dice.once_in(2)
     headers = callers.good(place.client, dice) if known else {}
@@ -226,7 +229,7 @@ def elsewhere(place: Place, dice: Dice) -> Ask:
 
 
 def filing(place: Place, dice: Dice) -> Ask:
-    """Send files, by a service that may."""
+    """Return an email with files, sent by a service that may send files."""
     file = {
         "file": base64.b64encode(dice.text().encode()).decode(),
         "filename": "a.pdf",
@@ -244,7 +247,7 @@ FAMILIES: tuple[tuple[int, Callable[[Place, Dice], Ask]], ...] = (
 
 
 def by_chance(place: Place, dice: Dice, number: int) -> Iterator[Ask]:
-    """Give so many, of all families by their weights."""
+    """Yield `number` requests; each family's share is its weight."""
     weights, families = zip(*FAMILIES, strict=True)
     for family in dice.random.choices(families, weights, k=number):
         yield family(place, dice)

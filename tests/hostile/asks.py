@@ -1,4 +1,4 @@
-"""A request, and the odd values that requests are made of."""
+"""An HTTP request of this suite, and the odd values that requests are made of."""
 
 import json
 import random
@@ -62,9 +62,10 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request. `known` ones bring a good key; `forged` ones must not get through.
+    """An HTTP request, and what its answer may be.
 
-    `calm` are the 503s that it may be answered with.
+    A `known` request has a valid key. A `forged` one must be rejected. `calm` lists the 503
+    refusals that may answer the request.
     """
 
     method: str
@@ -73,12 +74,12 @@ class Ask:
     body: bytes = b""
     known: bool = False
     forged: bool = False
-    large: bool = False  # the server may hang up while it is still being sent
+    large: bool = False  # The server may close the connection before it has read the body.
     calm: tuple[Refusal, ...] = ()
 
 
 class Dice:
-    """Chance, from a seed that is told."""
+    """Random choices from a seed, so that a run can be repeated."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -86,24 +87,24 @@ class Dice:
     def once_in(self, number: int) -> bool:
         return self.random.randrange(number) == 0
 
-    def one(self, those: Sequence[Any]) -> Any:
-        return self.random.choice(those)
+    def one(self, choices: Sequence[Any]) -> Any:
+        return self.random.choice(choices)
 
     def number(self, below: int) -> int:
         return self.random.randrange(below)
 
     def text(self) -> str:
-        """Give a text, known to be odd or of any characters that are no surrogates."""
+        """Return one of TEXTS, or a text of random characters without surrogates."""
         if self.once_in(2):
             return str(self.one(TEXTS))
         points = (self.number(0x110000) for _ in range(self.number(20)))
-        return "".join(chr(each) for each in points if not 0xD800 <= each < 0xE000)
+        return "".join(chr(point) for point in points if not 0xD800 <= point < 0xE000)
 
     def word(self) -> str:
         return "".join(self.random.choices(string.ascii_lowercase, k=8))
 
     def value(self) -> Any:
-        """Give a JSON value of any type."""
+        """Return a JSON value of a random type."""
         kind = self.number(6)
         if kind == 0:
             return self.one([None, True, False])
@@ -118,11 +119,11 @@ class Dice:
         return self.text()
 
     def id(self, good: str) -> Any:
-        """Give something like an id."""
-        found = self.one(IDS)
-        return found.format(good) if isinstance(found, str) and "{}" in found else found
+        """Return an odd value in place of an id; some contain the valid id `good`."""
+        odd = self.one(IDS)
+        return odd.format(good) if isinstance(odd, str) and "{}" in odd else odd
 
 
 def encoded(value: Any) -> bytes:
-    """Write as JSON, in ASCII or UTF-8; what is no number stays as Python writes it."""
+    """Encode a value as JSON in UTF-8; NaN and Infinity are written as Python writes them."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Credentials that must not be believed, and those that are."""
+"""Authorization headers: valid ones, and those that ingest must reject."""
 
 import base64
 import time
@@ -17,7 +17,7 @@ def bearer(token: str) -> Header:
 
 
 def good(client: Client, dice: Dice) -> Header:
-    """Give one that is believed, in any of the forms that are."""
+    """Return a valid Authorization header, with the key itself or with a token."""
     type = dice.one([KeyType.NORMAL] * 8 + [KeyType.TEST])
     if dice.once_in(2):
         return client.authorization(type)
@@ -28,7 +28,7 @@ def good(client: Client, dice: Dice) -> Header:
 
 
 def claims(place: Place, dice: Dice) -> Header:
-    """Sign rightly what is not right."""
+    """Return a correctly signed token whose claims are wrong."""
     wrong = dice.one([
         {"iss": None}, {"iss": 7}, {"iss": [], "iat": 0}, {"iss": "x"}, {"iss": str(uuid4())},
         {"iss": str(place.keyless.service.id)}, {"iss": str(place.other.service.id)},
@@ -44,16 +44,16 @@ def claims(place: Place, dice: Dice) -> Header:
 
 
 def signatures(place: Place, dice: Dice) -> Header:
-    """Take a good token and break it."""
+    """Return a valid token with a broken part, or claims with a wrong signature."""
     token = place.client.bearer()["authorization"][7:]
     head, middle, tail = token.split(".")
-    told = {"iss": str(place.client.service.id), "iat": int(time.time())}
+    valid = {"iss": str(place.client.service.id), "iat": int(time.time())}
     secret = place.client.keys[KeyType.NORMAL][-36:]
     none = part({"alg": "none", "typ": "JWT"})
     return bearer(str(dice.one([
         f"{none}.{middle}.", f"{none}.{middle}.{tail}", f"{part({'alg': 'None'})}.{middle}.{tail}",
-        signed(told, str(uuid4())), signed(told, ""), signed(told, secret, "HS384"),
-        signed(told, secret, "HS512"), signed(told, place.other.keys[KeyType.NORMAL][-36:]),
+        signed(valid, str(uuid4())), signed(valid, ""), signed(valid, secret, "HS384"),
+        signed(valid, secret, "HS512"), signed(valid, place.other.keys[KeyType.NORMAL][-36:]),
         f"{head}.{middle}.", f"{head}.{middle}", f"{head}..{tail}", f".{middle}.{tail}", "..", ".",
         "x",
         f"{token}.{tail}", f"{head}.{middle}.{tail[::-1]}", f"{token}=", f"{token} x", token[:-2],
@@ -61,14 +61,14 @@ def signatures(place: Place, dice: Dice) -> Header:
         f"{part({'alg': 'HS256', 'crit': ['x']})}.{middle}.{tail}",
         f"{part({'alg': ['HS256']})}.{middle}.{tail}", f"{part([])}.{middle}.{tail}",
         f"{head}.{part(7)}.{tail}",
-        f"{head}.{part(dict(told, a='x' * 5_000))}.{tail}", f"{'A' * 5_000}.{middle}.{tail}",
+        f"{head}.{part(dict(valid, a='x' * 5_000))}.{tail}", f"{'A' * 5_000}.{middle}.{tail}",
         f"{head}.{base64.b64encode(b'[' * 3_000).decode()}.{tail}",
-        f"{head}.{part(told)}\u00e9.{tail}",
+        f"{head}.{part(valid)}\u00e9.{tail}",
     ])))  # fmt: skip
 
 
 def keys(place: Place, dice: Dice) -> Header:
-    """Give a key that is none, or no more."""
+    """Return a key that does not exist or was revoked."""
     client = place.client
     whole = client.keys[KeyType.NORMAL]
     secret, service = whole[-36:], str(client.service.id)
@@ -82,15 +82,15 @@ def keys(place: Place, dice: Dice) -> Header:
 
 
 def revoked(place: Place, dice: Dice) -> Header:
-    """Sign with a key that was revoked, or for a service that is suspended."""
-    told = {"iss": str(place.client.service.id), "iat": int(time.time())}
+    """Return a token of a suspended service, or one that is signed with a revoked key."""
+    valid = {"iss": str(place.client.service.id), "iat": int(time.time())}
     if dice.once_in(3):
         return place.suspended.bearer()
-    return bearer(signed(told, dice.one(place.revoked)[-36:]))
+    return bearer(signed(valid, dice.one(place.revoked)[-36:]))
 
 
 def schemes(place: Place, dice: Dice) -> Header:
-    """Give another scheme, or a known one spelt otherwise."""
+    """Return an unknown authorization scheme, or a known one that is misspelt."""
     key = place.client.keys[KeyType.NORMAL]
     return {"authorization": str(dice.one([
         "", " ", "Basic eDp4", "Digest x", "Bearer", "ApiKey-v1", "ApiKey-v2 x", f"apikey {key}",
@@ -106,5 +106,5 @@ WAYS: tuple[Callable[[Place, Dice], Header], ...] = (
 
 
 def bad(place: Place, dice: Dice) -> Header:
-    """Give one that must not be believed."""
+    """Return a header that ingest must reject, or none at all."""
     return {} if dice.once_in(20) else dice.one(WAYS)(place, dice)

@@ -1,4 +1,4 @@
-"""A request for each check, so that none is left to chance."""
+"""At least one request for each check that ingest makes, so that no check is left to chance."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -32,8 +32,8 @@ BAD_EMAILS: list[dict[str, Any]] = [
     {"personalisation": {f"f{n}": FILE for n in range(11)}},
 ]  # fmt: skip
 BAD_TEXTS: list[dict[str, Any]] = [
-    {"phone_number": each}
-    for each in (7, ";", "x", "+491644", "+883510000000094", "+44 7911 123456")
+    {"phone_number": number}
+    for number in (7, ";", "x", "+491644", "+883510000000094", "+44 7911 123456")
 ] + [{"sms_sender_id": "x"}, {"sms_sender_id": str(uuid4())}]
 QUERIES = (
     "status=x",
@@ -70,7 +70,7 @@ def get(client: Client, path: str) -> Ask:
 
 
 def forms(client: Client) -> Iterator[Ask]:
-    """Break each rule of a request's form."""
+    """Yield send requests; each breaks one rule of the request's form."""
     later = (now() + timedelta(hours=97)).isoformat()
     for changed in (*BAD_EMAILS, {"scheduled_for": later}):
         yield send(client, **changed)
@@ -85,7 +85,7 @@ def forms(client: Client) -> Iterator[Ask]:
 
 
 def addresses(place: Place) -> Iterator[Ask]:
-    """Look for what is not there, and ask oddly for what is."""
+    """Yield requests to unknown paths and ids, and lists and previews with invalid parameters."""
     client = place.client
     for path in ("/nothing", LIST + "/x", f"{LIST}/{uuid4()}", f"/v2/template/{uuid4()}",
         "/v2/template/x",
@@ -107,7 +107,7 @@ def addresses(place: Place) -> Iterator[Ask]:
 
 
 def templates(place: Place) -> Iterator[Ask]:
-    """Name each kind of template that cannot be used."""
+    """Yield sends with each kind of template that cannot be used."""
     client, name = place.client, {"name": " "}
     for template_id in (client.sms, place.archived[Channel.EMAIL], place.hidden, place.other.email):
         yield send(client, template_id=str(template_id))
@@ -119,7 +119,7 @@ def templates(place: Place) -> Iterator[Ask]:
 
 
 def limits(place: Place) -> Iterator[Ask]:
-    """Meet each limit, and each list of who may be sent to."""
+    """Yield sends that exceed each limit, or whose recipient is not on the safelist."""
     for client in (*place.spent, place.mute, place.trial, place.suspended):
         for channel in Channel:
             yield send(client, channel)
@@ -133,7 +133,7 @@ def limits(place: Place) -> Iterator[Ask]:
 
 
 def strangers(place: Place) -> Iterator[Ask]:
-    """Come with each kind of credential that is not believed."""
+    """Yield requests with each kind of credential that ingest must reject."""
     dice = Dice(0)
     for way in callers.WAYS:
         for _ in range(60):
@@ -142,7 +142,7 @@ def strangers(place: Place) -> Iterator[Ask]:
 
 
 def heartbeats(place: Place) -> Iterator[Ask]:
-    """Forge recovery's heartbeat; and one that is signed well, but unreadable."""
+    """Yield forged heartbeats of recovery, and correctly signed ones that cannot be read."""
     path = "/receipts/heartbeat"
     for body, signed in (
         (b'{"at": 1}', False),
@@ -156,7 +156,7 @@ def heartbeats(place: Place) -> Iterator[Ask]:
 
 
 def large(place: Place) -> Iterator[Ask]:
-    """Send bodies of every size around the limits."""
+    """Yield requests with bodies of sizes around the limits."""
     client = place.client
     big = {**FILE, "file": "A" * (4 * (10 * MIB // 3 + 1))}
     yield send(client, personalisation={"name": "x", "f": big})
@@ -172,7 +172,7 @@ def large(place: Place) -> Iterator[Ask]:
 
 
 def repeated(place: Place) -> Iterator[Ask]:
-    """Use a key again with another body, and keys that are none."""
+    """Yield sends that repeat an Idempotency-Key with another body, and keys of invalid length."""
     client = place.client
     for number in range(6):
         body = client.body(reference=f"twice {number % 2}")
@@ -182,7 +182,7 @@ def repeated(place: Place) -> Iterator[Ask]:
 
 
 def each(place: Place) -> Iterator[Ask]:
-    """Give them all, one after another, but for the large ones."""
+    """Yield the requests of all checks except the large ones."""
     yield from forms(place.client)
     yield from addresses(place)
     yield from templates(place)

@@ -1,4 +1,4 @@
-"""Asks, counts what is answered, and remembers what must not be."""
+"""Send many requests at once, count the answers, and note each answer that is wrong."""
 
 import asyncio
 import io
@@ -16,22 +16,22 @@ from hostile.asks import Ask
 from hostile.promised import CALM, Refusal, named
 
 CONNECTIONS = 32
-ANSWER_SECONDS = 60.0  # after which a request is stuck: the product answers within ten
+ANSWER_SECONDS = 60.0  # After this time a request is stuck. Ingest answers within ten seconds.
 GOOD = frozenset({200, 201})
 DENIED = frozenset({400, 401, 403, 404, 405})
-SHOWN = 600  # characters of what was wrong
+SHOWN = 600  # Characters that are printed of a wrong answer.
 PLAIN = ("text/html", "text/plain", "application/yaml")
 
 
 @dataclass
 class Tally:
-    """What came of all requests."""
+    """The counts of all requests and answers, and the notes about wrong answers."""
 
     asked: int = 0
-    known: int = 0  # with a good key
+    known: int = 0  # Requests with a valid key.
     statuses: Counter[str] = field(default_factory=Counter)
     seen: Counter[Refusal] = field(default_factory=Counter)
-    accepted: dict[str, str] = field(default_factory=dict)  # 201: the id, and who it goes to
+    accepted: dict[str, str] = field(default_factory=dict)  # Answered 201: content by id.
     slowest: float = 0.0  # seconds
     wrong: list[str] = field(default_factory=list)
 
@@ -39,43 +39,42 @@ class Tally:
         self.slowest = max(self.slowest, seconds)
 
     def judge(self, ask: Ask, status: int, kind: str, body: bytes, length: int) -> None:
-        """Count an answer; note it where it is wrong."""
+        """Count an answer, and note what is wrong with it."""
         self.statuses[str(status)] += 1
         if ask.forged and status not in DENIED and ask.method != "OPTIONS":
             self.note(ask, f"got through: {status} {body[:200]!r}")
         if not body or kind.startswith(PLAIN):
             if status >= 500:
-                self.note(ask, f"{status}, and nothing said")
+                self.note(ask, f"{status} without a body")
             return
         if length != len(body):
-            self.note(ask, f"{length} bytes were announced, {len(body)} came")
+            self.note(ask, f"Content-Length is {length}, but the body has {len(body)} bytes")
         try:
-            said = json.loads(body)
+            content = json.loads(body)
         except ValueError:
-            self.note(ask, f"{status}, and no JSON: {body[:200]!r}")
+            self.note(ask, f"{status}, but the body is not JSON: {body[:200]!r}")
             return
-        if status == 201 and "data" in said:
-            self.note(ask, "a job was made of it")  # which none is asked for
+        if status == 201 and "data" in content:
+            self.note(ask, "a job was created")  # No request here is a valid job.
         elif status == 201:
-            self.accepted[said["id"]] = str(said["content"])
+            self.accepted[content["id"]] = str(content["content"])
         elif status not in GOOD:
-            self.refused(ask, status, said)
+            self.refused(ask, status, content)
 
-    def refused(self, ask: Ask, status: int, said: Any) -> None:
-        """Count what a refusal says: each text must be promised, and a 503 asked for."""
-        for each in named(status, said):
-            if isinstance(each, str):
-                self.note(ask, f"nobody promised: {each}")
+    def refused(self, ask: Ask, status: int, content: Any) -> None:
+        """Count a refusal; note texts that the contract does not have, and unexpected 503s."""
+        for refusal in named(status, content):
+            if isinstance(refusal, str):
+                self.note(ask, f"not in the contract: {refusal}")
             else:
-                self.seen[each] += 1
-                if each in CALM and each not in ask.calm:
-                    self.note(ask, f"out of turn: {each.text}")
+                self.seen[refusal] += 1
+                if refusal in CALM and refusal not in ask.calm:
+                    self.note(ask, f"unexpected 503: {refusal.text}")
 
-    def note(self, ask: Ask | str, what: str) -> None:
-        told = ask if isinstance(ask, str) else f"{ask.method} {ask.path[:200]} {ask.body[:200]!r}"
-        self.wrong.append(
-            f"{what[:SHOWN]}\n    {told}\n    {'' if isinstance(ask, str) else shown(ask.headers)}"
-        )
+    def note(self, ask: Ask | str, problem: str) -> None:
+        sent = ask if isinstance(ask, str) else f"{ask.method} {ask.path[:200]} {ask.body[:200]!r}"
+        headers = "" if isinstance(ask, str) else shown(ask.headers)
+        self.wrong.append(f"{problem[:SHOWN]}\n    {sent}\n    {headers}")
 
 
 def shown(headers: Mapping[str, str]) -> str:
@@ -83,21 +82,21 @@ def shown(headers: Mapping[str, str]) -> str:
 
 
 class Crowd:
-    """So many clients at once, which take the requests in turn."""
+    """Concurrent connections that share one sequence of requests."""
 
     def __init__(self, url: str, tally: Tally, connections: int = CONNECTIONS) -> None:
         self._url, self._tally, self._connections = url, tally, connections
 
     async def ask(self, asks: Iterable[Ask]) -> None:
-        """Ask all, and come back when each is answered."""
-        those = iter(asks)
+        """Send all the requests, and return when each has been answered."""
+        waiting = iter(asks)
         connector = aiohttp.TCPConnector(limit=self._connections)
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
 
             async def work() -> None:
-                for each in those:
-                    await self._one(session, each)
+                for ask in waiting:
+                    await self._one(session, ask)
 
             await asyncio.gather(*(work() for _ in range(self._connections)))
 
@@ -120,7 +119,8 @@ class Crowd:
                 if answer.status == 503 and "retry-after" not in answer.headers:
                     tally.note(ask, "503 without Retry-After")
         except aiohttp.ClientError as error:
-            # Who is still talking when the answer comes may see no more than the hang-up.
+            # A client that is still sending when the server answers may see a closed connection
+            # instead of the answer.
             tally.statuses["closed"] += 1
             if not ask.large:
                 tally.note(ask, f"no answer: {error!r}")

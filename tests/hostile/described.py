@@ -1,4 +1,4 @@
-"""Schemathesis on the description that ingest serves: good and bad data for every operation."""
+"""Schemathesis reads ingest's OpenAPI page and sends valid and invalid data to each operation."""
 
 import time
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from hostile.crowd import ANSWER_SECONDS, Tally
 from hostile.place import Place
 
 EXAMPLES = 130
-"""Of each operation and mode."""
+"""Requests for each operation, with valid data and again with invalid data."""
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
 BODY_SHOWN = 200  # characters
-STRANGERS = 6  # one request in so many comes without a good key
+STRANGERS = 6  # One request of this many has no valid key.
 
 
 def ask_all(place: Place, tally: Tally, seed: int) -> int:
-    """Ask; gives how many operations there are."""
+    """Send requests to each operation, and return the number of operations."""
     schema = schemathesis.openapi.from_url(f"{place.stack.url}/openapi.json")
-    operations = [each.ok() for each in schema.get_all_operations()]
+    operations = [operation.ok() for operation in schema.get_all_operations()]
     ask = asker(place, tally, requests.Session(), Dice(seed))
     for operation in operations:
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
@@ -36,7 +36,7 @@ def ask_all(place: Place, tally: Tally, seed: int) -> int:
 
 
 def run(strategy: Any, ask: Callable[[Any], None], seed: int) -> None:
-    """Give so many examples to a function."""
+    """Call `ask` with EXAMPLES cases from the strategy."""
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -44,10 +44,10 @@ def run(strategy: Any, ask: Callable[[Any], None], seed: int) -> None:
         phases=[hypothesis.Phase.generate], suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
     @hypothesis.given(strategy)
-    def each(case: Any) -> None:
+    def ask_case(case: Any) -> None:
         ask(case)
 
-    each()
+    ask_case()
 
 
 def asker(
@@ -55,10 +55,10 @@ def asker(
 ) -> Callable[[Any], None]:
     def ask(case: Any) -> None:
         stranger = dice.once_in(STRANGERS)
-        given = callers.bad(place, dice) if stranger else callers.good(place.client, dice)
-        # What this library would not send: the own requests do.
+        caller = callers.bad(place, dice) if stranger else callers.good(place.client, dice)
+        # `requests` refuses to send the other headers. The suite's own requests send them.
         headers = {
-            name: value for name, value in given.items() if value.isascii() and value.strip()
+            name: value for name, value in caller.items() if value.isascii() and value.strip()
         }
         case.headers = {
             name: value
@@ -67,21 +67,21 @@ def asker(
         }
         case.cookies = {}
         body = str(case.body)[:BODY_SHOWN].encode()
-        told = Ask(case.method, case.formatted_path, dict(headers), body, forged=stranger)
+        sent = Ask(case.method, case.formatted_path, dict(headers), body, forged=stranger)
         tally.asked += 1
         tally.known += not stranger
         began = time.monotonic()
         try:
             answer = case.call(session=session, headers=headers, timeout=ANSWER_SECONDS)
         except requests.RequestException as error:
-            tally.note(told, f"no answer: {error!r}")
+            tally.note(sent, f"no answer: {error!r}")
             return
         tally.took(time.monotonic() - began)
         kind = answer.headers.get("content-type", [""])[0]
-        tally.judge(told, answer.status_code, kind, answer.content, len(answer.content))
+        tally.judge(sent, answer.status_code, kind, answer.content, len(answer.content))
         try:
             case.validate_response(answer, checks=CHECKS)
         except AssertionError as broken:
-            tally.note(told, str(broken))
+            tally.note(sent, str(broken))
 
     return ask

@@ -1,4 +1,4 @@
-"""A request for each check of what is sent to many, so that none is left to chance."""
+"""At least one request for each check of bulk sends, so that no check is left to chance."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,8 +42,8 @@ def part(name: str, value: bytes) -> bytes:
 
 def post(client: Client, path: str, body: Any, kind: str, type: KeyType = KeyType.NORMAL) -> Ask:
     headers = {**client.authorization(type), "content-type": kind}
-    given = body if isinstance(body, bytes) else encoded(body)
-    return Ask("POST", path, headers, given, known=True)
+    content = body if isinstance(body, bytes) else encoded(body)
+    return Ask("POST", path, headers, content, known=True)
 
 
 def bulk(
@@ -53,14 +53,14 @@ def bulk(
     type: KeyType = KeyType.NORMAL,
     **more: Any,
 ) -> Ask:
-    rows = [[HEADER[channel], "name"], *([each, "x"] for each in recipients or ("a@b.ca",))]
+    rows = [[HEADER[channel], "name"], *([to, "x"] for to in recipients or ("a@b.ca",))]
     template_id = str(client.email if channel is EMAIL else client.sms)
     body = {"template_id": template_id, "name": "a job", "rows": rows, **more}
     return post(client, BULK, body, "application/json", type)
 
 
 def every(place: Place) -> Iterator[Ask]:
-    """Give them all."""
+    """Yield the requests of all checks of bulk sends."""
     client = place.client
     for changed in FORMS:
         yield bulk(client, **changed)
@@ -80,7 +80,7 @@ def every(place: Place) -> Iterator[Ask]:
 
 
 def uploads(client: Client) -> Iterator[Ask]:
-    """Spoil a form in each way."""
+    """Yield uploads; each breaks one rule of the multipart form."""
     template, file = part("template_id", str(client.email).encode()), part("file", GOOD.encode())
     name, end = part("name", b"x"), b"--b--\r\n"
     for body in (

@@ -1,4 +1,4 @@
-"""What is besieged: services in every condition that a check asks for, their keys and templates."""
+"""The stack under attack: services in each state that a check needs, their keys and templates."""
 
 import base64
 import hmac
@@ -22,14 +22,14 @@ from support.stack import Stack
 from support.waiting import ANSWER_SECONDS, wait
 
 PLENTY = 10_000_000
-RATE = 5  # requests a minute of the service that is held short
+RATE = 5  # Requests a minute that the service `short` may make.
 GUEST = "guest@example.com"
 LONG = "x" * 613
 
 
 @dataclass
 class Client:
-    """A service with what it needs to ask for something."""
+    """A service with its keys and its two templates."""
 
     service: Service
     keys: dict[KeyType, str]
@@ -37,17 +37,17 @@ class Client:
     sms: UUID
 
     def authorization(self, type: KeyType = KeyType.NORMAL) -> dict[str, str]:
-        """Give the header, with the key itself."""
+        """Return the Authorization header with the key itself."""
         return {"authorization": f"ApiKey-v1 {self.keys[type]}"}
 
     def bearer(self, type: KeyType = KeyType.NORMAL, **changed: Any) -> dict[str, str]:
-        """Give the header with a token; None takes a claim away."""
+        """Return the Authorization header with a token; a claim changed to None is omitted."""
         claims = {"iss": str(self.service.id), "iat": int(time.time()), **changed}
         claims = {name: value for name, value in claims.items() if value is not None}
         return {"authorization": f"Bearer {signed(claims, self.keys[type][-36:])}"}
 
     def body(self, channel: Channel = Channel.EMAIL, **changed: Any) -> dict[str, Any]:
-        """Give a good request's."""
+        """Return the body of a valid send request, with the given fields changed."""
         email = channel is Channel.EMAIL
         to = {"email_address": "someone@example.com"} if email else {"phone_number": "+16135550142"}
         template_id = str(self.email if email else self.sms)
@@ -55,86 +55,88 @@ class Client:
 
 
 def signed(claims: dict[str, Any], secret: str, algorithm: str = "HS256") -> str:
-    """Sign claims of any kind, and by keys of any length: PyJWT would judge both first."""
-    told = f"{part({'typ': 'JWT', 'alg': algorithm})}.{part(claims)}"
-    digest = hmac.digest(secret.encode(), told.encode(), f"sha{algorithm[2:]}")
-    return f"{told}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+    """Sign any claims with a secret of any length.
+
+    PyJWT would reject invalid claims and short secrets.
+    """
+    content = f"{part({'typ': 'JWT', 'alg': algorithm})}.{part(claims)}"
+    digest = hmac.digest(secret.encode(), content.encode(), f"sha{algorithm[2:]}")
+    return f"{content}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
 def part(value: object) -> str:
-    """Write a part of a token."""
+    """Encode one part of a token."""
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
 
 @dataclass
 class Place:
-    """All of it."""
+    """The stack, its services by state, and the entries that requests refer to."""
 
     stack: Stack
-    client: Client  # one in good order
+    client: Client  # An active service without any restriction.
     other: Client
     suspended: Client
     keyless: Client
     trial: Client
-    mute: Client  # may use no channel
-    filing: Client  # may send files
-    short: Client  # of requests
-    spent: list[Client]  # whose year or day is over, live and in trial
+    mute: Client  # Has no permission for any channel.
+    filing: Client  # May send files.
+    short: Client  # May make only RATE requests a minute.
+    spent: list[Client]  # Have used up a daily or annual limit; two are live, two in trial.
     revoked: list[str] = field(default_factory=list)
     archived: dict[Channel, UUID] = field(default_factory=dict)
     hidden: UUID = field(default_factory=uuid4)
     long: UUID = field(default_factory=uuid4)
-    bare: dict[Channel, UUID] = field(default_factory=dict)  # nothing but a value
+    bare: dict[Channel, UUID] = field(default_factory=dict)  # The body is one placeholder.
     senders: dict[Channel, UUID] = field(default_factory=dict)
 
 
 class Maker:
-    """Puts entries into a stack's directory."""
+    """Writes entries into a stack's directory."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
 
     def client(self, name: str, keys: bool = True, **changed: Any) -> Client:
-        """Make a service with two templates and, but for one, a key of each type."""
+        """Create a service with two templates and, if `keys` is set, a key of each type."""
         plenty = dict.fromkeys(
             ("rate_limit", "daily_email", "daily_sms", "annual_email", "annual_sms"), PLENTY
         )
-        made = entries.new_service(self._installation, name, "siege", False, [GUEST])
-        made = msgspec.structs.replace(
-            made, **{**plenty, "permissions": frozenset({"email", "sms"}), **changed}
+        service = entries.new_service(self._places, name, "siege", False, [GUEST])
+        service = msgspec.structs.replace(
+            service, **{**plenty, "permissions": frozenset({"email", "sms"}), **changed}
         )
-        entries.put(self._installation, made)
-        given = {
-            type: entries.new_key(self._installation, made.id, f"{name}-{type}", type)[1]
+        entries.put(self._places, service)
+        secrets = {
+            type: entries.new_key(self._places, service.id, f"{name}-{type}", type)[1]
             for type in (KeyType if keys else ())
         }
-        return Client(
-            made, given, self.template(made, Channel.EMAIL), self.template(made, Channel.SMS)
-        )
+        email, sms = (self.template(service, each) for each in (Channel.EMAIL, Channel.SMS))
+        return Client(service, secrets, email, sms)
 
     def template(
         self, service: Service, channel: Channel, body: str = "Hello ((name))", **changed: Any
     ) -> UUID:
-        """Make a template; gives its id."""
+        """Create a template, and return its id."""
         subject = "Hi ((name))" if channel is Channel.EMAIL else None
-        made = entries.new_template(service.id, channel, f"siege {channel}", subject, body)
-        made = msgspec.structs.replace(made, **changed)
-        entries.put(self._installation, made)
-        assert isinstance(made, Template)
-        return made.id
+        template = entries.new_template(service.id, channel, f"siege {channel}", subject, body)
+        template = msgspec.structs.replace(template, **changed)
+        entries.put(self._places, template)
+        assert isinstance(template, Template)
+        return template.id
 
     def sender(self, service: Service, channel: Channel) -> UUID:
-        """Make a sender, or an address to reply to."""
+        """Create an SMS sender or an email's reply-to address, and return its id."""
         value = "reply@example.com" if channel is Channel.EMAIL else "+16135550100"
-        made = Sender(id=uuid4(), service_id=service.id, channel=channel, value=value)
-        entries.put(self._installation, made)
-        return made.id
+        sender = Sender(id=uuid4(), service_id=service.id, channel=channel, value=value)
+        entries.put(self._places, sender)
+        return sender.id
 
     def revoked(self, service: Service, since: timedelta) -> str:
-        """Make a key that has an end."""
-        made, given = entries.new_key(self._installation, service.id, "gone", KeyType.NORMAL)
-        entries.put(self._installation, msgspec.structs.replace(made, expires_at=now() + since))
-        return given
+        """Create a key that expires `since` from now, and return its secret."""
+        key, secret = entries.new_key(self._places, service.id, "gone", KeyType.NORMAL)
+        entries.put(self._places, msgspec.structs.replace(key, expires_at=now() + since))
+        return secret
 
 
 def now() -> datetime:
@@ -142,7 +144,7 @@ def now() -> datetime:
 
 
 def made(stack: Stack) -> Place:
-    """Make everything, and come back once ingest knows of it."""
+    """Create all the entries, and return once ingest knows them."""
     maker, live, day = Maker(stack.installation), {"restricted": False}, timedelta(days=1)
     client = maker.client("siege")
     place = Place(
@@ -168,7 +170,7 @@ def made(stack: Stack) -> Place:
     place.long = maker.template(service, Channel.SMS, LONG)
     place.bare = {each: maker.template(service, each, "((name))") for each in Channel}
     place.senders = {each: maker.sender(service, each) for each in Channel}
-    # Whoever knows the last one knows all: they are in one partition.
+    # All entries are in one partition, so an ingest that knows the last entry knows all of them.
     last = maker.client("last").authorization()
     wait(known(stack.url, last), "the directory in ingest")
     return place

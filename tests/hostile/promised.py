@@ -1,6 +1,6 @@
-"""What the API may say when it refuses: each must be seen, and nothing else may be.
+"""Every refusal that the API may answer: a run must see each of them, and no other.
 
-Written from the contract's texts, not taken from the product; `{}` stands for anything.
+The table is written from the contract, not from the product. `{}` stands for any text.
 """
 
 from collections.abc import Sequence
@@ -188,8 +188,11 @@ BUSY, NOT_YET, NOT_READABLE, NO_FILES, NO_CERTIFICATE = CALM = of(
     "error connecting to document download",
     "The receipt cannot be taken now",
 )
-"""The only 5xx that there may be, and only where a request asks for it: the first three are the
-limits on what is done at once, then what is not there yet, and what could not be fetched."""
+"""The only 5xx answers that may come, and only to a request that lists them.
+
+They report, in this order: too many requests at once, a row that is not stored yet, lists that
+cannot be read now, a file or a certificate that could not be fetched.
+"""
 
 PROMISED = (
     ADDRESSES + BODIES + CALLERS + FORMS + FILES + SENDING + LIMITS + RECEIPTS + JOBS + CALM
@@ -201,21 +204,24 @@ NOT_A_CLIENTS = (
     "Internal server error",
     NO_PLACE,
 )
-"""What no client can bring about as long as Kafka is there; the integration tests see to these."""
+"""Refusals that no client can cause while Kafka is available; integration tests cover them."""
 
 
-def named(status: int, said: Any) -> Sequence[Refusal | str]:
-    """Name all that an answer says; a text stands for what nobody promised, or a wrong shape."""
-    if not isinstance(said, dict):
+def named(status: int, content: Any) -> Sequence[Refusal | str]:
+    """Return the contract's refusals that an answer's body contains.
+
+    A text in the result describes an error that is not in the contract, or a body of wrong shape.
+    """
+    if not isinstance(content, dict):
         return [f"{status}: no object"]
-    if "errors" not in said:
-        return [one(status, OTHER, str(said.get("message")))]
-    if said.get("status_code") != status or set(said) != {"status_code", "errors"}:
-        return [f"{status}: {said}"]
-    return [one(status, each["error"], each["message"]) for each in said["errors"]]
+    if "errors" not in content:
+        return [one(status, OTHER, str(content.get("message")))]
+    if content.get("status_code") != status or set(content) != {"status_code", "errors"}:
+        return [f"{status}: {content}"]
+    return [one(status, error["error"], error["message"]) for error in content["errors"]]
 
 
 def one(status: int, error: str, text: str) -> Refusal | str:
-    fitting = [each for each in PROMISED if each.fits(status, error, text)]
-    # The one with the longest text is the one that is meant.
-    return max(fitting, key=lambda each: len(each.text), default=f"{status} {error}: {text[:300]}")
+    fitting = [refusal for refusal in PROMISED if refusal.fits(status, error, text)]
+    # If several patterns fit, the longest one is the most specific.
+    return max(fitting, key=lambda fit: len(fit.text), default=f"{status} {error}: {text[:300]}")

@@ -1,4 +1,4 @@
-"""What may be said to who sends many at once, by the contract's texts; `{}` stands for anything."""
+"""The contract's refusals of bulk sends; `{}` stands for any text."""
 
 from hostile.refusal import of
 
@@ -62,4 +62,4 @@ LIMITS = of(
 )
 JOBS = FORMS + UPLOADS + ROWS + LIMITS
 NO_PLACE = "Too many files are being taken, try again"
-"""Said to a crowd alone."""
+"""Answered only to more uploads at once than ingest has slots for."""

@@ -1,4 +1,4 @@
-"""Receipts: forged in every part of the envelope, repeated, and true ones that say odd things."""
+"""Receipts: forged in one part of the envelope, repeated, or valid with odd contents."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,8 +28,10 @@ ELSEWHERE = [
     "https://sns.ca-central-1.amazonaws.com/a/../x",
     "{sandbox}.evil.example/x.pem", "{sandbox}@evil.example/x.pem",
 ]  # fmt: skip
-"""Where no certificate may be fetched from. None of them is on SNS's host and well formed: that one
-would be asked for, outside of this machine."""
+"""Addresses from which ingest must not fetch a certificate.
+
+None of them is well formed and on SNS's host, because ingest would send a request to that host.
+"""
 MESSAGES = ["", "x", "null", "[]", "{}", '{"eventType": 7}', '{"eventType": "Delivery"}',
             '{"mail": {"tags": []}}',
             '{"eventType": "Bounce", "mail": {"messageId": "m", "tags": {"courant": ["x"]}}}',
@@ -39,7 +41,7 @@ MESSAGES = ["", "x", "null", "[]", "{}", '{"eventType": 7}', '{"eventType": "Del
 
 
 class Post:
-    """Writes envelopes, signed by the sandbox's own key and yet to be spoilt."""
+    """Writes SNS envelopes and signs them with the sandbox's own key."""
 
     def __init__(self, place: Place) -> None:
         self.sandbox = place.stack.plan.sandbox_url
@@ -47,22 +49,23 @@ class Post:
         self._topic = Topic(TOPIC_ARN, self.sandbox, self.signer, lambda: datetime.now(UTC))
 
     def envelope(self, message: str = "{}", version: str = "2") -> dict[str, Any]:
-        """Give a true one."""
-        found: dict[str, Any] = msgspec.json.decode(self._topic.notification(message, version).body)
-        return found
+        """Return a valid envelope with this message."""
+        body = self._topic.notification(message, version).body
+        envelope: dict[str, Any] = msgspec.json.decode(body)
+        return envelope
 
     def confirmation(self) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.json.decode(self._topic.confirmation().body)
-        return found
+        envelope: dict[str, Any] = msgspec.json.decode(self._topic.confirmation().body)
+        return envelope
 
     def again(self, envelope: dict[str, Any], **changed: Any) -> dict[str, Any]:
-        """Change an envelope, and sign what it says now."""
-        told = {**envelope, **changed}
-        return {**told, "Signature": self.signer.sign(told, "2")}
+        """Return a changed copy of an envelope, signed again."""
+        copy = {**envelope, **changed}
+        return {**copy, "Signature": self.signer.sign(copy, "2")}
 
 
 def forged(post: Post, dice: Dice) -> bytes:
-    """Give one that must be refused."""
+    """Return an envelope that ingest must reject."""
     true = post.envelope("{}")
     future = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     kind = dice.number(8)
@@ -101,30 +104,30 @@ def forged(post: Post, dice: Dice) -> bytes:
         )
     if kind == 6:
         confirmation = post.confirmation()
-        # A confirmation may lead anywhere on SNS's own host.
-        those = [each for each in ELSEWHERE if not each.startswith(f"{SNS}/")]
-        url = dice.one(those).replace("{sandbox}", post.sandbox)
+        # A confirmation's SubscribeURL may be any address on SNS's own host.
+        foreign = [url for url in ELSEWHERE if not url.startswith(f"{SNS}/")]
+        url = dice.one(foreign).replace("{sandbox}", post.sandbox)
         return encoded(post.again(confirmation, SubscribeURL=url))
     return encoded({**true, "SignatureVersion": dice.one(["", "0", "3", "1", "2 ", 2])})
 
 
 def by_chance(place: Place, dice: Dice, number: int) -> Iterator[Ask]:
-    """Give so many: most of them forged, some broken, some true and said before."""
+    """Yield receipts: six in ten are forged, two are malformed, two are valid and may repeat."""
     post = Post(place)
-    said = [
-        encoded(post.envelope(each, version)) for each in (*MESSAGES, *TEXTS) for version in "12"
+    valid = [
+        encoded(post.envelope(text, version)) for text in (*MESSAGES, *TEXTS) for version in "12"
     ]
     for _ in range(number):
         kind = dice.number(10)
         if kind < 6:
             yield Ask("POST", PATH, {"content-type": "text/plain"}, forged(post, dice), forged=True)
         elif kind < 8:
-            # It may come to name a certificate that the sandbox does not have.
+            # A changed byte may make the envelope name a certificate that the sandbox lacks.
             body = spoilt(encoded(post.envelope("someone")), dice)
             yield Ask("POST", PATH, {}, body, calm=(NO_CERTIFICATE,))
         else:
-            yield Ask("POST", PATH, {}, dice.one(said))
-    # The sandbox's own address is trusted, but there is no such certificate at it.
+            yield Ask("POST", PATH, {}, dice.one(valid))
+    # Ingest trusts the sandbox's own address, but the sandbox has no such certificate.
     url = f"{post.sandbox}{CERTIFICATE_PATH}".replace("sandbox", "none")
     yield Ask(
         "POST",

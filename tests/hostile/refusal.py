@@ -1,15 +1,15 @@
-"""A refusal as the API says it."""
+"""The form of a refusal in the API's answers."""
 
 import re
 from dataclasses import dataclass
 
 OTHER = ""
-"""The name of the error in the shape that has none."""
+"""Stands for the error's name in answers whose shape has no name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A status, the error's name, a text."""
+    """A status, an error's name, and its text, in which `{}` stands for any text."""
 
     status: int
     error: str
@@ -22,4 +22,4 @@ class Refusal:
 
 
 def of(status: int, error: str, *texts: str) -> tuple[Refusal, ...]:
-    return tuple(Refusal(status, error, each) for each in texts)
+    return tuple(Refusal(status, error, text) for text in texts)

@@ -1,4 +1,4 @@
-"""Clients in numbers: idle, slow, unfinished, all at once; and one as it should be."""
+"""Many clients at once: idle, slow or with unfinished bodies; and a normal one beside them."""
 
 import asyncio
 import time
@@ -16,22 +16,23 @@ from hostile.place import Place, now
 from hostile.promised import BUSY, NOT_READABLE, NOT_YET
 from support.waiting import BUSY_SECONDS
 
-UNFINISHED = 2_100  # ingest answers 2,000 at once
+UNFINISHED = 2_100  # Ingest answers 2,000 requests at once.
 IDLE, SLOW = 500, 100
-HEAD_SECONDS = 30.0 + BUSY_SECONDS  # in which a head must have come, or the connection is closed
+# Ingest closes a connection whose request head is not complete after 30 seconds.
+HEAD_SECONDS = 30.0 + BUSY_SECONDS
 BETWEEN_SECONDS = 0.1
 
 
 @dataclass
 class Normal:
-    """A client that sends one after another, and how long each took."""
+    """A client that sends one email after another and measures each."""
 
     place: Place
     tally: Tally
     seconds: list[float] = field(default_factory=list)
 
     async def send(self) -> tuple[int, bytes]:
-        """Send one; gives the answer."""
+        """Send an email; return the answer's status and body."""
         headers = self.place.client.authorization()
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
         began = time.monotonic()
@@ -48,7 +49,7 @@ class Normal:
         return answer.status, body
 
     async def until(self, seconds: float) -> None:
-        """Go on for so long, and note what is not accepted."""
+        """Send emails for this long, and note each one that is not accepted."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             status, body = await self.send()
@@ -58,7 +59,7 @@ class Normal:
 
 
 async def idle(port: int) -> list[asyncio.StreamWriter]:
-    """Open connections and say nothing."""
+    """Open connections and send nothing over them."""
     opened = await asyncio.gather(
         *(asyncio.open_connection("127.0.0.1", port) for _ in range(IDLE))
     )
@@ -66,7 +67,7 @@ async def idle(port: int) -> list[asyncio.StreamWriter]:
 
 
 async def slow(port: int, tally: Tally) -> None:
-    """Send a head that never ends, a byte a second, until the other side has had enough."""
+    """Send a request head that never ends, a byte a second, until ingest closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     tally.asked += 1
     closed = asyncio.create_task(reader.read())
@@ -83,7 +84,10 @@ async def slow(port: int, tally: Tally) -> None:
 
 
 async def unfinished(place: Place, tally: Tally) -> None:
-    """Fill every place with bodies that do not come; they are let go, and a good one gets in."""
+    """Occupy every slot of ingest with requests whose bodies never arrive.
+
+    Ingest must answer them 408 or 503, and then accept a normal request again.
+    """
     port = int(place.stack.url.rpartition(":")[2])
     authorization = place.client.authorization()["authorization"].encode()
     heads = [
@@ -91,7 +95,7 @@ async def unfinished(place: Place, tally: Tally) -> None:
         b"content-length: 9\r\n\r\n{" % (path, authorization)
         for path in (EMAIL.encode(), b"/receipts")
     ]
-    told: list[bytes] = []
+    answers: list[bytes] = []
 
     async def hang(number: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -100,9 +104,9 @@ async def unfinished(place: Place, tally: Tally) -> None:
         writer.write(heads[number % 2])
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                told.append((await reader.read())[9:12])
-        except OSError as error:  # a time that is over is one as well
-            told.append(type(error).__name__.encode())
+                answers.append((await reader.read())[9:12])
+        except OSError as error:  # TimeoutError is an OSError too.
+            answers.append(type(error).__name__.encode())
         writer.transport.abort()
 
     hanging = [asyncio.create_task(hang(number)) for number in range(UNFINISHED)]
@@ -114,18 +118,16 @@ async def unfinished(place: Place, tally: Tally) -> None:
         busy = status == 503 and b"Too many requests" in body
         await asyncio.sleep(0.02)
     await asyncio.gather(*hanging)
-    tally.statuses.update(each.decode() for each in told)
-    if not busy or set(told) != {b"408", b"503"}:
-        tally.note(
-            "unfinished bodies",
-            f"busy: {busy}; answers: { {each: told.count(each) for each in set(told)} }",
-        )
+    tally.statuses.update(answer.decode() for answer in answers)
+    if not busy or set(answers) != {b"408", b"503"}:
+        counts = {answer: answers.count(answer) for answer in set(answers)}
+        tally.note("unfinished bodies", f"busy: {busy}; answers: {counts}")
     if (await normal.send())[0] != 201:
-        tally.note("after unfinished bodies", "a good one is not accepted")
+        tally.note("after unfinished bodies", "a normal request is not accepted")
 
 
 def young(place: Place) -> Iterator[Ask]:
-    """Read what may still be on its way, and lists, more at once than anybody may."""
+    """Yield reads of ids so new that their rows may still come, and more lists than may run."""
     headers = place.client.authorization()
     calm = (NOT_YET, NOT_READABLE)
     for number in range(400):
@@ -135,8 +137,8 @@ def young(place: Place) -> Iterator[Ask]:
 
 
 def unstored(place: Place, accepted: dict[str, str]) -> set[UUID]:
-    """Give those of the accepted that have neither a row nor another's in their place."""
-    # Nothing is stored of what goes to a simulated recipient; its id says so.
-    wanted = {UUID(each) for each in accepted if UUID(each).version != 4}
-    found = place.stack.sql("SELECT id::text FROM notifications UNION SELECT id::text FROM aliases")
-    return wanted - {UUID(each) for (each,) in found}
+    """Return the accepted ids that have neither a row nor an alias."""
+    # A notification to a simulated recipient is not stored. Its id is a random UUID, version 4.
+    expected = {UUID(id) for id in accepted if UUID(id).version != 4}
+    rows = place.stack.sql("SELECT id::text FROM notifications UNION SELECT id::text FROM aliases")
+    return expected - {UUID(id) for (id,) in rows}

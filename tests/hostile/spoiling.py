@@ -1,11 +1,12 @@
-"""Bodies that are no good JSON, from one that is."""
+"""Turn a valid JSON body into a malformed or odd one."""
 
 from collections.abc import Callable
 
 from hostile.asks import Dice
 
 DEPTHS = (10, 63, 64, 65, 100, 500, *range(900, 1_010, 3), 10_000, 100_000)
-"""Python's stack ends near 1,000, but how near depends on who asks: so all around it."""
+"""Nesting depths. Python's recursion limit is near 1,000; how near depends on the caller's own
+depth, so the depths around it are close together."""
 
 
 def cut(body: bytes, dice: Dice) -> bytes:
@@ -13,16 +14,16 @@ def cut(body: bytes, dice: Dice) -> bytes:
 
 
 def changed(body: bytes, dice: Dice) -> bytes:
-    place = dice.number(len(body))
-    return body[:place] + bytes([dice.number(256)]) + body[place + 1 :]
+    at = dice.number(len(body))
+    return body[:at] + bytes([dice.number(256)]) + body[at + 1 :]
 
 
 def longer(body: bytes, dice: Dice) -> bytes:
-    place = dice.number(len(body))
+    at = dice.number(len(body))
     more = dice.one(
         [b"\0", b"\xff", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"/*", b",", b"\xc0\x80"]
     )
-    return body[:place] + more + body[place:]
+    return body[:at] + more + body[at:]
 
 
 def doubled(body: bytes, _: Dice) -> bytes:
@@ -48,7 +49,7 @@ def deep(_: bytes, dice: Dice) -> bytes:
     if dice.once_in(3):
         inner = b'{"a":' * depth + b"1" + b"}" * depth
     if dice.once_in(6):
-        return inner[:depth]  # and never closed
+        return inner[:depth]  # Without its closing brackets.
     return dice.one([b"%s", b'{"reference":%s}', b'{"personalisation":{"name":%s}}']) % inner
 
 
@@ -97,5 +98,5 @@ WAYS: tuple[Callable[[bytes, Dice], bytes], ...] = (
 
 
 def spoilt(body: bytes, dice: Dice) -> bytes:
-    """Spoil a body in one of the ways."""
+    """Return the body changed in one of the WAYS."""
     return bytes(dice.one(WAYS)(body, dice))

@@ -1,4 +1,4 @@
-"""Twenty thousand hostile requests to a stack: none fails, is stuck, or gets through."""
+"""20,000 hostile requests to a running stack: none gets a 5xx, hangs, or passes authentication."""
 
 import asyncio
 import json
@@ -27,24 +27,27 @@ SEED = int(os.environ.get("HOSTILE_SEED") or random.randrange(2**32))
 ASKED_MIN, KNOWN_MIN = 20_000, 10_000
 BY_CHANCE, RECEIPTS, MUTANTS = 16_500, 1_200, 400
 PLACES = {"INGEST_UPLOADS_MAX": "64"}
-"""All checks come at once, and each is to hear its own refusal, not that too many files come."""
+"""All checks run at once. With fewer slots an upload would be refused for lack of a slot, not by
+the check that it is meant for."""
 QUIET_SECONDS = 8.0
-PROMPT_SECONDS = 1.0  # for half of the requests: a busy machine delays some
-SHOWN = 20  # of what was wrong
+PROMPT_SECONDS = 1.0  # For the median request, because a busy machine delays some.
+SHOWN = 20  # Notes about wrong answers that are printed.
 NOT_SENDABLE = {"recipient: Not a valid email address", "content: is empty"}
-"""What is accepted by the contract and ends as a technical failure: letters outside ASCII before
-the @, and an email of nothing but zero-width spaces."""
+"""Reasons of dead letters that the contract accepts and that end as a technical failure.
+
+They are letters outside ASCII before the @, and an email of nothing but zero-width spaces.
+"""
 
 
 @dataclass
 class Outcome:
-    """What came of all of it."""
+    """The stack after the attack, and the figures of the attack."""
 
     place: Place
     tally: Tally
-    quiet: list[float]  # seconds that the normal client waited while connections were held
+    quiet: list[float]  # Seconds for each normal request while idle and slow connections were open.
     operations: int
-    pid: int  # of ingest, before
+    pid: int  # The process id of ingest before the attack.
 
 
 @pytest.fixture(scope="module")
@@ -54,109 +57,113 @@ def outcome() -> Iterator[Outcome]:
     with mock.patch.dict(os.environ, PLACES), running() as stack:
         besieged, tally, dice = place.made(stack), Tally(), Dice(SEED)
         pid = stack.pid("ingest-1")
-        told = Outcome(besieged, tally, [], 0, pid)
-        asyncio.run(attack(told, dice))
+        outcome = Outcome(besieged, tally, [], 0, pid)
+        asyncio.run(attack(outcome, dice))
         began = time.monotonic()
-        told.operations = described.ask_all(besieged, tally, SEED)
+        outcome.operations = described.ask_all(besieged, tally, SEED)
         say("schemathesis", began)
-        asyncio.run(overrun(told))
-        report(told)
-        yield told
+        asyncio.run(overrun(outcome))
+        report(outcome)
+        yield outcome
 
 
-async def attack(told: Outcome, dice: Dice) -> None:
-    """Hold connections; then ask everything else while they are held."""
-    url, tally = told.place.stack.url, told.tally
+async def attack(outcome: Outcome, dice: Dice) -> None:
+    """Open idle and slow connections, and send everything else while they stay open."""
+    url, tally = outcome.place.stack.url, outcome.tally
     port = int(url.rpartition(":")[2])
-    crowd, normal = Crowd(url, tally), Normal(told.place, tally)
+    crowd, normal = Crowd(url, tally), Normal(outcome.place, tally)
     held = await siege.idle(port)
     slow = [asyncio.create_task(siege.slow(port, tally)) for _ in range(siege.SLOW)]
     began = time.monotonic()
     await normal.until(QUIET_SECONDS)
-    told.quiet = normal.seconds
+    outcome.quiet = normal.seconds
     began = say(f"{len(held)} idle, {len(slow)} slow", began)
-    await crowd.ask(checks.each(told.place))
-    # Few at once: to send as many megabytes would keep this side busy, and not the other.
-    await Crowd(url, tally, connections=4).ask(checks.large(told.place))
+    await crowd.ask(checks.each(outcome.place))
+    # Few connections, because many megabytes at once would keep this client busy, not ingest.
+    await Crowd(url, tally, connections=4).ask(checks.large(outcome.place))
     began = say("each check", began)
-    await crowd.ask(asking.by_chance(told.place, dice, BY_CHANCE))
+    await crowd.ask(asking.by_chance(outcome.place, dice, BY_CHANCE))
     began = say("by chance", began)
-    await crowd.ask(receipts.by_chance(told.place, dice, RECEIPTS))
+    await crowd.ask(receipts.by_chance(outcome.place, dice, RECEIPTS))
     began = say("receipts", began)
-    await wire.send(port, tally, wire.every(told.place, dice, MUTANTS))
+    await wire.send(port, tally, wire.every(outcome.place, dice, MUTANTS))
     began = say("wire", began)
     await asyncio.gather(*slow)
     for each in held:
         each.transport.abort()
 
 
-async def overrun(told: Outcome) -> None:
-    """Come in such numbers that some must be refused."""
+async def overrun(outcome: Outcome) -> None:
+    """Send more requests at once than ingest answers, so that it must refuse some."""
     began = time.monotonic()
-    await siege.unfinished(told.place, told.tally)
+    await siege.unfinished(outcome.place, outcome.tally)
     began = say("unfinished", began)
-    await Crowd(told.place.stack.url, told.tally, connections=300).ask(siege.young(told.place))
+    await Crowd(outcome.place.stack.url, outcome.tally, connections=300).ask(
+        siege.young(outcome.place)
+    )
     say("young", began)
 
 
 def say(what: str, began: float) -> float:
     now = time.monotonic()
-    print(f"  {now - began:6.1f} s  {what}", flush=True)  # noqa: T201  # a run of minutes
+    print(f"  {now - began:6.1f} s  {what}", flush=True)  # noqa: T201  # progress, because a run takes minutes
     return now
 
 
-def report(told: Outcome) -> None:
-    """Print what was asked and answered."""
-    tally = told.tally
+def report(outcome: Outcome) -> None:
+    """Print how many requests were sent and what was answered."""
+    tally = outcome.tally
     lines = (
         f"seed {SEED}: {tally.asked} requests, {tally.known} with a good key",
         f"accepted: {len(tally.accepted)}; slowest answer: {tally.slowest:.2f} s",
-        f"beside idle and slow ones: {len(told.quiet)} accepted in {max(told.quiet):.3f} s at most",
+        f"beside idle clients: {len(outcome.quiet)} accepted in {max(outcome.quiet):.3f} s at most",
         "answers: " + ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items())),
         f"checks hit: {sum(tally.seen[each] > 0 for each in PROMISED)} of {len(PROMISED)}",
         *(f"{tally.seen[each]:7} {each.status} {each.error} {each.text[:90]}" for each in PROMISED),
     )
-    print(*lines, sep="\n", flush=True)  # noqa: T201  # to who runs it
+    print(*lines, sep="\n", flush=True)  # noqa: T201  # the report of `make hostile`
 
 
-def test_there_were_as_many_as_were_to_be(outcome: Outcome) -> None:
+def test_enough_requests_were_sent_to_every_operation(outcome: Outcome) -> None:
     assert outcome.tally.asked >= ASKED_MIN
     assert outcome.tally.known >= KNOWN_MIN
     assert outcome.operations == 15
 
 
-def test_nothing_fails_is_stuck_or_gets_through(outcome: Outcome) -> None:
+def test_no_request_fails_hangs_or_passes_with_a_forged_key(outcome: Outcome) -> None:
     wrong = outcome.tally.wrong
     assert not wrong, f"{len(wrong)} of them, seed {SEED}:\n" + "\n".join(wrong[:SHOWN])
 
 
-def test_every_refusal_that_is_promised_was_seen(outcome: Outcome) -> None:
-    assert [each for each in PROMISED if not outcome.tally.seen[each]] == []
+def test_every_refusal_of_the_contract_was_seen(outcome: Outcome) -> None:
+    assert [refusal for refusal in PROMISED if not outcome.tally.seen[refusal]] == []
 
 
-def test_a_normal_client_is_served_at_once_beside_idle_and_slow_ones(outcome: Outcome) -> None:
+def test_idle_and_slow_clients_do_not_delay_a_normal_one(outcome: Outcome) -> None:
     assert median(outcome.quiet) < PROMPT_SECONDS
 
 
-def test_ingest_is_the_process_that_it_was_and_has_no_error_to_tell(outcome: Outcome) -> None:
+def test_ingest_did_not_restart_and_logged_no_error(outcome: Outcome) -> None:
     stack = outcome.place.stack
     assert stack.pid("ingest-1") == outcome.pid
     log = stack.plan.log("ingest-1").read_text()
     assert "Traceback" not in log
-    lines = [json.loads(each) for each in log.splitlines()]
-    assert [each for each in lines if each["level"] not in ("info", "warning")] == []
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [line for line in lines if line["level"] not in ("info", "warning")] == []
 
 
-def test_what_was_accepted_is_stored_and_dead_is_only_what_nobody_can_get(outcome: Outcome) -> None:
+def test_every_accepted_request_is_stored_and_only_unsendable_ones_are_dead(
+    outcome: Outcome,
+) -> None:
     accepted, stack = outcome.tally.accepted, outcome.place.stack
     assert accepted
     wait(lambda: not siege.unstored(outcome.place, accepted), "every row")
     letters = json.loads(stack.courant("dead", "list", "--json"))
-    assert {each["reason"] for each in letters} <= NOT_SENDABLE
-    assert {stack.state(str(UUID(each["key"]))) for each in letters} <= {"technical-failure"}
+    assert {letter["reason"] for letter in letters} <= NOT_SENDABLE
+    assert {stack.state(str(UUID(letter["key"]))) for letter in letters} <= {"technical-failure"}
 
 
-def test_afterwards_a_good_request_is_accepted_and_delivered(outcome: Outcome) -> None:
+def test_a_normal_email_is_delivered_after_the_attack(outcome: Outcome) -> None:
     stack = outcome.place.stack
     sent = stack.client().send_email_notification(
         "someone@example.com",

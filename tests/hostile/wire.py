@@ -1,4 +1,4 @@
-"""What no HTTP library would send: broken framing, smuggling, half of a request, and hang-ups."""
+"""Bytes that no HTTP library sends: broken framing, smuggling, half requests, early closes."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from hostile.promised import Refusal, named
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 SAID = re.compile(rb'\{"status_code":\d+,.*?\]\}')
 ACCEPTED = re.compile(rb'\{"id":"([0-9a-f-]{36})","reference"')
-QUIET_SECONDS = 0.2  # after the last answer that is wanted, in which none may follow
+QUIET_SECONDS = 0.2  # After the last expected answer; no other may follow in this time.
 GET = b"GET /_status?simple=1 HTTP/1.1\r\nhost: x\r\n"
 SMUGGLED = b"POST /smuggled HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 MIB = 1024 * 1024
@@ -24,9 +24,10 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """What is sent, and the statuses that come; none: the connection is closed without a word.
+    """The bytes to send, and the statuses of the expected answers.
 
-    `wanted` of None: anything but a 5xx. `ends` closes our side once all is sent.
+    If `wanted` is empty, the connection must be closed without an answer. If it is None, any answer
+    but a 5xx is right. `ends` closes our side of the connection when all bytes are sent.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Bytes:
 
 
 def framing(head: bytes, body: bytes) -> Iterator[Bytes]:
-    """Announce another length than comes, or two."""
+    """Yield requests with right and wrong framing: lengths, chunks, both, and pipelines."""
     size, chunked = len(body), b"transfer-encoding: chunked\r\n"
     piece = b"%x\r\n%s\r\n0\r\n\r\n" % (size, body)
 
@@ -90,7 +91,7 @@ def framing(head: bytes, body: bytes) -> Iterator[Bytes]:
 
 
 def heads(authorization: bytes) -> Iterator[Bytes]:
-    """Spell lines and headers otherwise."""
+    """Yield requests with odd request lines and headers."""
 
     def asked(line: bytes, *headers: bytes, end: bytes = b"\r\n") -> bytes:
         return end.join([line, b"host: x", authorization, *headers, b"", b""])
@@ -139,20 +140,20 @@ def heads(authorization: bytes) -> Iterator[Bytes]:
 
 
 def mutants(whole: bytes, dice: Dice, number: int) -> Iterator[Bytes]:
-    """Change a good request at any place, and end."""
+    """Yield valid requests in which a few random bytes are changed."""
     for n in range(number):
         data = bytearray(whole)
         for _ in range(dice.one([1, 1, 2, 8])):
-            place, more = (
+            at, more = (
                 dice.number(len(data)),
                 bytes(dice.one([b"", b"\r\n", b"\0", b"\xff", b" ", b":", b"0"])),
             )
-            data[place : place + dice.number(12)] = more or bytes([dice.number(256)])
+            data[at : at + dice.number(12)] = more or bytes([dice.number(256)])
         yield Bytes(f"mutant {n}", bytes(data), None, ends=True)
 
 
 def every(place: Place, dice: Dice, number: int) -> list[Bytes]:
-    """Give all of them, each of those that are known three times, and so many mutants."""
+    """Return the requests of `framing` and `heads` three times, and `number` mutants."""
     authorization = f"authorization: {place.client.authorization()['authorization']}".encode()
     head = b"POST /v2/notifications/email HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     head += authorization + b"\r\n"
@@ -162,28 +163,28 @@ def every(place: Place, dice: Dice, number: int) -> list[Bytes]:
     return [*known, *mutants(whole, dice, number)]
 
 
-async def send(port: int, tally: Tally, those: list[Bytes]) -> None:
-    """Send each over a connection of its own, and look at what comes."""
+async def send(port: int, tally: Tally, requests: list[Bytes]) -> None:
+    """Send each request over its own connection, and judge the answers."""
     turn = asyncio.Semaphore(CONNECTIONS)
 
-    async def work(each: Bytes) -> None:
+    async def work(request: Bytes) -> None:
         async with turn:
             began = time.monotonic()
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    got = await one(port, each)
+                    got = await one(port, request)
             except TimeoutError:
                 tally.statuses["stuck"] += 1
-                tally.note(each.name, f"stuck: neither answer nor end in {ANSWER_SECONDS} s")
+                tally.note(request.name, f"stuck: neither answer nor end in {ANSWER_SECONDS} s")
             else:
-                judge(tally, each, got)
+                judge(tally, request, got)
             tally.took(time.monotonic() - began)
 
-    await asyncio.gather(*map(work, those))
+    await asyncio.gather(*map(work, requests))
 
 
 async def one(port: int, sent: Bytes) -> bytes:
-    """Send; read until the other side closes, or has said all that is wanted and no more."""
+    """Send the bytes; read until the server closes, or all expected answers came and no more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     got = b""
     try:
@@ -201,20 +202,20 @@ async def one(port: int, sent: Bytes) -> bytes:
             raise
         return got
     except OSError:
-        return got  # it is closed, before all was taken
+        return got  # The server closed the connection before it had read everything.
     finally:
         writer.transport.abort()
 
 
 def judge(tally: Tally, sent: Bytes, got: bytes) -> None:
-    """Count the answers; note what is not wanted."""
-    statuses = tuple(int(each) for each in STATUS.findall(got))
+    """Count the answers; note a 5xx, and statuses that differ from the expected ones."""
+    statuses = tuple(int(status) for status in STATUS.findall(got))
     tally.asked += 1
-    for each in statuses or ("closed",):
-        tally.statuses[str(each)] += 1
-    for said in map(json.loads, SAID.findall(got)):
-        found = named(said["status_code"], said)
-        tally.seen.update(each for each in found if isinstance(each, Refusal))
-    tally.accepted.update((each.decode(), "") for each in ACCEPTED.findall(got))
-    if any(each >= 500 for each in statuses) or sent.wanted not in (None, statuses):
+    for status in statuses or ("closed",):
+        tally.statuses[str(status)] += 1
+    for content in map(json.loads, SAID.findall(got)):
+        refusals = named(content["status_code"], content)
+        tally.seen.update(refusal for refusal in refusals if isinstance(refusal, Refusal))
+    tally.accepted.update((id.decode(), "") for id in ACCEPTED.findall(got))
+    if any(status >= 500 for status in statuses) or sent.wanted not in (None, statuses):
         tally.note(sent.name, f"wanted {sent.wanted}, got {statuses}: {got[:300]!r}")

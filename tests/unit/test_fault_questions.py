@@ -1,4 +1,4 @@
-"""Each question is answered by what it asks about, and by nothing else."""
+"""Each check after a fault finds exactly its own kind of fault."""
 
 import pytest
 
@@ -9,11 +9,11 @@ B = Booked("b", "b@example.com", "2")
 ROWS = {"a": "delivered", "b": "sending"}
 
 
-def test_nothing_is_wrong_where_all_was_sent_once() -> None:
+def test_nothing_is_wrong_if_every_notification_was_sent_once() -> None:
     assert ask({"a", "b"}, ROWS, {}, (), [A, B], {}).wrong() == {}
 
 
-def test_an_alias_stands_for_its_winner() -> None:
+def test_an_alias_counts_as_its_winner() -> None:
     assert ask({"a", "c"}, ROWS, {"c": "a"}, (), [A, B], {}).wrong() == {}
 
 
@@ -29,12 +29,12 @@ def test_an_alias_stands_for_its_winner() -> None:
         (ROWS, (), [A, Booked("b", *A[1:])], {"twice_to_one": 1}),
     ],
 )
-def test_what_is_wrong_is_found(
+def test_each_kind_of_fault_is_found(
     rows: dict[str, str], dead: tuple[str, ...], ledger: list[Booked], wrong: dict[str, int]
 ) -> None:
     assert ask({"a", "b"}, rows, {}, dead, ledger, {}).wrong() == wrong
 
 
-def test_a_resend_explains_one_booking_and_no_more() -> None:
+def test_one_resent_event_explains_one_repeated_booking_and_no_more() -> None:
     assert ask({"a", "b"}, ROWS, {}, (), [A, B, B], {"b": 1}).explained == {"b"}
     assert ask({"a", "b"}, ROWS, {}, (), [A, B, B, B], {"b": 1}).wrong() == {"unexplained": 1}
