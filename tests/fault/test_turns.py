@@ -59,8 +59,8 @@ def test_a_service_that_posts_a_thousand_times_its_usual_delays_no_other(site: S
 
 def another(site: Site, *words: str) -> tuple[str, list[str]]:
     """Create a service with a template for each word; return its key and the templates' ids."""
-    places = site.stack.installation
-    service = entries.new_service(places, words[0], words[0].lower(), False, [])
+    installation = site.stack.installation
+    service = entries.new_service(installation, words[0], words[0].lower(), False, [])
     entries.put(
         installation, msgspec.structs.replace(service, rate_limit=1_000_000, daily_email=1_000_000)
     )
@@ -69,8 +69,8 @@ def another(site: Site, *words: str) -> tuple[str, list[str]]:
         for word in words
     ]
     for template in templates:
-        entries.put(places, template)
-    _, key = entries.new_key(places, service.id, words[0].lower(), KeyType.NORMAL)
+        entries.put(installation, template)
+    _, key = entries.new_key(installation, service.id, words[0].lower(), KeyType.NORMAL)
     client = NotificationsAPIClient(key, base_url=site.stack.url)
 
     def is_known() -> bool:

@@ -1,4 +1,4 @@
-"""The whole product, for those integration tests that ask for it."""
+"""Provides the fixture `stack`, which runs the whole product."""
 
 from support.stack import stack
 

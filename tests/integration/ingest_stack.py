@@ -1,4 +1,4 @@
-"""A real broker, a real PostgreSQL, and ingest and saver as processes of their own."""
+"""Starts a broker, a PostgreSQL, and ingest and saver as processes."""
 
 import os
 import subprocess
@@ -32,35 +32,35 @@ LOG_SHOWN = 5_000  # characters
 
 @dataclass
 class Stack:
-    """Where everything is."""
+    """The addresses and processes of the running parts."""
 
     broker: Broker
     postgres: Server
-    base: str  # of the API
-    health: str  # where ingest answers /readyz and /metrics
+    base: str  # The API's base URL.
+    health: str  # The base URL of ingest's /readyz and /metrics.
     ingest: subprocess.Popen[bytes]
-    log: Path  # of ingest
+    log: Path  # The log file of ingest.
 
     @property
     def cluster(self) -> Cluster:
         return Cluster(self.broker.bootstrap)
 
     def publish(self, *changed: AnyEntry) -> None:
-        """Put entries into the directory's topic."""
+        """Write entries to the directory's topic."""
         producer = KafkaProducer(self.cluster, "tests")
-        for each in changed:
-            producer.produce(Outgoing(DIRECTORY.name, each.key.encode(), encode(each)))
+        for entry in changed:
+            producer.produce(Outgoing(DIRECTORY.name, entry.key.encode(), encode(entry)))
         producer.flush()
 
     def in_flight(self) -> float:
-        """Tell how many requests ingest is answering, this question among them."""
+        """Return how many requests ingest is answering, including the one that asks for it."""
         for line in httpx2.get(f"{self.base}/metrics", timeout=ANSWER_SECONDS).text.splitlines():
             if line.startswith("courant_requests_in_flight "):
                 return float(line.split()[1])
         raise AssertionError("no such metric")
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask Postgres."""
+        """Run a statement as the owner of the database, and return its rows."""
         connection = psycopg2.connect(self.postgres.url)
         try:
             with connection, connection.cursor() as cursor:
@@ -93,13 +93,13 @@ def process(module: str, env: dict[str, str], log: Path) -> Iterator[subprocess.
             except subprocess.TimeoutExpired:
                 started.kill()
                 started.wait()
-            # Shown with a test that fails.
-            print(f"--- {module}", log.read_text()[-LOG_SHOWN:], sep="\n")  # noqa: T201  # to pytest
+            # Pytest shows the log with a failed test.
+            print(f"--- {module}", log.read_text()[-LOG_SHOWN:], sep="\n")  # noqa: T201  # as above
 
 
 @contextmanager
 def stack() -> Iterator[Stack]:
-    """Start everything."""
+    """Start all the parts, and stop them when the block ends."""
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         broker = held.enter_context(Broker())
@@ -125,7 +125,7 @@ def stack() -> Iterator[Stack]:
         log = folder / "ingest.log"
         ingest = held.enter_context(process("ingest", env, log))
         base, health = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}"
-        found = Stack(broker, postgres, base, health, ingest, log)
-        found.publish(*entries())
-        wait(lambda: answers(f"{found.health}/readyz"), "ingest is ready")
-        yield found
+        started = Stack(broker, postgres, base, health, ingest, log)
+        started.publish(*entries())
+        wait(lambda: answers(f"{started.health}/readyz"), "ingest is ready")
+        yield started

@@ -1,4 +1,4 @@
-"""Records that cannot be handled: one of each kind, and what is to be said of it."""
+"""One record of each kind that cannot be handled, and the expected reason of its dead letter."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,22 +26,22 @@ from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane
 from support.stack import Stack
 
 PERSON = "jean.valjean@example.com"
-"""The recipient of all, who must not be read in any reason."""
+"""The recipient of all records. No reason may contain the address."""
 MIB = 1024 * 1024
 INBOX_EMAIL = INBOX.topic(Channel.EMAIL, Lane.NORMAL)
 RULED_OUT = "ruled out"
-"""A reference that the database refuses until its rule is taken back."""
+"""A reference that the database refuses while the test's constraint exists."""
 
 
-class Hand:
-    """Writes records as the services would, for the demo service of a stack."""
+class NotificationMaker:
+    """Creates notifications as ingest would, for the demo service of a stack."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.known = stack.variables
 
     def notification(self, **changed: Any) -> Notification:
-        """Give a good one, which a change may spoil."""
+        """Return a valid notification with the given fields changed, which may make it invalid."""
         now = datetime.now(UTC)
         id = changed.pop("id", None) or ids.new(now)
         content = ENCODE(Content(to=PERSON, personalisation={"name": "Jean"}))
@@ -61,43 +61,45 @@ class Hand:
         return msgspec.structs.replace(good, **changed)
 
 
-def inbox(told: Notification, **changed: Any) -> Outgoing:
-    """Write it as ingest does, with some of its fields changed."""
-    value = ENCODE({**msgspec.to_builtins(told), **changed})
-    return Outgoing(INBOX.topic(told.channel, told.lane), told.id.bytes, value)
+def inbox(saved: Notification, **changed: Any) -> Outgoing:
+    """Return the record that ingest writes for a notification, with some fields changed."""
+    value = ENCODE({**msgspec.to_builtins(saved), **changed})
+    return Outgoing(INBOX.topic(saved.channel, saved.lane), saved.id.bytes, value)
 
 
 @dataclass
 class Poison:
-    """A record that cannot be handled, and what is said of it."""
+    """A record that cannot be handled, and the expected dead letter."""
 
     record: Outgoing
-    family: str  # where its letter lies
-    reason: str  # a part of it
-    id: UUID | None = None  # of its row, where it has one
-    end: str = "dead"  # of its row, after the repair; else it is dead again
+    family: str  # The topic family of its dead letter.
+    reason: str  # A part of the dead letter's reason.
+    id: UUID | None = None  # Its row's id, if it has a row.
+    end: str = "dead"  # Its row's state after the repair; "dead" if it is dead-lettered again.
 
 
-def made(hand: Hand, stranger: UUID, lost: Notification, stored: UUID) -> dict[str, Poison]:
-    """Make one of each kind."""
+def poison_of_each_kind(
+    maker: NotificationMaker, stranger: UUID, lost: Notification, stored: UUID
+) -> dict[str, Poison]:
+    """Return one poison of each kind by name."""
 
     def raw(value: bytes, topic: str = INBOX_EMAIL) -> Outgoing:
         return Outgoing(topic, uuid4().bytes, value)
 
     def spoilt(reason: str, **changed: Any) -> Poison:
-        return Poison(inbox(hand.notification(), **changed), "inbox", reason)
+        return Poison(inbox(maker.notification(), **changed), "inbox", reason)
 
     now, day = datetime.now(UTC), timedelta(days=1)
-    wrong_key = inbox(hand.notification())
-    elsewhere = inbox(hand.notification())
-    unsealable, unknown = hand.notification(sealed=b"\x011" + bytes(60)), hand.notification()
+    wrong_key = inbox(maker.notification())
+    elsewhere = inbox(maker.notification())
+    unsealable, unknown = maker.notification(sealed=b"\x011" + bytes(60)), maker.notification()
     unknown = msgspec.structs.replace(unknown, template_id=stranger)
     call, attempt = uuid4(), Attempt(id=lost.id, attempt=1)
     accepted = AttemptOutcome(id=lost.id, attempt=1, outcome=Outcome.ACCEPTED, message_id="m-1")
     began = Started(call=call, attempts=(attempt,))
     ended = Outcomes(call=uuid4(), answers=(accepted,))
     receipt = Receipt(id=lost.id, attempt=1, says=ReceiptKind.DELIVERED, message_id="m-1")
-    refused = hand.notification(reference=RULED_OUT)
+    refused = maker.notification(reference=RULED_OUT)
     unstored = "id: no row has it, nor will one"
     return {
         "not JSON": Poison(raw(f"to {PERSON}".encode()), "inbox", "JSON is malformed"),
@@ -125,10 +127,10 @@ def made(hand: Hand, stranger: UUID, lost: Notification, stored: UUID) -> dict[s
         "2 MiB": Poison(raw(b'{"id": "' + b"\x80" * 2 * MIB), "inbox", "was truncated"),
         "more than anyone may write": Poison(raw(b"0" * 5 * MIB), "inbox", "JSON is malformed"),
         "an id long past": Poison(
-            inbox(hand.notification(id=ids.new(now - 40 * day))), "inbox", "id: its day is too far"
+            inbox(maker.notification(id=ids.new(now - 40 * day))), "inbox", "id: its day is too far"
         ),
         "an id far ahead": Poison(
-            inbox(hand.notification(id=ids.new(now + 40 * day))), "inbox", "id: its day is too far"
+            inbox(maker.notification(id=ids.new(now + 40 * day))), "inbox", "id: its day is too far"
         ),
         "an unknown template": Poison(
             inbox(unknown), "persisted", "template: is not in the directory", unknown.id,

@@ -1,6 +1,7 @@
-"""What a statement costs is in proportion to the rows that it is about, however many wait.
+"""A statement's cost is proportional to the rows that it names, however many other rows wait.
 
-The planner knows nothing of rows that came after the day was last analysed, as a backlog's all do.
+The planner has no statistics of rows that came after the day's last ANALYZE. A backlog consists of
+such rows.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,14 +22,14 @@ from saver import store
 from support.saver import PostgresTwin, save
 
 KNOWN, WAITING = range(2_000), range(2_000, 22_000)
-ABOUT = [id_of(number) for number in WAITING[::4]]  # spread over all that wait
+ABOUT = [id_of(number) for number in WAITING[::4]]  # Spread over all rows that wait.
 STEPS = 20
-"""That a plan may take for each row: it reads, joins and writes each a few times."""
+"""The most rows that a plan may touch for each named row, which it reads, joins and writes."""
 
 
 @pytest.fixture(scope="module", params=["known in part", "unknown"])
 def waiting(engine: Engine, request: pytest.FixtureRequest) -> Engine:
-    """Put rows there, of most of which, or all, the planner does not know."""
+    """Store rows; the planner has statistics of none of them, or of a small part."""
     twin = PostgresTwin(engine)
     twin.ask("TRUNCATE notifications, events, positions")
     save(twin, *map(notification, KNOWN))
@@ -41,48 +42,48 @@ def waiting(engine: Engine, request: pytest.FixtureRequest) -> Engine:
 
 @pytest.fixture
 def backlog(waiting: Engine) -> Iterator[extensions.cursor]:
-    with closing(waiting.raw_connection()) as connection:  # which is rolled back then
+    with closing(waiting.raw_connection()) as connection:  # Closing it rolls back.
         yield connection.cursor()  # type: ignore[misc]  # psycopg2's own
 
 
-def test_moves(backlog: extensions.cursor) -> None:
+def test_moves_cost_in_proportion_to_their_rows(backlog: extensions.cursor) -> None:
     reports = [Report(id, 1, Move.SENT) for id in ABOUT]
     values = {"reports": ENCODE(reports).decode(), "lease": timedelta(seconds=10)}
     assert steps(backlog, store.MOVE, values) < STEPS * len(ABOUT)
 
 
-def test_claims(backlog: extensions.cursor) -> None:
+def test_claims_cost_in_proportion_to_their_rows(backlog: extensions.cursor) -> None:
     values = {"scopes": ["all"], "lease": timedelta(seconds=10)}
     assert steps(backlog, CLAIM, values) < STEPS * len(ABOUT)
 
 
-def test_rows_that_are_saved_again(backlog: extensions.cursor) -> None:
+def test_a_repeated_save_costs_in_proportion_to_its_rows(backlog: extensions.cursor) -> None:
     waiting = store.WAITING.replace("%s", "%(ids)s")
     assert steps(backlog, waiting, {}) < STEPS * len(ABOUT)
 
 
 def steps(cursor: extensions.cursor, sql: str, values: Mapping[str, Any]) -> float:
-    """Run a statement about those rows; count what its plan looked at on the way."""
+    """Run a statement on the rows ABOUT; return how many rows and ids its plan looked at."""
     cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", {**values, "ids": array(ABOUT)})
-    [(found,)] = cursor.fetchall()
-    counted = sum(map(looked_at, nodes(found[0]["Plan"])))
+    [(explained,)] = cursor.fetchall()
+    counted = sum(map(looked_at, nodes(explained[0]["Plan"])))
     assert counted >= len(ABOUT)
     return counted
 
 
 def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Give a plan's node and all below it."""
+    """Yield a plan's node and all nodes below it."""
     yield plan
     for below in plan.get("Plans", ()):
         yield from nodes(below)
 
 
 def looked_at(node: Mapping[str, Any]) -> float:
-    """Count the rows that a node gave or removed, and the ids that it looked for, in all its loops.
+    """Count the rows that a node returned or removed, and the ids that it looked up, in all loops.
 
-    An index is asked for a list of ids by sorting the list first, each time that it is asked.
+    The ids count because each index scan with a list of ids sorts that list first.
     """
-    removed = sum(count for what, count in node.items() if what.startswith("Rows Removed"))
-    wanted = node.get("Index Cond", "").count(",")
-    seen: float = (node["Actual Rows"] + removed + wanted) * node["Actual Loops"]
-    return seen
+    removed = sum(count for key, count in node.items() if key.startswith("Rows Removed"))
+    looked_up = node.get("Index Cond", "").count(",")
+    total: float = (node["Actual Rows"] + removed + looked_up) * node["Actual Loops"]
+    return total

@@ -1,4 +1,4 @@
-"""The official client, unmodified, against the whole product."""
+"""The official client library, unmodified, sends through the whole product."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -23,15 +23,15 @@ def test_an_email_and_an_sms_are_read_back_until_delivered(stack: Stack, key: st
     sms = client.send_sms_notification(
         TEAM_PHONE, known["COURANT_SMS_TEMPLATE_ID"], personalisation=VALUES
     )
-    for each in (email, sms):
-        client.get_notification_by_id(each["id"])  # at once: never a 404
+    for sent in (email, sms):
+        client.get_notification_by_id(sent["id"])  # A read right after the send is never a 404.
         wait(
-            lambda id=each["id"]: client.get_notification_by_id(id)["status"] == "delivered",  # type: ignore[misc]
+            lambda id=sent["id"]: client.get_notification_by_id(id)["status"] == "delivered",  # type: ignore[misc]
             "delivered",
         )
     assert email["content"]["body"] == sms["content"]["body"] == "Hello Zoë"
-    found = client.get_all_notifications(reference=key)["notifications"]
-    assert [each["id"] for each in found] == [email["id"]]
+    listed = client.get_all_notifications(reference=key)["notifications"]
+    assert [each["id"] for each in listed] == [email["id"]]
     assert email["id"] in [each["id"] for each in client.get_all_notifications_iterator()]
 
 
@@ -44,7 +44,7 @@ def test_a_test_key_reaches_no_provider(stack: Stack) -> None:
     assert sent["id"] not in stack.sendings()
 
 
-def test_a_team_key_is_refused_a_stranger(stack: Stack) -> None:
+def test_a_team_key_cannot_send_to_a_stranger(stack: Stack) -> None:
     with pytest.raises(HTTPError, match="team-only API key") as raised:
         stack.client("COURANT_TEAM_KEY").send_email_notification(
             "stranger@example.net",
@@ -54,7 +54,7 @@ def test_a_team_key_is_refused_a_stranger(stack: Stack) -> None:
     assert raised.value.status_code == 400
 
 
-def test_what_is_scheduled_is_sent_after_its_time(stack: Stack) -> None:
+def test_a_scheduled_email_is_claimed_only_after_its_time(stack: Stack) -> None:
     due = datetime.now(UTC) + timedelta(seconds=10)
     sent = requests.post(
         f"{stack.url}/v2/notifications/email",
@@ -74,7 +74,7 @@ def test_what_is_scheduled_is_sent_after_its_time(stack: Stack) -> None:
     assert at >= due
 
 
-def test_one_key_of_idempotency_is_one_notification(stack: Stack) -> None:
+def test_requests_with_one_idempotency_key_are_one_notification(stack: Stack) -> None:
     known = stack.variables
     headers = {
         "Authorization": f"ApiKey-v1 {known['COURANT_API_KEY']}",

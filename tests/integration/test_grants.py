@@ -1,6 +1,7 @@
-"""What each service's role may do in PostgreSQL, asked of its catalogue.
+"""Each service's role has exactly the expected rights, as read from PostgreSQL's catalogue.
 
-What is expected stands here by hand: courant.postgres.grants is what is asked about.
+The expected rights are written out here and not taken from courant.postgres.grants, which is what
+these tests check.
 """
 
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ RIGHTS = {
     (RECOVERY, "servers"): "INSERT",
     (RECOVERY, "wishes"): "DELETE SELECT",
 }
-"""On whole tables, in the alphabet's order."""
+"""Rights on whole tables, each list in alphabetical order."""
 HOLD = "raised_at reason stands"
 UPDATED = {
     (SAVER, "holds"): HOLD,
@@ -86,7 +87,7 @@ UPDATED = {
     (RECOVERY, "notifications"): "issued_at",
     (RECOVERY, "wishes"): "at",
 }
-"""The columns that a role may set."""
+"""The columns that a role may UPDATE."""
 REST = {
     (INGEST, "database"): "CONNECT",
     (SAVER, "database"): "CONNECT TEMPORARY",
@@ -105,7 +106,7 @@ TABLE_RIGHTS = """
         AND c.relkind IN ('r', 'p') AND has_table_privilege(r.oid, c.oid, p) GROUP BY 1, 2"""
 TABLE_KINDS = ["SELECT", "INSERT", "UPDATE", "DELETE"]
 TABLE_KINDS += ["TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"]
-# Rights on single columns; SELECT and INSERT are given on whole tables alone.
+# Rights on single columns. SELECT and INSERT are granted on whole tables only.
 COLUMN_RIGHTS = """
     SELECT r.rolname, c.relname, string_agg(a.attname, ' ' ORDER BY a.attname)
     FROM pg_roles r, pg_class c, pg_attribute a
@@ -138,30 +139,30 @@ STRONG = """
     AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)"""
 
 
-def found(server: Server, question: str, *values: object) -> dict[tuple[str, str], str]:
-    return {(role, what): rights for role, what, rights in ask(server.url, question, *values)}
+def rights_in(server: Server, query: str, *values: object) -> dict[tuple[str, str], str]:
+    return {(role, what): rights for role, what, rights in ask(server.url, query, *values)}
 
 
 def wrong(server: Server) -> list[str]:
-    """Give which of the questions have another answer than what stands here."""
-    asked: Mapping[str, tuple[object, object]] = {
-        "tables": (found(server, TABLE_RIGHTS, TABLE_KINDS, [*ROLES]), RIGHTS),
-        "columns": (found(server, COLUMN_RIGHTS, [*ROLES]), UPDATED),
-        "rest": (found(server, OTHER_RIGHTS, [*ROLES]), REST),
+    """Return the kinds of rights that differ from the expected ones."""
+    rights: Mapping[str, tuple[object, object]] = {
+        "tables": (rights_in(server, TABLE_RIGHTS, TABLE_KINDS, [*ROLES]), RIGHTS),
+        "columns": (rights_in(server, COLUMN_RIGHTS, [*ROLES]), UPDATED),
+        "rest": (rights_in(server, OTHER_RIGHTS, [*ROLES]), REST),
         "strong": (ask(server.url, STRONG, [*ROLES]), []),
     }
-    return [what for what, (is_so, should_be) in asked.items() if is_so != should_be]
+    return [kind for kind, (actual, expected) in rights.items() if actual != expected]
 
 
-def test_each_role_has_the_rights_that_stand_here_and_no_others(server: Server) -> None:
-    assert found(server, TABLE_RIGHTS, TABLE_KINDS, [*ROLES]) == RIGHTS
-    assert found(server, COLUMN_RIGHTS, [*ROLES]) == UPDATED
-    assert found(server, OTHER_RIGHTS, [*ROLES]) == REST
+def test_each_role_has_exactly_the_expected_rights(server: Server) -> None:
+    assert rights_in(server, TABLE_RIGHTS, TABLE_KINDS, [*ROLES]) == RIGHTS
+    assert rights_in(server, COLUMN_RIGHTS, [*ROLES]) == UPDATED
+    assert rights_in(server, OTHER_RIGHTS, [*ROLES]) == REST
     assert ask(server.url, STRONG, [*ROLES]) == []
 
 
-def test_an_upgrade_takes_back_what_was_given_by_hand(server: Server) -> None:
-    given = (
+def test_an_upgrade_reverts_rights_that_were_changed_by_hand(server: Server) -> None:
+    changes = (
         f"GRANT ALL ON notifications, notifications_{TODAY} TO {DELIVERER}",
         f"GRANT SELECT (value), UPDATE (value) ON directory TO {INGEST}",
         "GRANT CREATE, TEMPORARY ON DATABASE courant TO PUBLIC",
@@ -170,7 +171,7 @@ def test_an_upgrade_takes_back_what_was_given_by_hand(server: Server) -> None:
         f"GRANT USAGE ON SEQUENCE directory_number TO {SAVER}",
         f"REVOKE SELECT ON notifications FROM {INGEST}",
     )
-    for statement in given:
+    for statement in changes:
         ask(server.url, statement)
         assert wrong(server), statement
         migrate.upgrade(server.url)
@@ -193,7 +194,7 @@ def test_an_upgrade_takes_back_what_was_given_by_hand(server: Server) -> None:
         (SAVER, "servers", "SELECT, INSERT (id)", "columns"),
     ],
 )
-def test_a_mistake_in_the_table_is_seen(
+def test_a_mistake_in_the_grants_is_detected(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
     role: str,

@@ -1,4 +1,4 @@
-"""Ingest as it runs: a real broker, a real PostgreSQL, real HTTP, an unmodified client."""
+"""Ingest as a process, with a real broker, a real PostgreSQL, real HTTP, an unmodified client."""
 
 import json
 import re
@@ -30,12 +30,12 @@ AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Stack]:
-    with stack() as found:
-        yield found
+    with stack() as started:
+        yield started
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_the_process_answers_as_the_application_does(running: Stack, case: dict[str, Any]) -> None:
+def test_the_process_answers_as_recorded(running: Stack, case: dict[str, Any]) -> None:
     url = f"{running.base}{placed(case['path'])}"
     answer = httpx2.request(case["method"], url, timeout=ANSWER_SECONDS, **request(case))
     assert answer.status_code == case["status"], answer.text
@@ -47,7 +47,7 @@ def test_the_public_client_sends_and_reads_back_at_once(running: Stack) -> None:
     sent = client.send_email_notification(
         "a@example.com", str(EMAIL_TEMPLATE), personalisation={"name": "Zoë"}, reference="mine"
     )
-    # Without waiting: the read waits for the row.
+    # The test need not wait, because ingest's read waits for the row.
     found = client.get_notification_by_id(sent["id"])
     assert (found["id"], found["body"], found["subject"]) == (sent["id"], "Hello Zoë", "Hi")
     text = client.send_sms_notification("+16135550199", str(SMS_TEMPLATE), {"name": "x"})
@@ -137,7 +137,7 @@ def test_a_loser_of_an_idempotency_key_is_read_as_its_winner(running: Stack) -> 
     assert read.json()["id"] == id
 
 
-def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> None:
+def test_404_is_answered_only_once_all_earlier_records_are_folded(running: Stack) -> None:
     young = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC))}"
     old = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC) - timedelta(hours=1))}"
     running.sql("DELETE FROM marks")
@@ -150,7 +150,7 @@ def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> Non
         topic_ids = offsets.topic_ids(client, INBOX.names())
 
     def mark(at: str, ahead: int, topics: tuple[str, ...] = INBOX.names()) -> None:
-        """Mark where each log ended at a time: where it is folded to, or ahead of that."""
+        """Store marks: at this time each partition ended `ahead` records after what is folded."""
         for topic in topics:
             folded = dict(
                 running.sql(
@@ -167,7 +167,7 @@ def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> Non
     mark("1 minute", ahead=0, topics=INBOX.names()[1:])
     assert (
         httpx2.get(young, headers=AUTHORIZED, timeout=ANSWER_SECONDS).status_code == 503
-    )  # one topic is open
+    )  # One topic has no mark yet.
     mark("1 minute", ahead=0, topics=INBOX.names()[:1])
     assert httpx2.get(young, headers=AUTHORIZED, timeout=ANSWER_SECONDS).status_code == 404
     running.sql("DELETE FROM marks")
@@ -176,16 +176,17 @@ def test_not_found_is_said_only_once_all_before_is_folded(running: Stack) -> Non
     assert httpx2.get(young, headers=AUTHORIZED, timeout=ANSWER_SECONDS).status_code == 503
     running.sql("DELETE FROM marks")
     mark("-1 minute", ahead=0)
-    behind = ids.new(datetime.now(UTC) - timedelta(minutes=10))  # by who made it
+    # An id's time comes from its maker's clock, which may be ten minutes behind.
+    behind = ids.new(datetime.now(UTC) - timedelta(minutes=10))
     url = f"{running.base}/v2/notifications/{behind}"
     assert httpx2.get(url, headers=AUTHORIZED, timeout=ANSWER_SECONDS).status_code == 503
     running.sql("DELETE FROM marks")
-    mark("-30 minutes", ahead=1)  # the log had gone further
+    mark("-30 minutes", ahead=1)  # Kafka had one more record that is not folded yet.
     assert httpx2.get(old, headers=AUTHORIZED, timeout=ANSWER_SECONDS).status_code == 503
     running.sql("DELETE FROM marks")
 
 
-def test_a_key_that_is_revoked_stops_within_a_second(running: Stack) -> None:
+def test_a_revoked_key_is_rejected_within_a_second(running: Stack) -> None:
     running.publish(msgspec.structs.replace(key(8), number=1))
     url = f"{running.base}/v2/notifications"
 
@@ -195,12 +196,12 @@ def test_a_key_that_is_revoked_stops_within_a_second(running: Stack) -> None:
         ).status_code
 
     wait(lambda: status(8) == 200)
-    gone = msgspec.structs.replace(key(8), number=2, expires_at=datetime.now(UTC))
-    running.publish(gone)
-    wait(lambda: status(8) == 403, "the key is refused", 1 + BUSY_SECONDS)
+    revoked = msgspec.structs.replace(key(8), number=2, expires_at=datetime.now(UTC))
+    running.publish(revoked)
+    wait(lambda: status(8) == 403, "the key is rejected", 1 + BUSY_SECONDS)
 
 
-def test_while_postgres_is_away_it_accepts_and_says_that_it_cannot_read(running: Stack) -> None:
+def test_without_postgres_ingest_accepts_sends_and_answers_503_to_reads(running: Stack) -> None:
     running.postgres.stop()
     try:
         url = f"{running.base}/v2/notifications/email"
@@ -217,7 +218,7 @@ def test_while_postgres_is_away_it_accepts_and_says_that_it_cannot_read(running:
     wait(lambda: httpx2.get(read, headers=AUTHORIZED, timeout=ANSWER_SECONDS).status_code == 200)
 
 
-def test_a_postgres_that_stands_still_keeps_nobody_waiting(running: Stack) -> None:
+def test_a_read_from_a_frozen_postgres_is_answered_503(running: Stack) -> None:
     read = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC))}"
     assert httpx2.get(read, headers=AUTHORIZED, timeout=ANSWER_SECONDS).status_code in (404, 503)
     running.postgres.freeze()
@@ -234,7 +235,7 @@ def test_a_postgres_that_stands_still_keeps_nobody_waiting(running: Stack) -> No
     )
 
 
-def test_while_kafka_is_frozen_it_says_503_in_time_and_afterwards_accepts(running: Stack) -> None:
+def test_while_kafka_is_frozen_sends_are_answered_503_in_time(running: Stack) -> None:
     url = f"{running.base}/v2/notifications/email"
 
     client = httpx2.Client(headers=AUTHORIZED, timeout=ANSWER_SECONDS)
@@ -245,8 +246,8 @@ def test_while_kafka_is_frozen_it_says_503_in_time_and_afterwards_accepts(runnin
     running.broker.freeze()
     try:
         with ThreadPoolExecutor(8) as threads:
-            found = list(threads.map(post, range(16)))
-        found.append(in_time(2.2, post))
+            statuses = list(threads.map(post, range(16)))
+        statuses.append(in_time(2.2, post))
         reason = {"reason": "Kafka does not acknowledge"}
         wait(
             lambda: httpx2.get(f"{running.health}/readyz", timeout=ANSWER_SECONDS).json() == reason
@@ -254,17 +255,17 @@ def test_while_kafka_is_frozen_it_says_503_in_time_and_afterwards_accepts(runnin
         alive = httpx2.get(f"{running.health}/healthz", timeout=ANSWER_SECONDS).status_code
     finally:
         running.broker.thaw()
-    assert found == [503] * 17
+    assert statuses == [503] * 17
     assert alive == 200
     wait(lambda: post() == 201)
     client.close()
 
 
 def test_health_and_metrics_are_on_a_port_of_their_own(running: Stack) -> None:
-    told = httpx2.get(f"{running.health}/metrics").text
-    assert 'courant_requests_total{route="/v2/notifications/email",status="201"}' in told
-    # A loop that is stuck shows itself here: this one ran within the last seconds.
-    [silent] = re.findall(r"^courant_loop_silent_seconds (\S+)$", told, re.MULTILINE)
+    metrics = httpx2.get(f"{running.health}/metrics").text
+    assert 'courant_requests_total{route="/v2/notifications/email",status="201"}' in metrics
+    # A stuck event loop would show a large figure here. This loop ran within the last seconds.
+    [silent] = re.findall(r"^courant_loop_silent_seconds (\S+)$", metrics, re.MULTILINE)
     assert 0 <= float(silent) < 30
     for path in ("/metrics", "/readyz", "/healthz"):
         answer = httpx2.get(running.base + path)
@@ -272,24 +273,25 @@ def test_health_and_metrics_are_on_a_port_of_their_own(running: Stack) -> None:
     assert httpx2.get(f"{running.health}/v2/notifications").status_code == 404
 
 
-def test_on_sigterm_it_finishes_what_is_in_flight_and_leaves(running: Stack) -> None:
-    """The last test here: it ends the process."""
+def test_on_sigterm_ingest_finishes_requests_in_flight_and_exits(running: Stack) -> None:
+    """This test must stay the last one of the file, because it ends the process."""
     body = json.dumps(email()).encode()
     head = (
         "POST /v2/notifications/email HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         f"authorization: {AUTHORIZED['authorization']}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     read = f"{running.base}/v2/notifications/{ids.new(datetime.now(UTC))}"
-    httpx2.get(read, headers=AUTHORIZED, timeout=ANSWER_SECONDS)  # a connection is open
-    running.postgres.freeze()  # what waits for it keeps no process
+    httpx2.get(read, headers=AUTHORIZED, timeout=ANSWER_SECONDS)  # Opens a database connection.
+    running.postgres.freeze()  # A read that waits for Postgres must not keep the process running.
     try:
         with ThreadPoolExecutor(1) as threads:
             waits = threads.submit(httpx2.get, read, headers=AUTHORIZED, timeout=ANSWER_SECONDS)
             wait(lambda: running.in_flight() == 2 or waits.done(), "the read waits for Postgres")
-            place = ("127.0.0.1", int(running.base.rpartition(":")[2]))
-            with socket.create_connection(place, ANSWER_SECONDS) as line:
+            address = ("127.0.0.1", int(running.base.rpartition(":")[2]))
+            with socket.create_connection(address, ANSWER_SECONDS) as line:
                 line.sendall(head.encode() + body[:10])
-                # It has arrived, its body has not; the third one is the question.
+                # The request's head has arrived, its body has not. The third request in flight is
+                # the one that asks for this figure.
                 wait(lambda: running.in_flight() == 3 - waits.done(), "the request is in flight")
                 running.ingest.send_signal(signal.SIGTERM)
                 wait(lambda: "stopping" in running.log.read_text(), "ingest stops")

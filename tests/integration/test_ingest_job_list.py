@@ -1,4 +1,4 @@
-"""The list of a service's jobs, newest first, page by page, from a real PostgreSQL alone."""
+"""The list of a service's jobs, newest first and page by page, read from a real PostgreSQL."""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,13 +28,16 @@ JOBS = 120
 
 @pytest.fixture(scope="module")
 def made(server: Server) -> list[UUID]:
-    """Jobs, the newest first. An Idempotency-Key gives an id any moment of its day."""
+    """Store jobs and return their ids, newest first.
+
+    The ids are derived as from an Idempotency-Key, so their order is not the order of acceptance.
+    """
     hand = Hand(server.url)
     return [
         hand.job(
             rows=1,
             id=ids.derived_in(BEGINS, b"job", number.to_bytes(2)),
-            # Two at a time come at one moment: then the greater id counts as newer.
+            # Two jobs share each moment. Of those two, the one with the greater id is newer.
             accepted_at=BEGINS + timedelta(seconds=number // 2),
         )
         for number in reversed(range(JOBS))
@@ -52,20 +55,20 @@ def page(store: JobStore, older_than: UUID | None = None) -> list[UUID]:
     return [each.id for each in asyncio.run(store.page(CALLER, older_than))]
 
 
-def test_pages_are_in_the_order_in_which_jobs_came_and_miss_none(
+def test_pages_list_jobs_in_the_order_of_acceptance_and_miss_none(
     store: JobStore, made: list[UUID]
 ) -> None:
     pairs = [made[first : first + 2] for first in range(0, JOBS, 2)]
-    wanted = [id for pair in pairs for id in sorted(pair, reverse=True)]
-    assert wanted != sorted(wanted, reverse=True)
-    found = page(store)
-    assert found == wanted[:50]
-    while older := page(store, found[-1]):
-        found += older
-    assert found == wanted
+    expected = [id for pair in pairs for id in sorted(pair, reverse=True)]
+    assert expected != sorted(expected, reverse=True)
+    listed = page(store)
+    assert listed == expected[:50]
+    while older := page(store, listed[-1]):
+        listed += older
+    assert listed == expected
 
 
-def test_an_alias_stands_where_its_winner_does(
+def test_a_page_older_than_an_alias_is_the_page_older_than_its_winner(
     server: Server, store: JobStore, made: list[UUID]
 ) -> None:
     loser = uuid4()
@@ -74,7 +77,7 @@ def test_an_alias_stands_where_its_winner_does(
 
 
 @pytest.mark.usefixtures("made")
-def test_nothing_is_older_than_what_is_not_the_callers(server: Server, store: JobStore) -> None:
+def test_a_page_older_than_another_callers_job_is_empty(server: Server, store: JobStore) -> None:
     hand = Hand(server.url)
     for id in (
         uuid4(),

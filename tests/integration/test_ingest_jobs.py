@@ -1,4 +1,4 @@
-"""Jobs as ingest shows and steers them, with a real broker, a real PostgreSQL and real HTTP."""
+"""Ingest shows and controls jobs, with a real broker, a real PostgreSQL and real HTTP."""
 
 import csv
 import io
@@ -37,8 +37,8 @@ STATES = {1: "delivered", 2: "created", 3: "claimed", 4: "delivered"}
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Stack]:
-    with stack() as found:
-        yield found
+    with stack() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +58,12 @@ def test_a_job_is_counted_by_the_states_of_its_rows(running: Stack, hand: Hand) 
     hand.chunk(job, 1, ["a@example.com"] * 4)
     hand.chunk(job, 5, ["e@example.com", "f@example.com"], settled=False)
     hand.rows(job, list(STATES), STATES.__getitem__)
-    told = ask(running, f"/{job}").json()["data"]
-    assert told["counts"] == {"delivered": 2, "created": 1, "sending": 1, "pending": 2}
-    assert (told["saved"], told["notification_count"]) == (4, 6)
-    assert (told["job_status"], told["original_file_name"]) == ("in progress", "list.csv")
-    assert told["rows_per_second"] == 0.1
-    finish = datetime.fromisoformat(told["estimated_finish"])
+    shown = ask(running, f"/{job}").json()["data"]
+    assert shown["counts"] == {"delivered": 2, "created": 1, "sending": 1, "pending": 2}
+    assert (shown["saved"], shown["notification_count"]) == (4, 6)
+    assert (shown["job_status"], shown["original_file_name"]) == ("in progress", "list.csv")
+    assert shown["rows_per_second"] == 0.1
+    finish = datetime.fromisoformat(shown["estimated_finish"])
     assert 5 < (finish - datetime.now(UTC)).total_seconds() < 16
     [first, second] = ask(running, "").json()["jobs"][:2]
     assert [(first["id"], first["job_status"])] == [(str(job), "in progress")]
@@ -83,12 +83,14 @@ def test_a_job_has_finished_when_none_of_its_rows_waits(running: Stack, hand: Ha
     assert standings() == {"in progress"}
     assert ask(running, f"/{job}/pause", "POST").status_code == 202
     hand.do("UPDATE notifications SET state = 'sending' WHERE job_id = %s", job)
-    wait(lambda: standings() == {"finished"})  # counts are kept for a second
+    wait(lambda: standings() == {"finished"})  # Ingest caches the counts for a second.
     answer = ask(running, f"/{job}/cancel", "POST")
     assert (answer.status_code, answer.json()["errors"][0]["error"]) == (409, "ConflictError")
 
 
-def test_chunks_that_stay_away_for_a_minute_are_an_error(running: Stack, hand: Hand) -> None:
+def test_a_job_whose_chunks_are_missing_for_a_minute_shows_error(
+    running: Stack, hand: Hand
+) -> None:
     job = hand.job(rows=2, chunks=2)
     hand.chunk(job, 1, ["a@example.com"])
 
@@ -102,46 +104,50 @@ def test_chunks_that_stay_away_for_a_minute_are_an_error(running: Stack, hand: H
     assert standing() == "pending"
 
 
-def test_a_wish_in_postgres_is_seen(running: Stack, hand: Hand) -> None:
+def test_a_command_stored_in_postgres_shows_in_the_job(running: Stack, hand: Hand) -> None:
     job = hand.job(rows=3)
     hand.rows(job, [1], lambda _: "cancelled")
     hand.do("INSERT INTO wishes (job_id, wish, wished_at) VALUES (%s, 'cancelled', now())", job)
-    told = ask(running, f"/{job}").json()["data"]
-    assert (told["job_status"], told["counts"]) == ("cancelled", {"cancelled": 3})
+    shown = ask(running, f"/{job}").json()["data"]
+    assert (shown["job_status"], shown["counts"]) == ("cancelled", {"cancelled": 3})
     assert ask(running, f"/{job}/resume", "POST").status_code == 409
 
 
-def wishes(running: Stack, job: UUID) -> list[str]:
-    """Read from the broker what was wanted of a job."""
+def commands(running: Stack, job: UUID) -> list[str]:
+    """Read a job's commands from the broker, oldest first."""
     reader = Consumer({"bootstrap.servers": running.broker.bootstrap, "group.id": "tests",
                        "enable.partition.eof": True})  # fmt: skip
     topic = running.cluster.topic(JOBS.name)
     reader.assign([TopicPartition(topic, n, OFFSET_BEGINNING) for n in range(JOBS.partitions)])
-    found, open_ = [], JOBS.partitions
-    while open_:
+    read, unfinished = [], JOBS.partitions
+    while unfinished:
         [message] = reader.consume(1, WAIT_SECONDS)
         if message.error():
-            open_ -= 1
+            unfinished -= 1
             continue
         record = decode_job(message.value() or b"")
         if message.key() == job.bytes:
             assert isinstance(record, JobCommand)
             assert record.job_id == job
-            found.append(str(record.command))
+            read.append(str(record.command))
     reader.close()
-    return found
+    return read
 
 
-def test_wishes_are_in_the_log_in_the_order_in_which_they_came(running: Stack, hand: Hand) -> None:
+def test_commands_are_written_to_kafka_in_the_order_in_which_they_came(
+    running: Stack, hand: Hand
+) -> None:
     job = hand.job(rows=3)
     for verb, standing in [("pause", "paused"), ("resume", "pending"), ("cancel", "cancelled")]:
         answer = ask(running, f"/{job}/{verb}", "POST")
         assert answer.status_code == 202
         assert answer.json()["data"]["job_status"] == standing
-    assert wishes(running, job) == ["paused", "resumed", "cancelled"]
+    assert commands(running, job) == ["paused", "resumed", "cancelled"]
 
 
-def test_a_wish_that_kafka_does_not_take_is_503_in_time(running: Stack, hand: Hand) -> None:
+def test_a_command_that_kafka_does_not_acknowledge_is_answered_503_in_time(
+    running: Stack, hand: Hand
+) -> None:
     job = hand.job(rows=3)
     assert ask(running, f"/{job}").status_code == 200
     running.broker.freeze()
@@ -153,9 +159,9 @@ def test_a_wish_that_kafka_does_not_take_is_503_in_time(running: Stack, hand: Ha
     wait(lambda: ask(running, f"/{job}/cancel", "POST").status_code == 202)
 
 
-def test_who_asks_before_the_row_is_there_waits_for_it(running: Stack, hand: Hand) -> None:
+def test_a_read_before_the_row_exists_waits_for_it(running: Stack, hand: Hand) -> None:
     def asked_first() -> bool:
-        """Put the row there once it is asked for; on a busy machine that may be too late."""
+        """Insert the row once its read waits; on a busy machine the read may end too soon."""
         id = ids.new(datetime.now(UTC))
         with ThreadPoolExecutor(1) as threads:
             answer = threads.submit(ask, running, f"/{id}")
@@ -166,15 +172,15 @@ def test_who_asks_before_the_row_is_there_waits_for_it(running: Stack, hand: Han
     wait(asked_first)
 
 
-def test_an_alias_is_read_and_steered_as_its_winner(running: Stack, hand: Hand) -> None:
+def test_an_alias_is_read_and_cancelled_as_its_winner(running: Stack, hand: Hand) -> None:
     job, loser = hand.job(rows=1), ids.new(datetime.now(UTC))
     hand.do("INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, job)
     assert ask(running, f"/{loser}").json()["data"]["id"] == str(job)
     assert ask(running, f"/{loser}/cancel", "POST").status_code == 202
-    assert wishes(running, job) == ["cancelled"]
+    assert commands(running, job) == ["cancelled"]
 
 
-def test_not_found_is_said_once_all_seals_before_are_folded(running: Stack, hand: Hand) -> None:
+def test_404_is_answered_only_once_all_earlier_seals_are_folded(running: Stack, hand: Hand) -> None:
     young = f"/{ids.new(datetime.now(UTC))}"
     began = time.monotonic()
     answer = in_time(3, lambda: ask(running, young))
@@ -187,7 +193,7 @@ def test_not_found_is_said_once_all_seals_before_are_folded(running: Stack, hand
         "VALUES (now() + interval '1 minute', %s, %s, %s, %s)"
     )
     hand.do(mark, topic_id, "jobs", "jobs", [1] * JOBS.partitions)
-    assert ask(running, young).status_code == 503  # nobody has folded so far
+    assert ask(running, young).status_code == 503  # No record is folded up to this mark.
     for number in range(JOBS.partitions):
         put = 'INSERT INTO positions (topic_id, "partition", next) VALUES (%s, %s, 1)'
         hand.do(put, topic_id, number)
@@ -208,17 +214,17 @@ def test_a_report_has_every_row_once_in_order(running: Stack, hand: Hand) -> Non
         hand.chunk(job, first, [f"file-{first + n}@example.com" for n in range(500)])
     hand.rows(job, range(1, 1_201), lambda number: "delivered" if number % 2 else "created")
     answer = ask(running, f"/{job}/report")
-    told = list(csv.reader(io.StringIO(answer.text, newline="")))[1:]
-    assert [int(row[0]) for row in told] == list(range(1, 2_501))
-    assert [row[1] for row in told] == [
+    lines = list(csv.reader(io.StringIO(answer.text, newline="")))[1:]
+    assert [int(row[0]) for row in lines] == list(range(1, 2_501))
+    assert [row[1] for row in lines] == [
         f"{'person' if number <= 1_200 else 'file'}-{number}@example.com"
         for number in range(1, 2_501)
     ]
-    assert [row[4] for row in told] == [
+    assert [row[4] for row in lines] == [
         ("delivered" if number % 2 else "created") if number <= 1_200 else "pending"
         for number in range(1, 2_501)
     ]
-    assert told[1_199][3] == str(ids.of_row(job, 1_200))
+    assert lines[1_199][3] == str(ids.of_row(job, 1_200))
 
 
 @contextmanager
@@ -232,7 +238,7 @@ def without_postgres(running: Stack) -> Iterator[None]:
 
 
 LARGE = 10_000_000
-"""Rows whose report no socket holds, and that takes half a minute to write."""
+"""The rows of a report that exceeds any socket's buffer and takes half a minute to write."""
 
 
 def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, hand: Hand) -> None:
@@ -247,18 +253,19 @@ def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, hand: Hand)
     wait(lambda: ask(running, f"/{job}").status_code == 200)
 
 
-def test_a_client_that_leaves_ends_its_report(running: Stack, hand: Hand) -> None:
+def test_a_client_that_disconnects_ends_its_report(running: Stack, hand: Hand) -> None:
     job = hand.job(rows=LARGE)
     url = f"{running.base}/v2/jobs/{job}/report"
     wait(lambda: running.in_flight() == 0)
     with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=ANSWER_SECONDS) as answer:
-        parts = answer.iter_bytes()  # held: a generator that goes closes its connection
+        # A variable keeps the generator alive. It closes its connection when it is collected.
+        parts = answer.iter_bytes()
         assert next(parts)
         assert running.in_flight() == 1
     wait(lambda: running.in_flight() == 0)
 
 
-def test_a_jobs_rows_are_found_by_the_primary_key_alone(running: Stack, hand: Hand) -> None:
+def test_a_jobs_rows_are_found_by_the_primary_key_only(running: Stack, hand: Hand) -> None:
     for _ in range(20):
         other = hand.job(rows=500)
         hand.rows(other, range(1, 501), lambda _: "delivered")
@@ -277,7 +284,7 @@ def test_a_jobs_rows_are_found_by_the_primary_key_alone(running: Stack, hand: Ha
     engine.dispose()
 
 
-def test_the_command_shows_steers_and_reports_a_job(
+def test_the_command_line_lists_controls_and_reports_a_job(
     running: Stack, hand: Hand, tmp_path: Path
 ) -> None:
     job = hand.job(rows=3)
@@ -301,8 +308,8 @@ def test_the_command_shows_steers_and_reports_a_job(
     assert str(job) in courant("list").stdout
     done = courant("report", str(job))
     assert done.returncode == 0, done.stderr
-    told = (tmp_path / f"job-{job}.csv").read_text().splitlines()
-    assert told[3] == "3,'+16135550100,,,pending,Waits for its turn,,,"
+    lines = (tmp_path / f"job-{job}.csv").read_text().splitlines()
+    assert lines[3] == "3,'+16135550100,,,pending,Waits for its turn,,,"
     assert json.loads(courant("cancel", str(job), "--json").stdout)["job_status"] == "cancelled"
     hand.do("INSERT INTO wishes (job_id, wish, wished_at) VALUES (%s, 'cancelled', now())", job)
     done = courant("watch", str(job))

@@ -1,4 +1,4 @@
-"""The list of a service's notifications, newest first, page by page, from a real PostgreSQL."""
+"""The list of a service's notifications, newest first, page by page, read from PostgreSQL."""
 
 import asyncio
 from collections.abc import Iterator
@@ -25,26 +25,29 @@ SERVICE = notification(1).service_id
 
 @pytest.fixture(scope="module")
 def made(server: Server) -> list[UUID]:
-    """Notifications, the newest first. An Idempotency-Key gives an id any moment of its day."""
+    """Store notifications and return their ids, newest first.
+
+    The ids are derived as from an Idempotency-Key, so their order is not the order of acceptance.
+    """
     engine = create_engine(migrate.engine_url(server.url))
     twin = PostgresTwin(engine)
-    found = []
+    notifications = []
     for number in range(MANY):
         id = ids.derived_in(NOW, b"notification", number.to_bytes(2))
-        # Two at a time come at one moment: then the greater id counts as newer.
+        # Two notifications share each moment. Of those two, the one with the greater id is newer.
         at = NOW + timedelta(seconds=number // 2)
-        found.append(msgspec.structs.replace(notification(number), id=id, accepted_at=at))
-    save(twin, *found)
+        notifications.append(msgspec.structs.replace(notification(number), id=id, accepted_at=at))
+    save(twin, *notifications)
     engine.dispose()
-    found.sort(key=lambda each: (each.accepted_at, each.id), reverse=True)
-    return [each.id for each in found]
+    notifications.sort(key=lambda each: (each.accepted_at, each.id), reverse=True)
+    return [each.id for each in notifications]
 
 
 @pytest.fixture
 def reader(server: Server) -> Iterator[Reader]:
-    made = Reader(server.url_of(INGEST), 1)
-    yield made
-    made.close()
+    reader = Reader(server.url_of(INGEST), 1)
+    yield reader
+    reader.close()
 
 
 def chosen(older_than: UUID | None = None, service_id: UUID = SERVICE) -> ListFilter:
@@ -59,14 +62,14 @@ def test_pages_are_in_the_order_of_acceptance_and_miss_none(
     reader: Reader, made: list[UUID]
 ) -> None:
     assert made != sorted(made, reverse=True)
-    found = page(reader)
-    assert found == made[:PAGE_ROWS]
-    while older := page(reader, found[-1]):
-        found += older
-    assert found == made
+    listed = page(reader)
+    assert listed == made[:PAGE_ROWS]
+    while older := page(reader, listed[-1]):
+        listed += older
+    assert listed == made
 
 
-def test_an_alias_stands_where_its_winner_does(
+def test_a_page_older_than_an_alias_is_the_page_older_than_its_winner(
     server: Server, reader: Reader, made: list[UUID]
 ) -> None:
     loser = uuid4()
@@ -74,7 +77,9 @@ def test_an_alias_stands_where_its_winner_does(
     assert page(reader, loser) == page(reader, made[60]) == made[61 : 61 + PAGE_ROWS]
 
 
-def test_nothing_is_older_than_what_is_not_the_callers(reader: Reader, made: list[UUID]) -> None:
+def test_a_page_older_than_another_callers_notification_is_empty(
+    reader: Reader, made: list[UUID]
+) -> None:
     assert page(reader, uuid4()) == []
     assert asyncio.run(reader.page(chosen(made[0], service_id=uuid4()))) == []
 
@@ -84,7 +89,8 @@ def test_a_page_is_read_from_its_index(server: Server, made: list[UUID]) -> None
     where, values = conditions(chosen(made[60]))
     engine = create_engine(migrate.engine_url(server.url_of(INGEST)))
     with engine.connect() as connection:
-        connection.exec_driver_sql("SET enable_sort = off")  # so few are sorted sooner
+        # For so few rows the planner would prefer a sort to the index.
+        connection.exec_driver_sql("SET enable_sort = off")
         explain = text(f"EXPLAIN {PAGE_SQL.format(where=where)}")
         plan = "\n".join(row[0] for row in connection.execute(explain, values))
     engine.dispose()

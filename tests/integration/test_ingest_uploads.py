@@ -1,4 +1,4 @@
-"""Jobs as ingest takes them in: a real broker, real HTTP, files that stream; no row is lost."""
+"""Ingest accepts jobs as streamed files and as JSON, and writes every row to a real broker."""
 
 import resource
 import threading
@@ -24,19 +24,20 @@ AUTHORIZED = {"authorization": f"ApiKey-v1 {api_key(1)}"}
 HEADER = ["email address", "name", "reference"]
 MANY = 1_000_000
 MEMORY_MAX = 250  # MiB
-BESIDE_MIN = 10  # emails that are accepted while a job is
+BESIDE_MIN = 10  # Emails that must be accepted while a job is uploaded.
 BESIDE_SECONDS = 0.5
-"""What half of those who ask beside a job do not wait for; `make bench` measures the others."""
-UPLOAD_SECONDS = 900.0  # ends a test that would never pass
+"""The limit of the median answer to emails during an upload; `make bench` measures the others."""
+UPLOAD_SECONDS = 900.0  # The timeout of a test that would never pass.
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Stack]:
-    with stack() as found:
+    with stack() as started:
         more = 10 * MANY
-        found.publish(service(daily_email=more, annual_email=more, rate_limit=more, number=2))
-        wait(lambda: post(found, 15_000).status_code == 201)  # beyond the limit that was there
-        yield found
+        started.publish(service(daily_email=more, annual_email=more, rate_limit=more, number=2))
+        # 15,000 rows exceed the service's first limits, so ingest knows the new ones afterwards.
+        wait(lambda: post(started, 15_000).status_code == 201)
+        yield started
 
 
 def rows(count: int) -> list[list[str]]:
@@ -44,20 +45,19 @@ def rows(count: int) -> list[list[str]]:
 
 
 def post(running: Stack, count: int, **headers: str) -> httpx2.Response:
-    body = bulk(rows=rows(count))
-    given = {**AUTHORIZED, **headers}
-    return httpx2.post(f"{running.base}{BULK}", json=body, headers=given, timeout=UPLOAD_SECONDS)
+    url, body = f"{running.base}{BULK}", bulk(rows=rows(count))
+    return httpx2.post(url, json=body, headers={**AUTHORIZED, **headers}, timeout=UPLOAD_SECONDS)
 
 
 def send(running: Stack, content: Iterator[bytes] | bytes, **headers: str) -> httpx2.Response:
-    given = {**AUTHORIZED, **FORM, **headers}
+    headers = {**AUTHORIZED, **FORM, **headers}
     return httpx2.post(
-        f"{running.base}{ADDRESS}", content=content, headers=given, timeout=UPLOAD_SECONDS
+        f"{running.base}{ADDRESS}", content=content, headers=headers, timeout=UPLOAD_SECONDS
     )
 
 
 def stream(count: int) -> Iterator[bytes]:
-    """Give an upload piece by piece."""
+    """Yield an upload of `count` rows in pieces of 1,000 rows."""
     begin, end = file(table(HEADER) + "|").split(b"|")
     yield fields() + begin
     for start in range(0, count, 1_000):
@@ -67,30 +67,29 @@ def stream(count: int) -> Iterator[bytes]:
 
 
 def written(running: Stack, answer: httpx2.Response) -> tuple[Seal, list[JobRow]]:
-    """Read the whole topic for a job: its chunks, in order, and then its seal."""
+    """Read the whole topic; return the seal of the answered job and the rows of its chunks."""
     assert answer.status_code == 201, answer.text
     job_id = UUID(answer.json()["data"]["id"])
-    found = list(log(running))
-    [seal] = [each for each in found if isinstance(each, Seal) and each.job_id == job_id]
-    chunks = [each for each in found if isinstance(each, Chunk)]
+    records = list(log(running))
+    [seal] = [each for each in records if isinstance(each, Seal) and each.job_id == job_id]
+    chunks = [each for each in records if isinstance(each, Chunk)]
     mine = [each for each in chunks if each.upload_id == seal.upload_id]
     return seal, rows_of(mine, seal)
 
 
 def log(running: Stack) -> Iterator[JobRecord]:
     consumer = Consumer({"bootstrap.servers": running.broker.bootstrap, "group.id": "tests"})
-    places = [
-        TopicPartition(running.cluster.topic(JOBS.name), n, 0) for n in range(JOBS.partitions)
-    ]
-    ends = {each.partition: consumer.get_watermark_offsets(each)[1] for each in places}
-    consumer.assign(places)
+    topic = running.cluster.topic(JOBS.name)
+    partitions = [TopicPartition(topic, n, 0) for n in range(JOBS.partitions)]
+    ends = {each.partition: consumer.get_watermark_offsets(each)[1] for each in partitions}
+    consumer.assign(partitions)
     left = sum(ends.values())
     while left:
         message = consumer.poll(WAIT_SECONDS)
         assert message is not None
         assert not message.error()
         if message.offset() >= ends[message.partition()]:
-            continue  # written since: it stands for none of those that are waited for
+            continue  # Written after the ends were read, so `left` does not count it.
         left -= 1
         record = decode_job(message.value())
         assert message.key() == getattr(record, "upload_id", UUID(int=0)).bytes
@@ -99,14 +98,14 @@ def log(running: Stack) -> Iterator[JobRecord]:
 
 
 def memory(running: Stack) -> float:
-    """Give the most memory that ingest ever had, in MiB."""
+    """Return ingest's peak resident memory in MiB."""
     lines = Path(f"/proc/{running.ingest.pid}/status").read_text().splitlines()
     [line] = [each for each in lines if each.startswith("VmHWM:")]
     return int(line.split()[1]) / 1024
 
 
 class Beside:
-    """Sends one email after another while the block runs; remembers how long each took."""
+    """Sends one email after another while the block runs, and measures each."""
 
     def __init__(self, running: Stack) -> None:
         self._url = f"{running.base}/v2/notifications/email"
@@ -130,11 +129,11 @@ class Beside:
         self._stop.set()
         self._thread.join()
 
-    def p(self, part: float) -> float:
+    def quantile(self, part: float) -> float:
         return sorted(self.seconds)[int(len(self.seconds) * part)]
 
 
-def test_a_file_in_the_log_opens_and_holds_every_row(running: Stack) -> None:
+def test_an_uploaded_file_is_written_to_kafka_with_every_row(running: Stack) -> None:
     seal, found = written(running, send(running, stream(1_201)))
     assert (seal.chunks, seal.template_id) == (3, EMAIL_TEMPLATE)
     assert [(row.to, row.personalisation, row.reference) for row in found] == [
@@ -142,7 +141,7 @@ def test_a_file_in_the_log_opens_and_holds_every_row(running: Stack) -> None:
     ]
 
 
-def test_50_000_rows_are_taken_at_once_and_others_go_on(running: Stack) -> None:
+def test_50_000_rows_in_one_request_do_not_delay_emails(running: Stack) -> None:
     with Beside(running) as beside:
         began = time.monotonic()
         answer = post(running, 50_000)
@@ -150,13 +149,15 @@ def test_50_000_rows_are_taken_at_once_and_others_go_on(running: Stack) -> None:
     seal, found = written(running, answer)
     assert (seal.chunks, len(found)) == (100, 50_000)
     assert [row.to for row in found] == [f"a{n}@b.ca" for n in range(50_000)]
-    told("POST /bulk", 50_000, seconds, beside, memory(running))
+    report("POST /bulk", 50_000, seconds, beside, memory(running))
     assert beside.codes == {201}
-    assert beside.p(0.5) < BESIDE_SECONDS
+    assert beside.quantile(0.5) < BESIDE_SECONDS
     assert len(beside.seconds) >= BESIDE_MIN
 
 
-def test_a_million_rows_stream_through_little_memory_and_others_go_on(running: Stack) -> None:
+def test_a_million_rows_stream_through_little_memory_and_do_not_delay_emails(
+    running: Stack,
+) -> None:
     with Beside(running) as beside:
         began = time.monotonic()
         answer = send(running, stream(MANY))
@@ -164,32 +165,32 @@ def test_a_million_rows_stream_through_little_memory_and_others_go_on(running: S
     seal, found = written(running, answer)
     assert (seal.chunks, seal.rows) == (MANY // 500, MANY)
     assert all(row.reference == f"r-{n}" for n, row in enumerate(found))
-    told("POST /v2/jobs", MANY, seconds, beside, memory(running))
+    report("POST /v2/jobs", MANY, seconds, beside, memory(running))
     assert memory(running) < MEMORY_MAX
     assert beside.codes == {201}
-    assert beside.p(0.5) < BESIDE_SECONDS
+    assert beside.quantile(0.5) < BESIDE_SECONDS
     assert len(beside.seconds) >= BESIDE_MIN
 
 
-def told(what: str, count: int, seconds: float, beside: Beside, memory_mib: float) -> None:
+def report(endpoint: str, count: int, seconds: float, beside: Beside, memory_mib: float) -> None:
     client = resource.getrusage(resource.RUSAGE_SELF)
-    print(  # noqa: T201  # to pytest
-        f"{what}: {count} rows, {seconds:.1f} s, {count / seconds:,.0f} rows/s, ingest's most "
+    print(  # noqa: T201  # pytest shows it with a failed test
+        f"{endpoint}: {count} rows, {seconds:.1f} s, {count / seconds:,.0f} rows/s, ingest's peak "
         f"memory {memory_mib:.0f} MiB; beside it {len(beside.seconds)} emails, p50 "
-        f"{beside.p(0.5) * 1e3:.0f} ms, p99 {beside.p(0.99) * 1e3:.0f} ms, at most "
+        f"{beside.quantile(0.5) * 1e3:.0f} ms, p99 {beside.quantile(0.99) * 1e3:.0f} ms, at most "
         f"{max(beside.seconds) * 1e3:.0f} ms; the client's CPU {client.ru_utime:.0f} s"
     )
 
 
-def test_a_key_that_is_remembered_gives_the_first_job_again(running: Stack) -> None:
-    told_first = {"idempotency-key": "a key of mine"}
-    first = post(running, 700, **told_first)
+def test_a_repeated_idempotency_key_returns_the_first_job(running: Stack) -> None:
+    by_rows = {"idempotency-key": "a key of mine"}
+    first = post(running, 700, **by_rows)
     seal, _ = written(running, first)
     store(running, seal)
-    again = post(running, 700, **told_first)
+    again = post(running, 700, **by_rows)
     assert (again.status_code, again.json()) == (201, first.json())
     assert again.headers["idempotency-replayed"] == "true"
-    assert post(running, 701, **told_first).status_code == 409
+    assert post(running, 701, **by_rows).status_code == 409
     by_file = {"idempotency-key": "another"}
     first = send(running, b"".join(stream(700)), **by_file)
     store(running, written(running, first)[0])
@@ -199,7 +200,7 @@ def test_a_key_that_is_remembered_gives_the_first_job_again(running: Stack) -> N
 
 
 def store(running: Stack, seal: Seal) -> None:
-    """Keep a job as job-runner does."""
+    """Store a job and its Idempotency-Key as job-runner does."""
     running.sql(
         "INSERT INTO jobs (id, upload_id, chunks, rows, digest, service_id, key_id, key_type, "
         "template_id, template_version, channel, sender_id, name, accepted_at, scheduled_for) "
@@ -215,7 +216,7 @@ def store(running: Stack, seal: Seal) -> None:
     )  # fmt: skip
 
 
-def test_a_client_that_breaks_off_leaves_no_job(running: Stack) -> None:
+def test_a_client_that_disconnects_during_an_upload_leaves_no_job(running: Stack) -> None:
     before = seals(running)
 
     def broken() -> Iterator[bytes]:
@@ -226,7 +227,7 @@ def test_a_client_that_breaks_off_leaves_no_job(running: Stack) -> None:
 
     with pytest.raises(ConnectionAbortedError):
         send(running, broken())
-    assert send(running, stream(10)).status_code == 201  # its place is free again
+    assert send(running, stream(10)).status_code == 201  # The upload's slot is free again.
     assert seals(running) == before + 1
 
 
@@ -234,7 +235,7 @@ def seals(running: Stack) -> int:
     return sum(isinstance(each, Seal) for each in log(running))
 
 
-def test_a_broker_that_freezes_under_an_upload_makes_it_a_503(running: Stack) -> None:
+def test_an_upload_is_answered_503_if_the_broker_freezes(running: Stack) -> None:
     before = seals(running)
 
     def freezing() -> Iterator[bytes]:
@@ -249,5 +250,5 @@ def test_a_broker_that_freezes_under_an_upload_makes_it_a_503(running: Stack) ->
         running.broker.thaw()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     wait(lambda: post(running, 1).status_code == 201)
-    # What was on its way may have been written; a seal was never on its way.
+    # Chunks in flight may have been written, but a seal is sent only after all chunks.
     assert seals(running) == before + 1

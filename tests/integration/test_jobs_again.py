@@ -1,4 +1,4 @@
-"""The whole log read again from its beginning, by the services' own stages in new groups."""
+"""New consumer groups with the services' own stages read every record from the beginning again."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -29,15 +29,15 @@ ORDERS = [PERSISTED.topic(channel, lane) for channel in Channel for lane in Lane
 READ = (*INBOX.names(), JOBS.name, CHUNKS.name)
 
 
-def test_it_makes_no_second_row_no_second_sending_and_no_orders(stack: Stack) -> None:
+def test_reading_all_records_again_causes_no_row_no_send_and_no_order(stack: Stack) -> None:
     job_id = submitted(stack)
     stack.courant("send", "email", "amal@example.com")
     wait(lambda: over(stack, job_id), "the job is over")
-    with clients.admin(stack.installation.cluster, "test") as client, stages(stack) as found:
-        before, ends = seen(stack), ends_of(client, ORDERS)
-        for stage in found:
+    with clients.admin(stack.installation.cluster, "test") as client, stages(stack) as fresh:
+        before, ends = figures(stack), ends_of(client, ORDERS)
+        for stage in fresh:
             read_all(stack, client, stage)
-        assert seen(stack) == before
+        assert figures(stack) == before
         assert ends_of(client, ORDERS) == ends
 
 
@@ -55,17 +55,17 @@ def submitted(stack: Stack) -> str:
 
 
 def over(stack: Stack, job_id: str) -> bool:
-    """Tell whether all is sent, and nothing at all waits."""
+    """Return whether all the job's rows are stored and no notification waits."""
     sql = "SELECT count(*) FROM notifications WHERE job_id = %s"
     waiting = "SELECT count(*) FROM notifications WHERE state IN ('created', 'claimed')"
     return stack.sql(sql, job_id) == [(ROWS,)] and stack.sql(waiting) == [(0,)]
 
 
-def seen(stack: Stack) -> Mapping[str, Any]:
-    """Count what must stay as it is."""
+def figures(stack: Stack) -> Mapping[str, Any]:
+    """Count the rows, events, sends and holds, which must not change."""
     tables = ("notifications", "jobs", "chunks", "wishes")
     return {
-        **{each: stack.sql(f"SELECT count(*) FROM {each}") for each in tables},
+        **{table: stack.sql(f"SELECT count(*) FROM {table}") for table in tables},
         "saved": stack.sql("SELECT count(*) FROM events WHERE move IN ('saved', 'claimed')"),
         "booked": len(stack.sendings()),
         "holds": stack.sql("SELECT count(*) FROM holds WHERE stands"),
@@ -78,23 +78,24 @@ def ends_of(client: clients.Admin, topics: Sequence[str]) -> Mapping[Any, int]:
 
 @contextmanager
 def stages(stack: Stack) -> Iterator[list[Stage[Any]]]:
-    """Give the stages that read these topics, as members of groups that have read nothing."""
+    """Yield the stages that read the topics READ, each in a new group that has no offsets."""
     engines = {
         role: create_engine(engine_url(stack.plan.database_url_of(role)))
         for role in (SAVER, JOB_RUNNER)
     }
     ring = crypto.key_ring(stack.plan.secrets["seal_keys"])
-    found = [
+    every = [
         *runner.stages(RunnerStore(engines[JOB_RUNNER]), ring),
         *saver.stages(SaverStore(engines[SAVER], timedelta(seconds=6))),
     ]
-    yield [replace(each, group=f"again.{each.group}") for each in found if {*each.topics} & {*READ}]
+    reading = [stage for stage in every if {*stage.topics} & {*READ}]
+    yield [replace(stage, group=f"again.{stage.group}") for stage in reading]
     for engine in engines.values():
         engine.dispose()
 
 
 def read_all(stack: Stack, client: clients.Admin, stage: Stage[Any]) -> None:
-    """Read its topics from the beginning to the end."""
+    """Read a stage's topics from the beginning to the end."""
     with (
         closing(KafkaConsumer(stack.installation.cluster, stage.group, stage.topics)) as consumer,
         closing(
@@ -105,9 +106,9 @@ def read_all(stack: Stack, client: clients.Admin, stage: Stage[Any]) -> None:
 
         def at_the_end() -> bool:
             parts = offsets.partitions(client, stage.topics)
-            places = commits.of(parts)
+            positions = commits.of(parts)
             return all(
-                places.get(each, 0) >= end for each, end in offsets.ends(client, parts).items()
+                positions.get(part, 0) >= end for part, end in offsets.ends(client, parts).items()
             )
 
         def step() -> bool:

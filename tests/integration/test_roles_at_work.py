@@ -1,4 +1,4 @@
-"""The services' roles at work: what PostgreSQL refuses them, what they can do, and as whom."""
+"""The services connect with their own roles; PostgreSQL allows their work and refuses the rest."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ CONNECTED = """
     WHERE datname = 'courant' AND usename <> 'courant'"""
 
 
-def test_each_service_of_the_stack_is_its_role_and_is_refused_nothing(stack: Stack) -> None:
+def test_each_service_connects_with_its_role_and_is_refused_nothing(stack: Stack) -> None:
     expected = {
         ("courant-ingest", INGEST),
         ("courant-saver", SAVER),
@@ -70,7 +70,7 @@ def test_each_service_of_the_stack_is_its_role_and_is_refused_nothing(stack: Sta
         "COPY marks TO PROGRAM 'cat'",
     ],
 )
-def test_no_role_may(server: Server, role: str, statement: str) -> None:
+def test_no_service_role_may_run(server: Server, role: str, statement: str) -> None:
     with pytest.raises(errors.InsufficientPrivilege):
         ask(server.url_of(role), statement)
 
@@ -101,13 +101,13 @@ def test_no_role_may(server: Server, role: str, statement: str) -> None:
         (RECOVERY, "CREATE TEMPORARY TABLE mine (n int)"),
     ],
 )
-def test_it_may_not(server: Server, role: str, statement: str) -> None:
+def test_a_role_may_not_do_the_work_of_another(server: Server, role: str, statement: str) -> None:
     with pytest.raises(errors.InsufficientPrivilege):
         ask(server.url_of(role), statement)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_each_can_tell_which_server_this_is(server: Server, role: str) -> None:
+def test_each_role_can_read_the_identity_of_the_server(server: Server, role: str) -> None:
     asked = """SELECT system_identifier, pg_walfile_name(pg_current_wal_lsn()),
         pg_postmaster_start_time() FROM pg_control_system()"""
     assert ask(server.url_of(role), asked)[0][0] > 0
@@ -124,7 +124,7 @@ def test_each_can_tell_which_server_this_is(server: Server, role: str) -> None:
         f"courant_drop_day('events', {TODAY - 17})",
     ],
 )
-def test_a_day_is_made_and_dropped_of_the_daily_tables_and_past_what_is_kept_only(
+def test_days_of_other_tables_and_days_that_are_kept_cannot_be_made_or_dropped(
     server: Server, call: str
 ) -> None:
     with pytest.raises(errors.InvalidParameterValue):
@@ -149,11 +149,11 @@ def test_a_day_holds_exactly_its_own_ids(server: Server) -> None:
     ("call", "lock", "most"),
     [
         (f"courant_make_day('events', {TODAY + 1})", "SHARE ROW EXCLUSIVE", 3.0),
-        # All that comes after it waits behind it.
+        # Every later statement on the table waits behind this lock request.
         (f"courant_drop_day('events', {TODAY - 41})", "ACCESS SHARE", 0.5),
     ],
 )
-def test_who_makes_or_drops_a_day_does_not_wait_long(
+def test_making_or_dropping_a_day_gives_up_soon_if_the_table_is_locked(
     server: Server, call: str, lock: str, most: float
 ) -> None:
     ask(server.url, "SELECT courant_make_day('events', %s)", TODAY - 41)
@@ -167,7 +167,7 @@ def test_who_makes_or_drops_a_day_does_not_wait_long(
         in_time(most, refused)
 
 
-def test_a_callers_own_names_change_nothing(server: Server) -> None:
+def test_a_callers_own_tables_and_types_do_not_shadow_those_of_a_function(server: Server) -> None:
     saver = server.url_of(SAVER)
     shadows = """
         CREATE TEMPORARY TABLE events (id uuid);
@@ -178,7 +178,7 @@ def test_a_callers_own_names_change_nothing(server: Server) -> None:
     assert ask(server.url, "SELECT to_regclass(%s)", f"public.events_{TODAY - 1}") != [(None,)]
 
 
-def test_a_right_that_is_missing_puts_no_record_aside(server: Server) -> None:
+def test_a_missing_right_is_unavailable_and_dead_letters_no_record(server: Server) -> None:
     engine = create_engine(migrate.engine_url(server.url_of(SAVER)))
     store = PostgresStore(engine, timedelta(seconds=30))
     ask(server.url, f"REVOKE INSERT ON events FROM {SAVER}")
@@ -190,9 +190,11 @@ def test_a_right_that_is_missing_puts_no_record_aside(server: Server) -> None:
         engine.dispose()
 
 
-def test_the_containers_script_makes_what_an_upgrade_wants(tmp_path: Path) -> None:
+def test_the_containers_script_creates_the_database_and_roles_for_an_upgrade(
+    tmp_path: Path,
+) -> None:
     names = ("DATABASE", "INGEST", "SAVER", "DELIVERER", "JOB_RUNNER", "RECOVERY")
-    told = {f"COURANT_{name}_PASSWORD": f"of {name}" for name in names}
+    passwords = {f"COURANT_{name}_PASSWORD": f"of {name}" for name in names}
     with Server() as server:
         admin = server.admin_url.removesuffix("/courant") + "/postgres"
         ask_alone(admin, "DROP DATABASE courant")
@@ -200,10 +202,10 @@ def test_the_containers_script_makes_what_an_upgrade_wants(tmp_path: Path) -> No
             ask_alone(admin, f"DROP ROLE {role}")
         where = {"PGHOST": HOST, "PGPORT": str(server.port), "PGPASSWORD": "courant"}
         path = f"{PROGRAMS}:{os.environ['PATH']}"
-        for _ in range(2):  # it bears being run again
+        for _ in range(2):  # The script is safe to run again.
             subprocess.run(
                 ["bash", PROJECT / "deploy/containers/database.sh"],
-                env={**told, **where, "PATH": path},
+                env={**passwords, **where, "PATH": path},
                 cwd=tmp_path,
                 check=True,
             )
@@ -214,7 +216,7 @@ def test_the_containers_script_makes_what_an_upgrade_wants(tmp_path: Path) -> No
 
 
 def ask_alone(url: str, statement: str) -> None:
-    """Run what cannot be part of a transaction."""
+    """Run a statement that cannot be part of a transaction."""
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(statement)
