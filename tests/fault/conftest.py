@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fault.site import REPORTS, Site
+from fault.harness import REPORTS, Harness
 from support.stack import running
 
 COLUMNS = (
@@ -21,13 +21,13 @@ COLUMNS = (
 
 
 @pytest.fixture
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Start a stack with one instance of each service.
 
     A test's indirect parameter holds further arguments for `courant up`.
     """
     with running(*getattr(request, "param", ())) as stack:
-        yield Site(stack, request.node.name)
+        yield Harness(stack, request.node.name)
 
 
 def pytest_terminal_summary() -> None:

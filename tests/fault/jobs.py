@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from fault.site import REPORTS, Site
+from fault.harness import REPORTS, Harness
 from support.waiting import WAIT_SECONDS, wait
 
 QUIET_SECONDS = 420.0
@@ -21,7 +21,7 @@ QUIET_SECONDS = 420.0
 class Job:
     """A submitted job and the stack that runs it."""
 
-    site: Site
+    harness: Harness
     id: str
     rows: int
     name: str  # The file's name, which is also part of its recipients' domain.
@@ -32,33 +32,33 @@ class Job:
 
     def shown(self) -> dict[str, Any]:
         """Return the job as the API shows it."""
-        answer = call(self.site, "GET", f"/v2/jobs/{self.id}")
+        answer = call(self.harness, "GET", f"/v2/jobs/{self.id}")
         data: dict[str, Any] = answer.json()["data"]
         return data
 
     def booked(self) -> Counter[str]:
         """Count the lines of the provider's ledger for each recipient of the job."""
-        recipients = (line["to"] for line in self.site.stack.ledger())
+        recipients = (line["to"] for line in self.harness.stack.ledger())
         return Counter(to for to in recipients if to.endswith(f"@{self.domain}"))
 
     def stored(self) -> Counter[str]:
         """Count the job's rows in Postgres by state."""
         sql = "SELECT state, count(*) FROM notifications WHERE job_id = %s GROUP BY state"
-        return Counter(dict(self.site.stack.sql(sql, self.id)))
+        return Counter(dict(self.harness.stack.sql(sql, self.id)))
 
     def command(self, verb: str) -> None:
-        assert call(self.site, "POST", f"/v2/jobs/{self.id}/{verb}").status_code == 202
+        assert call(self.harness, "POST", f"/v2/jobs/{self.id}/{verb}").status_code == 202
 
 
-def call(site: Site, method: str, path: str, **options: Any) -> httpx2.Response:
+def call(harness: Harness, method: str, path: str, **options: Any) -> httpx2.Response:
     """Call the API with the demo service's key; retry while it answers 503 or does not answer."""
-    key = site.stack.variables["COURANT_API_KEY"]
+    key = harness.stack.variables["COURANT_API_KEY"]
     headers = {"Authorization": f"ApiKey-v1 {key}", **options.pop("headers", {})}
     until = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             answer = httpx2.request(
-                method, site.stack.url + path, headers=headers, timeout=30, **options
+                method, harness.stack.url + path, headers=headers, timeout=30, **options
             )
             if answer.status_code != 503:
                 return answer
@@ -68,13 +68,13 @@ def call(site: Site, method: str, path: str, **options: Any) -> httpx2.Response:
         time.sleep(0.5)
 
 
-def submit(site: Site, rows: int, name: str, **fields: str) -> Job:
+def submit(harness: Harness, rows: int, name: str, **fields: str) -> Job:
     """Upload a file with `rows` rows; the recipients' domain contains `name`."""
     lines = (f"row-{n}@{name}.example.com,Row {n}" for n in range(rows))
     file = "\n".join(["email address,name", *lines]) + "\n"
-    known = {"template_id": site.stack.variables["COURANT_EMAIL_TEMPLATE_ID"], **fields}
+    known = {"template_id": harness.stack.variables["COURANT_EMAIL_TEMPLATE_ID"], **fields}
     answer = call(
-        site,
+        harness,
         "POST",
         "/v2/jobs",
         data=known,
@@ -82,7 +82,7 @@ def submit(site: Site, rows: int, name: str, **fields: str) -> Job:
         headers={"Idempotency-Key": name},
     )
     assert answer.status_code == 201, answer.text
-    return Job(site, answer.json()["data"]["id"], rows, name)
+    return Job(harness, answer.json()["data"]["id"], rows, name)
 
 
 def done(job: Job) -> bool:
@@ -91,20 +91,20 @@ def done(job: Job) -> bool:
     return stored.total() == job.rows and not stored["created"] and not stored["claimed"]
 
 
-def questions(job: Job, finished: Callable[[Job], bool] = done) -> dict[str, int]:
+def faults_of(job: Job, finished: Callable[[Job], bool] = done) -> dict[str, int]:
     """Wait until the job has finished, then count each kind of fault in its rows.
 
     An empty result means that every row was sent once. The figures go into REPORTS.
     """
     began = time.monotonic()
-    job.site.ready()
+    job.harness.ready()
     until = began + QUIET_SECONDS
     while not finished(job) and time.monotonic() < until:
         time.sleep(1)
     booked, stored = job.booked(), job.stored()
     sql = """SELECT count(*) FROM events e JOIN notifications n USING (id)
         WHERE n.job_id = %s AND e.move = 'resent' AND e.made"""
-    [(resent,)] = job.site.stack.sql(sql, job.id)
+    [(resent,)] = job.harness.stack.sql(sql, job.id)
     again = sum(count - 1 for count in booked.values())
     # The API caches the counts for a second, so they may agree only after a wait.
     wait(lambda: sum(job.shown()["counts"].values()) == job.rows, "the job's own counts")
@@ -116,13 +116,13 @@ def questions(job: Job, finished: Callable[[Job], bool] = done) -> dict[str, int
         "unexplained": max(0, again - resent),
     }
     faults = {kind: count for kind, count in wrong.items() if count}
-    REPORTS[f"{job.site.fault} [job]"] = {
+    REPORTS[f"{job.harness.fault} [job]"] = {
         "wrong": faults,
         "accepted": job.rows,
         "statuses": dict(stored),
         "p99_ms": "–",
         "explained duplicates": again,
-        "inside calls": len(job.site.inside),
+        "inside calls": len(job.harness.in_open_calls),
         "quiet after s": round(time.monotonic() - began, 1),
     }
     return faults

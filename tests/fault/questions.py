@@ -26,7 +26,7 @@ class Booked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class Findings:
     """The ids that each check found; all sets but `explained` must be empty."""
 
     lost: set[str]  # Answered 201, but there is no row and no alias of a row.
@@ -43,14 +43,14 @@ class Found:
         return {kind: len(getattr(self, kind)) for kind in kinds if getattr(self, kind)}
 
 
-def ask(
+def check(
     accepted: Collection[str],
     rows: Mapping[str, str],
     aliases: Mapping[str, str],
     dead: Collection[str],
     ledger: Sequence[Booked],
     resent: Mapping[str, int],
-) -> Found:
+) -> Findings:
     """Run the checks on the `accepted` ids.
 
     `rows` maps ids to states, `aliases` maps losers of an Idempotency-Key to their winners, and
@@ -62,7 +62,7 @@ def ask(
     unexplained = {id for id in again if times[id] > 1 + resent.get(id, 0)}
     of_ids = {id: (to, body) for id, to, body in ledger}
     meant = Counter(of_ids[id] for id in of_ids if id in ids)
-    return Found(
+    return Findings(
         lost=ids - rows.keys(),
         dead=ids & set(dead),
         unsent=ids - times.keys(),

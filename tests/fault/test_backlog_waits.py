@@ -11,7 +11,7 @@ from courant.kafka import clients, offsets
 from courant.topics import PERSISTED, Channel, Lane
 from courant_cli import entries
 from courant_cli.load import Result, quantile
-from fault.site import Site, together
+from fault.harness import Harness, merged
 from support.waiting import BUSY_SECONDS, wait
 
 WAITING = 100_000
@@ -23,47 +23,49 @@ POLL_SECONDS = 1.5
 OVERDUE_SECONDS, HEALED_SECONDS = 60, 60
 
 
-def test_a_backlog_of_100_000_is_ordered_once_and_delays_no_priority_email(site: Site) -> None:
+def test_a_backlog_of_100_000_is_ordered_once_and_delays_no_priority_email(
+    harness: Harness,
+) -> None:
     # Writing 100,000 receipts would measure the sandbox, not Courant.
-    site.order(events={"drop_share": 1.0})
-    with site.load(URGENT_A_SECOND, URGENT_SECONDS / 2, urgent(site, "alone")) as idle:
+    harness.configure_sandbox(events={"drop_share": 1.0})
+    with harness.load(URGENT_A_SECOND, URGENT_SECONDS / 2, urgent(harness, "alone")) as idle:
         pass
-    lost = lose_an_order(site)
+    lost = lose_an_order(harness)
     planted = time.monotonic()
-    site.throttle(TAKEN_A_SECOND)
+    harness.throttle(TAKEN_A_SECOND)
     began = time.monotonic()
-    with site.load(WAITING / 5, 5) as backlog:
+    with harness.load(WAITING / 5, 5) as backlog:
         wait(lambda: len(backlog.ids) > TAKEN_A_SECOND * URGENT_SECONDS, "a backlog")
-        with site.load(URGENT_A_SECOND, URGENT_SECONDS, urgent(site, "beside")) as beside:
+        with harness.load(URGENT_A_SECOND, URGENT_SECONDS, urgent(harness, "beside")) as beside:
             pass
-        wait(lambda: lost.ids[0] in site.bookings(), "the lost order is re-issued")
+        wait(lambda: lost.ids[0] in harness.bookings(), "the lost order is re-issued")
         healed = time.monotonic() - planted
     time.sleep(max(0, THROTTLED_SECONDS - (time.monotonic() - began)))
-    waits = site.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
-    site.order(quota_per_second=None)
+    waits = harness.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
+    harness.configure_sandbox(quota_per_second=None)
 
-    found = site.ask(together(idle, lost, backlog, beside))
-    p99_alone, p99_beside = (quantile(site.waits(each), 0.99) for each in (idle, beside))
+    findings = harness.check(merged(idle, lost, backlog, beside))
+    p99_alone, p99_beside = (quantile(harness.waits(each), 0.99) for each in (idle, beside))
     figures = f"p99 alone {p99_alone:.3f} s, beside {p99_beside:.3f} s; healed after {healed:.1f} s"
     print(figures)  # noqa: T201  # pytest shows it with a failed test
-    assert found.wrong() == {}
-    assert found.explained == set()
+    assert findings.wrong() == {}
+    assert findings.explained == set()
     assert waits > WAITING / 2
     assert healed < OVERDUE_SECONDS + HEALED_SECONDS + BUSY_SECONDS
     # Each notification has one order, a deferred one has another when it is due, and the lost
     # order was given a second time.
     asked = "SELECT count(*) FROM events WHERE move IN ('saved', 'deferred')"
-    assert orders(site) == site.stack.sql(asked)[0][0] + 1
+    assert orders(harness) == harness.stack.sql(asked)[0][0] + 1
     assert p99_beside <= max(0.25, 1.1 * p99_alone)
 
 
-def urgent(site: Site, word: str) -> str:
+def urgent(harness: Harness, word: str) -> str:
     """Create a template of the priority lane whose text contains `word`, and return its id."""
-    service = UUID(site.stack.variables["COURANT_SERVICE_ID"])
+    service = UUID(harness.stack.variables["COURANT_SERVICE_ID"])
     text = f"Your code is ((name)): {word}."
     template = entries.new_template(service, Channel.EMAIL, word, "Your code", text, Lane.PRIORITY)
-    entries.put(site.stack.installation, template)
-    client = site.stack.client()
+    entries.put(harness.stack.installation, template)
+    client = harness.stack.client()
 
     def is_known() -> bool:
         with suppress(HTTPError):
@@ -74,16 +76,16 @@ def urgent(site: Site, word: str) -> str:
     return str(template.id)
 
 
-def lose_an_order(site: Site) -> Result:
+def lose_an_order(harness: Harness) -> Result:
     """Send one priority email, and delete its order's record before a deliverer reads it."""
-    topic, before = PERSISTED.topic(Channel.EMAIL, Lane.PRIORITY), orders(site)
-    template_id = urgent(site, "lost")
-    with site.still("deliverer"):
+    topic, before = PERSISTED.topic(Channel.EMAIL, Lane.PRIORITY), orders(harness)
+    template_id = urgent(harness, "lost")
+    with harness.frozen("deliverer"):
         time.sleep(POLL_SECONDS)
-        with site.load(1, 1, template_id) as result:
+        with harness.load(1, 1, template_id) as result:
             pass
-        wait(lambda: orders(site) == before + 1, "the order is written")
-        with clients.admin(site.stack.installation.cluster, "test") as admin:
+        wait(lambda: orders(harness) == before + 1, "the order is written")
+        with clients.admin(harness.stack.installation.cluster, "test") as admin:
             parts = offsets.partitions(admin, [topic])
             ends = [
                 TopicPartition(*spot, OFFSET_END)
@@ -94,7 +96,7 @@ def lose_an_order(site: Site) -> Result:
     return result
 
 
-def orders(site: Site) -> int:
+def orders(harness: Harness) -> int:
     """Count the orders that were ever written."""
-    with clients.admin(site.stack.installation.cluster, "test") as admin:
+    with clients.admin(harness.stack.installation.cluster, "test") as admin:
         return sum(offsets.ends(admin, offsets.partitions(admin, PERSISTED.names())).values())

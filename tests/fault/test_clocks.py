@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fault.site import Site
+from fault.harness import Harness
 
 MINUTES = timedelta(minutes=5)
 # Between the timestamp in a log's last line and the modification time of the log's file.
@@ -54,21 +54,21 @@ def wrong(
     ],
 )
 def test_clocks_five_minutes_ahead_and_behind_lose_and_repeat_nothing(
-    ahead: str, behind: str, wrong: Callable[[Mapping[str, timedelta]], None], site: Site
+    ahead: str, behind: str, wrong: Callable[[Mapping[str, timedelta]], None], harness: Harness
 ) -> None:
     by = {ahead: MINUTES, behind: -MINUTES}
     wrong(by)
-    with site.load(50, 40) as result:
+    with harness.load(50, 40) as result:
         for kind in (*by, *by):  # The first kill ends a process whose clock is still right.
             time.sleep(4)
-            site.kill(kind)
-            site.ready()
-    found = site.ask(result)
-    assert found.wrong() == {}
-    assert len(found.explained) <= len(site.inside)
+            harness.kill(kind)
+            harness.ready()
+    findings = harness.check(result)
+    assert findings.wrong() == {}
+    assert len(findings.explained) <= len(harness.in_open_calls)
     assert result.statuses.keys() <= {201, 503}
     for kind, off in by.items():
-        log = site.stack.plan.log(f"{kind}-1")
+        log = harness.stack.plan.log(f"{kind}-1")
         logged = datetime.fromisoformat(json.loads(log.read_text().splitlines()[-1])["timestamp"])
         written = datetime.fromtimestamp(log.stat().st_mtime, UTC)
         assert abs(logged - written - off) < APART_MAX, "its clock was right"

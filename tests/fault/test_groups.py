@@ -12,7 +12,7 @@ from courant.kafka import clients, offsets
 from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.topics import DELIVERY, FAMILIES, INBOX, PERSISTED, RECEIPTS, Channel, Lane, group
-from fault.site import Site
+from fault.harness import Harness
 from support.waiting import wait
 
 STORM_SECONDS = 60
@@ -39,21 +39,23 @@ GROWN = {
 }
 
 
-def test_consumers_that_join_and_leave_every_group_lose_and_repeat_nothing(site: Site) -> None:
-    with site.load(50, STORM_SECONDS + 10) as result:
+def test_consumers_that_join_and_leave_every_group_lose_and_repeat_nothing(
+    harness: Harness,
+) -> None:
+    with harness.load(50, STORM_SECONDS + 10) as result:
         time.sleep(2)
-        with extra_members(site) as stays:
+        with extra_members(harness) as stays:
             time.sleep(STORM_SECONDS)
             # On a busy machine a member takes longer to join and leave.
             wait(lambda: min(stays.values()) >= STAYS_MIN, "every group had extra members", 300)
-    found = site.ask(result)
-    assert found.wrong() == {}
-    assert found.explained == set()
+    findings = harness.check(result)
+    assert findings.wrong() == {}
+    assert findings.explained == set()
     assert set(result.statuses) == {201}
 
 
 @contextmanager
-def extra_members(site: Site) -> Iterator[dict[str, int]]:
+def extra_members(harness: Harness) -> Iterator[dict[str, int]]:
     """Let one more consumer join and leave each group every MEMBER_SECONDS while the block runs.
 
     It takes its share of the partitions and processes nothing. Yields how often the extra member
@@ -64,7 +66,7 @@ def extra_members(site: Site) -> Iterator[dict[str, int]]:
 
     def come_and_go(name: str) -> None:
         while not over.is_set():
-            member = KafkaConsumer(site.stack.installation.cluster, name, GROUPS[name])
+            member = KafkaConsumer(harness.stack.installation.cluster, name, GROUPS[name])
             # The poll joins the group. Records that it returns are left to the next consumer.
             member.poll(1)
             member.rest(MEMBER_SECONDS)
@@ -83,17 +85,17 @@ def extra_members(site: Site) -> Iterator[dict[str, int]]:
             thread.join()
 
 
-def test_partitions_added_under_load_are_used_and_nothing_is_lost(site: Site) -> None:
-    cluster = site.stack.installation.cluster
-    with site.load(100, 40) as result:
+def test_partitions_added_under_load_are_used_and_nothing_is_lost(harness: Harness) -> None:
+    cluster = harness.stack.installation.cluster
+    with harness.load(100, 40) as result:
         time.sleep(3)
         # The producers learn of the new partitions first, so that the consumers find records there.
-        with site.still("saver"), site.still("deliverer"):
+        with harness.frozen("saver"), harness.frozen("deliverer"):
             grow(cluster)
             time.sleep(WRITERS_LOOK_SECONDS)
-    found = site.ask(result)
-    assert found.wrong() == {}
-    assert len(found.explained) <= len(site.inside)
+    findings = harness.check(result)
+    assert findings.wrong() == {}
+    assert len(findings.explained) <= len(harness.in_open_calls)
     assert set(result.statuses) == {201}
     used = (INBOX.topic(Channel.EMAIL, Lane.NORMAL), PERSISTED.topic(Channel.EMAIL, Lane.NORMAL))
     with clients.admin(cluster, "test") as client:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fault.site import Site
+from fault.harness import Harness
 
 SECONDS = 20
 
@@ -22,15 +22,15 @@ SECONDS = 20
     ids=["always-500", "throttling", "slow-answers", "lost-answers", "repeated-receipts"],
 )
 def test_a_provider_fault_loses_nothing_and_causes_no_second_send(
-    site: Site, orders: dict[str, Any]
+    harness: Harness, orders: dict[str, Any]
 ) -> None:
-    with site.load(50, SECONDS + 10) as result:
+    with harness.load(50, SECONDS + 10) as result:
         time.sleep(2)
-        site.order(**orders)
+        harness.configure_sandbox(**orders)
         time.sleep(SECONDS)
-        site.order(**dict.fromkeys(orders))
-    found = site.ask(result)
-    assert found.wrong() == {}
+        harness.configure_sandbox(**dict.fromkeys(orders))
+    findings = harness.check(result)
+    assert findings.wrong() == {}
     # The receipt gives the outcome of a lost answer. No fault here is a reason to send again.
-    assert found.explained == set()
+    assert findings.explained == set()
     assert set(result.statuses) == {201}

@@ -19,7 +19,7 @@ from courant.topics import Channel
 from courant_cli import dead
 from courant_cli.load import Load, Result, run, to
 from courant_local import control
-from fault.questions import Booked, Found, ask
+from fault.questions import Booked, Findings, check
 from support.stack import Stack
 from support.waiting import ANSWER_SECONDS, wait
 
@@ -33,7 +33,7 @@ REPORTS: dict[str, dict[str, Any]] = {}
 """The figures of each fault test, by test name; the table at the end of the run prints them."""
 
 
-def together(*results: Result) -> Result:
+def merged(*results: Result) -> Result:
     """Merge the results of several loads into one."""
     merged = Result()
     for result in results:
@@ -43,7 +43,7 @@ def together(*results: Result) -> Result:
     return merged
 
 
-class Site:
+class Harness:
     """A stack with methods that send load, kill and freeze processes, and check the outcome."""
 
     def __init__(self, stack: Stack, fault: str) -> None:
@@ -51,7 +51,7 @@ class Site:
         self.fault = fault
         # Ids of the notifications that were in an open provider call when a fault struck. Only
         # their outcome can be unknown, so only they may be sent again.
-        self.inside: set[str] = set()
+        self.in_open_calls: set[str] = set()
 
     @contextmanager
     def load(
@@ -83,7 +83,7 @@ class Site:
 
     def kill(self, *kinds: str) -> None:
         """Send SIGKILL to every process of these kinds; the supervisor restarts them."""
-        self.look_inside()
+        self.note_open_calls()
         processes = [each for each in control.status(self.stack.folder) if each["kind"] in kinds]
         assert {process["kind"] for process in processes} == set(kinds)
         for process in processes:
@@ -101,9 +101,9 @@ class Site:
                     process.send_signal(number)
 
     @contextmanager
-    def still(self, which: str) -> Iterator[None]:
+    def frozen(self, which: str) -> Iterator[None]:
         """Freeze a process, or all of a kind, with SIGSTOP while the block runs."""
-        self.look_inside()
+        self.note_open_calls()
         self.signal(which, signal.SIGSTOP)
         try:
             yield
@@ -111,7 +111,7 @@ class Site:
             self.signal(which, signal.SIGCONT)
 
     @contextmanager
-    def away(self) -> Iterator[None]:
+    def without_postgres(self) -> Iterator[None]:
         """Keep PostgreSQL down while the block runs.
 
         PostgreSQL refuses to start on a data directory that other users may read.
@@ -139,18 +139,18 @@ class Site:
             calls: dict[str, Any] = json.load(answer)
         return calls
 
-    def look_inside(self) -> None:
+    def note_open_calls(self) -> None:
         """Remember the notifications that are in open provider calls now."""
         try:
-            self.inside |= set(self.calls()["notification_ids"])
+            self.in_open_calls |= set(self.calls()["notification_ids"])
         except OSError:
             return
 
-    def order(self, **orders: Any) -> None:
+    def configure_sandbox(self, **settings: Any) -> None:
         """Change how the sandbox behaves."""
         request = urllib.request.Request(
             f"{self.stack.plan.sandbox_url}/_control",
-            data=json.dumps(orders).encode(),
+            data=json.dumps(settings).encode(),
             method="PUT",
             headers={"Content-Type": "application/json"},
         )
@@ -159,7 +159,7 @@ class Site:
 
     def throttle(self, a_second: float) -> None:
         """Limit the provider to this many messages a second."""
-        self.order(quota_per_second=a_second)
+        self.configure_sandbox(quota_per_second=a_second)
         # A deliverer reads the account's rate only when it starts.
         self.signal("deliverer", signal.SIGTERM)
         time.sleep(1)
@@ -176,40 +176,40 @@ class Site:
         booked = self.bookings()
         return [(booked[id] - accepted[id]).total_seconds() for id in result.ids]
 
-    def ask(self, result: Result) -> Found:
+    def check(self, result: Result) -> Findings:
         """Run the checks until none finds a fault, for at most QUIET_SECONDS; print the figures."""
         began = time.monotonic()
         self.ready()
         table = "SELECT to_regclass('notifications')"
         wait(lambda: self.stack.sql(table) != [(None,)], "the tables exist")
-        found = self._questions(result)
-        while found.wrong() and time.monotonic() - began < QUIET_SECONDS:
+        findings = self._check(result)
+        while findings.wrong() and time.monotonic() - began < QUIET_SECONDS:
             time.sleep(1)
-            found = self._questions(result)
+            findings = self._check(result)
         report = {
             **result.summary(),
-            "explained duplicates": len(found.explained),
+            "explained duplicates": len(findings.explained),
             "quiet after s": round(time.monotonic() - began, 1),
-            "inside calls": len(self.inside),
-            "wrong": found.wrong(),
+            "inside calls": len(self.in_open_calls),
+            "wrong": findings.wrong(),
             "unfinished": self.stack.sql(
                 "SELECT state, attempt, count(*) FROM notifications WHERE id = ANY(%s::uuid[]) "
                 "GROUP BY state, attempt",
-                list(found.unfinished),
+                list(findings.unfinished),
             ),
         }
         print(json.dumps(report))  # noqa: T201  # pytest shows it with a failed test
         REPORTS[self.fault] = report
         # Each service connects as a role with few rights. They must suffice in every fault.
         assert "permission denied" not in self.stack.plan.log("postgres").read_text()
-        return found
+        return findings
 
-    def _questions(self, result: Result) -> Found:
+    def _check(self, result: Result) -> Findings:
         sql = self.stack.sql
         lines = self.stack.ledger()
         ledger = [Booked(str(e["notification_id"]), e["to"], e["body_hash"]) for e in lines]
         resent = "SELECT id, count(*) FROM events WHERE move = 'resent' AND made GROUP BY id"
-        return ask(
+        return check(
             result.ids,
             {str(id): state for id, state in sql("SELECT id, state FROM notifications")},
             {str(id): str(winner) for id, winner in sql("SELECT id, winner FROM aliases")},

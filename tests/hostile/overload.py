@@ -8,12 +8,12 @@ from datetime import timedelta
 from uuid import UUID
 
 import aiohttp
-
-from courant import ids
 from hostile.asks import EMAIL, LIST, Ask
 from hostile.crowd import ANSWER_SECONDS, Tally
 from hostile.place import Place, now
 from hostile.promised import BUSY, NOT_READABLE, NOT_YET
+
+from courant import ids
 from support.waiting import BUSY_SECONDS
 
 UNFINISHED = 2_100  # Ingest answers 2,000 requests at once.

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from yarl import URL
-
 from hostile.asks import Ask
 from hostile.promised import CALM, Refusal, named
+from yarl import URL
 
 CONNECTIONS = 32
 ANSWER_SECONDS = 60.0  # After this time a request is stuck. Ingest answers within ten seconds.

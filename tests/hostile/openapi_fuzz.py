@@ -7,14 +7,14 @@ from typing import Any
 import hypothesis
 import requests
 import schemathesis
+from hostile.asks import Ask, Dice
+from hostile.crowd import ANSWER_SECONDS, Tally
+from hostile.place import Place
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
 from hostile import callers
-from hostile.asks import Ask, Dice
-from hostile.crowd import ANSWER_SECONDS, Tally
-from hostile.place import Place
 
 EXAMPLES = 130
 """Requests for each operation, with valid data and again with invalid data."""

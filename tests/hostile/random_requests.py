@@ -7,9 +7,6 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
-from courant import ids
-from courant.topics import Channel
-from hostile import callers
 from hostile.asks import (
     ADDRESSES,
     EMAIL,
@@ -28,6 +25,10 @@ from hostile.asks import (
 from hostile.place import Place, now
 from hostile.promised import NO_FILES
 from hostile.spoiling import spoilt
+
+from courant import ids
+from courant.topics import Channel
+from hostile import callers
 
 PATHS = [
     "", "/", "//", "/v2", "/v2/", "/v1/notifications", "/v2//notifications", "/v2/notifications/",

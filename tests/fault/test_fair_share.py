@@ -11,7 +11,7 @@ from courant.contracts import KeyType
 from courant.topics import Channel, Lane
 from courant_cli import entries
 from courant_cli.load import quantile
-from fault.site import Site, together
+from fault.harness import Harness, merged
 from support.waiting import wait
 
 TAKEN_A_SECOND = 100
@@ -25,41 +25,41 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shares")
-def test_a_service_that_posts_a_thousand_times_its_usual_delays_no_other(site: Site) -> None:
-    site.order(events={"drop_share": 1.0})
-    site.throttle(TAKEN_A_SECOND)
+def test_a_service_that_posts_a_thousand_times_its_usual_delays_no_other(harness: Harness) -> None:
+    harness.configure_sandbox(events={"drop_share": 1.0})
+    harness.throttle(TAKEN_A_SECOND)
     # Each load has its own text, because the checks report one text sent twice to one recipient.
-    key, (alone, along) = another(site, "Alone", "Along")
-    flooding, (seldom, often) = another(site, "Seldom", "Often")
+    key, (alone, along) = another(harness, "Alone", "Along")
+    flooding, (seldom, often) = another(harness, "Seldom", "Often")
     with (
-        site.load(USUAL_A_SECOND, SECONDS, seldom, flooding) as usual,
-        site.load(OTHER_A_SECOND, SECONDS, alone, key) as idle,
+        harness.load(USUAL_A_SECOND, SECONDS, seldom, flooding) as usual,
+        harness.load(OTHER_A_SECOND, SECONDS, alone, key) as idle,
     ):
         pass
     with (
-        site.load(1_000 * USUAL_A_SECOND, SECONDS, often, flooding) as flood,
-        site.load(OTHER_A_SECOND, SECONDS, along, key) as beside,
+        harness.load(1_000 * USUAL_A_SECOND, SECONDS, often, flooding) as flood,
+        harness.load(OTHER_A_SECOND, SECONDS, along, key) as beside,
     ):
         pass
-    waiting = site.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
-    site.order(quota_per_second=None)
+    waiting = harness.stack.sql("SELECT count(*) FROM notifications WHERE state = 'created'")[0][0]
+    harness.configure_sandbox(quota_per_second=None)
 
-    found = site.ask(together(usual, idle, flood, beside))
-    p99_idle, p99_beside = (quantile(site.waits(result), 0.99) for result in (idle, beside))
+    findings = harness.check(merged(usual, idle, flood, beside))
+    p99_idle, p99_beside = (quantile(harness.waits(result), 0.99) for result in (idle, beside))
     print(f"p99 idle {p99_idle:.3f} s, beside {p99_beside:.3f} s, {waiting} wait")  # noqa: T201
-    assert found.wrong() == {}
-    assert found.explained == set()
+    assert findings.wrong() == {}
+    assert findings.explained == set()
     assert waiting > TAKEN_A_SECOND * SECONDS  # More was accepted than the provider could take.
     asked = "SELECT lane, count(*) FROM notifications WHERE id = ANY(%s::uuid[]) GROUP BY lane"
-    lanes = dict(site.stack.sql(asked, flood.ids))
+    lanes = dict(harness.stack.sql(asked, flood.ids))
     assert 0 < lanes[Lane.NORMAL] <= 1.1 * FAIR_SHARE * SECONDS / 60
-    assert dict(site.stack.sql(asked, beside.ids)) == {Lane.NORMAL: len(beside.ids)}
+    assert dict(harness.stack.sql(asked, beside.ids)) == {Lane.NORMAL: len(beside.ids)}
     assert p99_beside <= max(0.25, 1.1 * p99_idle)
 
 
-def another(site: Site, *words: str) -> tuple[str, list[str]]:
+def another(harness: Harness, *words: str) -> tuple[str, list[str]]:
     """Create a service with a template for each word; return its key and the templates' ids."""
-    installation = site.stack.installation
+    installation = harness.stack.installation
     service = entries.new_service(installation, words[0], words[0].lower(), False, [])
     entries.put(
         installation, msgspec.structs.replace(service, rate_limit=1_000_000, daily_email=1_000_000)
@@ -71,7 +71,7 @@ def another(site: Site, *words: str) -> tuple[str, list[str]]:
     for template in templates:
         entries.put(installation, template)
     _, key = entries.new_key(installation, service.id, words[0].lower(), KeyType.NORMAL)
-    client = NotificationsAPIClient(key, base_url=site.stack.url)
+    client = NotificationsAPIClient(key, base_url=harness.stack.url)
 
     def is_known() -> bool:
         with suppress(HTTPError):

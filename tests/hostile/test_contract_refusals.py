@@ -4,8 +4,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import ingest
 from hostile.promised import NOT_A_CLIENTS, PROMISED
+
+import ingest
 
 MODULES = ("api", "http/admission", "http/answers", "http/asgi", "http/fields", "http/multipart")
 MODULES += ("callers/auth", "callers/fair_share", "callers/limits", "callers/safelist")

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from courant.topics import Channel
 from hostile.asks import Dice, encoded
 from hostile.crowd import ANSWER_SECONDS, CONNECTIONS, Tally
 from hostile.place import Place
 from hostile.promised import Refusal, named
+
+from courant.topics import Channel
 
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 SAID = re.compile(rb'\{"status_code":\d+,.*?\]\}')

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 from uuid import uuid4
 
-from courant.contracts import KeyType
 from hostile.asks import Dice
 from hostile.place import Client, Place, part, signed
+
+from courant.contracts import KeyType
 
 Header = dict[str, str]
 

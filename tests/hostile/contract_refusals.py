@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hostile.promised_jobs import JOBS, NO_PLACE
+
 from hostile.refusal import OTHER, Refusal, of
 
 HEADERS_PAGE = "https://documentation.notification.canada.ca/en/start.html#headers"
