@@ -8,10 +8,10 @@ from uuid import uuid4
 from courant.contracts import KeyType
 from courant.crypto import keyed_hash
 from courant.topics import Channel
-from hostile import callers, job_checks
-from hostile.asks import EMAIL, JSON, LIST, SMS, Ask, Dice, encoded
-from hostile.place import RATE, Client, Place, now
-from hostile.promised import NO_FILES
+from hostile import credentials, job_checks
+from hostile.contract_refusals import NO_FILES
+from hostile.http_request import EMAIL, JSON, LIST, SMS, Dice, HttpRequest, encoded
+from hostile.target import RATE, Client, Target, now
 
 FILE = {"file": "YQ==", "filename": "a.pdf", "sending_method": "attach"}
 MIB = 1024 * 1024
@@ -45,13 +45,13 @@ QUERIES = (
 )
 
 
-def post(client: Client, path: str, body: Any, **more: Any) -> Ask:
+def post(client: Client, path: str, body: Any, **more: Any) -> HttpRequest:
     headers = {
         **client.authorization(more.pop("type", KeyType.NORMAL)),
         **JSON,
         **more.pop("headers", {}),
     }
-    return Ask(
+    return HttpRequest(
         "POST",
         path,
         headers,
@@ -61,15 +61,15 @@ def post(client: Client, path: str, body: Any, **more: Any) -> Ask:
     )
 
 
-def send(client: Client, channel: Channel = Channel.EMAIL, **changed: Any) -> Ask:
+def send(client: Client, channel: Channel = Channel.EMAIL, **changed: Any) -> HttpRequest:
     return post(client, f"{LIST}/{channel}", client.body(channel, **changed))
 
 
-def get(client: Client, path: str) -> Ask:
-    return Ask("GET", path, client.authorization(), known=True)
+def get(client: Client, path: str) -> HttpRequest:
+    return HttpRequest("GET", path, client.authorization(), known=True)
 
 
-def forms(client: Client) -> Iterator[Ask]:
+def forms(client: Client) -> Iterator[HttpRequest]:
     """Yield send requests; each breaks one rule of the request's form."""
     later = (now() + timedelta(hours=97)).isoformat()
     for changed in (*BAD_EMAILS, {"scheduled_for": later}):
@@ -84,16 +84,16 @@ def forms(client: Client) -> Iterator[Ask]:
     yield post(client, EMAIL, b"{}", headers={"content-type": "text/plain"})
 
 
-def addresses(place: Place) -> Iterator[Ask]:
+def addresses(target: Target) -> Iterator[HttpRequest]:
     """Yield requests to unknown paths and ids, and lists and previews with invalid parameters."""
-    client = place.client
+    client = target.client
     for path in ("/nothing", LIST + "/x", f"{LIST}/{uuid4()}", f"/v2/template/{uuid4()}",
         "/v2/template/x",
                  "/v2/templates?type=fax"):  # fmt: skip
         yield get(client, path)
     for query in QUERIES:
         yield get(client, f"{LIST}?{query}")
-    yield Ask("DELETE", LIST)
+    yield HttpRequest("DELETE", LIST)
     yield post(client, f"{LIST}/letter", b"{}")
     yield post(client, f"{LIST}/fax", b"{}")
     yield post(client, f"{LIST}/bulk", b"{}")
@@ -106,42 +106,47 @@ def addresses(place: Place) -> Iterator[Ask]:
         yield post(client, f"/v2/template/{client.email}/preview", body)
 
 
-def templates(place: Place) -> Iterator[Ask]:
+def templates(target: Target) -> Iterator[HttpRequest]:
     """Yield sends with each kind of template that cannot be used."""
-    client, name = place.client, {"name": " "}
-    for template_id in (client.sms, place.archived[Channel.EMAIL], place.hidden, place.other.email):
+    client, name = target.client, {"name": " "}
+    for template_id in (
+        client.sms,
+        target.archived[Channel.EMAIL],
+        target.hidden,
+        target.other.email,
+    ):
         yield send(client, template_id=str(template_id))
-    for template_id in (client.email, place.long, place.archived[Channel.SMS]):
+    for template_id in (client.email, target.long, target.archived[Channel.SMS]):
         yield send(client, Channel.SMS, template_id=str(template_id))
     for channel in Channel:
-        yield send(client, channel, template_id=str(place.bare[channel]), personalisation=name)
+        yield send(client, channel, template_id=str(target.bare[channel]), personalisation=name)
         yield send(client, channel)
 
 
-def limits(place: Place) -> Iterator[Ask]:
+def limits(target: Target) -> Iterator[HttpRequest]:
     """Yield sends that exceed each limit, or whose recipient is not on the safelist."""
-    for client in (*place.spent, place.mute, place.trial, place.suspended):
+    for client in (*target.spent, target.mute, target.trial, target.suspended):
         for channel in Channel:
             yield send(client, channel)
-    yield send(place.client, email_address="Guest@Example.com")
-    yield post(place.client, EMAIL, place.client.body(), type=KeyType.TEAM)
+    yield send(target.client, email_address="Guest@Example.com")
+    yield post(target.client, EMAIL, target.client.body(), type=KeyType.TEAM)
     for type in KeyType:
         for _ in range(RATE + 1):
-            yield post(place.short, EMAIL, place.short.body(), type=type)
-    body = place.filing.body(personalisation={"name": "x", "f": FILE | {"sending_method": "link"}})
-    yield post(place.filing, EMAIL, body, calm=(NO_FILES,))
+            yield post(target.short, EMAIL, target.short.body(), type=type)
+    body = target.filing.body(personalisation={"name": "x", "f": FILE | {"sending_method": "link"}})
+    yield post(target.filing, EMAIL, body, allowed_503=(NO_FILES,))
 
 
-def strangers(place: Place) -> Iterator[Ask]:
+def strangers(target: Target) -> Iterator[HttpRequest]:
     """Yield requests with each kind of credential that ingest must reject."""
     dice = Dice(0)
-    for way in callers.WAYS:
+    for way in credentials.WAYS:
         for _ in range(60):
-            yield Ask("GET", LIST, way(place, dice), forged=True)
-    yield Ask("GET", LIST, forged=True)
+            yield HttpRequest("GET", LIST, way(target, dice), forged=True)
+    yield HttpRequest("GET", LIST, forged=True)
 
 
-def heartbeats(place: Place) -> Iterator[Ask]:
+def heartbeats(target: Target) -> Iterator[HttpRequest]:
     """Yield forged heartbeats of recovery, and correctly signed ones that cannot be read."""
     path = "/receipts/heartbeat"
     for body, signed in (
@@ -150,14 +155,16 @@ def heartbeats(place: Place) -> Iterator[Ask]:
         (b"[]", True),
         (b'{"at": "\xff"}', True),
     ):
-        hashed = keyed_hash(place.stack.installation.hash_key, b"heartbeat", body).hex()
-        yield Ask("POST", path, {"x-courant-signature": hashed if signed else hashed[::-1]}, body)
-    yield Ask("POST", path, {}, b"{}")
+        hashed = keyed_hash(target.stack.installation.hash_key, b"heartbeat", body).hex()
+        yield HttpRequest(
+            "POST", path, {"x-courant-signature": hashed if signed else hashed[::-1]}, body
+        )
+    yield HttpRequest("POST", path, {}, b"{}")
 
 
-def large(place: Place) -> Iterator[Ask]:
+def large(target: Target) -> Iterator[HttpRequest]:
     """Yield requests with bodies of sizes around the limits."""
-    client = place.client
+    client = target.client
     big = {**FILE, "file": "A" * (4 * (10 * MIB // 3 + 1))}
     yield send(client, personalisation={"name": "x", "f": big})
     for size in (MIB, 2 * MIB, 3 * MIB, 5 * MIB, 14 * MIB):
@@ -165,15 +172,15 @@ def large(place: Place) -> Iterator[Ask]:
         yield send(client, personalisation={"name": "x", "n" * size: "x"})
     for size in (15 * MIB + 1, 20 * MIB):
         yield post(client, EMAIL, b" " * size, large=True)
-        yield Ask("POST", "/receipts", {}, b"[" * size, large=True)
+        yield HttpRequest("POST", "/receipts", {}, b"[" * size, large=True)
     yield post(client, EMAIL, b"[" * 14 * MIB)
     yield post(client, EMAIL, b'{"reference":' + b"[1]," * 3 * MIB)
     yield post(client, EMAIL, b'{"reference":[' + b"[1]," * MIB + b"1]}")
 
 
-def repeated(place: Place) -> Iterator[Ask]:
+def repeated(target: Target) -> Iterator[HttpRequest]:
     """Yield sends that repeat an Idempotency-Key with another body, and keys of invalid length."""
-    client = place.client
+    client = target.client
     for number in range(6):
         body = client.body(reference=f"twice {number % 2}")
         yield post(client, EMAIL, body, headers={"idempotency-key": "used twice"})
@@ -181,13 +188,13 @@ def repeated(place: Place) -> Iterator[Ask]:
         yield post(client, EMAIL, client.body(), headers={"idempotency-key": key})
 
 
-def each(place: Place) -> Iterator[Ask]:
+def each(target: Target) -> Iterator[HttpRequest]:
     """Yield the requests of all checks except the large ones."""
-    yield from forms(place.client)
-    yield from addresses(place)
-    yield from templates(place)
-    yield from limits(place)
-    yield from strangers(place)
-    yield from heartbeats(place)
-    yield from repeated(place)
-    yield from job_checks.every(place)
+    yield from forms(target.client)
+    yield from addresses(target)
+    yield from templates(target)
+    yield from limits(target)
+    yield from strangers(target)
+    yield from heartbeats(target)
+    yield from repeated(target)
+    yield from job_checks.every(target)

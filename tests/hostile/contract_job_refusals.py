@@ -61,5 +61,5 @@ LIMITS = of(
     ),
 )
 JOBS = FORMS + UPLOADS + ROWS + LIMITS
-NO_PLACE = "Too many files are being taken, try again"
+NO_SLOT = "Too many files are being taken, try again"
 """Answered only to more uploads at once than ingest has slots for."""

@@ -6,8 +6,7 @@ The table is written from the contract, not from the product. `{}` stands for an
 from collections.abc import Sequence
 from typing import Any
 
-from hostile.promised_jobs import JOBS, NO_PLACE
-
+from hostile.contract_job_refusals import JOBS, NO_SLOT
 from hostile.refusal import OTHER, Refusal, of
 
 HEADERS_PAGE = "https://documentation.notification.canada.ca/en/start.html#headers"
@@ -180,7 +179,7 @@ RECEIPTS = (
     *of(403, "ForbiddenError", "The receipt is not signed by whom it should be"),
     *of(400, "BadRequestError", "The heartbeat cannot be read"),
 )
-BUSY, NOT_YET, NOT_READABLE, NO_FILES, NO_CERTIFICATE = CALM = of(
+BUSY, NOT_YET, NOT_READABLE, NO_FILES, NO_CERTIFICATE = ALLOWED_503 = of(
     503,
     "ServiceUnavailableError",
     "Too many requests are being answered, try again",
@@ -195,20 +194,20 @@ They report, in this order: too many requests at once, a row that is not stored 
 cannot be read now, a file or a certificate that could not be fetched.
 """
 
-PROMISED = (
-    ADDRESSES + BODIES + CALLERS + FORMS + FILES + SENDING + LIMITS + RECEIPTS + JOBS + CALM
+CONTRACT_REFUSALS = (
+    ADDRESSES + BODIES + CALLERS + FORMS + FILES + SENDING + LIMITS + RECEIPTS + JOBS + ALLOWED_503
 )  # fmt: skip
 
-NOT_A_CLIENTS = (
+NOT_CAUSED_BY_CLIENTS = (
     "The request could not be stored for certain, try again",
     "The directory is not read yet",
     "Internal server error",
-    NO_PLACE,
+    NO_SLOT,
 )
 """Refusals that no client can cause while Kafka is available; integration tests cover them."""
 
 
-def named(status: int, content: Any) -> Sequence[Refusal | str]:
+def refusals_in(status: int, content: Any) -> Sequence[Refusal | str]:
     """Return the contract's refusals that an answer's body contains.
 
     A text in the result describes an error that is not in the contract, or a body of wrong shape.
@@ -223,6 +222,6 @@ def named(status: int, content: Any) -> Sequence[Refusal | str]:
 
 
 def one(status: int, error: str, text: str) -> Refusal | str:
-    fitting = [refusal for refusal in PROMISED if refusal.fits(status, error, text)]
+    fitting = [refusal for refusal in CONTRACT_REFUSALS if refusal.fits(status, error, text)]
     # If several patterns fit, the longest one is the most specific.
     return max(fitting, key=lambda fit: len(fit.text), default=f"{status} {error}: {text[:300]}")

@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable
 from uuid import uuid4
 
-from hostile.asks import Dice
-from hostile.place import Client, Place, part, signed
-
 from courant.contracts import KeyType
+from hostile.http_request import Dice
+from hostile.target import Client, Target, part, signed
 
 Header = dict[str, str]
 
@@ -28,33 +27,34 @@ def good(client: Client, dice: Dice) -> Header:
     )
 
 
-def claims(place: Place, dice: Dice) -> Header:
+def claims(target: Target, dice: Dice) -> Header:
     """Return a correctly signed token whose claims are wrong."""
     wrong = dice.one([
         {"iss": None}, {"iss": 7}, {"iss": [], "iat": 0}, {"iss": "x"}, {"iss": str(uuid4())},
-        {"iss": str(place.keyless.service.id)}, {"iss": str(place.other.service.id)},
+        {"iss": str(target.keyless.service.id)}, {"iss": str(target.other.service.id)},
         {"iat": None}, {"iat": time.time() - 31}, {"iat": time.time() + 40}, {"iat": "x"},
         {"iat": True},
         {"iat": []}, {"iat": 10**400}, {"iat": "9" * 5_000}, {"iat": "nan"}, {"iat": "inf"},
         {"iat": -1},
         {"exp": 1}, {"exp": "x"}, {"exp": None, "nbf": time.time() + 99}, {"nbf": {}}, {"aud": "x"},
-        {"sub": 7}, {"jti": []}, {"iss": f"urn:uuid:{place.client.service.id}"}, {"iss": "\0" * 36},
+        {"sub": 7}, {"jti": []}, {"iss": f"urn:uuid:{target.client.service.id}"},
+        {"iss": "\0" * 36},
     ])  # fmt: skip
     wrong = {name: value for name, value in wrong.items() if name != "exp" or value is not None}
-    return place.client.bearer(**wrong)
+    return target.client.bearer(**wrong)
 
 
-def signatures(place: Place, dice: Dice) -> Header:
+def signatures(target: Target, dice: Dice) -> Header:
     """Return a valid token with a broken part, or claims with a wrong signature."""
-    token = place.client.bearer()["authorization"][7:]
+    token = target.client.bearer()["authorization"][7:]
     head, middle, tail = token.split(".")
-    valid = {"iss": str(place.client.service.id), "iat": int(time.time())}
-    secret = place.client.keys[KeyType.NORMAL][-36:]
+    valid = {"iss": str(target.client.service.id), "iat": int(time.time())}
+    secret = target.client.keys[KeyType.NORMAL][-36:]
     none = part({"alg": "none", "typ": "JWT"})
     return bearer(str(dice.one([
         f"{none}.{middle}.", f"{none}.{middle}.{tail}", f"{part({'alg': 'None'})}.{middle}.{tail}",
         signed(valid, str(uuid4())), signed(valid, ""), signed(valid, secret, "HS384"),
-        signed(valid, secret, "HS512"), signed(valid, place.other.keys[KeyType.NORMAL][-36:]),
+        signed(valid, secret, "HS512"), signed(valid, target.other.keys[KeyType.NORMAL][-36:]),
         f"{head}.{middle}.", f"{head}.{middle}", f"{head}..{tail}", f".{middle}.{tail}", "..", ".",
         "x",
         f"{token}.{tail}", f"{head}.{middle}.{tail[::-1]}", f"{token}=", f"{token} x", token[:-2],
@@ -68,31 +68,31 @@ def signatures(place: Place, dice: Dice) -> Header:
     ])))  # fmt: skip
 
 
-def keys(place: Place, dice: Dice) -> Header:
+def keys(target: Target, dice: Dice) -> Header:
     """Return a key that does not exist or was revoked."""
-    client = place.client
+    client = target.client
     whole = client.keys[KeyType.NORMAL]
     secret, service = whole[-36:], str(client.service.id)
     token = dice.one([
         "", "x", secret, f"{service}-{secret}", f"gcntfy-{secret}", f"gcntfy-x-{uuid4()}-{secret}",
-        f"gcntfy-x-{place.other.service.id}-{secret}", whole[:-1], f"{whole}x",
+        f"gcntfy-x-{target.other.service.id}-{secret}", whole[:-1], f"{whole}x",
         whole.upper(), f"gcntfy-x-{service}-{uuid4()}", "gcntfy-" + "x" * 4_000, f"x{whole}",
-        f"gcntfy-x{service}{secret}", f"gcntfy-x-{service}-\xe9{secret[1:]}", *place.revoked,
+        f"gcntfy-x{service}{secret}", f"gcntfy-x-{service}-\xe9{secret[1:]}", *target.revoked,
     ])  # fmt: skip
     return {"authorization": f"ApiKey-v1 {token}"}
 
 
-def revoked(place: Place, dice: Dice) -> Header:
+def revoked(target: Target, dice: Dice) -> Header:
     """Return a token of a suspended service, or one that is signed with a revoked key."""
-    valid = {"iss": str(place.client.service.id), "iat": int(time.time())}
+    valid = {"iss": str(target.client.service.id), "iat": int(time.time())}
     if dice.once_in(3):
-        return place.suspended.bearer()
-    return bearer(signed(valid, dice.one(place.revoked)[-36:]))
+        return target.suspended.bearer()
+    return bearer(signed(valid, dice.one(target.revoked)[-36:]))
 
 
-def schemes(place: Place, dice: Dice) -> Header:
+def schemes(target: Target, dice: Dice) -> Header:
     """Return an unknown authorization scheme, or a known one that is misspelt."""
-    key = place.client.keys[KeyType.NORMAL]
+    key = target.client.keys[KeyType.NORMAL]
     return {"authorization": str(dice.one([
         "", " ", "Basic eDp4", "Digest x", "Bearer", "ApiKey-v1", "ApiKey-v2 x", f"apikey {key}",
         key, "\xff",
@@ -101,11 +101,11 @@ def schemes(place: Place, dice: Dice) -> Header:
     ]))}  # fmt: skip
 
 
-WAYS: tuple[Callable[[Place, Dice], Header], ...] = (
+WAYS: tuple[Callable[[Target, Dice], Header], ...] = (
     claims, claims, signatures, signatures, keys, revoked, schemes,
 )  # fmt: skip
 
 
-def bad(place: Place, dice: Dice) -> Header:
+def bad(target: Target, dice: Dice) -> Header:
     """Return a header that ingest must reject, or none at all."""
-    return {} if dice.once_in(20) else dice.one(WAYS)(place, dice)
+    return {} if dice.once_in(20) else dice.one(WAYS)(target, dice)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from hostile.asks import Ask
-from hostile.promised import CALM, Refusal, named
 from yarl import URL
+
+from hostile.contract_refusals import ALLOWED_503, Refusal, refusals_in
+from hostile.http_request import HttpRequest
 
 CONNECTIONS = 32
 ANSWER_SECONDS = 60.0  # After this time a request is stuck. Ingest answers within ten seconds.
@@ -23,7 +24,7 @@ PLAIN = ("text/html", "text/plain", "application/yaml")
 
 
 @dataclass
-class Tally:
+class Findings:
     """The counts of all requests and answers, and the notes about wrong answers."""
 
     asked: int = 0
@@ -37,42 +38,44 @@ class Tally:
     def took(self, seconds: float) -> None:
         self.slowest = max(self.slowest, seconds)
 
-    def judge(self, ask: Ask, status: int, kind: str, body: bytes, length: int) -> None:
+    def judge(self, request: HttpRequest, status: int, kind: str, body: bytes, length: int) -> None:
         """Count an answer, and note what is wrong with it."""
         self.statuses[str(status)] += 1
-        if ask.forged and status not in DENIED and ask.method != "OPTIONS":
-            self.note(ask, f"got through: {status} {body[:200]!r}")
+        if request.forged and status not in DENIED and request.method != "OPTIONS":
+            self.note(request, f"got through: {status} {body[:200]!r}")
         if not body or kind.startswith(PLAIN):
             if status >= 500:
-                self.note(ask, f"{status} without a body")
+                self.note(request, f"{status} without a body")
             return
         if length != len(body):
-            self.note(ask, f"Content-Length is {length}, but the body has {len(body)} bytes")
+            self.note(request, f"Content-Length is {length}, but the body has {len(body)} bytes")
         try:
             content = json.loads(body)
         except ValueError:
-            self.note(ask, f"{status}, but the body is not JSON: {body[:200]!r}")
+            self.note(request, f"{status}, but the body is not JSON: {body[:200]!r}")
             return
         if status == 201 and "data" in content:
-            self.note(ask, "a job was created")  # No request here is a valid job.
+            self.note(request, "a job was created")  # No request here is a valid job.
         elif status == 201:
             self.accepted[content["id"]] = str(content["content"])
         elif status not in GOOD:
-            self.refused(ask, status, content)
+            self.refused(request, status, content)
 
-    def refused(self, ask: Ask, status: int, content: Any) -> None:
+    def refused(self, request: HttpRequest, status: int, content: Any) -> None:
         """Count a refusal; note texts that the contract does not have, and unexpected 503s."""
-        for refusal in named(status, content):
+        for refusal in refusals_in(status, content):
             if isinstance(refusal, str):
-                self.note(ask, f"not in the contract: {refusal}")
+                self.note(request, f"not in the contract: {refusal}")
             else:
                 self.seen[refusal] += 1
-                if refusal in CALM and refusal not in ask.calm:
-                    self.note(ask, f"unexpected 503: {refusal.text}")
+                if refusal in ALLOWED_503 and refusal not in request.allowed_503:
+                    self.note(request, f"unexpected 503: {refusal.text}")
 
-    def note(self, ask: Ask | str, problem: str) -> None:
-        sent = ask if isinstance(ask, str) else f"{ask.method} {ask.path[:200]} {ask.body[:200]!r}"
-        headers = "" if isinstance(ask, str) else shown(ask.headers)
+    def note(self, request: HttpRequest | str, problem: str) -> None:
+        sent, headers = str(request), ""
+        if isinstance(request, HttpRequest):
+            sent = f"{request.method} {request.path[:200]} {request.body[:200]!r}"
+            headers = shown(request.headers)
         self.wrong.append(f"{problem[:SHOWN]}\n    {sent}\n    {headers}")
 
 
@@ -80,50 +83,50 @@ def shown(headers: Mapping[str, str]) -> str:
     return str({name: value[:200] for name, value in headers.items()})
 
 
-class Crowd:
+class Dispatcher:
     """Concurrent connections that share one sequence of requests."""
 
-    def __init__(self, url: str, tally: Tally, connections: int = CONNECTIONS) -> None:
-        self._url, self._tally, self._connections = url, tally, connections
+    def __init__(self, url: str, findings: Findings, connections: int = CONNECTIONS) -> None:
+        self._url, self._findings, self._connections = url, findings, connections
 
-    async def ask(self, asks: Iterable[Ask]) -> None:
+    async def send_all(self, requests: Iterable[HttpRequest]) -> None:
         """Send all the requests, and return when each has been answered."""
-        waiting = iter(asks)
+        waiting = iter(requests)
         connector = aiohttp.TCPConnector(limit=self._connections)
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
 
             async def work() -> None:
-                for ask in waiting:
-                    await self._one(session, ask)
+                for request in waiting:
+                    await self._one(session, request)
 
             await asyncio.gather(*(work() for _ in range(self._connections)))
 
-    async def _one(self, session: aiohttp.ClientSession, ask: Ask) -> None:
-        tally, began = self._tally, time.monotonic()
-        tally.asked += 1
-        tally.known += ask.known
+    async def _one(self, session: aiohttp.ClientSession, request: HttpRequest) -> None:
+        findings, began = self._findings, time.monotonic()
+        findings.asked += 1
+        findings.known += request.known
         try:
             async with session.request(
-                ask.method,
-                URL(f"{self._url}{ask.path}", encoded=True),
-                data=io.BytesIO(ask.body) if ask.body else None,
-                headers=ask.headers,
+                request.method,
+                URL(f"{self._url}{request.path}", encoded=True),
+                data=io.BytesIO(request.body) if request.body else None,
+                headers=request.headers,
                 skip_auto_headers=("content-type",),
                 allow_redirects=False,
             ) as answer:
                 body = await answer.read()
                 length = int(answer.headers.get("content-length", len(body)))
-                tally.judge(ask, answer.status, answer.content_type, body, length)
+                findings.judge(request, answer.status, answer.content_type, body, length)
                 if answer.status == 503 and "retry-after" not in answer.headers:
-                    tally.note(ask, "503 without Retry-After")
+                    findings.note(request, "503 without Retry-After")
         except aiohttp.ClientError as error:
             # A client that is still sending when the server answers may see a closed connection
             # instead of the answer.
-            tally.statuses["closed"] += 1
-            if not ask.large:
-                tally.note(ask, f"no answer: {error!r}")
+            findings.statuses["closed"] += 1
+            if not request.large:
+                findings.note(request, f"no answer: {error!r}")
         except TimeoutError:
-            tally.statuses["stuck"] += 1
-            tally.note(ask, f"stuck: no answer in {ANSWER_SECONDS} s")
-        tally.took(time.monotonic() - began)
+            findings.statuses["stuck"] += 1
+            findings.note(request, f"stuck: no answer in {ANSWER_SECONDS} s")
+        findings.took(time.monotonic() - began)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hostile.promised import Refusal
+from hostile.contract_refusals import Refusal
 
 LIST = "/v2/notifications"
 EMAIL, SMS = f"{LIST}/email", f"{LIST}/sms"
@@ -61,10 +61,10 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class HttpRequest:
     """An HTTP request, and what its answer may be.
 
-    A `known` request has a valid key. A `forged` one must be rejected. `calm` lists the 503
+    A `known` request has a valid key. A `forged` one must be rejected. `allowed_503` lists the 503
     refusals that may answer the request.
     """
 
@@ -75,7 +75,7 @@ class Ask:
     known: bool = False
     forged: bool = False
     large: bool = False  # The server may close the connection before it has read the body.
-    calm: tuple[Refusal, ...] = ()
+    allowed_503: tuple[Refusal, ...] = ()
 
 
 class Dice:
@@ -119,7 +119,7 @@ class Dice:
         return self.text()
 
     def id(self, good: str) -> Any:
-        """Return an odd value in place of an id; some contain the valid id `good`."""
+        """Return an odd value in target of an id; some contain the valid id `good`."""
         odd = self.one(IDS)
         return odd.format(good) if isinstance(odd, str) and "{}" in odd else odd
 

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from courant.contracts import KeyType
 from courant.topics import Channel
-from hostile.asks import LIST, Ask, encoded
-from hostile.place import Client, Place
+from hostile.http_request import LIST, HttpRequest, encoded
+from hostile.target import Client, Target
 
 BULK, JOBS = f"{LIST}/bulk", "/v2/jobs"
 EMAIL, SMS = Channel.EMAIL, Channel.SMS
@@ -40,10 +40,12 @@ def part(name: str, value: bytes) -> bytes:
     return head.encode() + value + b"\r\n"
 
 
-def post(client: Client, path: str, body: Any, kind: str, type: KeyType = KeyType.NORMAL) -> Ask:
+def post(
+    client: Client, path: str, body: Any, kind: str, type: KeyType = KeyType.NORMAL
+) -> HttpRequest:
     headers = {**client.authorization(type), "content-type": kind}
     content = body if isinstance(body, bytes) else encoded(body)
-    return Ask("POST", path, headers, content, known=True)
+    return HttpRequest("POST", path, headers, content, known=True)
 
 
 def bulk(
@@ -52,16 +54,16 @@ def bulk(
     channel: Channel = EMAIL,
     type: KeyType = KeyType.NORMAL,
     **more: Any,
-) -> Ask:
+) -> HttpRequest:
     rows = [[HEADER[channel], "name"], *([to, "x"] for to in recipients or ("a@b.ca",))]
     template_id = str(client.email if channel is EMAIL else client.sms)
     body = {"template_id": template_id, "name": "a job", "rows": rows, **more}
     return post(client, BULK, body, "application/json", type)
 
 
-def every(place: Place) -> Iterator[Ask]:
+def every(target: Target) -> Iterator[HttpRequest]:
     """Yield the requests of all checks of bulk sends."""
-    client = place.client
+    client = target.client
     for changed in FORMS:
         yield bulk(client, **changed)
     yield post(client, BULK, {}, "application/json")
@@ -69,17 +71,17 @@ def every(place: Place) -> Iterator[Ask]:
         body = {"template_id": str(client.email), "name": "a job", "csv": text}
         yield post(client, BULK, body, "application/json")
     yield bulk(client, "x@example.com", type=KeyType.TEAM)
-    yield bulk(place.trial)
-    yield bulk(client, REAL, channel=SMS, template_id=str(place.long))
+    yield bulk(target.trial)
+    yield bulk(client, REAL, channel=SMS, template_id=str(target.long))
     yield bulk(client, SIMULATED, REAL, channel=SMS)
     yield bulk(client, ABROAD, channel=SMS)
-    for spent in place.spent:
+    for spent in target.spent:
         yield bulk(spent)
         yield bulk(spent, REAL, channel=SMS)
     yield from uploads(client)
 
 
-def uploads(client: Client) -> Iterator[Ask]:
+def uploads(client: Client) -> Iterator[HttpRequest]:
     """Yield uploads; each breaks one rule of the multipart form."""
     template, file = part("template_id", str(client.email).encode()), part("file", GOOD.encode())
     name, end = part("name", b"x"), b"--b--\r\n"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hostile.asks import Dice
+from hostile.http_request import Dice
 
 DEPTHS = (10, 63, 64, 65, 100, 500, *range(900, 1_010, 3), 10_000, 100_000)
 """Nesting depths. Python's recursion limit is near 1,000; how near depends on the caller's own
@@ -97,6 +97,6 @@ WAYS: tuple[Callable[[bytes, Dice], bytes], ...] = (
 )  # fmt: skip
 
 
-def spoilt(body: bytes, dice: Dice) -> bytes:
+def malformed(body: bytes, dice: Dice) -> bytes:
     """Return the body changed in one of the WAYS."""
     return bytes(dice.one(WAYS)(body, dice))

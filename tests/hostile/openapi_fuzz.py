@@ -7,14 +7,16 @@ from typing import Any
 import hypothesis
 import requests
 import schemathesis
-from hostile.asks import Ask, Dice
-from hostile.crowd import ANSWER_SECONDS, Tally
-from hostile.place import Place
+from hostile.asks import Dice
+from hostile.crowd import ANSWER_SECONDS
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from hostile import callers
+from hostile import credentials
+from hostile.dispatcher import ANSWER_SECONDS, Findings
+from hostile.http_request import Dice, HttpRequest
+from hostile.target import Target
 
 EXAMPLES = 130
 """Requests for each operation, with valid data and again with invalid data."""
@@ -23,11 +25,11 @@ BODY_SHOWN = 200  # characters
 STRANGERS = 6  # One request of this many has no valid key.
 
 
-def ask_all(place: Place, tally: Tally, seed: int) -> int:
+def send_all(target: Target, findings: Findings, seed: int) -> int:
     """Send requests to each operation, and return the number of operations."""
-    schema = schemathesis.openapi.from_url(f"{place.stack.url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{target.stack.url}/openapi.json")
     operations = [operation.ok() for operation in schema.get_all_operations()]
-    ask = asker(place, tally, requests.Session(), Dice(seed))
+    ask = asker(target, findings, requests.Session(), Dice(seed))
     for operation in operations:
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             strategy = operation.as_strategy(generation_mode=mode)
@@ -51,11 +53,13 @@ def run(strategy: Any, ask: Callable[[Any], None], seed: int) -> None:
 
 
 def asker(
-    place: Place, tally: Tally, session: requests.Session, dice: Dice
+    target: Target, findings: Findings, session: requests.Session, dice: Dice
 ) -> Callable[[Any], None]:
     def ask(case: Any) -> None:
         stranger = dice.once_in(STRANGERS)
-        caller = callers.bad(place, dice) if stranger else callers.good(place.client, dice)
+        caller = (
+            credentials.bad(target, dice) if stranger else credentials.good(target.client, dice)
+        )
         # `requests` refuses to send the other headers. The suite's own requests send them.
         headers = {
             name: value for name, value in caller.items() if value.isascii() and value.strip()
@@ -67,21 +71,21 @@ def asker(
         }
         case.cookies = {}
         body = str(case.body)[:BODY_SHOWN].encode()
-        sent = Ask(case.method, case.formatted_path, dict(headers), body, forged=stranger)
-        tally.asked += 1
-        tally.known += not stranger
+        sent = HttpRequest(case.method, case.formatted_path, dict(headers), body, forged=stranger)
+        findings.asked += 1
+        findings.known += not stranger
         began = time.monotonic()
         try:
             answer = case.call(session=session, headers=headers, timeout=ANSWER_SECONDS)
         except requests.RequestException as error:
-            tally.note(sent, f"no answer: {error!r}")
+            findings.note(sent, f"no answer: {error!r}")
             return
-        tally.took(time.monotonic() - began)
+        findings.took(time.monotonic() - began)
         kind = answer.headers.get("content-type", [""])[0]
-        tally.judge(sent, answer.status_code, kind, answer.content, len(answer.content))
+        findings.judge(sent, answer.status_code, kind, answer.content, len(answer.content))
         try:
             case.validate_response(answer, checks=CHECKS)
         except AssertionError as broken:
-            tally.note(sent, str(broken))
+            findings.note(sent, str(broken))
 
     return ask

@@ -7,7 +7,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
-from hostile.asks import (
+from courant import ids
+from courant.topics import Channel
+from hostile import credentials
+from hostile.contract_refusals import NO_FILES
+from hostile.http_request import (
     ADDRESSES,
     EMAIL,
     JSON,
@@ -18,17 +22,12 @@ from hostile.asks import (
     TEXTS,
     TIMES,
     TYPES,
-    Ask,
     Dice,
+    HttpRequest,
     encoded,
 )  # fmt: skip
-from hostile.place import Place, now
-from hostile.promised import NO_FILES
-from hostile.spoiling import spoilt
-
-from courant import ids
-from courant.topics import Channel
-from hostile import callers
+from hostile.malformed_json import malformed
+from hostile.target import Target, now
 
 PATHS = [
     "", "/", "//", "/v2", "/v2/", "/v1/notifications", "/v2//notifications", "/v2/notifications/",
@@ -69,20 +68,20 @@ FILES = [{}, {"file": 7}, {"file": "YQ==", "sending_method": "fax"}, {"filename"
          {"file": "YQ==", "filename": "a\0.pdf", "sending_method": "link"}]  # fmt: skip
 
 
-def sending(place: Place, dice: Dice) -> Ask:
+def sending(target: Target, dice: Dice) -> HttpRequest:
     """Return a send request in which up to three fields are odd."""
     channel = dice.one(list(Channel))
-    body = place.client.body(channel, reference=dice.word())
+    body = target.client.body(channel, reference=dice.word())
     for _ in range(dice.one([0, 0, 1, 1, 1, 2, 3])):
-        body.update(field(place, dice, channel))
+        body.update(field(target, dice, channel))
     if dice.once_in(12):
         body.pop(dice.one(list(body)))
-    headers = {**callers.good(place.client, dice), **JSON}
+    headers = {**credentials.good(target.client, dice), **JSON}
     if dice.once_in(15):
         headers["content-type"] = dice.one(TYPES)
     if dice.once_in(6):
         headers["idempotency-key"] = idempotency_key(dice)
-    return Ask("POST", f"{LIST}/{channel}", headers, encoded(body), known=True)
+    return HttpRequest("POST", f"{LIST}/{channel}", headers, encoded(body), known=True)
 
 
 def idempotency_key(dice: Dice) -> str:
@@ -92,7 +91,7 @@ def idempotency_key(dice: Dice) -> str:
     return str(key)
 
 
-def field(place: Place, dice: Dice, channel: Channel) -> dict[str, Any]:
+def field(target: Target, dice: Dice, channel: Channel) -> dict[str, Any]:
     """Return one field of a send request with an odd name or value."""
     to, of = (
         ("email_address", ADDRESSES)
@@ -113,11 +112,11 @@ def field(place: Place, dice: Dice, channel: Channel) -> dict[str, Any]:
         soon = (now() + timedelta(minutes=dice.number(12_000) - 3_000)).isoformat()
         return {"scheduled_for": soon if dice.once_in(2) else dice.one(TIMES)}
     if kind == 7:
-        return {sender: dice.id(str(place.senders[channel]))}
+        return {sender: dice.id(str(target.senders[channel]))}
     if kind == 8:
-        known = [place.other.email, place.client.sms, place.client.email, place.hidden,
-                 *place.archived.values(),
-                 *place.bare.values(), place.long, uuid4()]  # fmt: skip
+        known = [target.other.email, target.client.sms, target.client.email, target.hidden,
+                 *target.archived.values(),
+                 *target.bare.values(), target.long, uuid4()]  # fmt: skip
         template_id = str(dice.one(known))
         return {"template_id": dice.id(template_id) if dice.once_in(3) else template_id}
     return {dice.text(): dice.value()}
@@ -144,41 +143,43 @@ def personalisation(dice: Dice) -> Any:
     return {"name": dice.value(), dice.text(): dice.value()}
 
 
-def spoilt_sending(place: Place, dice: Dice) -> Ask:
+def malformed_send(target: Target, dice: Dice) -> HttpRequest:
     """Return a request whose body is usually not valid JSON."""
     channel = dice.one(list(Channel))
-    body = spoilt(encoded(place.client.body(channel)), dice)
-    path = f"/v2/template/{place.client.email}/preview" if dice.once_in(6) else f"{LIST}/{channel}"
-    headers = {**callers.good(place.client, dice), **JSON}
-    return Ask("POST", path, headers, body, known=True)
+    body = malformed(encoded(target.client.body(channel)), dice)
+    path = f"/v2/template/{target.client.email}/preview" if dice.once_in(6) else f"{LIST}/{channel}"
+    headers = {**credentials.good(target.client, dice), **JSON}
+    return HttpRequest("POST", path, headers, body, known=True)
 
 
-def preview(place: Place, dice: Dice) -> Ask:
+def preview(target: Target, dice: Dice) -> HttpRequest:
     template = dice.one(
         [
-            place.client.email,
-            place.client.sms,
-            place.other.email,
-            place.hidden,
-            *place.archived.values(),
+            target.client.email,
+            target.client.sms,
+            target.other.email,
+            target.hidden,
+            *target.archived.values(),
         ]
     )
     body = encoded({"personalisation": personalisation(dice), dice.text(): dice.value()})
     id = dice.id(str(template)) if dice.once_in(5) else template
     path = f"/v2/template/{quote(str(id), safe='')}/preview"
-    return Ask("POST", path, {**callers.good(place.client, dice), **JSON}, body, known=True)
+    return HttpRequest(
+        "POST", path, {**credentials.good(target.client, dice), **JSON}, body, known=True
+    )
 
 
-def listing(place: Place, dice: Dice) -> Ask:
+def listing(target: Target, dice: Dice) -> HttpRequest:
     """Return a request for a list with odd filters."""
     pairs = [(dice.one(PARAMETERS), dice.one(QUERY_VALUES).replace("{id}", str(uuid4())))
              for _ in range(dice.one([0, 1, 1, 2, 3, 250]))]  # fmt: skip
     query = dice.one(QUERIES) if dice.once_in(5) else urlencode(pairs)
     path = dice.one([LIST, LIST, LIST, "/v2/templates", "/v2/received-text-messages"])
-    return Ask("GET", f"{path}?{query}", callers.good(place.client, dice), known=True)
+    return HttpRequest("GET", f"{path}?{query}", credentials.good(target.client, dice), known=True)
 
 
-def reading(place: Place, dice: Dice) -> Ask:
+def reading(target: Target, dice: Dice) -> HttpRequest:
     """Return a read of an id that does not exist.
 
     The id is at least a day old or random, so that ingest does not have to wait for its row.
@@ -188,67 +189,69 @@ def reading(place: Place, dice: Dice) -> Ask:
     kind = dice.one([LIST, LIST, "/v2/template"])
     more = dice.one(["", "", f"/version/{dice.one([0, 1, 2, 999_999_999, '１', 'x', -1, 10**12])}"])
     path = f"{kind}/{id}" + (more if kind != LIST else "")
-    return Ask(dice.one(["GET", "GET", "HEAD"]), path, callers.good(place.client, dice), known=True)
+    return HttpRequest(
+        dice.one(["GET", "GET", "HEAD"]), path, credentials.good(target.client, dice), known=True
+    )
 
 
-def strangers(place: Place, dice: Dice) -> Ask:
+def strangers(target: Target, dice: Dice) -> HttpRequest:
     """Return a request with credentials that ingest must reject."""
-    headers = {**callers.bad(place, dice), **JSON}
+    headers = {**credentials.bad(target, dice), **JSON}
     path = dice.one(
         [
             EMAIL,
             SMS,
             LIST,
             "/v2/templates",
-            f"/v2/template/{place.client.email}",
+            f"/v2/template/{target.client.email}",
             f"{LIST}/{uuid4()}",
         ]
     )
     if path in (EMAIL, SMS):
-        return Ask(
+        return HttpRequest(
             "POST",
             path,
             headers,
-            encoded(place.client.body(Channel(path[len(LIST) + 1 :]))),
+            encoded(target.client.body(Channel(path[len(LIST) + 1 :]))),
             forged=True,
         )
-    return Ask("GET", path, headers, forged=True)
+    return HttpRequest("GET", path, headers, forged=True)
 
 
-def elsewhere(place: Place, dice: Dice) -> Ask:
+def elsewhere(target: Target, dice: Dice) -> HttpRequest:
     """Return a request to an odd path, often with an unknown method or odd headers."""
     path = dice.one(PATHS)
     known = dice.once_in(2)
-    headers = callers.good(place.client, dice) if known else {}
+    headers = credentials.good(target.client, dice) if known else {}
     if dice.once_in(3):
         headers |= {"host": dice.one(["evil.example", "x" * 300, "a b", "é", "[::1]"]),
                                       "x-forwarded-proto": "javascript",
                     "x-request-id": dice.one(["x" * 999, "é", "a b"]),
                     "x-b3-traceid": "y" * 5_000}  # fmt: skip
     body = b"{}" if dice.once_in(4) else b""
-    return Ask(dice.one(METHODS), path if path.startswith("/") else "/", headers, body)
+    return HttpRequest(dice.one(METHODS), path if path.startswith("/") else "/", headers, body)
 
 
-def filing(place: Place, dice: Dice) -> Ask:
+def filing(target: Target, dice: Dice) -> HttpRequest:
     """Return an email with files, sent by a service that may send files."""
     file = {
         "file": base64.b64encode(dice.text().encode()).decode(),
         "filename": "a.pdf",
         "sending_method": "link",
     }
-    body = place.filing.body(personalisation={"name": dice.one([file, *FILES]), "more": file})
-    headers = {**place.filing.authorization(), **JSON}
-    return Ask("POST", EMAIL, headers, encoded(body), known=True, calm=(NO_FILES,))
+    body = target.filing.body(personalisation={"name": dice.one([file, *FILES]), "more": file})
+    headers = {**target.filing.authorization(), **JSON}
+    return HttpRequest("POST", EMAIL, headers, encoded(body), known=True, allowed_503=(NO_FILES,))
 
 
-FAMILIES: tuple[tuple[int, Callable[[Place, Dice], Ask]], ...] = (
-    (40, sending), (17, spoilt_sending), (5, preview), (10, listing), (7, reading), (12, strangers),
+FAMILIES: tuple[tuple[int, Callable[[Target, Dice], HttpRequest]], ...] = (
+    (40, sending), (17, malformed_send), (5, preview), (10, listing), (7, reading), (12, strangers),
     (8, elsewhere), (1, filing),
 )  # fmt: skip
 
 
-def by_chance(place: Place, dice: Dice, number: int) -> Iterator[Ask]:
+def draw(target: Target, dice: Dice, number: int) -> Iterator[HttpRequest]:
     """Yield `number` requests; each family's share is its weight."""
     weights, families = zip(*FAMILIES, strict=True)
     for family in dice.random.choices(families, weights, k=number):
-        yield family(place, dice)
+        yield family(target, dice)

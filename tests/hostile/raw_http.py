@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hostile.asks import Dice, encoded
-from hostile.crowd import ANSWER_SECONDS, CONNECTIONS, Tally
-from hostile.place import Place
-from hostile.promised import Refusal, named
-
 from courant.topics import Channel
+from hostile.contract_refusals import Refusal, refusals_in
+from hostile.dispatcher import ANSWER_SECONDS, CONNECTIONS, Findings
+from hostile.http_request import Dice, encoded
+from hostile.target import Target
 
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 SAID = re.compile(rb'\{"status_code":\d+,.*?\]\}')
@@ -134,7 +133,7 @@ def heads(authorization: bytes) -> Iterator[Bytes]:
                                    200),
         ("a caller of no text", GET.replace(b"/_status?simple=1",
         listed) + b"authorization: Bearer \xff\xfe\r\n\r\n", 403),
-        ("two callers", GET.replace(b"/_status?simple=1",
+        ("two credentials", GET.replace(b"/_status?simple=1",
         listed) + b"authorization: x\r\n" + authorization + b"\r\n\r\n", 200),
     ):  # fmt: skip
         yield Bytes(name, data, tuple(wanted))
@@ -153,18 +152,18 @@ def mutants(whole: bytes, dice: Dice, number: int) -> Iterator[Bytes]:
         yield Bytes(f"mutant {n}", bytes(data), None, ends=True)
 
 
-def every(place: Place, dice: Dice, number: int) -> list[Bytes]:
+def every(target: Target, dice: Dice, number: int) -> list[Bytes]:
     """Return the requests of `framing` and `heads` three times, and `number` mutants."""
-    authorization = f"authorization: {place.client.authorization()['authorization']}".encode()
+    authorization = f"authorization: {target.client.authorization()['authorization']}".encode()
     head = b"POST /v2/notifications/email HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     head += authorization + b"\r\n"
-    body = encoded(place.client.body(Channel.EMAIL))
+    body = encoded(target.client.body(Channel.EMAIL))
     known = [*framing(head, body), *heads(authorization)] * 3
     whole = head + b"content-length: %d\r\n\r\n%s" % (len(body), body)
     return [*known, *mutants(whole, dice, number)]
 
 
-async def send(port: int, tally: Tally, requests: list[Bytes]) -> None:
+async def send(port: int, findings: Findings, requests: list[Bytes]) -> None:
     """Send each request over its own connection, and judge the answers."""
     turn = asyncio.Semaphore(CONNECTIONS)
 
@@ -175,11 +174,11 @@ async def send(port: int, tally: Tally, requests: list[Bytes]) -> None:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     got = await one(port, request)
             except TimeoutError:
-                tally.statuses["stuck"] += 1
-                tally.note(request.name, f"stuck: neither answer nor end in {ANSWER_SECONDS} s")
+                findings.statuses["stuck"] += 1
+                findings.note(request.name, f"stuck: neither answer nor end in {ANSWER_SECONDS} s")
             else:
-                judge(tally, request, got)
-            tally.took(time.monotonic() - began)
+                judge(findings, request, got)
+            findings.took(time.monotonic() - began)
 
     await asyncio.gather(*map(work, requests))
 
@@ -208,15 +207,15 @@ async def one(port: int, sent: Bytes) -> bytes:
         writer.transport.abort()
 
 
-def judge(tally: Tally, sent: Bytes, got: bytes) -> None:
+def judge(findings: Findings, sent: Bytes, got: bytes) -> None:
     """Count the answers; note a 5xx, and statuses that differ from the expected ones."""
     statuses = tuple(int(status) for status in STATUS.findall(got))
-    tally.asked += 1
+    findings.asked += 1
     for status in statuses or ("closed",):
-        tally.statuses[str(status)] += 1
+        findings.statuses[str(status)] += 1
     for content in map(json.loads, SAID.findall(got)):
-        refusals = named(content["status_code"], content)
-        tally.seen.update(refusal for refusal in refusals if isinstance(refusal, Refusal))
-    tally.accepted.update((id.decode(), "") for id in ACCEPTED.findall(got))
+        refusals = refusals_in(content["status_code"], content)
+        findings.seen.update(refusal for refusal in refusals if isinstance(refusal, Refusal))
+    findings.accepted.update((id.decode(), "") for id in ACCEPTED.findall(got))
     if any(status >= 500 for status in statuses) or sent.wanted not in (None, statuses):
-        tally.note(sent.name, f"wanted {sent.wanted}, got {statuses}: {got[:300]!r}")
+        findings.note(sent.name, f"wanted {sent.wanted}, got {statuses}: {got[:300]!r}")

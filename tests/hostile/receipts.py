@@ -9,10 +9,10 @@ import msgspec
 from courant_local.processes import TOPIC_ARN
 from courant_sandbox.envelopes import Topic
 from courant_sandbox.signing import CERTIFICATE_PATH, Signer
-from hostile.asks import TEXTS, Ask, Dice, encoded
-from hostile.place import Place
-from hostile.promised import NO_CERTIFICATE
-from hostile.spoiling import spoilt
+from hostile.contract_refusals import NO_CERTIFICATE
+from hostile.http_request import TEXTS, Dice, HttpRequest, encoded
+from hostile.malformed_json import malformed
+from hostile.target import Target
 
 PATH = "/receipts"
 SNS = "https://sns.ca-central-1.amazonaws.com"
@@ -40,12 +40,12 @@ MESSAGES = ["", "x", "null", "[]", "{}", '{"eventType": 7}', '{"eventType": "Del
                 '{"eventType": "Open", "mail": null}']  # fmt: skip
 
 
-class Post:
+class EnvelopeWriter:
     """Writes SNS envelopes and signs them with the sandbox's own key."""
 
-    def __init__(self, place: Place) -> None:
-        self.sandbox = place.stack.plan.sandbox_url
-        self.signer = Signer(place.stack.plan.home, datetime.now(UTC))
+    def __init__(self, target: Target) -> None:
+        self.sandbox = target.stack.plan.sandbox_url
+        self.signer = Signer(target.stack.plan.home, datetime.now(UTC))
         self._topic = Topic(TOPIC_ARN, self.sandbox, self.signer, lambda: datetime.now(UTC))
 
     def envelope(self, message: str = "{}", version: str = "2") -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Post:
         return {**copy, "Signature": self.signer.sign(copy, "2")}
 
 
-def forged(post: Post, dice: Dice) -> bytes:
+def forged(post: EnvelopeWriter, dice: Dice) -> bytes:
     """Return an envelope that ingest must reject."""
     true = post.envelope("{}")
     future = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
@@ -111,28 +111,30 @@ def forged(post: Post, dice: Dice) -> bytes:
     return encoded({**true, "SignatureVersion": dice.one(["", "0", "3", "1", "2 ", 2])})
 
 
-def by_chance(place: Place, dice: Dice, number: int) -> Iterator[Ask]:
+def draw(target: Target, dice: Dice, number: int) -> Iterator[HttpRequest]:
     """Yield receipts: six in ten are forged, two are malformed, two are valid and may repeat."""
-    post = Post(place)
+    post = EnvelopeWriter(target)
     valid = [
         encoded(post.envelope(text, version)) for text in (*MESSAGES, *TEXTS) for version in "12"
     ]
     for _ in range(number):
         kind = dice.number(10)
         if kind < 6:
-            yield Ask("POST", PATH, {"content-type": "text/plain"}, forged(post, dice), forged=True)
+            yield HttpRequest(
+                "POST", PATH, {"content-type": "text/plain"}, forged(post, dice), forged=True
+            )
         elif kind < 8:
             # A changed byte may make the envelope name a certificate that the sandbox lacks.
-            body = spoilt(encoded(post.envelope("someone")), dice)
-            yield Ask("POST", PATH, {}, body, calm=(NO_CERTIFICATE,))
+            body = malformed(encoded(post.envelope("someone")), dice)
+            yield HttpRequest("POST", PATH, {}, body, allowed_503=(NO_CERTIFICATE,))
         else:
-            yield Ask("POST", PATH, {}, dice.one(valid))
+            yield HttpRequest("POST", PATH, {}, dice.one(valid))
     # Ingest trusts the sandbox's own address, but the sandbox has no such certificate.
     url = f"{post.sandbox}{CERTIFICATE_PATH}".replace("sandbox", "none")
-    yield Ask(
+    yield HttpRequest(
         "POST",
         PATH,
         {},
         encoded({**post.envelope(), "SigningCertURL": url}),
-        calm=(NO_CERTIFICATE,),
+        allowed_503=(NO_CERTIFICATE,),
     )

@@ -70,7 +70,7 @@ def part(value: object) -> str:
 
 
 @dataclass
-class Place:
+class Target:
     """The stack, its services by state, and the entries that requests refer to."""
 
     stack: Stack
@@ -91,7 +91,7 @@ class Place:
     senders: dict[Channel, UUID] = field(default_factory=dict)
 
 
-class Maker:
+class DirectoryWriter:
     """Writes entries into a stack's directory."""
 
     def __init__(self, installation: Installation) -> None:
@@ -102,7 +102,7 @@ class Maker:
         plenty = dict.fromkeys(
             ("rate_limit", "daily_email", "daily_sms", "annual_email", "annual_sms"), PLENTY
         )
-        service = entries.new_service(self._places, name, "siege", False, [GUEST])
+        service = entries.new_service(self._places, name, "hostile", False, [GUEST])
         service = msgspec.structs.replace(
             service, **{**plenty, "permissions": frozenset({"email", "sms"}), **changed}
         )
@@ -119,7 +119,7 @@ class Maker:
     ) -> UUID:
         """Create a template, and return its id."""
         subject = "Hi ((name))" if channel is Channel.EMAIL else None
-        template = entries.new_template(service.id, channel, f"siege {channel}", subject, body)
+        template = entries.new_template(service.id, channel, f"hostile {channel}", subject, body)
         template = msgspec.structs.replace(template, **changed)
         entries.put(self._places, template)
         assert isinstance(template, Template)
@@ -143,11 +143,11 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def made(stack: Stack) -> Place:
+def create_target(stack: Stack) -> Target:
     """Create all the entries, and return once ingest knows them."""
-    maker, live, day = Maker(stack.installation), {"restricted": False}, timedelta(days=1)
-    client = maker.client("siege")
-    place = Place(
+    maker, live, day = DirectoryWriter(stack.installation), {"restricted": False}, timedelta(days=1)
+    client = maker.client("hostile")
+    target = Target(
         stack,
         client,
         other=maker.client("other"),
@@ -164,16 +164,16 @@ def made(stack: Stack) -> Place:
         ],
     )
     service = client.service
-    place.revoked = [maker.revoked(service, -day), maker.revoked(service, day)]
-    place.archived = {each: maker.template(service, each, archived=True) for each in Channel}
-    place.hidden = maker.template(service, Channel.EMAIL, hidden=True)
-    place.long = maker.template(service, Channel.SMS, LONG)
-    place.bare = {each: maker.template(service, each, "((name))") for each in Channel}
-    place.senders = {each: maker.sender(service, each) for each in Channel}
+    target.revoked = [maker.revoked(service, -day), maker.revoked(service, day)]
+    target.archived = {each: maker.template(service, each, archived=True) for each in Channel}
+    target.hidden = maker.template(service, Channel.EMAIL, hidden=True)
+    target.long = maker.template(service, Channel.SMS, LONG)
+    target.bare = {each: maker.template(service, each, "((name))") for each in Channel}
+    target.senders = {each: maker.sender(service, each) for each in Channel}
     # All entries are in one partition, so an ingest that knows the last entry knows all of them.
     last = maker.client("last").authorization()
     wait(known(stack.url, last), "the directory in ingest")
-    return place
+    return target
 
 
 def known(url: str, authorization: dict[str, str]) -> Callable[[], bool]:

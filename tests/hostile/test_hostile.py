@@ -14,19 +14,19 @@ from uuid import UUID
 
 import pytest
 
-from hostile import asking, checks, described, place, receipts, siege, wire
-from hostile.asks import Dice
-from hostile.crowd import Crowd, Tally
-from hostile.place import Place
-from hostile.promised import PROMISED
-from hostile.siege import Normal
+from hostile import checks, openapi_fuzz, overload, random_requests, raw_http, receipts, target
+from hostile.contract_refusals import CONTRACT_REFUSALS
+from hostile.dispatcher import Dispatcher, Findings
+from hostile.http_request import Dice
+from hostile.overload import NormalClient
+from hostile.target import Target
 from support.stack import running
 from support.waiting import wait
 
 SEED = int(os.environ.get("HOSTILE_SEED") or random.randrange(2**32))
 ASKED_MIN, KNOWN_MIN = 20_000, 10_000
 BY_CHANCE, RECEIPTS, MUTANTS = 16_500, 1_200, 400
-PLACES = {"INGEST_UPLOADS_MAX": "64"}
+SLOTS = {"INGEST_UPLOADS_MAX": "64"}
 """All checks run at once. With fewer slots an upload would be refused for lack of a slot, not by
 the check that it is meant for."""
 QUIET_SECONDS = 8.0
@@ -43,8 +43,8 @@ They are letters outside ASCII before the @, and an email of nothing but zero-wi
 class Outcome:
     """The stack after the attack, and the figures of the attack."""
 
-    place: Place
-    tally: Tally
+    target: Target
+    findings: Findings
     quiet: list[float]  # Seconds for each normal request while idle and slow connections were open.
     operations: int
     pid: int  # The process id of ingest before the attack.
@@ -54,13 +54,13 @@ class Outcome:
 def outcome() -> Iterator[Outcome]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8_192)), hard))
-    with mock.patch.dict(os.environ, PLACES), running() as stack:
-        besieged, tally, dice = place.made(stack), Tally(), Dice(SEED)
+    with mock.patch.dict(os.environ, SLOTS), running() as stack:
+        attacked, findings, dice = target.create_target(stack), Findings(), Dice(SEED)
         pid = stack.pid("ingest-1")
-        outcome = Outcome(besieged, tally, [], 0, pid)
+        outcome = Outcome(attacked, findings, [], 0, pid)
         asyncio.run(attack(outcome, dice))
         began = time.monotonic()
-        outcome.operations = described.ask_all(besieged, tally, SEED)
+        outcome.operations = openapi_fuzz.send_all(attacked, findings, SEED)
         say("schemathesis", began)
         asyncio.run(overrun(outcome))
         report(outcome)
@@ -69,24 +69,24 @@ def outcome() -> Iterator[Outcome]:
 
 async def attack(outcome: Outcome, dice: Dice) -> None:
     """Open idle and slow connections, and send everything else while they stay open."""
-    url, tally = outcome.place.stack.url, outcome.tally
+    url, findings = outcome.target.stack.url, outcome.findings
     port = int(url.rpartition(":")[2])
-    crowd, normal = Crowd(url, tally), Normal(outcome.place, tally)
-    held = await siege.idle(port)
-    slow = [asyncio.create_task(siege.slow(port, tally)) for _ in range(siege.SLOW)]
+    dispatcher, normal = Dispatcher(url, findings), NormalClient(outcome.target, findings)
+    held = await overload.idle(port)
+    slow = [asyncio.create_task(overload.slow(port, findings)) for _ in range(overload.SLOW)]
     began = time.monotonic()
     await normal.until(QUIET_SECONDS)
     outcome.quiet = normal.seconds
     began = say(f"{len(held)} idle, {len(slow)} slow", began)
-    await crowd.ask(checks.each(outcome.place))
+    await dispatcher.send_all(checks.each(outcome.target))
     # Few connections, because many megabytes at once would keep this client busy, not ingest.
-    await Crowd(url, tally, connections=4).ask(checks.large(outcome.place))
+    await Dispatcher(url, findings, connections=4).send_all(checks.large(outcome.target))
     began = say("each check", began)
-    await crowd.ask(asking.by_chance(outcome.place, dice, BY_CHANCE))
+    await dispatcher.send_all(random_requests.draw(outcome.target, dice, BY_CHANCE))
     began = say("by chance", began)
-    await crowd.ask(receipts.by_chance(outcome.place, dice, RECEIPTS))
+    await dispatcher.send_all(receipts.draw(outcome.target, dice, RECEIPTS))
     began = say("receipts", began)
-    await wire.send(port, tally, wire.every(outcome.place, dice, MUTANTS))
+    await raw_http.send(port, findings, raw_http.every(outcome.target, dice, MUTANTS))
     began = say("wire", began)
     await asyncio.gather(*slow)
     for each in held:
@@ -96,10 +96,10 @@ async def attack(outcome: Outcome, dice: Dice) -> None:
 async def overrun(outcome: Outcome) -> None:
     """Send more requests at once than ingest answers, so that it must refuse some."""
     began = time.monotonic()
-    await siege.unfinished(outcome.place, outcome.tally)
+    await overload.unfinished(outcome.target, outcome.findings)
     began = say("unfinished", began)
-    await Crowd(outcome.place.stack.url, outcome.tally, connections=300).ask(
-        siege.young(outcome.place)
+    await Dispatcher(outcome.target.stack.url, outcome.findings, connections=300).send_all(
+        overload.young(outcome.target)
     )
     say("young", began)
 
@@ -112,31 +112,35 @@ def say(what: str, began: float) -> float:
 
 def report(outcome: Outcome) -> None:
     """Print how many requests were sent and what was answered."""
-    tally = outcome.tally
+    findings = outcome.findings
+    hit = sum(findings.seen[refusal] > 0 for refusal in CONTRACT_REFUSALS)
     lines = (
-        f"seed {SEED}: {tally.asked} requests, {tally.known} with a good key",
-        f"accepted: {len(tally.accepted)}; slowest answer: {tally.slowest:.2f} s",
-        f"beside idle clients: {len(outcome.quiet)} accepted in {max(outcome.quiet):.3f} s at most",
-        "answers: " + ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items())),
-        f"checks hit: {sum(tally.seen[each] > 0 for each in PROMISED)} of {len(PROMISED)}",
-        *(f"{tally.seen[each]:7} {each.status} {each.error} {each.text[:90]}" for each in PROMISED),
+        f"seed {SEED}: {findings.asked} requests, {findings.known} with a good key",
+        f"accepted: {len(findings.accepted)}; slowest answer: {findings.slowest:.2f} s",
+        f"beside idle and slow: {len(outcome.quiet)} accepted, slowest {max(outcome.quiet):.3f} s",
+        "answers: " + ", ".join(f"{n} {status}" for status, n in sorted(findings.statuses.items())),
+        f"checks hit: {hit} of {len(CONTRACT_REFUSALS)}",
+        *(
+            f"{findings.seen[each]:7} {each.status} {each.error} {each.text[:90]}"
+            for each in CONTRACT_REFUSALS
+        ),
     )
     print(*lines, sep="\n", flush=True)  # noqa: T201  # the report of `make hostile`
 
 
 def test_enough_requests_were_sent_to_every_operation(outcome: Outcome) -> None:
-    assert outcome.tally.asked >= ASKED_MIN
-    assert outcome.tally.known >= KNOWN_MIN
+    assert outcome.findings.asked >= ASKED_MIN
+    assert outcome.findings.known >= KNOWN_MIN
     assert outcome.operations == 15
 
 
 def test_no_request_fails_hangs_or_passes_with_a_forged_key(outcome: Outcome) -> None:
-    wrong = outcome.tally.wrong
+    wrong = outcome.findings.wrong
     assert not wrong, f"{len(wrong)} of them, seed {SEED}:\n" + "\n".join(wrong[:SHOWN])
 
 
 def test_every_refusal_of_the_contract_was_seen(outcome: Outcome) -> None:
-    assert [refusal for refusal in PROMISED if not outcome.tally.seen[refusal]] == []
+    assert [refusal for refusal in CONTRACT_REFUSALS if not outcome.findings.seen[refusal]] == []
 
 
 def test_idle_and_slow_clients_do_not_delay_a_normal_one(outcome: Outcome) -> None:
@@ -144,7 +148,7 @@ def test_idle_and_slow_clients_do_not_delay_a_normal_one(outcome: Outcome) -> No
 
 
 def test_ingest_did_not_restart_and_logged_no_error(outcome: Outcome) -> None:
-    stack = outcome.place.stack
+    stack = outcome.target.stack
     assert stack.pid("ingest-1") == outcome.pid
     log = stack.plan.log("ingest-1").read_text()
     assert "Traceback" not in log
@@ -155,16 +159,16 @@ def test_ingest_did_not_restart_and_logged_no_error(outcome: Outcome) -> None:
 def test_every_accepted_request_is_stored_and_only_unsendable_ones_are_dead(
     outcome: Outcome,
 ) -> None:
-    accepted, stack = outcome.tally.accepted, outcome.place.stack
+    accepted, stack = outcome.findings.accepted, outcome.target.stack
     assert accepted
-    wait(lambda: not siege.unstored(outcome.place, accepted), "every row")
+    wait(lambda: not overload.unstored(outcome.target, accepted), "every row")
     letters = json.loads(stack.courant("dead", "list", "--json"))
     assert {letter["reason"] for letter in letters} <= NOT_SENDABLE
     assert {stack.state(str(UUID(letter["key"]))) for letter in letters} <= {"technical-failure"}
 
 
 def test_a_normal_email_is_delivered_after_the_attack(outcome: Outcome) -> None:
-    stack = outcome.place.stack
+    stack = outcome.target.stack
     sent = stack.client().send_email_notification(
         "someone@example.com",
         stack.variables["COURANT_EMAIL_TEMPLATE_ID"],
