@@ -113,7 +113,7 @@ def test_the_last_stage_stops_first_and_who_does_not_hear_is_killed(
     assert killed["process_name"] == "second-deaf"
     told = (tmp_path / "log" / "first-well.log").read_text()
     heard = float(told.partition("heard TERM")[2].split()[0])
-    assert datetime.fromisoformat(killed["at"]).timestamp() < heard
+    assert datetime.fromisoformat(killed["timestamp"]).timestamp() < heard
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's tie to a parent is Linux's")
