@@ -5,10 +5,9 @@ BIN := .venv/bin
 MADE := .venv/.made
 OURS := shared services deploy tests bench
 QUICK_FAULTS := $(wildcard tests/fault/test_*.py)
-PAGES := $(wildcard deploy/courant_cli/docs.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check words fault hostile bench containers docs lock clean
+.PHONY: help up test check fault hostile bench containers docs lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,17 +17,15 @@ up: $(MADE)  ## Start Kafka, PostgreSQL, the sandbox and every service; Ctrl-C s
 
 # deptry first holds the services to the packages that their image installs, then everything to the
 # packages that pyproject.toml declares.
-check: $(MADE)  ## Check without running anything: format, lint, types, imports, packages, pages.
+check: $(MADE)  ## Check without running anything: format, lint, types, imports, packages, pages, words.
 	$(BIN)/ruff format --check $(OURS)
 	$(BIN)/ruff check $(OURS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry shared services --optional-dependencies-dev-groups local
 	$(BIN)/deptry shared services deploy tests bench --ignore DEP004
-	$(if $(PAGES),$(BIN)/python -m courant_cli.docs --check)
-
-words: $(MADE)  ## Report words that docs/words.toml bans from our prose.
-	@$(BIN)/python -m courant_cli.words
+	$(BIN)/python -m courant_cli.docs --check
+	$(BIN)/python -m courant_cli.words
 
 test: $(MADE)  ## Run the tests, and those fault tests that are quick.
 	$(BIN)/pytest -n 2 --max-worker-restart 0 --dist worksteal tests/unit tests/simulation tests/twins tests/contract

@@ -7,8 +7,6 @@ from typing import Any
 import hypothesis
 import requests
 import schemathesis
-from hostile.asks import Dice
-from hostile.crowd import ANSWER_SECONDS
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
