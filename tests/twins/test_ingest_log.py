@@ -68,10 +68,10 @@ class FakeTwin:
 class KafkaTwin:
     def __init__(self, broker: Broker) -> None:
         self.broker, self.topic = broker, f"twin-{uuid.uuid4().hex[:8]}"
-        self.cluster = Cluster(broker.bootstrap, topic_prefix="", group_prefix="")
+        self.cluster = Cluster(broker.bootstrap)
         with clients.admin(self.cluster, "twin") as admin:
             for future in admin.client.create_topics(
-                [NewTopic(self.topic, PARTITIONS, 1)]
+                [NewTopic(self.cluster.topic(self.topic), PARTITIONS, 1)]
             ).values():
                 future.result()
 
@@ -96,7 +96,12 @@ class KafkaTwin:
     def records(self, wanted: int) -> list[Outgoing]:
         """Read until so many records have come."""
         consumer = Consumer({"bootstrap.servers": self.broker.bootstrap, "group.id": "twin"})
-        consumer.assign([TopicPartition(self.topic, number, 0) for number in range(PARTITIONS)])
+        consumer.assign(
+            [
+                TopicPartition(self.cluster.topic(self.topic), number, 0)
+                for number in range(PARTITIONS)
+            ]
+        )
         found: list[Outgoing] = []
         until = time.monotonic() + WAIT_SECONDS
         while len(found) < wanted:
