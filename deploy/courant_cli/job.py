@@ -128,7 +128,7 @@ def report(
         typer.Option(help="The file to write, or - for standard output. By default job-ID.csv."),
     ] = None,
 ) -> None:
-    """Save a CSV with every row of the job and its state."""
+    """Save a CSV of all rows of the job, each with the row's state."""
     place = output or Path(f"job-{id}.csv")
     with jobs_api.client() as api:
         if str(place) == "-":

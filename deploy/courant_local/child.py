@@ -78,7 +78,7 @@ class Child:
             self.process.send_signal(number)
 
     def wait(self, seconds: float) -> bool:
-        """Return whether it has ended, after waiting at most that long."""
+        """Wait up to `seconds` for the process to end; return whether it has ended."""
         if self.process is None:
             return True
         try:
@@ -96,7 +96,7 @@ class Child:
         self.signal(signal.SIGCONT)  # a frozen process would not handle the signal
 
     def stop(self) -> None:
-        """Stop it by its own signal; kill it if that takes too long."""
+        """Send the process its stop signal; kill it if it takes too long to end."""
         self.ask_to_stop()
         if not self.wait(self.stop_seconds):
             self.kill()

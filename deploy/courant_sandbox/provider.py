@@ -102,7 +102,7 @@ class Provider:
         return reply if form == "whole" else msgspec.structs.replace(reply, form=form)
 
     def _admit(self, api: Api, count: int, behaviours: Sequence[Behaviour], orders: Orders) -> None:
-        """Raise Refused if an order, a rate or a recipient refuses the whole call."""
+        """Raise Refused if a configured error, the rate or a recipient fails the whole call."""
         if orders.error is not None and _strikes(orders.error.share):
             error = orders.error
             raise Refused(error.code, error.message, error.status, error.reason)

@@ -1,8 +1,8 @@
 """Settings: each service declares its own, and they are read once from the environment.
 
-Invalid values stop the start. All of them are reported together, each with its variable, the
-expected value and the actual one, unless it is a secret. `<NAME>_FILE` may name a file that has
-the value.
+Invalid values prevent the start. All of them are reported together, each with its variable, the
+expected value and the actual value. The actual value of a secret is left out. `<NAME>_FILE` may
+name a file that has the value.
 """
 
 import os

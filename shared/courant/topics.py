@@ -24,7 +24,7 @@ class Lane(StrEnum):
 
 
 class Partition(NamedTuple):
-    """A partition of a topic. A topic that was deleted and created again has another id."""
+    """A partition of a topic. The topic's id changes if the topic is deleted and created again."""
 
     topic: str
     topic_id: UUID

@@ -55,7 +55,7 @@ class CallEntry:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a provider; its entries share their source and reply-to."""
+    """One request to a provider: notifications with the same From (or SMS origin) and Reply-To."""
 
     id: UUID
     entries: tuple[CallEntry, ...]

@@ -34,7 +34,7 @@ open_content = decoder(Content)
 
 
 class NotInDirectory(Exception):
-    """The directory does not hold an entry, or not yet; the message names its kind."""
+    """The directory has no such entry, or has not read it yet; the message names its kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,10 @@ class Store(Protocol):
         """Move Postgres's positions to the log's start: earlier records are deleted."""
 
     def fold(self, span: Span) -> AbstractContextManager[Fold]:
-        """Begin a transaction that moves Postgres's position past `span`; raises Behind."""
+        """Begin a transaction that moves Postgres's position in the log past `span`'s records.
+
+        Raises Behind if Postgres's position is before `span`.
+        """
 
     def chunk(self, job_id: UUID, number: int) -> StoredChunk | None:
         """Return a chunk, or None if nothing is left to do for it."""

@@ -70,7 +70,7 @@ class Rows(Protocol):
     def expired(
         self, usual: timedelta, shorter: Sequence[WaitLimit], delivery: datetime, limit: int
     ) -> list[OverdueRow]:
-        """Return rows that have waited longer than `usual`, or than their template's limit."""
+        """Return rows that waited longer than their template's limit, or `usual` without one."""
 
     def cancelled(self, delivery: datetime, limit: int) -> list[OverdueRow]:
         """Return rows that wait for their turn and whose job was cancelled."""

@@ -56,7 +56,10 @@ class Store(Protocol):
         """Move Postgres's positions to the log's start: earlier records are deleted."""
 
     def fold(self, span: Span) -> AbstractContextManager[Fold]:
-        """Begin a transaction that moves Postgres's position past `span`; raises Behind."""
+        """Begin a transaction that moves Postgres's position in the log past `span`'s records.
+
+        Raises Behind if Postgres's position is before `span`.
+        """
 
 
 ROWS_MAX = {Lane.PRIORITY: 2_000, Lane.NORMAL: 2_000, Lane.BULK: 500}

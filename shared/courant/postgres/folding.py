@@ -40,7 +40,7 @@ class Folding:
         self._engine = engine
 
     def compare(self, positions: Positions) -> None:
-        """Raise Behind, and the hold with it, if Postgres has not folded up to these positions."""
+        """Raise a hold in Postgres, and Behind, if Postgres's positions are before these."""
         with self.transaction() as (_, cursor):
             hold_after_restart(cursor)
             cursor.execute(POSITIONS, [[partition.topic_id for partition in positions]])
@@ -93,6 +93,6 @@ def fresh(kept: Sequence[Keep[T]], old: Positions) -> list[Keep[T]]:
 
 
 def positions_of(partitions: Iterable[Partition], cursor: Cursor) -> dict[Partition, int]:
-    """Return how far each partition is folded, from the rows that `cursor` has just selected."""
+    """Return each partition's position from the rows that `cursor` has just selected; 0 if none."""
     folded = {(topic_id, number): position for topic_id, number, position in cursor}
     return {each: folded.get((each.topic_id, each.number), 0) for each in partitions}

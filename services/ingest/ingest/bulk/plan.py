@@ -86,7 +86,7 @@ class Planner:
         return RowReader(counts, self._header_reader(plan))
 
     def _header_reader(self, plan: Plan) -> Callable[[Sequence[str]], RowParser | Answer]:
-        """Return a function that makes the parser of a file's rows from its header."""
+        """Return a function that takes a file's header and returns the parser of its rows."""
         service, key_type = plan.caller.service, plan.caller.key.type
         hash_key, channel = self._parts.hash_key, plan.channel.encode()
         restricted = key_type is KeyType.TEAM or (service.restricted and key_type is KeyType.NORMAL)

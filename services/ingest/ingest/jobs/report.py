@@ -36,7 +36,7 @@ class JobRows(Protocol):
     async def read_rows(
         self, job: Job, first: int, last: int, write: Callable[[RowRange], bytes]
     ) -> bytes:
-        """Read rows of a job and return `write` of them. Raises Unavailable."""
+        """Read rows of a job, pass them to `write` and return its result. Raises Unavailable."""
 
 
 class RecipientOnly(msgspec.Struct, frozen=True):
