@@ -351,7 +351,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "no fence": (Move, "allows", "self.guard.holds(attempt, reported)", "True"),
     "position moved outside the transaction": (
         FakeStore,
-        "fold",
+        "moving_on",
         "tables.positions[each] =",
         "self.tables.positions[each] =",
     ),

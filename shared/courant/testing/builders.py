@@ -1,6 +1,7 @@
 """Valid contracts and records for tests, each built from one small number."""
 
 from datetime import UTC, datetime
+from functools import cache
 from uuid import UUID
 from zlib import crc32
 
@@ -82,6 +83,7 @@ def receipt(number: int, says: str, attempt: int = 1) -> Receipt:
     return Receipt(id=id_of(number), attempt=attempt, says=ReceiptKind(says))
 
 
+@cache
 def partition(topic: str, number: int = 0) -> Partition:
     """Return a partition of a topic; the topic's id is the same in every test."""
     return Partition(topic, UUID(int=crc32(topic.encode())), number)

@@ -16,8 +16,9 @@ from courant.errors import Behind, Refused, Unavailable, require
 from courant.lifecycle import Move, Note, Report, State, shows
 from courant.records import Keep, Span
 from courant.testing.builders import NOW
+from courant.testing.jobs import JobTables
 from courant.testing.kafka import Surroundings
-from courant.topics import INBOX, Partition, Positions
+from courant.topics import INBOX, Lane, Partition, Positions
 
 T = TypeVar("T")
 INBOXES = frozenset(INBOX.names())
@@ -47,6 +48,7 @@ class Tables:
     calls: dict[UUID, Started] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
     marks: dict[datetime, Positions] = field(default_factory=dict)
+    jobs: JobTables = field(default_factory=JobTables)
     held: bool = False
     raised_at: datetime = NOW
     epoch: int = 0
@@ -55,6 +57,7 @@ class Tables:
     def hold(self, now: datetime) -> None:
         """Raise the hold, or renew it."""
         self.held = True
+        self.jobs.held = True
         self.raised_at = now
         self.epoch = int((now - NOW).total_seconds()) + 1
         self.marks = {}
@@ -62,12 +65,12 @@ class Tables:
     def passed(self, topics: Collection[str], places: Positions | None = None) -> datetime | None:
         """Return T: the time of the newest mark that all partitions of these topics passed."""
         found = self.positions if places is None else places
-        times = [
-            time
-            for time, ends in self.marks.items()
-            if all(found.get(each, 0) >= end for each, end in ends.items() if each.topic in topics)
-        ]
-        return max(times, default=None)
+        # Newest first, because most often one of the newest marks is passed.
+        for time in sorted(self.marks, reverse=True):
+            ends = self.marks[time]
+            if all(found.get(each, 0) >= ends[each] for each in ends if each.topic in topics):
+                return time
+        return None
 
     def copy(self) -> "Tables":
         """Copy the tables; rows are never changed, only replaced."""
@@ -77,6 +80,7 @@ class Tables:
             events=self.events.copy(),
             calls=self.calls.copy(),
             positions=self.positions.copy(),
+            jobs=self.jobs.copy(),
         )
 
 
@@ -133,26 +137,38 @@ class FakeStore:
 
     @contextmanager
     def fold(self, span: Span) -> Iterator["FakeFold"]:
+        with self.moving_on(span) as (tables, places):
+            yield FakeFold(tables, places, self.world.now())
+
+    @contextmanager
+    def moving_on(self, span: Span) -> Iterator[tuple[Tables, Positions]]:
+        """Begin a transaction that moves Postgres's position past `span`.
+
+        Yields the tables and the positions before it. Raises Behind.
+        """
         with self.transaction() as tables:
             require({each: offsets.start for each, offsets in span.items()}, tables.positions)
             places = dict(tables.positions)
             for each, offsets in span.items():
                 tables.positions[each] = max(places.get(each, 0), offsets.stop)
-            yield FakeFold(tables, places, self.world.now())
+            yield tables, places
 
-    def claim(self, ids: Iterable[UUID]) -> list[FakeRow]:
+    def claim(self, ids: Iterable[UUID], lane: Lane = Lane.NORMAL) -> list[FakeRow]:
         """Claim the rows that wait and are due, each for an attempt that was never used before.
 
-        Raises Unavailable under a hold.
+        Rows of a paused or cancelled job are skipped. Raises Unavailable under a hold; the hold of
+        jobs stops the bulk lane alone.
         """
         claimed = []
         now = self.world.now()
         with self.transaction() as tables:
-            if tables.held:
+            if tables.held or (lane is Lane.BULK and tables.jobs.held):
                 raise Unavailable("on hold")
             for id in ids:
                 row = tables.rows.get(id)
                 if not row or (row.not_before and row.not_before > now):
+                    continue
+                if not tables.jobs.runs(row.notification.job_id):
                     continue
                 if Move.CLAIMED.allows(row.state, row.attempt, row.attempt):
                     attempt = max(row.attempt + 1, tables.epoch)
@@ -171,11 +187,7 @@ class FakeFold:
         self._tables, self._places, self._now = tables, places, now
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
-        return [
-            each
-            for each in kept
-            if each.record.offset >= self._places.get(each.record.partition, 0)
-        ]
+        return fresh(kept, self._places)
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
         missing = ids - self._tables.rows.keys()
@@ -232,6 +244,11 @@ class FakeFold:
             )
         if made or shows(report.move, row.attempt, report.attempt):
             self._tables.events.append((report.move, report.id, report.attempt, made))
+
+
+def fresh(kept: Sequence[Keep[T]], positions: Positions) -> list[Keep[T]]:
+    """Return the records that no transaction before these positions has folded."""
+    return [each for each in kept if each.record.offset >= positions.get(each.record.partition, 0)]
 
 
 def refuse(texts: Iterable[str | None], reason: str) -> None:
