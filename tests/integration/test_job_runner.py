@@ -96,7 +96,7 @@ class Runner:
 
 @pytest.fixture
 def runner(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
-    monkeypatch.setattr(dispatch, "TELL_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(dispatch, "REPORT_EVERY_SECONDS", 0.0)
     made = Runner(engine)
     for table in ("jobs", "chunks", "wishes", "notifications", "events", "positions", "marks"):
         made.ask(f"DELETE FROM {table}")
