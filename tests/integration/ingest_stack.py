@@ -53,8 +53,8 @@ class Stack:
         producer.flush()
 
     def in_flight(self) -> float:
-        """Return how many requests ingest is answering, including the one that asks for it."""
-        for line in httpx2.get(f"{self.base}/metrics", timeout=ANSWER_SECONDS).text.splitlines():
+        """Return how many requests of clients ingest is answering."""
+        for line in httpx2.get(f"{self.health}/metrics", timeout=ANSWER_SECONDS).text.splitlines():
             if line.startswith("courant_requests_in_flight "):
                 return float(line.split()[1])
         raise AssertionError("no such metric")

@@ -286,13 +286,12 @@ def test_on_sigterm_ingest_finishes_requests_in_flight_and_exits(running: Stack)
     try:
         with ThreadPoolExecutor(1) as threads:
             waits = threads.submit(httpx2.get, read, headers=AUTHORIZED, timeout=ANSWER_SECONDS)
-            wait(lambda: running.in_flight() == 2 or waits.done(), "the read waits for Postgres")
+            wait(lambda: running.in_flight() == 1 or waits.done(), "the read waits for Postgres")
             address = ("127.0.0.1", int(running.base.rpartition(":")[2]))
             with socket.create_connection(address, ANSWER_SECONDS) as line:
                 line.sendall(head.encode() + body[:10])
-                # The request's head has arrived, its body has not. The third request in flight is
-                # the one that asks for this figure.
-                wait(lambda: running.in_flight() == 3 - waits.done(), "the request is in flight")
+                # The request's head has arrived, its body has not.
+                wait(lambda: running.in_flight() == 2 - waits.done(), "the request is in flight")
                 running.ingest.send_signal(signal.SIGTERM)
                 wait(lambda: "stopping" in running.log.read_text(), "ingest stops")
                 line.sendall(body[10:])

@@ -165,7 +165,7 @@ def test_a_read_before_the_row_exists_waits_for_it(running: Stack, hand: Hand) -
         id = ids.new(datetime.now(UTC))
         with ThreadPoolExecutor(1) as threads:
             answer = threads.submit(ask, running, f"/{id}")
-            wait(lambda: running.in_flight() == 2 or answer.done())
+            wait(lambda: running.in_flight() == 1 or answer.done())
             hand.job(rows=1, id=id)
             return answer.result().status_code == 200
 
