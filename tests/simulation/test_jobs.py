@@ -1,6 +1,5 @@
 """Whatever fault strikes: each row of a file becomes one notification, and commands hold."""
 
-import dataclasses
 from random import Random
 from typing import Any
 
@@ -13,7 +12,6 @@ from courant.testing.store import FakeStore, Tables
 from job_runner import handle, rules
 from job_runner.dispatch import Dispatcher
 from recovery import sweeps
-from recovery.tasks import TASKS
 from simulation import outside
 from simulation.job_histories import HISTORIES, JobHistory
 from simulation.job_promises import broken_promises
@@ -176,18 +174,10 @@ def test_the_simulation_of_jobs_detects_the_mistake(
 ) -> None:
     replace(monkeypatch, *MISTAKES[mistake])
     if MISTAKES[mistake][0] is sweeps:
-        refresh(monkeypatch)
+        outside.refresh_tasks(monkeypatch)
     find(
         HISTORIES,
         lambda history: bool(broken_promises(history)),
         settings=settings(max_examples=5000, phases=[Phase.generate], database=None),
         random=Random(1),
     )
-
-
-def refresh(patch: pytest.MonkeyPatch) -> None:
-    """Put the wrong functions into the table of tasks, which still holds the right ones."""
-    table = tuple(
-        dataclasses.replace(task, do=getattr(sweeps, task.do.__name__, task.do)) for task in TASKS
-    )
-    patch.setattr(outside, "TASKS", table)

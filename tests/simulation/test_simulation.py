@@ -1,6 +1,5 @@
 """Whatever fault strikes, wherever: nothing is lost or sent twice, and each effect comes once."""
 
-import dataclasses
 import json
 import logging
 from collections import Counter
@@ -35,7 +34,6 @@ from courant.testing.world import Crash, Fault, World
 from deliverer import flight
 from deliverer import rules as sending
 from recovery import marks, sweeps
-from recovery.tasks import TASKS
 from saver import handle, rules
 from simulation import outside
 from simulation.outside import GRACE, LIVES, Provider, life_of
@@ -418,18 +416,10 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
 def test_the_simulation_detects_the_mistake(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     replace(monkeypatch, *MISTAKES[mistake])
     if MISTAKES[mistake][0] is sweeps:
-        refresh(monkeypatch)
+        outside.refresh_tasks(monkeypatch)
     find(
         HISTORIES,
         lambda history: bool(broken_promises(history)),
         settings=settings(max_examples=5000, phases=[Phase.generate], database=None),
         random=Random(1),
     )
-
-
-def refresh(patch: pytest.MonkeyPatch) -> None:
-    """Put the wrong functions into the table of tasks, which still holds the right ones."""
-    table = tuple(
-        dataclasses.replace(task, do=getattr(sweeps, task.do.__name__, task.do)) for task in TASKS
-    )
-    patch.setattr(outside, "TASKS", table)
