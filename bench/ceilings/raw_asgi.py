@@ -20,6 +20,7 @@ from granian.server.embed import Server
 
 from courant import ids
 from courant.kafka.async_producer import AsyncProducer
+from courant.kafka.clients import Cluster
 from courant.records import Outgoing
 from courant.topics import INBOX, Channel, Lane
 
@@ -71,7 +72,7 @@ async def serve(
     make: Callable[[AsyncProducer], Any], port: int, interface: Interfaces = Interfaces.ASGINL
 ) -> None:
     """Serve an application with ingest's server settings, until TERM."""
-    log = AsyncProducer(os.environ["KAFKA_BOOTSTRAP_SERVERS"], "bench")
+    log = AsyncProducer(Cluster(os.environ["KAFKA_BOOTSTRAP_SERVERS"]), "bench")
     log.start()
     server = Server(
         make(log), "127.0.0.1", port, interface=interface, websockets=False, log_enabled=False
