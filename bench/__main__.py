@@ -2,7 +2,7 @@
 
     python -m bench [part …]
 
-Parts: accept, save, send, through, latency, jobs. A run of all parts is written to latest.json.
+Parts: accept, save, send, drain, latency, jobs. A run of all parts is written to latest.json.
 """
 
 import json
@@ -17,14 +17,14 @@ from typing import Any
 import psutil
 from rich.table import Table
 
-from bench import accept, jobs, latency, save, send, through
-from bench.parts import Part, console
+from bench import accept, drain, jobs, latency, save, send
+from bench.measurements import Measurement, console
 
 PARTS = {
     "accept": accept.measure,
     "save": save.measure,
     "send": send.measure,
-    "through": through.measure,
+    "drain": drain.measure,
     "latency": latency.measure,
     "jobs": jobs.measure,
 }
@@ -37,23 +37,30 @@ def main(names: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     if unknown := set(names) - set(PARTS):
         sys.exit(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    found: list[Part] = []
+    found: list[Measurement] = []
     for name in names or PARTS:
         console.print(f"[bold]{name}[/]")
         found += PARTS[name]()
     console.print(drawn(found))
     if not names:
-        results = {part.name: part.summary() for part in found} | {"machine": machine()}
+        results = {measurement.name: measurement.summary() for measurement in found} | {
+            "machine": machine()
+        }
         RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
-def drawn(parts: list[Part]) -> Table:
+def drawn(measurements: list[Measurement]) -> Table:
     """Return the table of results."""
     table = Table("part", "ours", "ceiling", "ratio", "unit", "aim", box=None)
-    for part in parts:
-        ceiling = "–" if part.ceiling is None else f"{part.ceiling:,}"
+    for measurement in measurements:
+        ceiling = "–" if measurement.ceiling is None else f"{measurement.ceiling:,}"
         table.add_row(
-            part.name, f"{part.ours:,}", ceiling, str(part.ratio or "–"), part.unit, part.aim
+            measurement.name,
+            f"{measurement.ours:,}",
+            ceiling,
+            str(measurement.ratio or "–"),
+            measurement.unit,
+            measurement.aim,
         )
     return table
 

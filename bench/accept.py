@@ -6,9 +6,9 @@ import time
 import jwt
 import psutil
 
-from bench.ground import Ground, cpu_seconds, ground
 from bench.load import Answered, load, post
-from bench.parts import Part, beside, interleaved, middle
+from bench.measurements import Measurement, beside, interleaved, middle
+from bench.stack import BenchStack, bench_stack, cpu_seconds
 from courant.directory.entries import Template
 
 REQUESTS = 20_000
@@ -18,14 +18,14 @@ RAW = "bench.ceilings.raw_asgi"
 AIM = "≥ 0.6, ≥ 3,000"
 
 
-def measure() -> list[Part]:
+def measure() -> list[Measurement]:
     """Measure both kinds of API key and the ceiling."""
-    with ground() as site, site.serving(RAW) as raw, site.running("ingest") as services:
-        ingest = site.plan.port("ingest"), services["ingest"]
+    with bench_stack() as stack, stack.serving(RAW) as raw, stack.running("ingest") as services:
+        ingest = stack.plan.port("ingest"), services["ingest"]
         sides = {
-            "raw ASGI": Side(site, raw),
-            "JWT": Side(site, ingest, "JWT"),
-            "ApiKey": Side(site, ingest, "ApiKey"),
+            "raw ASGI": Side(stack, raw),
+            "JWT": Side(stack, ingest, "JWT"),
+            "ApiKey": Side(stack, ingest, "ApiKey"),
         }
         for each in sides.values():
             each.warm_up()
@@ -41,21 +41,21 @@ class Side:
     """One server with one kind of API key, and the figures of its rounds."""
 
     def __init__(
-        self, site: Ground, server: tuple[int, psutil.Process], kind: str = "ApiKey"
+        self, stack: BenchStack, server: tuple[int, psutil.Process], kind: str = "ApiKey"
     ) -> None:
-        self._site, self._kind = site, kind
+        self._stack, self._kind = stack, kind
         self._port, self._process = server
         self._p99s_ms: list[float] = []
         self._cpus_us: list[float] = []
 
     def warm_up(self) -> None:
         """Send a few requests first."""
-        load(self._port, email(self._site, self._kind), WARM_UP)
+        load(self._port, email(self._stack, self._kind), WARM_UP)
 
     def rate(self) -> float:
         """Measure one round; return requests per second."""
         before = cpu_seconds(self._process)
-        answered: Answered = load(self._port, email(self._site, self._kind), REQUESTS)
+        answered: Answered = load(self._port, email(self._stack, self._kind), REQUESTS)
         self._cpus_us.append(1e6 * (cpu_seconds(self._process) - before) / REQUESTS)
         self._p99s_ms.append(answered.p99_ms())
         return answered.rate
@@ -65,14 +65,14 @@ class Side:
         return {"p99_ms": middle(self._p99s_ms, 1), "cpu_us": middle(self._cpus_us)}
 
 
-def email(site: Ground, kind: str) -> bytes:
+def email(stack: BenchStack, kind: str) -> bytes:
     """Return the request of one email. A JWT is valid for 30 seconds, an API key for ever."""
-    authorization = f"ApiKey-v1 {site.key}"
+    authorization = f"ApiKey-v1 {stack.key}"
     if kind == "JWT":
-        claims = {"iss": str(site.service.id), "iat": int(time.time())}
-        authorization = "Bearer " + jwt.encode(claims, site.key[-36:], "HS256")
+        claims = {"iss": str(stack.service.id), "iat": int(time.time())}
+        authorization = "Bearer " + jwt.encode(claims, stack.key[-36:], "HS256")
     headers = {"Content-Type": "application/json", "Authorization": authorization}
-    return post(PATH, asked(site.personal), headers)
+    return post(PATH, asked(stack.personal), headers)
 
 
 def asked(template: Template) -> bytes:

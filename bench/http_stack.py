@@ -20,8 +20,8 @@ from starlette.routing import Route
 
 from bench.accept import PATH, Side
 from bench.ceilings.raw_asgi import Receive, Send, accepted, answer, body_of, raw, serve
-from bench.ground import ground
-from bench.parts import console, interleaved, middle
+from bench.measurements import console, interleaved, middle
+from bench.stack import bench_stack
 from courant.kafka.async_producer import AsyncProducer
 
 MODULE = "bench.http_stack"
@@ -63,9 +63,9 @@ APPS: dict[str, tuple[Callable[[AsyncProducer], Any], Interfaces]] = {
 
 def main(names: list[str]) -> None:
     """Measure the candidates and print their figures."""
-    with ground() as site, ExitStack() as servers:
+    with bench_stack() as stack, ExitStack() as servers:
         sides = {
-            name: Side(site, servers.enter_context(site.serving(MODULE, "serve", name)))
+            name: Side(stack, servers.enter_context(stack.serving(MODULE, "serve", name)))
             for name in names or APPS
         }
         for each in sides.values():

@@ -3,7 +3,7 @@
 import asyncio
 
 from bench.accept import asked
-from bench.ground import Ground
+from bench.stack import BenchStack
 from courant.contracts import KeyType
 from courant.directory.entries import Template
 from courant.records import Outgoing
@@ -27,25 +27,25 @@ class Kept:
         self.records.append(outgoing)
 
 
-def accepted(site: Ground, template: Template, count: int) -> list[Outgoing]:
+def accepted(stack: BenchStack, template: Template, count: int) -> list[Outgoing]:
     """Return the records of `count` accepted emails, made now."""
-    log, reader = Kept(), Reader(site.plan.database_url, 1)
+    log, reader = Kept(), Reader(stack.plan.database_url, 1)
     parts = AcceptParts(
-        directory=site.directory,
-        templates=TemplateCache(site.directory),
+        directory=stack.directory,
+        templates=TemplateCache(stack.directory),
         inbox=log,
         idempotency=reader,  # read only for an Idempotency-Key
         limits=Limits(),
         fair_shares=FairShares(6_000),
-        key_ring=site.installation.ring,
-        hash_key=site.installation.hash_key,
+        key_ring=stack.installation.ring,
+        hash_key=stack.installation.hash_key,
         simulated=frozenset(),
         docs_url="",
         sending_domain="notification.example",
     )
     accept, body = Accept(parts), asked(template)
-    [key] = [k for k in site.directory.keys[site.service.id].values() if k.type is KeyType.NORMAL]
-    caller = Caller(site.service, key)
+    [key] = [k for k in stack.directory.keys[stack.service.id].values() if k.type is KeyType.NORMAL]
+    caller = Caller(stack.service, key)
 
     headers = {b"content-type": b"application/json", b"host": b"127.0.0.1"}
 

@@ -8,13 +8,13 @@ import httpx2
 import psutil
 
 from bench.ceilings import bare_copy
-from bench.ground import Ground, ground
+from bench.drain import KINDS
 from bench.inbox import accepted
 from bench.latency import steady
 from bench.ledger import Bookings
-from bench.parts import Part, beside, console, interleaved, middle
+from bench.measurements import Measurement, beside, console, interleaved, middle
 from bench.save import make_days
-from bench.through import KINDS
+from bench.stack import BenchStack, bench_stack
 from courant.contracts import Notification
 from courant_cli.load import quantile
 
@@ -29,47 +29,47 @@ FREE = {"JOB_RUNNER_LAG_SECONDS": "0"}
 MIB = 2**20
 
 
-def measure() -> list[Part]:
+def measure() -> list[Measurement]:
     """Measure each part by itself."""
-    with ground() as site:
-        return [saved(site), *sent(site), upload(site)]
+    with bench_stack() as stack:
+        return [saved(stack), *sent(stack), upload(stack)]
 
 
-def saved(site: Ground) -> Part:
+def saved(stack: BenchStack) -> Measurement:
     """Measure from the seal's acknowledgement to the last stored row, without back-pressure."""
-    rows = [Notification.decode(each.value) for each in accepted(site, site.personal, SAVED_ROWS)]
-    make_days(site, rows)
+    rows = [Notification.decode(each.value) for each in accepted(stack, stack.personal, SAVED_ROWS)]
+    make_days(stack, rows)
     copies = bare_copy.batches(rows)
 
     def ours() -> float:
-        empty(site)
-        with site.running("ingest", "saver", "job-runner", **FREE):
+        empty(stack)
+        with stack.running("ingest", "saver", "job-runner", **FREE):
             time.sleep(QUIET_SECONDS)
-            submit(site, SAVED_ROWS)
+            submit(stack, SAVED_ROWS)
             began = time.perf_counter()
-            wait(site, SAVED, SAVED_ROWS)
+            wait(stack, SAVED, SAVED_ROWS)
             return SAVED_ROWS / (time.perf_counter() - began)
 
     def bare() -> float:
-        empty(site)
-        return SAVED_ROWS / bare_copy.save(site.plan.database_url, copies)
+        empty(stack)
+        return SAVED_ROWS / bare_copy.save(stack.plan.database_url, copies)
 
     found = interleaved({"job": ours, "bare COPY": bare})
     return beside("job saved", "rows/s", "≥ 10,000", found["job"], found["bare COPY"])
 
 
-def sent(site: Ground) -> list[Part]:
+def sent(stack: BenchStack) -> list[Measurement]:
     """Measure from the seal to the last booked row, with back-pressure and priority beside it."""
     idle, beside_job, rates = [], [], []
-    with site.running("sandbox", *KINDS):
+    with stack.running("sandbox", *KINDS):
         for number in range(3):
-            idle.append(1000 * quantile(steady(site, site.urgent), 0.99))
-            empty(site)
-            bookings = Bookings(site.plan.ledger)
+            idle.append(1000 * quantile(steady(stack, stack.urgent), 0.99))
+            empty(stack)
+            bookings = Bookings(stack.plan.ledger)
             began = time.perf_counter()
-            submit(site, ROWS)
+            submit(stack, ROWS)
             sealed = time.perf_counter()
-            beside_job.append(1000 * quantile(steady(site, site.urgent), 0.99))
+            beside_job.append(1000 * quantile(steady(stack, stack.urgent), 0.99))
             bookings.wait_at_least(ROWS, SECONDS_MAX)
             rates.append(ROWS / (time.perf_counter() - sealed))
             console.print(
@@ -77,8 +77,8 @@ def sent(site: Ground) -> list[Part]:
                 f"priority p99 {idle[-1]:.0f} ms idle, {beside_job[-1]:.0f} ms beside the job"
             )
     return [
-        Part("job sent", "rows/s", "≥ 2,000", middle(rates), more={"rounds": rates}),
-        Part(
+        Measurement("job sent", "rows/s", "≥ 2,000", middle(rates), more={"rounds": rates}),
+        Measurement(
             "priority p99 beside a job",
             "ms",
             "≤ 250",
@@ -88,36 +88,38 @@ def sent(site: Ground) -> list[Part]:
     ]
 
 
-def upload(site: Ground) -> Part:
+def upload(stack: BenchStack) -> Measurement:
     """Measure the upload of a million rows while the first are sent, and the peak memory."""
-    empty(site)
-    with site.running("sandbox", *KINDS) as services:
-        bookings = Bookings(site.plan.ledger)
+    empty(stack)
+    with stack.running("sandbox", *KINDS) as services:
+        bookings = Bookings(stack.plan.ledger)
         began = time.perf_counter()
-        job_id = submit(site, UPLOAD_ROWS)
+        job_id = submit(stack, UPLOAD_ROWS)
         rate = UPLOAD_ROWS / (time.perf_counter() - began)
         bookings.wait_at_least(SENT_OF_UPLOAD, SECONDS_MAX)
-        call(site, "POST", f"/v2/jobs/{job_id}/cancel")
+        call(stack, "POST", f"/v2/jobs/{job_id}/cancel")
         peaks = {kind: peak_mib(services[kind]) for kind in ("ingest", "job-runner")}
     console.print(f"  {rate:,.0f} rows/s taken; at most, in MiB: {peaks}")
-    return Part("job taken", "rows/s", "memory ≤ 250 MB", round(rate), more={"peak_mib": peaks})
+    return Measurement(
+        "job taken", "rows/s", "memory ≤ 250 MB", round(rate), more={"peak_mib": peaks}
+    )
 
 
-def empty(site: Ground) -> None:
+def empty(stack: BenchStack) -> None:
     """Delete the rows of earlier rounds."""
-    site.sql("TRUNCATE jobs, chunks, wishes")
-    site.empty()
+    stack.sql("TRUNCATE jobs, chunks, wishes")
+    stack.empty()
 
 
-def submit(site: Ground, rows: int) -> str:
+def submit(stack: BenchStack, rows: int) -> str:
     """Upload a file of that many rows; return the job's id once it is answered 201."""
-    fields = {"template_id": str(site.personal.id), "name": "bench.csv"}
+    fields = {"template_id": str(stack.personal.id), "name": "bench.csv"}
     # A file on disk, because the client streams it as it would a large one.
-    file = Path(site.plan.home) / "bench.csv"
+    file = Path(stack.plan.home) / "bench.csv"
     with file.open("w") as written:
         written.writelines(lines(rows))
     with file.open("rb") as read:
-        answer = call(site, "POST", "/v2/jobs", data=fields, files={"file": read})
+        answer = call(stack, "POST", "/v2/jobs", data=fields, files={"file": read})
     return str(answer["data"]["id"])
 
 
@@ -128,21 +130,23 @@ def lines(rows: int) -> Iterator[str]:
         yield f"recipient-{number}@example.com,Recipient {number}\n"
 
 
-def call(site: Ground, method: str, path: str, **options: object) -> dict[str, dict[str, object]]:
+def call(
+    stack: BenchStack, method: str, path: str, **options: object
+) -> dict[str, dict[str, object]]:
     """Call the API; raises unless the answer is a success."""
-    headers = {"Authorization": f"ApiKey-v1 {site.key}"}
+    headers = {"Authorization": f"ApiKey-v1 {stack.key}"}
     answer = httpx2.request(
-        method, site.plan.url + path, headers=headers, timeout=SECONDS_MAX, **options
+        method, stack.plan.url + path, headers=headers, timeout=SECONDS_MAX, **options
     )  # type: ignore[arg-type]  # httpx2's many
     assert answer.is_success, answer.text[:500]
     found: dict[str, dict[str, object]] = answer.json()
     return found
 
 
-def wait(site: Ground, sql: str, count: int) -> None:
+def wait(stack: BenchStack, sql: str, count: int) -> None:
     """Return once Postgres counts that many."""
     until = time.monotonic() + SECONDS_MAX
-    while (found := site.sql(sql)[0][0]) < count:
+    while (found := stack.sql(sql)[0][0]) < count:
         assert time.monotonic() < until, f"{found} of {count}: {sql}"
         time.sleep(LOOK_SECONDS)
 

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from bench.ground import Ground
+from bench.drain import whole
 from bench.ledger import Bookings
-from bench.parts import Part, interleaved, middle
-from bench.through import whole
+from bench.measurements import Measurement, interleaved, middle
+from bench.stack import BenchStack
 from courant.directory.entries import Template
 from courant.topics import Channel
 from courant_cli.load import Load, quantile, run, to
@@ -15,30 +15,30 @@ SECONDS_MAX = 60.0
 ACCEPTED = "SELECT id, accepted_at FROM notifications WHERE job_id IS NULL"
 
 
-def measure() -> list[Part]:
+def measure() -> list[Measurement]:
     """Send at the rate, five times."""
-    with whole() as (site, _):
+    with whole() as (stack, _):
         p99s_ms: list[float] = []
 
         def p50_ms() -> float:
-            site.empty()
-            waits = steady(site, site.personal)
+            stack.empty()
+            waits = steady(stack, stack.personal)
             p99s_ms.append(1000 * quantile(waits, 0.99))
             return 1000 * quantile(waits, 0.5)
 
         p50s_ms = interleaved({"p50": p50_ms})["p50"]
     return [
-        Part("latency p50", "ms", "≤ 100", middle(p50s_ms, 1)),
-        Part("latency p99", "ms", "≤ 300", middle(p99s_ms, 1)),
+        Measurement("latency p50", "ms", "≤ 100", middle(p50s_ms, 1)),
+        Measurement("latency p99", "ms", "≤ 300", middle(p99s_ms, 1)),
     ]
 
 
-def steady(site: Ground, template: Template) -> list[float]:
+def steady(stack: BenchStack, template: Template) -> list[float]:
     """Send one round; return the seconds of each email."""
-    bookings = Bookings(site.plan.ledger)
+    bookings = Bookings(stack.plan.ledger)
     wanted = Load(
-        url=site.plan.url,
-        key=site.key,
+        url=stack.plan.url,
+        key=stack.key,
         template_id=str(template.id),
         channel=Channel.EMAIL,
         count=EMAILS,
@@ -50,5 +50,5 @@ def steady(site: Ground, template: Template) -> list[float]:
     assert len(result.ids) == EMAILS, result.summary()
     booked = bookings.of(set(result.ids), SECONDS_MAX)
     assert len(booked) == EMAILS, f"{len(booked)} were booked"
-    accepted = {str(id): at for id, at in site.sql(ACCEPTED)}
+    accepted = {str(id): at for id, at in stack.sql(ACCEPTED)}
     return [(each.at - accepted[each.notification_id or ""]).total_seconds() for each in booked]

@@ -5,9 +5,9 @@ import time
 from datetime import timedelta
 
 from bench.ceilings import bare_copy
-from bench.ground import Ground, ground
 from bench.inbox import accepted
-from bench.parts import Part, beside, interleaved, middle
+from bench.measurements import Measurement, beside, interleaved, middle
+from bench.stack import BenchStack, bench_stack
 from courant import ids
 from courant.contracts import Notification
 from courant.records import Outgoing
@@ -21,18 +21,18 @@ AIM = "≥ 0.5, ≥ 15,000"
 BATCHES = "SELECT at, count(*) FROM events GROUP BY at ORDER BY at"
 
 
-def measure() -> list[Part]:
+def measure() -> list[Measurement]:
     """Measure the saver and the ceiling on the same records."""
-    with ground() as site:
-        records = accepted(site, site.personal, ROWS)
+    with bench_stack() as stack:
+        records = accepted(stack, stack.personal, ROWS)
         rows = [Notification.decode(each.value) for each in records]
-        make_days(site, rows)
-        saver, copies = Saver(site, records), bare_copy.batches(rows)
+        make_days(stack, rows)
+        saver, copies = Saver(stack, records), bare_copy.batches(rows)
         gc.freeze()  # as the saver does
 
         def bare() -> float:
-            site.empty()
-            return ROWS / bare_copy.save(site.plan.database_url, copies)
+            stack.empty()
+            return ROWS / bare_copy.save(stack.plan.database_url, copies)
 
         found = interleaved({"saver": saver.rate, "bare COPY": bare})
         sizes = middle(saver.batch_rows)
@@ -42,22 +42,22 @@ def measure() -> list[Part]:
 class Saver:
     """The saver's process, and the records that wait in its inbox."""
 
-    def __init__(self, site: Ground, records: list[Outgoing]) -> None:
-        self._site, self._records = site, records
+    def __init__(self, stack: BenchStack, records: list[Outgoing]) -> None:
+        self._stack, self._records = stack, records
         self._written = 0
         self.batch_rows: list[float] = []
 
     def rate(self) -> float:
         """Measure one round; return rows per second, from its first transaction to its last."""
-        self._site.empty()
-        producer = self._site.installation.producer
+        self._stack.empty()
+        producer = self._stack.installation.producer
         for each in self._records:
             producer.produce(each)
         producer.flush()
         self._written += len(self._records)
-        with self._site.running("saver"):
+        with self._stack.running("saver"):
             self._wait()
-        times, rows = zip(*self._site.sql(BATCHES), strict=True)
+        times, rows = zip(*self._stack.sql(BATCHES), strict=True)
         assert sum(rows) == len(self._records), f"{sum(rows)} were saved"
         self.batch_rows.append(sum(rows) / len(rows))
         seconds = (times[-1] - times[0]).total_seconds()
@@ -66,12 +66,12 @@ class Saver:
     def _wait(self) -> None:
         """Return once Postgres has stored the inbox to its end."""
         until = time.monotonic() + SECONDS_MAX
-        while self._site.sql("SELECT sum(next) FROM positions") != [(self._written,)]:
+        while self._stack.sql("SELECT sum(next) FROM positions") != [(self._written,)]:
             assert time.monotonic() < until, "the saver is not done"
             time.sleep(LOOK_SECONDS)
 
 
-def make_days(site: Ground, rows: list[Notification]) -> None:
+def make_days(stack: BenchStack, rows: list[Notification]) -> None:
     """Create the partitions of the rows' days, as the saver does."""
-    store = PostgresStore(site.installation.engine, timedelta(seconds=1))
+    store = PostgresStore(stack.installation.engine, timedelta(seconds=1))
     store.make_days({ids.day_of(each.id) for each in rows})

@@ -4,11 +4,11 @@ import gc
 from collections.abc import Sequence
 
 from bench.ceilings import bare_boto3, bare_copy
-from bench.ground import Ground, ground
 from bench.inbox import accepted
 from bench.ledger import Bookings
-from bench.parts import Part, beside, interleaved
+from bench.measurements import Measurement, beside, interleaved
 from bench.save import make_days
+from bench.stack import BenchStack, bench_stack
 from courant.contracts import Notification
 from deliverer.calls import ClaimedRow
 from deliverer.settings import DelivererSettings
@@ -20,27 +20,27 @@ THREADS = DelivererSettings.model_fields["deliverer_threads"].default
 AIM = "≥ 0.6"
 
 
-def measure() -> list[Part]:
+def measure() -> list[Measurement]:
     """Measure the deliverer and the ceiling on the same emails, against the same sandbox."""
-    with ground() as site, site.running("sandbox"):
-        records = accepted(site, site.plain, EMAILS)
+    with bench_stack() as stack, stack.running("sandbox"):
+        records = accepted(stack, stack.plain, EMAILS)
         rows = [Notification.decode(each.value) for each in records]
-        make_days(site, rows)
+        make_days(stack, rows)
         copies = bare_copy.batches(rows)
-        calls = bare_boto3.calls(list(map(claimed, rows)), site.directory, site.installation.ring)
+        calls = bare_boto3.calls(list(map(claimed, rows)), stack.directory, stack.installation.ring)
         gc.freeze()  # as the deliverer does
 
         def deliverer() -> float:
-            site.empty()
-            bare_copy.save(site.plan.database_url, copies)
-            put_orders(site, rows)
-            bookings = Bookings(site.plan.ledger)
-            with site.running("deliverer"):
+            stack.empty()
+            bare_copy.save(stack.plan.database_url, copies)
+            put_orders(stack, rows)
+            bookings = Bookings(stack.plan.ledger)
+            with stack.running("deliverer"):
                 bookings.wait(EMAILS, SECONDS_MAX)
             return bookings.rate()
 
         def bare() -> float:
-            bookings = Bookings(site.plan.ledger)
+            bookings = Bookings(stack.plan.ledger)
             bare_boto3.send(calls, THREADS)
             bookings.wait(EMAILS, SECONDS_MAX)
             return bookings.rate()
@@ -51,9 +51,9 @@ def measure() -> list[Part]:
     ]
 
 
-def put_orders(site: Ground, rows: Sequence[Notification]) -> None:
+def put_orders(stack: BenchStack, rows: Sequence[Notification]) -> None:
     """Order the rows, as the saver does."""
-    producer = site.installation.producer
+    producer = stack.installation.producer
     for each in rows:
         producer.produce(order(each))
     producer.flush()

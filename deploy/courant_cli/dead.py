@@ -25,7 +25,7 @@ from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import DELIVERY, FAMILIES, PERSISTED
 from courant_cli.installation import NAME, Installation
-from courant_local.plan import Unsuitable
+from courant_local.plan import CommandError
 
 app = typer.Typer(help="List, show and send back dead letters.", no_args_is_help=True)
 SHOWN_BYTES = 2_000
@@ -171,10 +171,10 @@ def send_back(installation: Installation, each: Letter, again: bool) -> str:
 
 
 def origin(each: Letter) -> str:
-    """Return the topic that a letter came from; raises Unsuitable if its header is missing."""
+    """Return the topic that a letter came from; raises CommandError if its header is missing."""
     topic = each.header("origin").split("/")[0]
     if not topic:
-        raise Unsuitable(f"{each.number} does not say where it came from")
+        raise CommandError(f"{each.number} does not say where it came from")
     return topic
 
 
@@ -199,12 +199,12 @@ def redriven(installation: Installation) -> dict[tuple[str, int, int], str]:
 
 
 def letter(installation: Installation, number: str) -> Letter:
-    """Return one letter; raises Unsuitable."""
+    """Return one letter; raises CommandError."""
     topic, _, rest = number.partition("/")
     for each in letters(installation, topics.family(topic)):
         if each.number == f"{topic}/{rest}":
             return each
-    raise Unsuitable(f"no dead letter has the number {number}; `courant dead list` shows all")
+    raise CommandError(f"no dead letter has the number {number}; `courant dead list` shows all")
 
 
 def letters(installation: Installation, family: str | None = None) -> Iterator[Letter]:
@@ -212,7 +212,7 @@ def letters(installation: Installation, family: str | None = None) -> Iterator[L
     names = [topics.dead(each.name) for each in FAMILIES
              if each.consumed and family in (None, each.name)]  # fmt: skip
     if not names:
-        raise Unsuitable(f"no family of topics is called {family}")
+        raise CommandError(f"no family of topics is called {family}")
     with installation.admin() as client:
         partitions = offsets.partitions(client, names)
     reader = TopicReader(

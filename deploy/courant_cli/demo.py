@@ -63,7 +63,7 @@ def seed(installation: Installation) -> dict[str, str]:
     service = msgspec.structs.replace(
         service, rate_limit=10_000_000, daily_email=10_000_000, daily_sms=10_000_000
     )
-    entries.put(installation, service)
+    entries.put_entry(installation, service)
     template = {
         Channel.EMAIL: entries.new_template(
             service.id, Channel.EMAIL, "Welcome", "Your application", "Hello ((name))"
@@ -73,11 +73,11 @@ def seed(installation: Installation) -> dict[str, str]:
         ),
     }
     for each in template.values():
-        entries.put(installation, each)
+        entries.put_entry(installation, each)
     sender = Sender(
         id=service.id, service_id=service.id, channel=Channel.SMS, value="COURANT", default=True
     )
-    entries.put(installation, sender)
+    entries.put_entry(installation, sender)
     keys = {
         type: entries.new_key(installation, service.id, f"demo-{type}", type)[1] for type in KeyType
     }

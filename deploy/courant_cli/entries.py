@@ -20,7 +20,7 @@ from courant.directory.entries import AnyEntry, ApiKey, Directory, Entry, Sender
 from courant.recipients import Unusable, email, phone
 from courant.topics import Channel, Lane
 from courant_cli.installation import Installation
-from courant_local.plan import Unsuitable
+from courant_local.plan import CommandError
 
 E = TypeVar("E", bound=Entry)
 NEVER_SHOWN = {"secret", "secret_hash", "safelist"}
@@ -36,15 +36,15 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def put(installation: Installation, entry: AnyEntry) -> AnyEntry:
+def put_entry(installation: Installation, entry: AnyEntry) -> AnyEntry:
     """Store and publish an entry."""
     return publish.put(installation.engine, installation.producer, entry)
 
 
 def found(entries: dict[UUID, E], id: UUID, kind: str) -> E:
-    """Return the entry with this id; raises Unsuitable."""
+    """Return the entry with this id; raises CommandError."""
     if id not in entries:
-        raise Unsuitable(f"no {kind} has the id {id}")
+        raise CommandError(f"no {kind} has the id {id}")
     return entries[id]
 
 
@@ -52,7 +52,7 @@ def of_kind(known: Directory, kind: type[E]) -> list[E]:
     return [each for each in known.entries.values() if isinstance(each, kind)]
 
 
-def tell(entry: Entry) -> None:
+def show(entry: Entry) -> None:
     """Print an entry without its secret or personal fields."""
     shown = {name: value for name, value in msgspec.structs.asdict(entry).items()
              if name not in NEVER_SHOWN}  # fmt: skip
@@ -76,13 +76,13 @@ def create_service(
 ) -> None:
     """Create a service."""
     installation = Installation()
-    tell(put(installation, new_service(installation, name, email_from, trial, guest or [])))
+    show(put_entry(installation, new_service(installation, name, email_from, trial, guest or [])))
 
 
 def new_service(
     installation: Installation, name: str, email_from: str, trial: bool, guests: list[str]
 ) -> Service:
-    """Return the entry of a new service; raises Unsuitable for an invalid recipient."""
+    """Return the entry of a new service; raises CommandError for an invalid recipient."""
     id = uuid.uuid4()
     sealed = installation.ring.encrypt(
         json.dumps([recipient(each) for each in guests]).encode(), id.bytes
@@ -99,11 +99,11 @@ def new_service(
 
 
 def recipient(text: str) -> str:
-    """Return the normalised address or number; raises Unsuitable, which does not repeat it."""
+    """Return the normalised address or number; raises CommandError, which does not repeat it."""
     try:
         return email(text).address if "@" in text else phone(text).number
     except Unusable as error:
-        raise Unsuitable(f"--guest is not a valid recipient: {error}") from None
+        raise CommandError(f"--guest is not a valid recipient: {error}") from None
 
 
 @service.command("list")
@@ -115,7 +115,7 @@ def list_services() -> None:
 @service.command("show")
 def show_service(id: UUID) -> None:
     """Show one service."""
-    tell(found(publish.load(Installation().engine).services, id, "service"))
+    show(found(publish.load(Installation().engine).services, id, "service"))
 
 
 @service.command("revoke")
@@ -123,7 +123,7 @@ def revoke_service(id: UUID) -> None:
     """Suspend a service: its keys accept nothing any more."""
     installation = Installation()
     entry = found(publish.load(installation.engine).services, id, "service")
-    tell(put(installation, msgspec.structs.replace(entry, active=False)))
+    show(put_entry(installation, msgspec.structs.replace(entry, active=False)))
 
 
 @key.command("create")
@@ -148,7 +148,7 @@ def new_key(
         secret=installation.ring.encrypt(secret.encode(), id.bytes),
         secret_hash=crypto.keyed_hash(installation.hash_key, b"secret", secret.encode()),
     )
-    put(installation, entry)
+    put_entry(installation, entry)
     return entry, f"gcntfy-{name}-{service_id}-{secret}"
 
 
@@ -162,7 +162,7 @@ def list_keys() -> None:
 @key.command("show")
 def show_key(id: UUID) -> None:
     """Show one API key, without its secret."""
-    tell(key_of(publish.load(Installation().engine), id))
+    show(key_of(publish.load(Installation().engine), id))
 
 
 @key.command("revoke")
@@ -170,7 +170,7 @@ def revoke_key(id: UUID) -> None:
     """Revoke an API key: it stops everywhere within a second."""
     installation = Installation()
     entry = key_of(publish.load(installation.engine), id)
-    tell(put(installation, msgspec.structs.replace(entry, expires_at=now())))
+    show(put_entry(installation, msgspec.structs.replace(entry, expires_at=now())))
 
 
 def key_of(known: Directory, id: UUID) -> ApiKey:
@@ -197,8 +197,9 @@ def create_template(
     text = Path(body[1:]).read_text() if body.startswith("@") else body
     earlier = known.template(id) if id else None
     if id and not earlier:
-        raise Unsuitable(f"no template has the id {id}")
-    tell(put(installation, new_template(service_id, channel, name, subject, text, lane, earlier)))
+        raise CommandError(f"no template has the id {id}")
+    template = new_template(service_id, channel, name, subject, text, lane, earlier)
+    show(put_entry(installation, template))
 
 
 def new_template(
@@ -210,11 +211,11 @@ def new_template(
     lane: Lane = Lane.NORMAL,
     earlier: Template | None = None,
 ) -> Template:
-    """Return the entry of a new version; raises Unsuitable."""
+    """Return the entry of a new version; raises CommandError."""
     if len(body) > BODY_MAX or len(name) > NAME_MAX:
-        raise Unsuitable(f"a body has at most {BODY_MAX} characters, a name {NAME_MAX}")
+        raise CommandError(f"a body has at most {BODY_MAX} characters, a name {NAME_MAX}")
     if (channel is Channel.EMAIL) != bool(subject):
-        raise Unsuitable("an email template has a subject, and an SMS template has none")
+        raise CommandError("an email template has a subject, and an SMS template has none")
     return Template(
         id=earlier.id if earlier else uuid.uuid4(),
         version=earlier.version + 1 if earlier else 1,
@@ -241,8 +242,8 @@ def show_template(id: UUID, version: int | None = None) -> None:
     """Show one version of a template, or the newest."""
     entry = publish.load(Installation().engine).template(id, version)
     if not entry:
-        raise Unsuitable(f"no template has the id {id} and that version")
-    tell(entry)
+        raise CommandError(f"no template has the id {id} and that version")
+    show(entry)
 
 
 @template.command("revoke")
@@ -251,8 +252,8 @@ def revoke_template(id: UUID) -> None:
     installation = Installation()
     entry = publish.load(installation.engine).template(id)
     if not entry:
-        raise Unsuitable(f"no template has the id {id}")
-    tell(put(installation, msgspec.structs.replace(entry, archived=True)))
+        raise CommandError(f"no template has the id {id}")
+    show(put_entry(installation, msgspec.structs.replace(entry, archived=True)))
 
 
 @sender.command("create")
@@ -268,7 +269,7 @@ def create_sender(
     entry = Sender(
         id=uuid.uuid4(), service_id=service_id, channel=channel, value=value, default=default
     )
-    tell(put(installation, entry))
+    show(put_entry(installation, entry))
 
 
 @sender.command("list")
@@ -281,7 +282,7 @@ def list_senders() -> None:
 @sender.command("show")
 def show_sender(id: UUID) -> None:
     """Show one sender."""
-    tell(sender_of(publish.load(Installation().engine), id))
+    show(sender_of(publish.load(Installation().engine), id))
 
 
 @sender.command("revoke")
@@ -289,7 +290,7 @@ def revoke_sender(id: UUID) -> None:
     """Archive a sender."""
     installation = Installation()
     entry = sender_of(publish.load(installation.engine), id)
-    tell(put(installation, msgspec.structs.replace(entry, archived=True)))
+    show(put_entry(installation, msgspec.structs.replace(entry, archived=True)))
 
 
 def sender_of(known: Directory, id: UUID) -> Sender:

@@ -13,7 +13,7 @@ from courant.kafka.producer import KafkaProducer
 from courant.postgres import database
 from courant.settings import TopicSettings, complaints
 from courant_local import home, processes
-from courant_local.plan import Plan, Unsuitable
+from courant_local.plan import CommandError, Plan
 
 NAME = "cli"
 
@@ -22,14 +22,14 @@ class Installation:
     """The parts of one installation, each opened when a command first needs it."""
 
     def __init__(self) -> None:
-        told = home.read(home.home() / "stack.json").get("plan")
-        local = known(Plan.of(told)) if told else {}
+        stored = home.read(home.home() / "stack.json").get("plan")
+        local = known(Plan.from_json(stored)) if stored else {}
         self._known = {**local, **os.environ}
 
     def variable(self, name: str) -> str:
-        """Return a setting; raises Unsuitable, which names it."""
+        """Return a setting; raises CommandError, which names it."""
         if not self._known.get(name):
-            raise Unsuitable(f"{name} is not set, and no stack was started here (`courant up`)")
+            raise CommandError(f"{name} is not set, and no stack was started here (`courant up`)")
         return self._known[name]
 
     @cached_property
@@ -38,7 +38,7 @@ class Installation:
 
     @cached_property
     def topics(self) -> TopicSettings:
-        """Return the settings of the cluster and its topics; raises Unsuitable."""
+        """Return the settings of the cluster and its topics; raises CommandError."""
         self.variable("KAFKA_BOOTSTRAP_SERVERS")
         known = {"COURANT_REPLICATION": "3", **self._known}
         given = {name: known[name.upper()] for name in TopicSettings.model_fields
@@ -46,7 +46,7 @@ class Installation:
         try:
             return TopicSettings.model_validate(given)
         except ValidationError as error:
-            raise Unsuitable("\n".join(complaints(TopicSettings, error)).strip()) from None
+            raise CommandError("\n".join(complaints(TopicSettings, error)).strip()) from None
 
     @cached_property
     def engine(self) -> Engine:

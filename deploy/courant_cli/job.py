@@ -63,7 +63,7 @@ def submit(
             again = f"send it again with --idempotency-key {key}: it will be one job"
             raise Unavailable(f"{error}; {again}") from None
         if not follow:
-            tell(found, as_json)
+            show(found, as_json)
             return
         jobs_api.console.print(f"job {found['id']}")
         follow_job(api, found["id"], as_json)
@@ -148,7 +148,7 @@ def report(
 def send_command(id: uuid.UUID, verb: str, as_json: bool) -> None:
     """Send a command (cancel, pause, resume) to a job."""
     with jobs_api.client() as api:
-        tell(data(asked(api, "POST", f"/v2/jobs/{id}/{verb}")), as_json)
+        show(data(asked(api, "POST", f"/v2/jobs/{id}/{verb}")), as_json)
 
 
 def follow_job(api: httpx2.Client, id: str, as_json: bool) -> None:
@@ -179,7 +179,7 @@ def follow_job(api: httpx2.Client, id: str, as_json: bool) -> None:
             f"\nNo longer watched; the job goes on. Again: courant job watch {id}", soft_wrap=True
         )
         raise typer.Exit(130) from None
-    tell(found, as_json)
+    show(found, as_json)
     raise typer.Exit(OVER[found["job_status"]])
 
 
@@ -193,7 +193,7 @@ def line(found: dict[str, Any]) -> str:
     return "  ".join(told)
 
 
-def tell(found: dict[str, Any], as_json: bool) -> None:
+def show(found: dict[str, Any], as_json: bool) -> None:
     """Print a job on standard output."""
     if as_json:
         print(json.dumps(found))

@@ -100,8 +100,8 @@ def asked(api: httpx2.Client, method: str, path: str, **more: Any) -> dict[str, 
 def refusal(answer: httpx2.Response) -> Declined | Unavailable:
     """Return the API's error as Declined, whichever shape the body has."""
     try:
-        told = answer.json()
-        texts = [each["message"] for each in told.get("errors", [])] or [told["message"]]
+        fields = answer.json()
+        texts = [each["message"] for each in fields.get("errors", [])] or [fields["message"]]
     except (ValueError, KeyError, TypeError, AttributeError):
         texts = [answer.reason_phrase]
     words = f"{answer.status_code}: {' '.join(map(str, texts))}"

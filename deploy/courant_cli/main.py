@@ -16,7 +16,7 @@ from courant_local.child import NotReady
 from courant_local.control import Failed
 from courant_local.home import Occupied
 from courant_local.jars import JarsMissing
-from courant_local.plan import Unsuitable
+from courant_local.plan import CommandError
 from courant_local.ports import PortTaken, PortUnusable
 from courant_local.postgres import Unreachable
 
@@ -33,7 +33,7 @@ SAID = (
     RoleMissing,
     Unavailable,
     Unreachable,
-    Unsuitable,
+    CommandError,
 )
 """Errors whose cause is outside of this program: the message is enough, without a traceback."""
 

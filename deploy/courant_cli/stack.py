@@ -15,7 +15,7 @@ from rich.table import Table
 
 from courant_cli import demo, figures, installation
 from courant_local import control, home, jars, plan, processes
-from courant_local.plan import Plan, Unsuitable
+from courant_local.plan import CommandError, Plan
 
 SHOWN_EVERY_SECONDS = 1
 COLOURS = {"ready": "green", "starting": "yellow", "restarting": "yellow", "frozen": "cyan"}
@@ -91,20 +91,20 @@ def env() -> None:
     """Print the settings for a client or a test as shell lines: `eval "$(courant env)"`."""
     place = home.home()
     for name, value in installation.variables(
-        Plan.of(home.read(place / "stack.json")["plan"])
+        Plan.from_json(home.read(place / "stack.json")["plan"])
     ).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
 def scales(asked: list[str]) -> dict[str, int]:
-    """Parse the NAME=N options; raises Unsuitable."""
+    """Parse the NAME=N options; raises CommandError."""
     known = {service.kind for service in processes.SERVICES}
     numbers = {}
     for each in asked:
         name, _, number = each.partition("=")
         if name not in known or not number.isdecimal():
             wanted = ", ".join(sorted(known))
-            raise Unsuitable(f'--scale needs NAME=N with NAME one of {wanted}; got "{each}"')
+            raise CommandError(f'--scale needs NAME=N with NAME one of {wanted}; got "{each}"')
         numbers[name] = int(number)
     return numbers
 

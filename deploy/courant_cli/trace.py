@@ -14,7 +14,7 @@ from courant.kafka import offsets
 from courant.kafka.reader import TopicReader, read_to_end
 from courant.topics import DELIVERY, INBOX, PERSISTED, RECEIPTS, dead
 from courant_cli.installation import NAME, Installation
-from courant_local.plan import Unsuitable
+from courant_local.plan import CommandError
 
 ROW = text("SELECT state, attempt, tries, channel, lane, key_type, issued_at, lease_until, reason "
            "FROM notifications WHERE id = :id")  # fmt: skip
@@ -60,7 +60,7 @@ def records(installation: Installation, id: UUID) -> Table:
     drawn = Table("written", "topic", "offset", "bytes", box=None)
     since = ids.time_of(id)
     if since is None:
-        raise Unsuitable("an id without a time (UUIDv4) is a simulated recipient's: nothing stored")
+        raise CommandError("a UUIDv4 is a simulated recipient's id: nothing is stored")
     families = {topic.partition(".")[0] for topic in LOOKED_FOR} - {"persisted"}
     for written, topic, offset, size in sorted(
         search(installation, id, since, (*LOOKED_FOR, *map(dead, families), dead("persisted")))

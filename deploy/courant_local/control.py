@@ -37,7 +37,7 @@ def launch(plan: Plan, tied: bool) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         return subprocess.Popen(
-            (sys.executable, "-m", "courant_local.supervisor", json.dumps(plan.told())),
+            (sys.executable, "-m", "courant_local.supervisor", json.dumps(plan.to_json())),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

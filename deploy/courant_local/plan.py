@@ -14,7 +14,7 @@ REMEMBERED = ("COURANT_TOPIC_PREFIX", "COURANT_GROUP_PREFIX", "COURANT_PARTITION
 """Environment settings that a home keeps, because its cluster was made with them."""
 
 
-class Unsuitable(Exception):
+class CommandError(Exception):
     """A command or setting contradicts itself, or does not fit the data in the home."""
 
 
@@ -82,7 +82,7 @@ class Plan:
     def log(self, name: str) -> Path:
         return self.home / "log" / f"{name}.log"
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the plan's fields for stack.json: all but the secrets."""
         return {
             "home": str(self.home),
@@ -94,10 +94,10 @@ class Plan:
         }
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Self:
-        """Return the plan from `told()`, with this home's secrets."""
-        place = Path(told["home"])
-        rest = {name: value for name, value in told.items() if name != "home"}
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the plan from `to_json()`, with this home's secrets."""
+        place = Path(fields["home"])
+        rest = {name: value for name, value in fields.items() if name != "home"}
         return cls(home=place, secrets=home.own_secrets(place), **rest)
 
 
@@ -111,15 +111,15 @@ def make(
     last = home.read(place / "stack.json").get("plan", {})
     count = brokers or last.get("brokers", 1)
     if last and count != last["brokers"]:
-        raise Unsuitable(
+        raise CommandError(
             f"the stack in {place} was made with {last['brokers']} broker(s); "
-            f"another number wants another COURANT_HOME"
+            f"another number needs another COURANT_HOME"
         )
     asked = {name: os.environ[name] for name in REMEMBERED if name in os.environ}
     numbers = {"brokers": count, **(scale or {})}
     for name, number in numbers.items():
         if not 1 <= number < ports.WIDTH:
-            raise Unsuitable(f"{name} wants a number from 1 to {ports.WIDTH - 1}, got {number}")
+            raise CommandError(f"{name} must be from 1 to {ports.WIDTH - 1}, got {number}")
     return Plan(
         home=place,
         ports=ports.chosen(os.environ, last.get("ports", {})),

@@ -62,7 +62,7 @@ def chosen(env: Mapping[str, str], remembered: Mapping[str, int]) -> dict[str, i
 
 def _number(name: str, text: str) -> int:
     if not text.isdecimal() or int(text) > 65_535 - WIDTH:
-        raise PortUnusable(f'{name} wants a number from 0 to {65_535 - WIDTH}, got "{text}"')
+        raise PortUnusable(f'{name} must be from 0 to {65_535 - WIDTH}, got "{text}"')
     return int(text)
 
 

@@ -211,7 +211,7 @@ class Supervisor:
             "state": self._state,
             "step": self._step,
             "error": self._error,
-            "plan": self._plan.told(),
+            "plan": self._plan.to_json(),
             "processes": [_entry(each) for each in self._parts],
         }
         home.write(self._plan.home / "stack.json", value)
@@ -248,15 +248,15 @@ def _entry(part: Part) -> dict[str, object]:
     }
 
 
-def main(told: str) -> int:
-    """Supervise the stack of this plan, in the JSON of `Plan.told`."""
+def main(plan_json: str) -> int:
+    """Supervise the stack of this plan, in the JSON of `Plan.to_json`."""
     logs.start("supervisor", "json", "info")
     # A local stack must never reach the user's own AWS account, whatever the environment holds.
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     # `courant env` sets the owner's DATABASE_URL. A process without a role would inherit it.
     os.environ.pop("DATABASE_URL", None)
-    plan = Plan.of(json.loads(told))
+    plan = Plan.from_json(json.loads(plan_json))
     try:
         with home.locked(plan.home / "lock"):
             leftovers.end(home.read(plan.home / "stack.json"))

@@ -14,14 +14,14 @@ from granian.server.embed import Server
 from pydantic import ValidationError
 
 from courant_sandbox.app import App
-from courant_sandbox.envelopes import Topic
-from courant_sandbox.feed import Feed
+from courant_sandbox.faults import Control
 from courant_sandbox.ledger import Ledger
-from courant_sandbox.orders import Control
 from courant_sandbox.page import Page
 from courant_sandbox.provider import Provider
+from courant_sandbox.receipts import ReceiptPoster
 from courant_sandbox.settings import Settings
 from courant_sandbox.signing import Signer
+from courant_sandbox.sns import Topic
 
 log = logging.getLogger("courant_sandbox")
 
@@ -35,9 +35,9 @@ async def serve(settings: Settings) -> None:
     signer = Signer(settings.ledger.parent, now())
     control = Control()
     topic = Topic(settings.topic_arn, settings.address, signer, now)
-    feed = None
+    receipts = None
     if settings.receipts_url:
-        feed = Feed(
+        receipts = ReceiptPoster(
             settings.receipts_url,
             topic,
             ledger,
@@ -46,7 +46,7 @@ async def serve(settings: Settings) -> None:
             settings.event_delay_seconds,
             settings.receipts_share,
         )
-    provider = Provider(control, ledger, feed, now)
+    provider = Provider(control, ledger, receipts, now)
     app = App(
         provider=provider,
         control=control,
@@ -71,11 +71,11 @@ async def serve(settings: Settings) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(stop, server.stop)
     log.info("sandbox serves", extra={"address": settings.address})
-    telling = asyncio.create_task(feed.run()) if feed is not None else None
+    posting = asyncio.create_task(receipts.run()) if receipts is not None else None
     await server.serve()
-    if telling is not None:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+    if posting is not None:
+        posting.cancel()
+        await asyncio.gather(posting, return_exceptions=True)
     ledger.close()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from courant_sandbox import ses, texting
+from courant_sandbox import ses, sms
 from courant_sandbox.messages import Channel, Draft, Refused, Reply, Result
 
 
@@ -44,9 +44,9 @@ SEND_BULK_EMAIL = Api(
 SEND_TEXT_MESSAGE = Api(
     "SendTextMessage",
     Channel.SMS,
-    texting.read_send_text,
-    texting.accepted_text,
-    texting.refused_text,
+    sms.read_send_text,
+    sms.accepted_text,
+    sms.refused_text,
     throttled=("ThrottlingException", 400),
     broken=("InternalServerException", 500),
     rejected=("ValidationException", 400),
@@ -55,9 +55,9 @@ SEND_TEXT_MESSAGE = Api(
 PUBLISH = Api(
     "Publish",
     Channel.SMS,
-    texting.read_publish,
-    texting.accepted_publish,
-    texting.refused_publish,
+    sms.read_publish,
+    sms.accepted_publish,
+    sms.refused_publish,
     throttled=("Throttling", 400),
     broken=("InternalError", 500),
     rejected=("InvalidParameter", 400),

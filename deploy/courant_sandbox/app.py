@@ -12,15 +12,15 @@ from urllib.parse import parse_qs
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from courant_sandbox import apis, counters, ses, texting
+from courant_sandbox import apis, metrics, ses, sms
 from courant_sandbox.apis import Api
-from courant_sandbox.envelopes import Topic
+from courant_sandbox.faults import Control
 from courant_sandbox.ledger import Ledger
 from courant_sandbox.messages import Channel, Refused, Reply
-from courant_sandbox.orders import Control
 from courant_sandbox.page import Page
 from courant_sandbox.provider import Provider
 from courant_sandbox.signing import CERTIFICATE_PATH
+from courant_sandbox.sns import Topic
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class App:
             try:
                 self._control.merge(await _body(receive) or b"")
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                return _json(400, {"message": f"orders are not usable, nothing changed: {error}"})
+                return _json(400, {"message": f"the faults are invalid, nothing changed: {error}"})
         elif method == "DELETE":
             self._control.reset()
         elif method != "GET":
@@ -128,13 +128,13 @@ class App:
             return _plain(200, "ok\n")
         if path == "/metrics":
             content_type = (b"content-type", CONTENT_TYPE_LATEST.encode())
-            return Reply(200, [content_type], generate_latest(counters.REGISTRY))
+            return Reply(200, [content_type], generate_latest(metrics.REGISTRY))
         return _plain(404, "Nothing is here.\n")
 
     def _confirm(self, query: Mapping[str, str]) -> Reply:
         if not self._topic.confirm(query.get("TopicArn", ""), query.get("Token", "")):
-            return texting.refused_publish(Refused("InvalidParameter", "Invalid token"))
-        return texting.confirmed(self._topic.subscription_arn)
+            return sms.refused_publish(Refused("InvalidParameter", "Invalid token"))
+        return sms.confirmed(self._topic.subscription_arn)
 
     def _calls(self) -> Reply:
         calls = self._provider.calls()
@@ -153,7 +153,7 @@ class App:
     async def _tell_ledger(self, scope: Scope, send: Send) -> None:
         since = parse_qs(scope["query_string"].decode()).get("since", ["0"])[0]
         if not since.isdecimal():
-            await _answer(send, _json(400, {"message": "since wants a line number"}))
+            await _answer(send, _json(400, {"message": "since must be a line number"}))
             return
         await send(_start(200, [(b"content-type", b"application/x-ndjson")]))
         async for block in _in_turns(self._ledger, int(since)):

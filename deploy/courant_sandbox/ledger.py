@@ -24,11 +24,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Kept(msgspec.Struct, kw_only=True):
-    """A message as the page shows it. `told` holds the receipts that were taken so far."""
+    """A message as the page shows it. `receipts` holds the receipts that were taken so far."""
 
     entry: Entry
     parts: Parts
-    told: list[str] = []
+    receipts: list[str] = []
     size_bytes: int = 0
 
 
@@ -104,11 +104,11 @@ class Ledger:
     def kept(self, message_id: str) -> Kept | None:
         return self._kept.get(message_id)
 
-    def told(self, message_id: str, kind: str) -> None:
+    def note_receipt(self, message_id: str, kind: str) -> None:
         """Record for the page that a receipt was taken."""
         kept = self._kept.get(message_id)
         if kept is not None:
-            kept.told = [*kept.told, kind]
+            kept.receipts = [*kept.receipts, kind]
 
     def close(self) -> None:
         os.close(self._file)

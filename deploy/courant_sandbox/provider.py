@@ -11,17 +11,17 @@ from uuid import uuid4
 
 import msgspec
 
-from courant_sandbox import counters
+from courant_sandbox import metrics
 from courant_sandbox.apis import Api
-from courant_sandbox.feed import Feed
+from courant_sandbox.faults import Bucket, Control, Faults
 from courant_sandbox.ledger import Ledger
 from courant_sandbox.messages import Channel, Draft, Entry, Outcome, Refused, Reply, Result
-from courant_sandbox.orders import Bucket, Control, Orders
+from courant_sandbox.receipts import ReceiptPoster
 from courant_sandbox.recipients import THROTTLES_BEFORE_TAKING, Behaviour, behaviour
 
 THROTTLED_ADDRESSES_MAX = 10_000
 THROTTLED = "Maximum sending rate exceeded."
-BROKEN = "The service has an error, as ordered."
+BROKEN = "The service has an error, as configured."
 
 
 class Call(msgspec.Struct):
@@ -37,11 +37,15 @@ class Provider:
     """Holds the calls in progress and the rates. All of it runs in one thread."""
 
     def __init__(
-        self, control: Control, ledger: Ledger, feed: Feed | None, now: Callable[[], datetime]
+        self,
+        control: Control,
+        ledger: Ledger,
+        receipts: ReceiptPoster | None,
+        now: Callable[[], datetime],
     ) -> None:
         self._control = control
         self._ledger = ledger
-        self._feed = feed
+        self._receipts = receipts
         self._now = now
         self._calls: dict[int, Call] = {}
         self._buckets = {(channel, of): Bucket() for channel in Channel for of in ("call", "to")}
@@ -61,9 +65,9 @@ class Provider:
                 if reply.form == "hang":
                     await gone()
         except Refused as refusal:
-            counters.calls.labels(api.name, "refused" if refusal.http < 500 else "broken").inc()
+            metrics.calls.labels(api.name, "refused" if refusal.http < 500 else "broken").inc()
             return api.refused(refusal)
-        counters.calls.labels(api.name, "accepted" if reply.form == "whole" else "lost").inc()
+        metrics.calls.labels(api.name, "accepted" if reply.form == "whole" else "lost").inc()
         return reply
 
     @contextmanager
@@ -71,49 +75,49 @@ class Provider:
         ids = [draft.tags["courant_id"] for draft in drafts if "courant_id" in draft.tags]
         call = Call(api.name, self._at(), ids)
         self._calls[id(call)] = call
-        counters.calls_in_progress.inc()
+        metrics.calls_in_progress.inc()
         try:
             yield call
         finally:
             del self._calls[id(call)]
-            counters.calls_in_progress.dec()
+            metrics.calls_in_progress.dec()
 
     async def _handle(
         self, api: Api, drafts: Sequence[Draft], behaviours: Sequence[Behaviour], call: Call
     ) -> Reply:
-        orders = self._control.of(api.channel)
-        wait = orders.latency_seconds + max((each.wait_seconds for each in behaviours), default=0)
+        faults = self._control.of(api.channel)
+        wait = faults.latency_seconds + max((each.wait_seconds for each in behaviours), default=0)
         if wait:
             await asyncio.sleep(wait)
         await self._control.release(api.channel, "before-booking")
-        # Read the orders again after the wait, because a hold is often released by a change of
-        # orders.
-        orders = self._control.of(api.channel)
-        self._admit(api, len(drafts), behaviours, orders)
-        results = self._book(api, drafts, behaviours, orders)
+        # Read the faults again after the wait, because a hold is often released by a change of
+        # faults.
+        faults = self._control.of(api.channel)
+        self._admit(api, len(drafts), behaviours, faults)
+        results = self._book(api, drafts, behaviours, faults)
         call.booked = True
         await self._control.release(api.channel, "after-booking")
-        if _strikes(orders.error_after_booking) or any(b.after == "error" for b in behaviours):
+        if _strikes(faults.error_after_booking) or any(b.after == "error" for b in behaviours):
             raise _broken(api)
         reply = api.accepted(results)
         form = next((b.after for b in behaviours if b.after in ("hang", "half-body")), "whole")
-        if orders.lose_answer is not None and _strikes(orders.lose_answer.share):
-            form = orders.lose_answer.form
+        if faults.lose_answer is not None and _strikes(faults.lose_answer.share):
+            form = faults.lose_answer.form
         return reply if form == "whole" else msgspec.structs.replace(reply, form=form)
 
-    def _admit(self, api: Api, count: int, behaviours: Sequence[Behaviour], orders: Orders) -> None:
+    def _admit(self, api: Api, count: int, behaviours: Sequence[Behaviour], faults: Faults) -> None:
         """Raise Refused if a configured error, the rate or a recipient fails the whole call."""
-        if orders.error is not None and _strikes(orders.error.share):
-            error = orders.error
+        if faults.error is not None and _strikes(faults.error.share):
+            error = faults.error
             raise Refused(error.code, error.message, error.status, error.reason)
         if any(each.before == "error" for each in behaviours):
             raise _broken(api)
         now = time.monotonic()
         calls, to = self._buckets[api.channel, "call"], self._buckets[api.channel, "to"]
         if (
-            _strikes(orders.throttle_share)
-            or (orders.calls_per_second and not calls.take(1, orders.calls_per_second, now))
-            or (orders.quota_per_second and not to.take(count, orders.quota_per_second, now))
+            _strikes(faults.throttle_share)
+            or (faults.calls_per_second and not calls.take(1, faults.calls_per_second, now))
+            or (faults.quota_per_second and not to.take(count, faults.quota_per_second, now))
         ):
             raise _throttled(api)
 
@@ -122,12 +126,12 @@ class Provider:
         api: Api,
         drafts: Sequence[Draft],
         behaviours: Sequence[Behaviour],
-        orders: Orders,
+        faults: Faults,
     ) -> list[Result]:
         at = self._at()
         results, messages = [], []
         for draft, own in zip(drafts, behaviours, strict=True):
-            refusal = self._refusal(api, draft, own, orders)
+            refusal = self._refusal(api, draft, own, faults)
             if refusal is not None:
                 results.append(refusal)
                 continue
@@ -137,16 +141,16 @@ class Provider:
         if messages:
             ends = self._ledger.append(messages)
             self.booked[api.channel] += len(messages)
-            counters.booked.labels(api.channel).inc(len(messages))
-            if self._feed is not None:
-                self._feed.offer([entry for entry, _ in messages], ends)
+            metrics.booked.labels(api.channel).inc(len(messages))
+            if self._receipts is not None:
+                self._receipts.offer([entry for entry, _ in messages], ends)
         return results
 
-    def _refusal(self, api: Api, draft: Draft, own: Behaviour, orders: Orders) -> Result | None:
+    def _refusal(self, api: Api, draft: Draft, own: Behaviour, faults: Faults) -> Result | None:
         """Return the refusal of a bulk entry, None for none; raise Refused for a single message."""
-        status = orders.bulk_status
+        status = faults.bulk_status
         if api.entries_have_status and status is not None and _strikes(status.share):
-            return Result(status=status.status, error="ordered by the sandbox's control")
+            return Result(status=status.status, error="set by the sandbox's control")
         if own.before == "throttle" and self._throttles(draft.to):
             if not api.entries_have_status:
                 raise _throttled(api)
@@ -154,8 +158,8 @@ class Provider:
         if own.before == "reject":
             if not api.entries_have_status:
                 code, http = api.rejected
-                raise Refused(code, "Rejected, as its address orders.", http, "OTHER")
-            return Result(status="MESSAGE_REJECTED", error="Rejected, as its address orders.")
+                raise Refused(code, "Rejected, as its address demands.", http, "OTHER")
+            return Result(status="MESSAGE_REJECTED", error="Rejected, as its address demands.")
         if own.before == "opted-out" and api.refuses_opted_out:
             raise Refused(
                 "ConflictException",

@@ -64,7 +64,7 @@ def urgent(harness: Harness, word: str) -> str:
     service = UUID(harness.stack.variables["COURANT_SERVICE_ID"])
     text = f"Your code is ((name)): {word}."
     template = entries.new_template(service, Channel.EMAIL, word, "Your code", text, Lane.PRIORITY)
-    entries.put(harness.stack.installation, template)
+    entries.put_entry(harness.stack.installation, template)
     client = harness.stack.client()
 
     def is_known() -> bool:

@@ -61,7 +61,7 @@ def another(harness: Harness, *words: str) -> tuple[str, list[str]]:
     """Create a service with a template for each word; return its key and the templates' ids."""
     installation = harness.stack.installation
     service = entries.new_service(installation, words[0], words[0].lower(), False, [])
-    entries.put(
+    entries.put_entry(
         installation, msgspec.structs.replace(service, rate_limit=1_000_000, daily_email=1_000_000)
     )
     templates = [
@@ -69,7 +69,7 @@ def another(harness: Harness, *words: str) -> tuple[str, list[str]]:
         for word in words
     ]
     for template in templates:
-        entries.put(installation, template)
+        entries.put_entry(installation, template)
     _, key = entries.new_key(installation, service.id, words[0].lower(), KeyType.NORMAL)
     client = NotificationsAPIClient(key, base_url=harness.stack.url)
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from courant_local.processes import TOPIC_ARN
-from courant_sandbox.envelopes import Topic
 from courant_sandbox.signing import CERTIFICATE_PATH, Signer
+from courant_sandbox.sns import Topic
 from hostile.contract_refusals import NO_CERTIFICATE
 from hostile.http_request import TEXTS, Dice, HttpRequest, encoded
 from hostile.malformed_json import malformed

@@ -35,7 +35,7 @@ class Stack:
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder, self._env = folder, env
-        self.plan = Plan.of(home.read(folder / "stack.json")["plan"])
+        self.plan = Plan.from_json(home.read(folder / "stack.json")["plan"])
         self.variables = variables(self.plan)
         self.url = self.plan.url
 

@@ -12,7 +12,7 @@ from courant import crypto
 from courant_cli.docs import SERVICES
 from courant_local import home, plan, ports, processes
 from courant_local.kafka import server_properties
-from courant_local.plan import Plan, Unsuitable
+from courant_local.plan import CommandError, Plan
 from courant_local.ports import PortTaken, PortUnusable
 
 
@@ -111,8 +111,8 @@ def test_each_service_is_told_its_own_role_and_the_sandbox_none(tmp_path: Path) 
 
 def test_a_plan_comes_back_from_what_is_told_which_holds_no_secret(tmp_path: Path) -> None:
     made = plan.make(tmp_path, scale={"saver": 2})
-    told = json.dumps(made.told())
-    assert Plan.of(json.loads(told)) == made
+    told = json.dumps(made.to_json())
+    assert Plan.from_json(json.loads(told)) == made
     assert not [secret for secret in made.secrets.values() if secret in told]
     assert made.secrets["postgres_password"] not in repr(made)
 
@@ -123,11 +123,11 @@ def test_a_plan_keeps_the_ports_and_the_brokers_of_the_last_time(
     with monkeypatch.context() as once:
         once.setenv("COURANT_PORT_SHIFT", "50")
         first = plan.make(tmp_path, brokers=3)
-    home.write(tmp_path / "stack.json", {"plan": first.told()})
+    home.write(tmp_path / "stack.json", {"plan": first.to_json()})
     again = plan.make(tmp_path)
     assert again == first
     assert again.bootstrap == "127.0.0.1:9442,127.0.0.1:9443,127.0.0.1:9444"
-    with pytest.raises(Unsuitable, match=r"made with 3 broker"):
+    with pytest.raises(CommandError, match=r"made with 3 broker"):
         plan.make(tmp_path, brokers=1)
 
 
@@ -137,14 +137,14 @@ def test_a_plan_keeps_the_prefixes_of_the_last_time_until_others_are_set(
     with monkeypatch.context() as once:
         once.setenv("COURANT_TOPIC_PREFIX", "")
         first = plan.make(tmp_path)
-    home.write(tmp_path / "stack.json", {"plan": first.told()})
+    home.write(tmp_path / "stack.json", {"plan": first.to_json()})
     assert processes.environment(plan.make(tmp_path))["COURANT_TOPIC_PREFIX"] == ""
     monkeypatch.setenv("COURANT_TOPIC_PREFIX", "acme.")
     assert processes.environment(plan.make(tmp_path))["COURANT_TOPIC_PREFIX"] == "acme."
 
 
 def test_more_instances_than_ports_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Unsuitable, match="saver wants a number from 1 to 9, got 10"):
+    with pytest.raises(CommandError, match="saver must be from 1 to 9, got 10"):
         plan.make(tmp_path, scale={"saver": 10})
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from courant_sandbox import apis, ledger, recipients
+from courant_sandbox.faults import Bucket, Control
 from courant_sandbox.ledger import Ledger
 from courant_sandbox.messages import Channel, Draft, Entry, Outcome, Parts, Refused
-from courant_sandbox.orders import Bucket, Control
 from courant_sandbox.recipients import ORDINARY, behaviour
 
 

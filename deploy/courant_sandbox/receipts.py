@@ -18,12 +18,12 @@ from pathlib import Path
 
 import httpx2
 
-from courant_sandbox import counters, events
-from courant_sandbox.envelopes import Post, Topic
+from courant_sandbox import events, metrics
+from courant_sandbox.faults import Control
 from courant_sandbox.ledger import Ledger
 from courant_sandbox.messages import Entry
-from courant_sandbox.orders import Control
 from courant_sandbox.recipients import behaviour
+from courant_sandbox.sns import Post, Topic
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ CONFIRMATION_AGAIN_SECONDS = 5.0
 MARK_EVERY_SECONDS = 1.0
 
 
-class Told:
+class PendingMessage:
     """A message in memory: `end` is where its line ends, `left` the number of posts outstanding."""
 
     __slots__ = ("end", "left")
@@ -53,10 +53,10 @@ class Told:
 class Event:
     """One receipt to post. Its post is built when it is first due, and kept for retries."""
 
-    __slots__ = ("entry", "first_at", "kind", "post", "told", "tries")
+    __slots__ = ("entry", "first_at", "kind", "pending", "post", "tries")
 
-    def __init__(self, told: Told, entry: Entry, kind: str) -> None:
-        self.told = told
+    def __init__(self, pending: PendingMessage, entry: Entry, kind: str) -> None:
+        self.pending = pending
         self.entry = entry
         self.kind = kind
         self.post: Post | None = None
@@ -64,7 +64,7 @@ class Event:
         self.first_at = 0.0
 
 
-class Feed:
+class ReceiptPoster:
     """Posts receipts: `offer` accepts booked messages, and `run` posts until it is cancelled."""
 
     def __init__(
@@ -90,7 +90,7 @@ class Feed:
         # At once: otherwise a process killed before anything was taken would have nothing to post
         # again.
         self._write_mark()
-        self._open: deque[Told] = deque()
+        self._open: deque[PendingMessage] = deque()
         self._due: list[tuple[float, int, Event]] = []
         self._numbers = count()
         self._more = asyncio.Event()
@@ -132,29 +132,29 @@ class Feed:
     def _admit(self, messages: "Sequence[tuple[Entry, int]] | zip[tuple[Entry, int]]") -> None:
         clock = asyncio.get_running_loop().time()
         for entry, end in messages:
-            told = Told(end)
-            self._open.append(told)
+            pending = PendingMessage(end)
+            self._open.append(pending)
             self._admitted = end
             if entry.api != "Publish" and _within(entry.message_id, self._share):
-                self._schedule(told, entry, clock)
-        counters.receipts_waiting.set(len(self._open))
+                self._schedule(pending, entry, clock)
+        metrics.receipts_waiting.set(len(self._open))
         self._more.set()
 
-    def _schedule(self, told: Told, entry: Entry, clock: float) -> None:
-        orders = self._control.of(entry.channel).events
+    def _schedule(self, pending: PendingMessage, entry: Entry, clock: float) -> None:
+        faults = self._control.of(entry.channel).events
         own = behaviour(entry.channel, entry.to)
-        delay = self._delay_seconds if orders.delay_seconds is None else orders.delay_seconds
+        delay = self._delay_seconds if faults.delay_seconds is None else faults.delay_seconds
         due = clock + own.late_seconds
-        for kind in events.kinds(entry, orders.kinds):
+        for kind in events.kinds(entry, faults.kinds):
             due += delay
-            for _ in range(2 if orders.double else own.times):
-                if orders.drop_share and random.random() < orders.drop_share:  # noqa: S311 (no secret)
-                    counters.receipts.labels("dropped").inc()
+            for _ in range(2 if faults.double else own.times):
+                if faults.drop_share and random.random() < faults.drop_share:  # noqa: S311 (no secret)
+                    metrics.receipts.labels("dropped").inc()
                     continue
-                told.left += 1
-                stray = random.uniform(0, delay * 4) if orders.shuffle else 0.0  # noqa: S311 (no secret)
+                pending.left += 1
+                stray = random.uniform(0, delay * 4) if faults.shuffle else 0.0  # noqa: S311 (no secret)
                 heapq.heappush(
-                    self._due, (due + stray, next(self._numbers), Event(told, entry, kind))
+                    self._due, (due + stray, next(self._numbers), Event(pending, entry, kind))
                 )
 
     async def _hand_out(self, ready: "asyncio.Queue[Event]") -> None:
@@ -188,28 +188,28 @@ class Feed:
     async def _deliver(self, client: httpx2.AsyncClient, event: Event) -> None:
         clock = asyncio.get_running_loop().time()
         if event.post is None:
-            orders = self._control.of(event.entry.channel).events
+            faults = self._control.of(event.entry.channel).events
             written = events.message(event.entry, event.kind, self._now())
-            event.post = self._topic.notification(written, orders.signature_version)
+            event.post = self._topic.notification(written, faults.signature_version)
             event.first_at = clock
         status = await self._send(client, event.post)
         if status is None or status >= 500:
             self._failures += 1
             event.tries += 1
             if clock - event.first_at < GIVE_UP_SECONDS:
-                counters.receipts.labels("again").inc()
+                metrics.receipts.labels("again").inc()
                 due = clock + _backoff(event.tries)
                 heapq.heappush(self._due, (due, next(self._numbers), event))
                 self._more.set()
                 return
-            counters.receipts.labels("given-up").inc()
+            metrics.receipts.labels("given-up").inc()
         else:
             self._failures = 0
             taken = 200 <= status < 300
-            counters.receipts.labels("taken" if taken else "refused").inc()
+            metrics.receipts.labels("taken" if taken else "refused").inc()
             if taken:
-                self._ledger.told(event.entry.message_id, event.kind)
-        event.told.left -= 1
+                self._ledger.note_receipt(event.entry.message_id, event.kind)
+        event.pending.left -= 1
 
     async def _send(self, client: httpx2.AsyncClient, post: Post) -> int | None:
         """Post, and return the status; None if there was no answer."""
@@ -223,7 +223,7 @@ class Feed:
         """Advance past the messages without outstanding posts, up to the first that has one."""
         while self._open and self._open[0].left == 0:
             self._marked = self._open.popleft().end
-        counters.receipts_waiting.set(len(self._open))
+        metrics.receipts_waiting.set(len(self._open))
 
     async def _keep_mark(self) -> None:
         written = -1

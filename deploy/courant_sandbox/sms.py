@@ -100,11 +100,11 @@ def accepted_text(results: Sequence[Result]) -> Reply:
 
 
 def refused_text(refusal: Refused) -> Reply:
-    told = {"__type": refusal.code, "Message": refusal.message}
+    body = {"__type": refusal.code, "Message": refusal.message}
     if refusal.reason is not None:
-        told["Reason"] = refusal.reason
+        body["Reason"] = refusal.reason
     headers = [_AMZ_JSON, (b"x-amzn-errortype", refusal.code.encode())]
-    return Reply(refusal.http, headers, msgspec.json.encode(told))
+    return Reply(refusal.http, headers, msgspec.json.encode(body))
 
 
 def accepted_publish(results: Sequence[Result]) -> Reply:

@@ -12,7 +12,7 @@ console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Measurement:
     """One line of the table. Figures are medians of the rounds; `more` is for latest.json only."""
 
     name: str
@@ -46,10 +46,10 @@ def interleaved(sides: Mapping[str, Callable[[], float]]) -> dict[str, list[floa
 
 def beside(
     name: str, unit: str, aim: str, ours: list[float], ceiling: list[float], **more: Any
-) -> Part:
+) -> Measurement:
     """Return the result of a part and its ceiling over all rounds."""
     ratios = [round(one / most, 2) for one, most in zip(ours, ceiling, strict=True)]
-    return Part(name, unit, aim, middle(ours), middle(ceiling), {"ratios": ratios, **more})
+    return Measurement(name, unit, aim, middle(ours), middle(ceiling), {"ratios": ratios, **more})
 
 
 def middle(rounds: list[float], digits: int | None = None) -> float:

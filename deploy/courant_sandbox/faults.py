@@ -1,6 +1,6 @@
-"""The faults that the sandbox was ordered to produce: in memory, one set for each channel.
+"""The faults that the sandbox produces on demand: in memory, one set for each channel.
 
-`PUT /_control` takes a JSON merge patch of `Orders` (null resets a value). It applies to both
+`PUT /_control` takes a JSON merge patch of `Faults` (null resets a value). It applies to both
 channels or, with `"channel": "email"` or `"sms"`, to one. An invalid patch changes nothing.
 """
 
@@ -54,7 +54,7 @@ class Failure(Strict, frozen=True):
 
     code: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9]{1,100}$")]
     http: Annotated[int, msgspec.Meta(ge=400, le=599)] | None = None
-    message: str = "ordered by the sandbox's control"
+    message: str = "set by the sandbox's control"
     reason: str | None = None
     share: Share = 1.0
 
@@ -77,7 +77,7 @@ class BulkStatus(Strict, frozen=True):
     share: Share = 1.0
 
 
-class EventOrders(Strict, frozen=True):
+class ReceiptFaults(Strict, frozen=True):
     """How receipts are posted. `kinds` replaces the receipts that follow from the outcome."""
 
     delay_seconds: Seconds | None = None
@@ -88,8 +88,8 @@ class EventOrders(Strict, frozen=True):
     signature_version: Literal["1", "2"] = "2"
 
 
-class Orders(Strict, frozen=True):
-    """The orders for one channel. By default it behaves well."""
+class Faults(Strict, frozen=True):
+    """The faults for one channel. By default it behaves well."""
 
     latency_seconds: Seconds = 0.0
     throttle_share: Share = 0.0
@@ -99,23 +99,23 @@ class Orders(Strict, frozen=True):
     error_after_booking: Share = 0.0
     hold: Stage | None = None
     lose_answer: LostAnswer | None = None
-    events: EventOrders = EventOrders()
+    events: ReceiptFaults = ReceiptFaults()
     bulk_status: BulkStatus | None = None
 
 
 class Control:
-    """Holds the orders in force, and lets callers wait for a change."""
+    """Holds the faults in force, and lets callers wait for a change."""
 
     def __init__(self) -> None:
         self._patches: dict[Channel, dict[str, Any]] = {channel: {} for channel in Channel}
-        self._orders = dict.fromkeys(Channel, Orders())
+        self._faults = dict.fromkeys(Channel, Faults())
         self._changed = asyncio.Event()
 
-    def of(self, channel: Channel) -> Orders:
-        return self._orders[channel]
+    def of(self, channel: Channel) -> Faults:
+        return self._faults[channel]
 
-    def shown(self) -> dict[str, Orders]:
-        return {channel.value: orders for channel, orders in self._orders.items()}
+    def shown(self) -> dict[str, Faults]:
+        return {channel.value: faults for channel, faults in self._faults.items()}
 
     def merge(self, body: bytes) -> None:
         """Merge a patch. If it raises msgspec.MsgspecError, nothing has changed."""
@@ -123,19 +123,19 @@ class Control:
         one = patch.pop("channel", None)
         channels = [msgspec.convert(one, Channel)] if one is not None else list(Channel)
         patches = {channel: _merged(self._patches[channel], patch) for channel in channels}
-        orders = {channel: msgspec.convert(value, Orders) for channel, value in patches.items()}
+        faults = {channel: msgspec.convert(value, Faults) for channel, value in patches.items()}
         self._patches.update(patches)
-        self._orders.update(orders)
+        self._faults.update(faults)
         self._announce()
 
     def reset(self) -> None:
         self._patches = {channel: {} for channel in Channel}
-        self._orders = dict.fromkeys(Channel, Orders())
+        self._faults = dict.fromkeys(Channel, Faults())
         self._announce()
 
     async def release(self, channel: Channel, stage: Stage) -> None:
         """Wait while calls of the channel are held at this stage."""
-        while self._orders[channel].hold == stage:
+        while self._faults[channel].hold == stage:
             await self._changed.wait()
 
     def _announce(self) -> None:

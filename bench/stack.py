@@ -43,7 +43,7 @@ it is decided.
 PERSONAL = PLAIN.replace("applicant", "((name))")
 
 
-class Ground:
+class BenchStack:
     """Kafka and PostgreSQL, with topics and tables, a service, its API key and two templates."""
 
     def __init__(self, wanted: Plan, processes: dict[str, psutil.Process]) -> None:
@@ -81,7 +81,7 @@ class Ground:
 
     def _template(self, body: str, lane: Lane = Lane.NORMAL) -> Template:
         made = entries.new_template(self.service.id, Channel.EMAIL, "Bench", SUBJECT, body, lane)
-        entries.put(self.installation, made)
+        entries.put_entry(self.installation, made)
         return made
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -104,7 +104,7 @@ def ask(url: str, user: str, statement: str, *values: object) -> list[tuple[Any,
 
 
 @contextmanager
-def ground() -> Iterator[Ground]:
+def bench_stack() -> Iterator[BenchStack]:
     """Create the stack, and delete everything afterwards."""
     with tempfile.TemporaryDirectory(prefix="courant-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the bench runs as root
@@ -116,7 +116,7 @@ def ground() -> Iterator[Ground]:
             preparation.start()
             preparation.wait(READY_SECONDS)
             assert preparation.ended() == 0, preparation.said()
-            yield Ground(wanted, found)
+            yield BenchStack(wanted, found)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ REGISTRY = CollectorRegistry()
 
 calls = Counter(
     "courant_sandbox_calls_total",
-    "Provider calls by how they ended; GET /_control shows what was ordered.",
+    "Provider calls by how they ended; GET /_control shows which faults are set.",
     ["api", "answer"],
     registry=REGISTRY,
 )
