@@ -44,7 +44,7 @@ def test_a_port_is_its_settings_the_shifted_the_last_times_or_the_default(
 
 @pytest.mark.parametrize("text", ["80x", "-1", "70000"])
 def test_a_setting_that_names_no_port_is_refused_by_name(text: str) -> None:
-    with pytest.raises(PortUnusable, match=f'COURANT_JOB_RUNNER_PORT wants .* got "{text}"'):
+    with pytest.raises(PortUnusable, match=f'COURANT_JOB_RUNNER_PORT must be .* got "{text}"'):
         ports.chosen({"COURANT_JOB_RUNNER_PORT": text}, {})
 
 
