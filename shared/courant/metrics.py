@@ -13,7 +13,7 @@ SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800)
 # ruff: noqa: E501  (a table: one metric a line, with a help text that names where to look next)
 # fmt: off
 BUILD = Gauge("courant_build_info", "Always 1; the labels name what this process runs. Two commits at once: a deployment is under way, or stopped half-way.", ["version", "commit"])
-RECORDS = Counter("courant_records", "Records handled from a topic, dead letters included. If it does not grow: courant_backlog_seconds, then the service's log.", ["topic"])
+RECORDS = Counter("courant_records", "Records handled from a topic, dead letters included. If it does not grow: courant_mark_passed_age_seconds, then the service's log.", ["topic"])
 DEAD_LETTERS = Counter("courant_dead_letters", "Records of a topic that became dead letters. List them with `courant dead list`.", ["topic"])
 UNAVAILABLE = Counter("courant_weather", "Batches to be retried because Kafka or Postgres was unavailable. The reason is in the log line `dependency unavailable, retrying`.", ["group"])
 FOLD_SECONDS = Histogram("courant_fold_seconds", "Time until one batch is durable in Postgres. If it grows: locks and checkpoints of Postgres.", buckets=FAST)

@@ -16,7 +16,7 @@ from ingest.callers.auth import Caller
 from ingest.jobs import store as jobs_store
 from ingest.jobs.store import JobStore
 from ingest.read.store import Reader
-from support.ingest.stored_jobs import Hand
+from support.ingest.stored_jobs import StoredJobs
 from support.ingest.world import SERVICE, key, service
 from support.roles import INGEST, server
 
@@ -32,9 +32,9 @@ def made(server: Server) -> list[UUID]:
 
     The ids are derived as from an Idempotency-Key, so their order is not the order of acceptance.
     """
-    hand = Hand(server.url)
+    stored = StoredJobs(server.url)
     return [
-        hand.job(
+        stored.job(
             rows=1,
             id=ids.derived_in(BEGINS, b"job", number.to_bytes(2)),
             # Two jobs share each moment. Of those two, the one with the greater id is newer.
@@ -72,23 +72,25 @@ def test_a_page_older_than_an_alias_is_the_page_older_than_its_winner(
     server: Server, store: JobStore, made: list[UUID]
 ) -> None:
     loser = uuid4()
-    Hand(server.url).do("INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, made[60])
+    StoredJobs(server.url).execute(
+        "INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, made[60]
+    )
     assert page(store, loser) == page(store, made[60]) != []
 
 
 @pytest.mark.usefixtures("made")
 def test_a_page_older_than_another_callers_job_is_empty(server: Server, store: JobStore) -> None:
-    hand = Hand(server.url)
+    stored = StoredJobs(server.url)
     for id in (
         uuid4(),
-        hand.job(rows=1, service_id=uuid4()),
-        hand.job(rows=1, key_type=KeyType.TEST),
+        stored.job(rows=1, service_id=uuid4()),
+        stored.job(rows=1, key_type=KeyType.TEST),
     ):
         assert page(store, id) == []
 
 
 def test_a_page_is_read_from_its_index(server: Server, made: list[UUID]) -> None:
-    Hand(server.url).do("ANALYZE jobs")
+    StoredJobs(server.url).execute("ANALYZE jobs")
     engine = create_engine(migrate.engine_url(server.url_of(INGEST)))
     asked = {"service_id": SERVICE, "key_type": "normal", "id": made[60]}
     with engine.connect() as connection:

@@ -27,7 +27,7 @@ from courant.postgres import migrate
 from courant.topics import JOBS
 from ingest.jobs import store
 from integration.ingest_stack import Stack, stack
-from support.ingest.stored_jobs import Hand
+from support.ingest.stored_jobs import StoredJobs
 from support.ingest.world import api_key
 from support.waiting import ANSWER_SECONDS, WAIT_SECONDS, in_time, wait
 
@@ -42,8 +42,8 @@ def running() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def hand(running: Stack) -> Hand:
-    return Hand(running.postgres.url)
+def stored(running: Stack) -> StoredJobs:
+    return StoredJobs(running.postgres.url)
 
 
 def ask(running: Stack, path: str, method: str = "GET", **more: Any) -> httpx2.Response:
@@ -51,13 +51,13 @@ def ask(running: Stack, path: str, method: str = "GET", **more: Any) -> httpx2.R
     return httpx2.request(method, url, headers=AUTHORIZED, timeout=ANSWER_SECONDS, **more)
 
 
-def test_a_job_is_counted_by_the_states_of_its_rows(running: Stack, hand: Hand) -> None:
-    other = hand.job(rows=3)
-    job = hand.job(rows=6, started_at=datetime.now(UTC), chunks=2)
-    hand.rows(other, range(1, 4), lambda _: "sending")
-    hand.chunk(job, 1, ["a@example.com"] * 4)
-    hand.chunk(job, 5, ["e@example.com", "f@example.com"], settled=False)
-    hand.rows(job, list(STATES), STATES.__getitem__)
+def test_a_job_is_counted_by_the_states_of_its_rows(running: Stack, stored: StoredJobs) -> None:
+    other = stored.job(rows=3)
+    job = stored.job(rows=6, started_at=datetime.now(UTC), chunks=2)
+    stored.rows(other, range(1, 4), lambda _: "sending")
+    stored.chunk(job, 1, ["a@example.com"] * 4)
+    stored.chunk(job, 5, ["e@example.com", "f@example.com"], settled=False)
+    stored.rows(job, list(STATES), STATES.__getitem__)
     shown = ask(running, f"/{job}").json()["data"]
     assert shown["counts"] == {"delivered": 2, "created": 1, "sending": 1, "pending": 2}
     assert (shown["saved"], shown["notification_count"]) == (4, 6)
@@ -70,11 +70,11 @@ def test_a_job_is_counted_by_the_states_of_its_rows(running: Stack, hand: Hand) 
     assert [(second["id"], second["job_status"])] == [(str(other), "pending")]
 
 
-def test_a_job_has_finished_when_none_of_its_rows_waits(running: Stack, hand: Hand) -> None:
+def test_a_job_has_finished_when_none_of_its_rows_waits(running: Stack, stored: StoredJobs) -> None:
     now = datetime.now(UTC)
-    job = hand.job(rows=2, started_at=now, finished_at=now)
-    hand.chunk(job, 1, ["a@example.com", "b@example.com"])
-    hand.rows(job, [1, 2], {1: "delivered", 2: "claimed"}.__getitem__)
+    job = stored.job(rows=2, started_at=now, finished_at=now)
+    stored.chunk(job, 1, ["a@example.com", "b@example.com"])
+    stored.rows(job, [1, 2], {1: "delivered", 2: "claimed"}.__getitem__)
 
     def standings() -> set[str]:
         [listed] = [e for e in ask(running, "").json()["jobs"] if e["id"] == str(job)]
@@ -82,32 +82,34 @@ def test_a_job_has_finished_when_none_of_its_rows_waits(running: Stack, hand: Ha
 
     assert standings() == {"in progress"}
     assert ask(running, f"/{job}/pause", "POST").status_code == 202
-    hand.do("UPDATE notifications SET state = 'sending' WHERE job_id = %s", job)
+    stored.execute("UPDATE notifications SET state = 'sending' WHERE job_id = %s", job)
     wait(lambda: standings() == {"finished"})  # Ingest caches the counts for a second.
     answer = ask(running, f"/{job}/cancel", "POST")
     assert (answer.status_code, answer.json()["errors"][0]["error"]) == (409, "ConflictError")
 
 
 def test_a_job_whose_chunks_are_missing_for_a_minute_shows_error(
-    running: Stack, hand: Hand
+    running: Stack, stored: StoredJobs
 ) -> None:
-    job = hand.job(rows=2, chunks=2)
-    hand.chunk(job, 1, ["a@example.com"])
+    job = stored.job(rows=2, chunks=2)
+    stored.chunk(job, 1, ["a@example.com"])
 
     def standing() -> str:
         return str(ask(running, f"/{job}").json()["data"]["job_status"])
 
     assert standing() == "pending"
-    hand.do("UPDATE jobs SET at = now() - interval '61 s' WHERE id = %s", job)
+    stored.execute("UPDATE jobs SET at = now() - interval '61 s' WHERE id = %s", job)
     assert standing() == "error"
-    hand.chunk(job, 2, ["b@example.com"])
+    stored.chunk(job, 2, ["b@example.com"])
     assert standing() == "pending"
 
 
-def test_a_command_stored_in_postgres_shows_in_the_job(running: Stack, hand: Hand) -> None:
-    job = hand.job(rows=3)
-    hand.rows(job, [1], lambda _: "cancelled")
-    hand.do("INSERT INTO wishes (job_id, wish, wished_at) VALUES (%s, 'cancelled', now())", job)
+def test_a_command_stored_in_postgres_shows_in_the_job(running: Stack, stored: StoredJobs) -> None:
+    job = stored.job(rows=3)
+    stored.rows(job, [1], lambda _: "cancelled")
+    stored.execute(
+        "INSERT INTO wishes (job_id, wish, wished_at) VALUES (%s, 'cancelled', now())", job
+    )
     shown = ask(running, f"/{job}").json()["data"]
     assert (shown["job_status"], shown["counts"]) == ("cancelled", {"cancelled": 3})
     assert ask(running, f"/{job}/resume", "POST").status_code == 409
@@ -135,9 +137,9 @@ def commands(running: Stack, job: UUID) -> list[str]:
 
 
 def test_commands_are_written_to_kafka_in_the_order_in_which_they_came(
-    running: Stack, hand: Hand
+    running: Stack, stored: StoredJobs
 ) -> None:
-    job = hand.job(rows=3)
+    job = stored.job(rows=3)
     for verb, standing in [("pause", "paused"), ("resume", "pending"), ("cancel", "cancelled")]:
         answer = ask(running, f"/{job}/{verb}", "POST")
         assert answer.status_code == 202
@@ -146,9 +148,9 @@ def test_commands_are_written_to_kafka_in_the_order_in_which_they_came(
 
 
 def test_a_command_that_kafka_does_not_acknowledge_is_answered_503_in_time(
-    running: Stack, hand: Hand
+    running: Stack, stored: StoredJobs
 ) -> None:
-    job = hand.job(rows=3)
+    job = stored.job(rows=3)
     assert ask(running, f"/{job}").status_code == 200
     running.broker.freeze()
     try:
@@ -159,28 +161,30 @@ def test_a_command_that_kafka_does_not_acknowledge_is_answered_503_in_time(
     wait(lambda: ask(running, f"/{job}/cancel", "POST").status_code == 202)
 
 
-def test_a_read_before_the_row_exists_waits_for_it(running: Stack, hand: Hand) -> None:
+def test_a_read_before_the_row_exists_waits_for_it(running: Stack, stored: StoredJobs) -> None:
     def asked_first() -> bool:
         """Insert the row once its read waits; on a busy machine the read may end too soon."""
         id = ids.new(datetime.now(UTC))
         with ThreadPoolExecutor(1) as threads:
             answer = threads.submit(ask, running, f"/{id}")
             wait(lambda: running.in_flight() == 1 or answer.done())
-            hand.job(rows=1, id=id)
+            stored.job(rows=1, id=id)
             return answer.result().status_code == 200
 
     wait(asked_first)
 
 
-def test_an_alias_is_read_and_cancelled_as_its_winner(running: Stack, hand: Hand) -> None:
-    job, loser = hand.job(rows=1), ids.new(datetime.now(UTC))
-    hand.do("INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, job)
+def test_an_alias_is_read_and_cancelled_as_its_winner(running: Stack, stored: StoredJobs) -> None:
+    job, loser = stored.job(rows=1), ids.new(datetime.now(UTC))
+    stored.execute("INSERT INTO aliases (id, winner) VALUES (%s, %s)", loser, job)
     assert ask(running, f"/{loser}").json()["data"]["id"] == str(job)
     assert ask(running, f"/{loser}/cancel", "POST").status_code == 202
     assert commands(running, job) == ["cancelled"]
 
 
-def test_404_is_answered_only_once_all_earlier_seals_are_folded(running: Stack, hand: Hand) -> None:
+def test_404_is_answered_only_once_all_earlier_seals_are_folded(
+    running: Stack, stored: StoredJobs
+) -> None:
     young = f"/{ids.new(datetime.now(UTC))}"
     began = time.monotonic()
     answer = in_time(3, lambda: ask(running, young))
@@ -192,11 +196,11 @@ def test_404_is_answered_only_once_all_earlier_seals_are_folded(running: Stack, 
         "INSERT INTO marks (at, topic_id, family, topic, ends) "
         "VALUES (now() + interval '1 minute', %s, %s, %s, %s)"
     )
-    hand.do(mark, topic_id, "jobs", "jobs", [1] * JOBS.partitions)
+    stored.execute(mark, topic_id, "jobs", "jobs", [1] * JOBS.partitions)
     assert ask(running, young).status_code == 503  # No record is folded up to this mark.
     for number in range(JOBS.partitions):
         put = 'INSERT INTO positions (topic_id, "partition", next) VALUES (%s, %s, 1)'
-        hand.do(put, topic_id, number)
+        stored.execute(put, topic_id, number)
     answer = ask(running, young)
     assert (answer.status_code, answer.json()) == (
         404,
@@ -205,14 +209,14 @@ def test_404_is_answered_only_once_all_earlier_seals_are_folded(running: Stack, 
             "errors": [{"error": "NoResultFound", "message": "No result found"}],
         },
     )
-    hand.do("DELETE FROM marks")
+    stored.execute("DELETE FROM marks")
 
 
-def test_a_report_has_every_row_once_in_order(running: Stack, hand: Hand) -> None:
-    job = hand.job(rows=2_500, chunks=5)
+def test_a_report_has_every_row_once_in_order(running: Stack, stored: StoredJobs) -> None:
+    job = stored.job(rows=2_500, chunks=5)
     for first in range(1, 2_501, 500):
-        hand.chunk(job, first, [f"file-{first + n}@example.com" for n in range(500)])
-    hand.rows(job, range(1, 1_201), lambda number: "delivered" if number % 2 else "created")
+        stored.chunk(job, first, [f"file-{first + n}@example.com" for n in range(500)])
+    stored.rows(job, range(1, 1_201), lambda number: "delivered" if number % 2 else "created")
     answer = ask(running, f"/{job}/report")
     lines = list(csv.reader(io.StringIO(answer.text, newline="")))[1:]
     assert [int(row[0]) for row in lines] == list(range(1, 2_501))
@@ -241,8 +245,8 @@ LARGE = 10_000_000
 """The rows of a report that exceeds any socket's buffer and takes half a minute to write."""
 
 
-def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, hand: Hand) -> None:
-    job = hand.job(rows=LARGE)
+def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, stored: StoredJobs) -> None:
+    job = stored.job(rows=LARGE)
     url = f"{running.base}/v2/jobs/{job}/report"
     with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=ANSWER_SECONDS) as answer:
         assert answer.status_code == 200
@@ -253,8 +257,8 @@ def test_a_report_breaks_off_when_postgres_goes_away(running: Stack, hand: Hand)
     wait(lambda: ask(running, f"/{job}").status_code == 200)
 
 
-def test_a_client_that_disconnects_ends_its_report(running: Stack, hand: Hand) -> None:
-    job = hand.job(rows=LARGE)
+def test_a_client_that_disconnects_ends_its_report(running: Stack, stored: StoredJobs) -> None:
+    job = stored.job(rows=LARGE)
     url = f"{running.base}/v2/jobs/{job}/report"
     wait(lambda: running.in_flight() == 0)
     with httpx2.stream("GET", url, headers=AUTHORIZED, timeout=ANSWER_SECONDS) as answer:
@@ -265,13 +269,13 @@ def test_a_client_that_disconnects_ends_its_report(running: Stack, hand: Hand) -
     wait(lambda: running.in_flight() == 0)
 
 
-def test_a_jobs_rows_are_found_by_the_primary_key_only(running: Stack, hand: Hand) -> None:
+def test_a_jobs_rows_are_found_by_the_primary_key_only(running: Stack, stored: StoredJobs) -> None:
     for _ in range(20):
-        other = hand.job(rows=500)
-        hand.rows(other, range(1, 501), lambda _: "delivered")
-    job = hand.job(rows=500)
-    hand.rows(job, range(1, 501), lambda _: "delivered")
-    hand.do("ANALYZE notifications")
+        other = stored.job(rows=500)
+        stored.rows(other, range(1, 501), lambda _: "delivered")
+    job = stored.job(rows=500)
+    stored.rows(job, range(1, 501), lambda _: "delivered")
+    stored.execute("ANALYZE notifications")
     engine = create_engine(migrate.engine_url(running.postgres.url_of("courant_ingest")))
     low, high = ids.of_rows(job, 1, 500)
     asked = {"low": low, "high": high, "job": job}
@@ -285,11 +289,11 @@ def test_a_jobs_rows_are_found_by_the_primary_key_only(running: Stack, hand: Han
 
 
 def test_the_command_line_lists_controls_and_reports_a_job(
-    running: Stack, hand: Hand, tmp_path: Path
+    running: Stack, stored: StoredJobs, tmp_path: Path
 ) -> None:
-    job = hand.job(rows=3)
-    hand.rows(job, [1, 2], lambda _: "delivered")
-    hand.chunk(job, 1, ["a@example.com", "b@example.com", "+16135550100"])
+    job = stored.job(rows=3)
+    stored.rows(job, [1, 2], lambda _: "delivered")
+    stored.chunk(job, 1, ["a@example.com", "b@example.com", "+16135550100"])
     env = {**os.environ, "COURANT_URL": running.base, "COURANT_API_KEY": api_key(1),
            "COURANT_HOME": str(tmp_path / "home")}  # fmt: skip
 
@@ -311,7 +315,9 @@ def test_the_command_line_lists_controls_and_reports_a_job(
     lines = (tmp_path / f"job-{job}.csv").read_text().splitlines()
     assert lines[3] == "3,'+16135550100,,,pending,Waits for its turn,,,"
     assert json.loads(courant("cancel", str(job), "--json").stdout)["job_status"] == "cancelled"
-    hand.do("INSERT INTO wishes (job_id, wish, wished_at) VALUES (%s, 'cancelled', now())", job)
+    stored.execute(
+        "INSERT INTO wishes (job_id, wish, wished_at) VALUES (%s, 'cancelled', now())", job
+    )
     done = courant("watch", str(job))
     assert (done.returncode, "1 cancelled  2 delivered" in done.stdout) == (1, True)
     done = courant("resume", str(job))

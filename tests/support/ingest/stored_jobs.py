@@ -20,7 +20,7 @@ STORED = (
 
 
 @dataclass
-class Hand:
+class StoredJobs:
     """Writes with the role that owns the database."""
 
     url: str
@@ -46,7 +46,7 @@ class Hand:
             **more,
         }
         names = ", ".join(given)
-        self.do(f"INSERT INTO jobs ({names}) VALUES %s", tuple(given.values()))
+        self.execute(f"INSERT INTO jobs ({names}) VALUES %s", tuple(given.values()))
         self.made.append(id)
         return id
 
@@ -54,7 +54,7 @@ class Hand:
         """Insert a chunk of a job. The upload has the job's id."""
         rows = [JobRow(to=each, recipient_hash=b"h") for each in to]
         packed = bulk.pack(RING, job, first, first, rows)
-        self.do(
+        self.execute(
             "INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed, settled_at) "
             "VALUES (%s, %s, %s, %s, %s, %s, CASE WHEN %s THEN now() END)",
             job, first, first, len(to), b"", packed.sealed, settled,
@@ -62,7 +62,7 @@ class Hand:
 
     def rows(self, job: UUID, numbers: Sequence[int], state: Callable[[int], str]) -> None:
         """Insert rows of a job as the saver does."""
-        self.do("SELECT courant_make_day('notifications', %s)", ids.day_of(job))
+        self.execute("SELECT courant_make_day('notifications', %s)", ids.day_of(job))
         now = datetime.now(UTC)
 
         def row(number: int) -> tuple[object, ...]:
@@ -79,7 +79,7 @@ class Hand:
             cursor.copy_expert(copy, copy_lines(map(row, numbers)))
         connection.close()
 
-    def do(self, statement: str, *values: object) -> None:
+    def execute(self, statement: str, *values: object) -> None:
         connection = psycopg2.connect(self.url)
         try:
             with connection, connection.cursor() as cursor:
