@@ -2,17 +2,30 @@
 
 AES-256-GCM with a key ring. The first key encrypts and every key decrypts, so a new key is put in
 front of the others. An encrypted value is bound to its owner and can be decrypted for no other.
+
+No key of the ring encrypts anything itself. Each encrypts with a key derived for the day, because
+AES-GCM with random nonces is safe for 2^32 values of one key, and a key of the ring is used for
+years (docs/decisions/0024-a-derived-key-for-each-day.md).
 """
 
 import binascii
 import os
 from base64 import b64decode
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from courant import clock, ids
+
+BY_DAY = b"\0"
+"""The first byte of a value that a day's key encrypted. Other values begin with the length of the
+key's name, which is never 0: a key of the ring encrypted them itself, as earlier versions did."""
+DAY_BYTES = 4
+DAYS_KEPT = 64
+"""How many days' keys stay in memory. Making one takes 10 µs, twice as long as encrypting."""
 NONCE_BYTES = 12
 KEY_BYTES = 32
 HASH_BYTES = 16
@@ -26,26 +39,41 @@ class KeyRing:
     """Keys by name. The first one encrypts, every one decrypts."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        self._open = {name.encode(): AESGCM(key) for name, key in keys.items()}
-        self._name = next(iter(self._open))
-        self._front = bytes([len(self._name)]) + self._name
+        self._keys = {name.encode(): key for name, key in keys.items()}
+        self._name = next(iter(self._keys))
+        self._front = BY_DAY + bytes([len(self._name)]) + self._name
+        self._of_day = lru_cache(DAYS_KEPT)(self._derived)
 
     def encrypt(self, plain: bytes, owner: bytes) -> bytes:
-        """Encrypt for an owner, as [length of the key's name][name][nonce][ciphertext and tag]."""
+        """Encrypt for an owner with today's key.
+
+        Returns [0][length of the key's name][name][day][nonce][ciphertext and tag].
+        """
+        day = ids.day_at(clock.now()).to_bytes(DAY_BYTES)
         nonce = os.urandom(NONCE_BYTES)
-        return self._front + nonce + self._open[self._name].encrypt(nonce, plain, owner)
+        text = self._of_day(self._name, day).encrypt(nonce, plain, owner)
+        return self._front + day + nonce + text
 
     def decrypt(self, sealed: bytes, owner: bytes) -> bytes:
         """Decrypt a value that was encrypted for this owner; raises Undecryptable."""
-        start = 1 + (sealed[0] if sealed else 0)
-        key = self._open.get(sealed[1:start])
-        nonce, text = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
-        if not key:
+        by_day = sealed.startswith(BY_DAY)
+        length_at = len(BY_DAY) if by_day else 0
+        name_at = length_at + 1
+        day_at = name_at + (sealed[length_at] if len(sealed) > length_at else 0)
+        nonce_at = day_at + (DAY_BYTES if by_day else 0)
+        text_at = nonce_at + NONCE_BYTES
+        name, day = sealed[name_at:day_at], sealed[day_at:nonce_at]
+        if name not in self._keys:
             raise Undecryptable("sealed: by a key that is not in the ring")
+        key = self._of_day(name, day) if by_day else AESGCM(self._keys[name])
         try:
-            return key.decrypt(nonce, text, owner)
+            return key.decrypt(sealed[nonce_at:text_at], sealed[text_at:], owner)
         except (InvalidTag, ValueError):
             raise Undecryptable("sealed: does not open") from None
+
+    def _derived(self, name: bytes, day: bytes) -> AESGCM:
+        derived = blake2b(day, key=self._keys[name], digest_size=KEY_BYTES, person=b"courant day")
+        return AESGCM(derived.digest())
 
 
 def key_ring(text: str) -> KeyRing:
