@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -112,8 +112,11 @@ def free_shift() -> int:
 
 
 @contextmanager
-def running(*words: str) -> Iterator[Stack]:
-    """Start a stack with these further arguments of `courant up`, and stop it afterwards."""
+def running(*words: str, prepare: Callable[[Path], None] = lambda _: None) -> Iterator[Stack]:
+    """Start a stack with these further arguments of `courant up`, and stop it afterwards.
+
+    `prepare` is called with the stack's home before anything starts.
+    """
     with tempfile.TemporaryDirectory(prefix="courant-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody where the tests run as root
         stack_home = Path(folder) / "home"
@@ -122,6 +125,7 @@ def running(*words: str) -> Iterator[Stack]:
             "COURANT_HOME": str(stack_home),
             "COURANT_PORT_SHIFT": str(free_shift()),
         }
+        prepare(stack_home)
         command(env, "up", "--detach", *words)
         try:
             yield Stack(stack_home, env)
