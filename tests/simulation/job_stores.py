@@ -6,7 +6,7 @@ service or channel.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -63,6 +63,9 @@ class FakeJobFold:
         refused, commands = self._tables.jobs.store(records, self._now)
         self._tables.events += [(f"job {each.command}", each.job_id, 0, True) for each in commands]
         return refused
+
+    def trial(self) -> AbstractContextManager[None]:
+        return self._tables.trial()
 
 
 class FakeRounds:

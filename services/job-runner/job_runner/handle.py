@@ -38,6 +38,9 @@ class Fold(Protocol):
         Returns the seals whose Idempotency-Key was used with another body before.
         """
 
+    def trial(self) -> AbstractContextManager[None]:
+        """Undo at its end whatever is done inside."""
+
 
 class Store(Protocol):
     """What the stages need from their database."""
@@ -84,7 +87,7 @@ def fold_jobs(store: Store, batch: Batch[JobRecord]) -> Steps:
     """Store chunks, seals and commands, once for each record."""
     with store.fold(batch.span) as fold:
         fresh = fold.fresh(batch.kept)
-        refused, dead = isolate(fresh, fold.store)
+        refused, dead = isolate(fresh, fold.store, partial(try_ordinary, fold))
         conflicting = [each.record for each in fresh if each.value in refused]
         # The dead letters must be durable before the commit: afterwards Postgres's position is past
         # these records, and they would never be read again.
@@ -92,6 +95,12 @@ def fold_jobs(store: Store, batch: Batch[JobRecord]) -> Steps:
             *dead,
             *(Dead(each, "idempotency: the key came with another body") for each in conflicting),
         ]
+
+
+def try_ordinary(fold: Fold, record: JobRecord) -> None:
+    """Raise Refused if Postgres would refuse an ordinary record of that kind too."""
+    with fold.trial():
+        fold.store([rules.ordinary(record)])
 
 
 def expand_chunks(store: Store, ring: KeyRing, batch: Batch[ChunkOrder]) -> Steps:

@@ -20,6 +20,7 @@ from courant.contracts import (
     KeyType,
     Malformed,
     Notification,
+    Seal,
     decode_job,
 )
 from courant.crypto import KeyRing, Undecryptable
@@ -45,6 +46,17 @@ def read_job(ring: KeyRing, record: Record) -> Verdict[JobRecord]:
         # The broker's time decides which command is later, because ingests' clocks may differ.
         job_record = msgspec.structs.replace(job_record, at=record.timestamp)
     return Keep(record, job_record)
+
+
+def ordinary(job_record: JobRecord) -> JobRecord:
+    """Return an ordinary record of the same kind: with no value of its client's."""
+    match job_record:
+        case Chunk():
+            return msgspec.structs.replace(job_record, sealed=b"x")
+        case Seal():
+            key = job_record.idempotency_key and b"x"
+            return msgspec.structs.replace(job_record, name=b"x", idempotency_key=key)
+    return job_record
 
 
 def read_order(record: Record) -> Verdict[ChunkOrder]:

@@ -1,7 +1,7 @@
 """Job-runner's SQL for its stages: storing uploads, reading chunks."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
 from typing import TypeVar
 from uuid import UUID
@@ -13,7 +13,7 @@ from courant.bulk import ChunkRef
 from courant.contracts import Chunk, Command, JobCommand, JobRecord, KeyType, Seal
 from courant.postgres import folding, jobs
 from courant.postgres.database import classified_errors
-from courant.postgres.folding import Cursor, Folding
+from courant.postgres.folding import Cursor, Folding, trial
 from courant.postgres.tables import jobs as table
 from courant.records import Keep, Span
 from courant.topics import Channel, Positions
@@ -110,6 +110,9 @@ class PostgresFold:
                     case JobCommand():
                         self._cursor.execute(STORE_COMMAND, [each.job_id, each.command, each.at])
         return refused
+
+    def trial(self) -> AbstractContextManager[None]:
+        return trial(self._connection)
 
     def _seal(self, seal: Seal) -> bool:
         """Store the job unless its key stands for another; return false if the bodies differ."""

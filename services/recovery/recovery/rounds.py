@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from courant.consume import Producer
 from courant.directory.entries import Directory
-from courant.errors import Refused, Unavailable
+from courant.errors import Refused, Unavailable, Unfit
 from courant.runbooks import Runbook
 from recovery import marks, rules
 from recovery.leader import LeaderLock
@@ -79,13 +79,13 @@ def attempt(task: Task, store: PostgresStore, tools: Tools) -> None:
     """Run a task and log its failure, so that a task that fails does not stop the others."""
     try:
         run(task, store, tools)
+    except (Refused, Unfit) as refusal:
+        fields = {"task": task.name, "reason": str(refusal)}
+        log.error(
+            "Postgres refuses a task", extra={**fields, "runbook": Runbook.RECOVERY_TASK_REFUSED}
+        )
     except Unavailable as unavailable:
         log.warning(
             "dependency unavailable, retrying",
             extra={"task": task.name, "reason": str(unavailable)},
-        )
-    except Refused as refusal:
-        fields = {"task": task.name, "reason": str(refusal)}
-        log.error(
-            "Postgres refuses a task", extra={**fields, "runbook": Runbook.RECOVERY_TASK_REFUSED}
         )

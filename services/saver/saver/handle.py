@@ -1,5 +1,6 @@
 """The saver's stages. Each makes a batch durable in Postgres, then yields what follows from it."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -8,7 +9,8 @@ from uuid import UUID
 
 from courant import metrics
 from courant.consume import Stage, Steps
-from courant.contracts import Notification, Started
+from courant.contracts import Notification, Receipt, Started
+from courant.errors import Refused, Unfit
 from courant.lifecycle import Move, Report
 from courant.records import Batch, Keep, Span, isolate
 from courant.topics import DELIVERY, INBOX, RECEIPTS, Lane, Positions, group
@@ -16,6 +18,7 @@ from saver import rules
 from saver.rules import ReportRecord
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Fold(Protocol):
@@ -45,6 +48,9 @@ class Fold(Protocol):
         A row may appear only once in a round.
         """
 
+    def trial(self) -> AbstractContextManager[None]:
+        """Undo at its end whatever is done inside."""
+
 
 class Store(Protocol):
     """What the saver needs from its database."""
@@ -73,7 +79,6 @@ def stages(store: Store) -> list[Stage[Any]]:
     """Return a stage for each consumer group of the saver."""
     stage = partial(Stage, compare=store.compare, skip=store.skip)
     inbox = partial(stage, decide=rules.read_inbox, handle=partial(save, store))
-    settle_all = partial(settle, store)
     return [
         *(
             inbox(group("saver", INBOX, lane), INBOX.topics(lane), limit=ROWS_MAX[lane])
@@ -83,10 +88,12 @@ def stages(store: Store) -> list[Stage[Any]]:
             group("saver", DELIVERY),
             (DELIVERY.name,),
             rules.read_delivery,
-            settle_all,
+            partial(settle, store),
             limit=CALLS_MAX,
         ),
-        stage(group("saver", RECEIPTS), (RECEIPTS.name,), rules.read_receipt, settle_all),
+        stage(
+            group("saver", RECEIPTS), (RECEIPTS.name,), rules.read_receipt, partial(settle, store)
+        ),
     ]
 
 
@@ -96,7 +103,7 @@ def save(store: Store, batch: Batch[Notification]) -> Steps:
     This covers rows that an earlier saver stored before it died without ordering them.
     """
     with metrics.FOLD_SECONDS.time(), store.fold(batch.span) as fold:
-        waiting, dead = isolate(batch.kept, fold.save)
+        waiting, dead = isolate(batch.kept, fold.save, partial(try_ordinary, fold))
     metrics.MOVES.labels(Move.SAVED).inc(len(batch.kept) - len(dead))
     yield dead
     # A scheduled notification gets its order from recovery's sweep `due`, when its time has come.
@@ -112,7 +119,7 @@ def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
         fresh = fold.fresh(batch.kept)
         missing = fold.lock({id for record in fresh for id in rules.ids_of(record.value)})
         known, without_row = rules.split_by_row(fresh, missing)
-        _, dead = isolate(known, partial(fold_reports, fold))
+        _, dead = isolate(known, partial(fold_reports, fold), partial(try_plain, fold))
         # The dead letters must be durable before the commit: afterwards Postgres's position is past
         # these records, and they would never be read again.
         yield [*without_row, *dead]
@@ -120,6 +127,36 @@ def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
 
 
 def fold_reports(fold: Fold, records: Sequence[ReportRecord]) -> Sequence[None]:
-    """Fold the reports into Postgres; no records follow from them."""
-    fold.settle(rules.in_rounds(records), rules.calls_opened(records), rules.calls_closed(records))
+    """Fold the reports into Postgres; no records follow from them.
+
+    A record of a call is never refused, because without it its row would be sent again. It is
+    folded without its texts. If it is refused even so, Postgres is at fault, and it waits.
+    """
+    try:
+        fold_all(fold, records)
+    except Refused as refusal:
+        if len(records) > 1 or isinstance(records[0], Receipt):
+            raise
+        try:
+            fold_all(fold, [rules.plain(records[0])])
+        except Refused:
+            raise Unfit(f"{refusal}: refused without its texts as well") from None
+        log.error("report stored without its texts", extra={"reason": str(refusal)})
     return ()
+
+
+def fold_all(fold: Fold, records: Sequence[ReportRecord]) -> None:
+    """Fold the reports into Postgres, all or none; raises Refused."""
+    fold.settle(rules.in_rounds(records), rules.calls_opened(records), rules.calls_closed(records))
+
+
+def try_ordinary(fold: Fold, notification: Notification) -> None:
+    """Raise Refused if Postgres would refuse an ordinary notification too."""
+    with fold.trial():
+        fold.save([rules.ordinary(notification)])
+
+
+def try_plain(fold: Fold, record: ReportRecord) -> None:
+    """Raise Refused if Postgres would refuse an ordinary report of that kind too."""
+    with fold.trial():
+        fold_all(fold, [rules.plain(record, rules.ORDINARY)])

@@ -2,8 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TypeAlias
 from uuid import UUID
+
+import msgspec
 
 from courant import ids, topics
 from courant.contracts import (
@@ -26,6 +29,7 @@ from courant.records import Dead, Keep, Outgoing, Record, Verdict
 
 ReportRecord: TypeAlias = Delivery | Receipt | Heartbeat
 
+A_DAY = timedelta(days=1)
 DAYS = range(-15, 3)
 """How many days an id may lie from its record's day: days that have or may get a partition."""
 
@@ -133,6 +137,39 @@ def reports(report_record: ReportRecord) -> list[Report]:
             ]
         case Heartbeat():
             return []
+
+
+ORDINARY = "x"
+"""A text that every column for texts takes."""
+
+
+def ordinary(notification: Notification) -> Notification:
+    """Return an ordinary notification in the place of this one: with no value of its client's."""
+    return msgspec.structs.replace(
+        notification,
+        template_version=1,
+        job_row=None if notification.job_row is None else 1,
+        reference=ORDINARY,
+        idempotency_key=notification.idempotency_key and ORDINARY.encode(),
+        body_hash=notification.body_hash and ORDINARY.encode(),
+    )
+
+
+def plain(report_record: ReportRecord, text: str | None = None) -> ReportRecord:
+    """Return the same reports with this text in the place of every text of a provider's."""
+    texts = {"reason": text, "response": text, "message_id": text}
+    match report_record:
+        case Outcomes():
+            answers = tuple(
+                msgspec.structs.replace(each, **texts, retry_after=min(each.retry_after, A_DAY))
+                for each in report_record.answers
+            )
+            return msgspec.structs.replace(report_record, answers=answers)
+        case Decided():
+            return msgspec.structs.replace(report_record, reason=text)
+        case Receipt():
+            return msgspec.structs.replace(report_record, **texts)
+    return report_record
 
 
 def ids_of(report_record: ReportRecord) -> set[UUID]:

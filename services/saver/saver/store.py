@@ -1,7 +1,7 @@
 """The saver's SQL."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from itertools import product
 from operator import attrgetter
@@ -17,7 +17,7 @@ from courant.lifecycle import Move, Note, Report, State
 from courant.postgres import folding
 from courant.postgres.database import array, classified_errors, copy_lines
 from courant.postgres.days import DAILY, MAKE_DAY
-from courant.postgres.folding import Cursor, Folding
+from courant.postgres.folding import Cursor, Folding, trial
 from courant.postgres.tables import notifications
 from courant.records import Keep, Span
 from courant.topics import Positions
@@ -212,3 +212,6 @@ class PostgresFold:
                 }
                 self._cursor.execute(MOVE, values)
             self._cursor.execute(CLOSE, [closed])
+
+    def trial(self) -> AbstractContextManager[None]:
+        return trial(self._connection)

@@ -15,15 +15,18 @@ from sqlalchemy import Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from courant.errors import Refused, Unavailable
+from courant.errors import Refused, TooSlow, Unavailable, Unfit
 from courant.postgres.holds import Scope
 
-UNAVAILABLE = ("08", "25006", "40", "42501", "53", "55000", "55P03", "57")
-"""SQLSTATEs, or their first characters, that mean unavailable: no record causes them.
+VALUES = ("22", "23", "54000")
+"""SQLSTATEs, or their first characters, that a record's values may cause (decision 0018).
 
-A standby answers 55000. 42501 means that our role lacks a right: records then wait for the grant
-and do not become dead letters.
+22 is a value that its type cannot hold, 23 a constraint, 54000 a value too long for its index.
 """
+TOO_SLOW = ("57014", "55P03")
+"""SQLSTATEs of `statement_timeout` and `lock_timeout`."""
+PASSING = ("08", "25006", "40", "53", "55", "57", "58030")
+"""SQLSTATEs, or their first characters, that pass without a person: an outage, a standby."""
 
 register_uuid()  # type: ignore[no-untyped-call]  # arrays of UUIDs, both ways
 
@@ -113,7 +116,7 @@ def hold_after_restart(cursor: psycopg2.extensions.cursor) -> None:
 
 @contextmanager
 def classified_errors() -> Iterator[None]:
-    """Raise Unavailable for errors after which a retry may succeed, Refused for all others."""
+    """Raise Refused if the record's values are to blame, Unavailable for every other error."""
     try:
         yield
     except NoConnection as raised:
@@ -121,21 +124,25 @@ def classified_errors() -> Iterator[None]:
     except (psycopg2.Error, DBAPIError) as raised:
         error = raised.orig if isinstance(raised, DBAPIError) else raised
         assert isinstance(error, psycopg2.Error)
-        reason = f"{error.pgcode}: {type(error).__name__}"
-        raise (Unavailable if is_unavailable(error) else Refused)(reason) from raised
+        raise kind_of(error)(f"{error.pgcode}: {type(error).__name__}") from raised
 
 
-def is_unavailable(error: psycopg2.Error) -> bool:
-    """Return whether the same statement may succeed later.
+def kind_of(error: psycopg2.Error) -> type[Unavailable | Refused]:
+    """Return what an error of PostgreSQL means for the record that met it.
 
     The SQLSTATE decides, not the class: psycopg2 raises OperationalError for a value that is too
     long for its index. If that counted as unavailable, the one row would stop its partition for
-    ever.
+    ever. What no list here names is not the record's fault either.
     """
     code = error.pgcode or "08"  # an error without a code means that the connection is lost
-    # A check violation that names no constraint means that the day's partition does not exist yet.
-    no_partition = code == "23514" and not error.diag.constraint_name
-    return no_partition or code.startswith(UNAVAILABLE)
+    if code.startswith(TOO_SLOW):
+        return TooSlow
+    # A violation that names no constraint is the table's: the partition of a day is missing, or a
+    # column may not be null that this version does not know.
+    nameless = code.startswith("23") and (code == "23502" or not error.diag.constraint_name)
+    if code.startswith(VALUES) and not nameless:
+        return Refused
+    return Unavailable if nameless or code.startswith(PASSING) else Unfit
 
 
 def array(ids: Iterable[UUID]) -> str:

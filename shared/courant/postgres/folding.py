@@ -87,6 +87,16 @@ class Folding:
             raise
 
 
+@contextmanager
+def trial(connection: Connection) -> Iterator[None]:
+    """Undo at the end whatever is done inside, also if it is refused."""
+    savepoint = connection.begin_nested()
+    try:
+        yield
+    finally:
+        savepoint.rollback()
+
+
 def fresh(kept: Sequence[Keep[T]], old: Positions) -> list[Keep[T]]:
     """Return the records that no earlier transaction has folded; `old` is from `moving_on`."""
     return [keep for keep in kept if keep.record.offset >= old[keep.record.partition]]

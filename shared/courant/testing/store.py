@@ -5,7 +5,7 @@ server that comes back in an earlier state. It has no locks, no time and no days
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -71,6 +71,15 @@ class Tables:
             if all(found.get(each, 0) >= ends[each] for each in ends if each.topic in topics):
                 return time
         return None
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Undo at the end whatever is done inside."""
+        kept = self.copy()
+        try:
+            yield
+        finally:
+            self.__dict__.update(kept.__dict__)
 
     def copy(self) -> "Tables":
         """Copy the tables; rows are never changed, only replaced."""
@@ -222,6 +231,9 @@ class FakeFold:
                 self._move(report)
         for id in closed:
             self._tables.calls.pop(id, None)
+
+    def trial(self) -> AbstractContextManager[None]:
+        return self._tables.trial()
 
     def _move(self, report: Report) -> None:
         row = self._tables.rows.get(report.id)
