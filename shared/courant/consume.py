@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from courant import backoff, metrics
-from courant.errors import Behind, Fenced, Unavailable
+from courant import metrics
+from courant.backoff import Progress
+from courant.errors import Behind, Fenced, TooSlow, Unavailable
 from courant.records import Batch, Dead, Effect, Outgoing, Record, Verdict, sift
 from courant.topics import Partition, Positions
 
@@ -111,51 +112,61 @@ def run(
     stage: Stage[T],
     stopping: Callable[[], bool],
     comparing: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Take batch after batch until `stopping` returns True.
 
     While a dependency is unavailable it backs off and retries the batch, without leaving the group.
     """
     comparing = comparing or every(COMPARE_EVERY)
-    delays = backoff.delays()
+    progress = progress or Progress(stage.group, stage.limit)
     while not stopping():
+        progress.turn()
         try:
-            step(consumer, producer, stage, comparing())
-            delays = backoff.delays()
+            step(consumer, producer, stage, comparing(), progress)
         except Unavailable as unavailable:
-            extra = {"group": stage.group, "reason": str(unavailable)}
-            log.warning("dependency unavailable, retrying", extra=extra)
-            metrics.UNAVAILABLE.labels(stage.group).inc()
-            consumer.rest(next(delays))
+            consumer.rest(progress.failed(unavailable))
 
 
-def step(consumer: Consumer, producer: Producer, stage: Stage[T], comparing: bool) -> None:
+def step(
+    consumer: Consumer,
+    producer: Producer,
+    stage: Stage[T],
+    comparing: bool,
+    progress: Progress | None = None,
+) -> None:
     """Take one batch from poll to commit.
 
     Raises Unavailable, after it moved the consumer back to the start of the batch.
     """
+    progress = progress or Progress(stage.group, stage.limit)
+    records: Sequence[Record] = ()
     batch: Batch[T] = Batch([], [], {})
     try:
         if comparing:
             # An idle partition has no batch whose handling would notice that Postgres went back.
             stage.compare(consumer.positions())
-        records = consumer.poll(stage.limit)
+        records = consumer.poll(progress.limit)
         if not records:
             # The client keeps the broker's reports in memory until it is polled, so an idle stage
             # has to poll it. This flush does.
             producer.flush()
+            progress.idle()
             return
         batch = sift(records, stage.decide)
-        write(consumer, producer, batch.dead)
+        write(consumer, producer, batch.dead, progress)
         with closing(stage.handle(batch)) as steps:
             for effects in steps:
-                write(consumer, producer, effects)
+                write(consumer, producer, effects, progress)
         consumer.commit(records)
+        progress.handled()
         metrics.count(metrics.RECORDS, (record.partition.topic for record in records))
     except Behind as behind:
         log.warning("Postgres is behind, reading again", extra={"group": stage.group})
         go_back(consumer, stage, behind.positions)
-    except Unavailable:
+    except Unavailable as unavailable:
+        if isinstance(unavailable, TooSlow) and records:
+            progress.too_slow(len(records))
         consumer.seek({partition: offsets.start for partition, offsets in batch.span.items()})
         raise
     except Fenced:
@@ -186,19 +197,24 @@ def go_back(consumer: Consumer, stage: Stage[T], positions: Positions) -> None:
         consumer.commit_at(positions)
 
 
-def write(consumer: Consumer, producer: Producer, effects: Sequence[Effect]) -> None:
+def write(
+    consumer: Consumer, producer: Producer, effects: Sequence[Effect], progress: Progress
+) -> None:
     """Produce the records, and return when every in-sync replica has them.
 
     Retries without end, because a provider's answer must not be lost from memory when the broker is
-    slow. A consumer that was fenced meanwhile still has to write that answer.
+    slow. A consumer that was fenced meanwhile still has to write that answer. While it waits, the
+    log and the health port say for which topics.
     """
     for effect in effects:
         producer.produce(effect.letter() if isinstance(effect, Dead) else effect)
-    for delay in backoff.delays() if effects else ():
+    waiting = bool(effects)
+    while waiting:
         try:
             producer.flush()
-            break
-        except Unavailable:
-            consumer.rest(delay)
+            waiting = False
+        except Unavailable as unavailable:
+            consumer.rest(progress.unacknowledged(unavailable))
+    progress.acknowledged()
     dead = (effect.record.partition.topic for effect in effects if isinstance(effect, Dead))
     metrics.count(metrics.DEAD_LETTERS, dead)

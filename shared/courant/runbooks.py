@@ -10,5 +10,8 @@ from enum import StrEnum
 class Runbook(StrEnum):
     """The page that tells a person what to do after an error log line."""
 
+    DATABASE_UNFIT = "docs/runbooks/database.md#the-database-does-not-fit-records-wait"
+    ROWS_LOCKED = "docs/runbooks/database.md#another-session-keeps-rows-locked"
+    REPORT_CUT = "docs/runbooks/database.md#report-stored-without-its-texts"
     RECOVERY_ROUND_FAILED = "docs/runbooks/recovery.md#a-round-failed-the-process-ends"
     RECOVERY_TASK_REFUSED = "docs/runbooks/recovery.md#postgres-refuses-a-task"

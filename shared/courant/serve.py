@@ -19,6 +19,7 @@ from prometheus_client import make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from courant import consume
+from courant.backoff import Progress
 from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.kafka.producer import KafkaProducer
@@ -35,6 +36,10 @@ acknowledgement (1.8 s). It is shorter than a probe waits (3 s), otherwise the p
 reason."""
 
 
+LOOPS: list[Progress] = []
+"""The loops of this process, which the health port asks."""
+
+
 class Check(Protocol):
     """A readiness check: returns None if ready, otherwise the reason."""
 
@@ -48,8 +53,27 @@ class Quiet(WSGIRequestHandler):
         """Log nothing."""
 
 
+def loop(group: str, limit: int = 1) -> Progress:
+    """Return the progress of a new loop that the health port asks."""
+    LOOPS.append(Progress(group, limit))
+    return LOOPS[-1]
+
+
+def stuck() -> str | None:
+    """Return which loop only a new process can continue, or None."""
+    return next(filter(None, (each.stuck() for each in LOOPS)), None)
+
+
+def waits() -> str | None:
+    """Return which loop waits in the middle of a batch, and for what, or None."""
+    return next(filter(None, (each.waits() for each in LOOPS)), None)
+
+
 def health(host: str, port: int, ready: Check) -> ThreadingWSGIServer:
-    """Serve `/healthz` (alive), `/readyz` (can do its job) and `/metrics` in a thread."""
+    """Serve `/healthz`, `/readyz` and `/metrics` in a thread.
+
+    `/healthz` answers 200 while every loop turns, `/readyz` while the process can do its job.
+    """
     metrics = make_wsgi_app()
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Any:
@@ -57,9 +81,9 @@ def health(host: str, port: int, ready: Check) -> ThreadingWSGIServer:
             case "/metrics":
                 return metrics(environ, start)
             case "/healthz":
-                reason = None
+                reason = stuck()
             case "/readyz":
-                reason = ready()
+                reason = stuck() or waits() or ready()
             case _:
                 start("404 Not Found", [])
                 return []
@@ -148,8 +172,11 @@ def run_stages(
     sys.setswitchinterval(SWITCH_SECONDS)
 
     def work(stage: consume.Stage[Any]) -> None:
+        progress = loop(stage.group, stage.limit)
         with closing(KafkaConsumer(cluster, stage.group, stage.topics)) as consumer:
-            consume.run(consumer, KafkaProducer(cluster, stage.group), stage, stop)
+            consume.run(
+                consumer, KafkaProducer(cluster, stage.group), stage, stop, progress=progress
+            )
 
     return {stage.group: start(stage.group, lambda s=stage: work(s), stop) for stage in stages}  # type: ignore[misc]
 

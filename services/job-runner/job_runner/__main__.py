@@ -30,6 +30,7 @@ def main() -> int:
         KafkaProducer(cluster, "job-runner.rounds"),
         loaded.job_runner_lag_seconds,
     )
+    serve.LOOPS.append(dispatcher.progress)
     threads = {
         **serve.run_stages(stages(PostgresStore(engine), ring), cluster, stop),
         "rounds": serve.start("rounds", lambda: dispatcher.run(stop.wait), stop),

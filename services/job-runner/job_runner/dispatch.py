@@ -15,6 +15,7 @@ from typing import Protocol
 from uuid import UUID
 
 from courant import bulk, metrics
+from courant.backoff import Progress
 from courant.bulk import ChunkRef, StoredRows
 from courant.consume import Producer
 from courant.errors import Refused, Unavailable
@@ -91,10 +92,12 @@ class Dispatcher:
         self._stuck: frozenset[UUID] = frozenset()
         self._reported_at = -REPORT_EVERY_SECONDS
         self._unavailable: str | None = None
+        self.progress = Progress("job-runner.rounds")
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """Run rounds until `wait` returns true."""
         while True:
+            self.progress.turn()
             try:
                 self.run_round()
                 self._unavailable = None

@@ -35,6 +35,7 @@ def main() -> int:
             stopping=stop,
         )
     )
+    serve.LOOPS.append(rounds.progress)
     url, key = chosen.public_receipts_url, chosen.courant_hash_key.get_secret_value().encode()
     replication = chosen.courant_replication
     work = {

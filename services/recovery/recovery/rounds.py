@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from courant.backoff import Progress
 from courant.consume import Producer
 from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable, Unfit
@@ -40,9 +41,11 @@ class Rounds:
 
     parts: RoundParts
     begun: dict[str, float] = field(default_factory=dict)
+    progress: Progress = field(default_factory=lambda: Progress("recovery.rounds"))
 
     def make_round(self) -> None:
         """Make one round if this process leads; raises Unavailable."""
+        self.progress.turn()
         parts = self.parts
         store = parts.leader_lock.take()
         if store is None:
@@ -62,6 +65,7 @@ class Rounds:
 
     def resign(self) -> None:
         """Let another process lead."""
+        self.progress.turn()
         self.parts.leader_lock.resign()
         self.parts.offsets.close()
 
