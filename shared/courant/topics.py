@@ -105,6 +105,10 @@ FAMILIES = (
 )
 
 
+SPARABLE = frozenset(STATS.names())
+"""Topics whose records are only for people to look at: no work waits for them, or may fail."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """One topic as the cluster should have it."""
