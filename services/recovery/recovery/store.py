@@ -60,7 +60,13 @@ PASSED = """
             LEFT JOIN {positions} ON p.topic_id = m.topic_id AND p.partition = e.number - 1
             WHERE e.ends > coalesce(p.next, 0))
         ORDER BY m.at DESC LIMIT 1) AS newest"""
-FOLDED = PASSED.format(positions="positions AS p")
+# What the saver set aside is not folded, though its position is past it.
+FOLDED = PASSED.format(
+    positions="""(SELECT q.topic_id, q.partition, least(q.next, (
+            SELECT min(a."offset") FROM aside a
+            WHERE a.topic_id = q.topic_id AND a.partition = q.partition)) AS next
+        FROM positions q) AS p"""
+)
 COMMITTED = PASSED.format(
     positions="unnest(%(ids)s::uuid[], %(numbers)s::int[], %(nexts)s::bigint[])"
     " AS p(topic_id, partition, next)"

@@ -16,7 +16,10 @@ def main() -> int:
     logs.start("saver", loaded.courant_log_format, loaded.courant_log_level)
     stop = serve.Stop()
     stop.listen()
-    engine = database.engine(loaded.database_url.get_secret_value(), "saver", CONNECTIONS)
+    # A session that waits for somebody else's lock gives up soon: its whole stage waits with it.
+    session = {"lock_timeout": "5s"}
+    url = loaded.database_url.get_secret_value()
+    engine = database.engine(url, "saver", CONNECTIONS, session=session)
     store = PostgresStore(engine, timedelta(seconds=loaded.courant_lease_seconds))
     serve.health(
         loaded.saver_health_host, loaded.saver_health_port, lambda: database.why_unreachable(engine)

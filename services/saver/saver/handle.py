@@ -1,18 +1,20 @@
 """The saver's stages. Each makes a batch durable in Postgres, then yields what follows from it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from courant import metrics
-from courant.consume import Stage, Steps
+from courant.consume import Stage, Steps, every
 from courant.contracts import Notification, Receipt, Started
 from courant.errors import Refused, Unfit
 from courant.lifecycle import Move, Report
-from courant.records import Batch, Keep, Span, isolate
+from courant.records import Batch, Keep, Record, Span, isolate
+from courant.runbooks import Runbook
 from courant.topics import DELIVERY, INBOX, RECEIPTS, Lane, Positions, group
 from saver import rules
 from saver.rules import ReportRecord
@@ -33,6 +35,13 @@ class Fold(Protocol):
         Raises Unavailable while a missing row may still come: after Postgres went back, `delivery`
         and `receipts` report on rows that are in the inbox but not yet folded again.
         """
+
+    @property
+    def locked(self) -> Collection[UUID]:
+        """The rows that `lock` could not lock, because another session keeps them locked."""
+
+    def put_aside(self, reports: Sequence[tuple[Record, Report]]) -> None:
+        """Keep reports on locked rows, to be folded before any later report on these rows."""
 
     def save(self, notifications: Sequence[Notification]) -> Sequence[Notification]:
         """Insert the notifications that have no row yet, all or none; raises Refused.
@@ -61,6 +70,12 @@ class Store(Protocol):
     def skip(self, starts: Positions) -> None:
         """Move Postgres's positions to the log's start: earlier records are deleted."""
 
+    def fold_aside(self) -> Sequence[Any] | None:
+        """Fold what was set aside for rows that are free again.
+
+        Returns the sessions that lock the others' rows; None if nothing was set aside.
+        """
+
     def fold(self, span: Span) -> AbstractContextManager[Fold]:
         """Begin a transaction that moves Postgres's position in the log past `span`'s records.
 
@@ -71,6 +86,7 @@ class Store(Protocol):
 ROWS_MAX = {Lane.PRIORITY: 2_000, Lane.NORMAL: 2_000, Lane.BULK: 500}
 """Rows in one batch. Measured beside other load: 28,000 rows/s with 2,000, 18,000 with 500
 (make bench). The bulk lane's batches are smaller because the priority lane waits while one runs."""
+TOLD_EVERY = timedelta(seconds=10)
 CALLS_MAX = 100
 """Records of `delivery` in one batch. Each may report on 50 rows; most of the bulk lane's do."""
 
@@ -89,12 +105,23 @@ def stages(store: Store) -> list[Stage[Any]]:
             (DELIVERY.name,),
             rules.read_delivery,
             partial(settle, store),
+            compare=partial(compare_and_fold_aside, store, every(TOLD_EVERY)),
             limit=CALLS_MAX,
         ),
         stage(
             group("saver", RECEIPTS), (RECEIPTS.name,), rules.read_receipt, partial(settle, store)
         ),
     ]
+
+
+def compare_and_fold_aside(store: Store, tell: Callable[[], bool], positions: Positions) -> None:
+    """Compare the positions, then fold what waits for a row that was locked."""
+    store.compare(positions)
+    blockers = store.fold_aside()
+    metrics.LOCKED_ROWS.set(blockers is not None)
+    if blockers is not None and tell():
+        fields = {"sessions": [str(each) for each in blockers], "runbook": Runbook.ROWS_LOCKED}
+        log.error("another session keeps rows locked", extra=fields)
 
 
 def save(store: Store, batch: Batch[Notification]) -> Steps:
@@ -119,6 +146,7 @@ def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
         fresh = fold.fresh(batch.kept)
         missing = fold.lock({id for record in fresh for id in rules.ids_of(record.value)})
         known, without_row = rules.split_by_row(fresh, missing)
+        fold.put_aside(rules.reports_on(known, fold.locked))
         _, dead = isolate(known, partial(fold_reports, fold), partial(try_plain, fold))
         # The dead letters must be durable before the commit: afterwards Postgres's position is past
         # these records, and they would never be read again.
@@ -141,13 +169,15 @@ def fold_reports(fold: Fold, records: Sequence[ReportRecord]) -> Sequence[None]:
             fold_all(fold, [rules.plain(records[0])])
         except Refused:
             raise Unfit(f"{refusal}: refused without its texts as well") from None
-        log.error("report stored without its texts", extra={"reason": str(refusal)})
+        fields = {"reason": str(refusal), "runbook": Runbook.REPORT_CUT}
+        log.error("report stored without its texts", extra=fields)
     return ()
 
 
 def fold_all(fold: Fold, records: Sequence[ReportRecord]) -> None:
     """Fold the reports into Postgres, all or none; raises Refused."""
-    fold.settle(rules.in_rounds(records), rules.calls_opened(records), rules.calls_closed(records))
+    rounds = rules.in_rounds(records, fold.locked)
+    fold.settle(rounds, rules.calls_opened(records), rules.calls_closed(records))
 
 
 def try_ordinary(fold: Fold, notification: Notification) -> None:

@@ -1,7 +1,7 @@
 """The saver's decisions, from records alone: no clock, no database, no network."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeAlias
 from uuid import UUID
@@ -190,12 +190,29 @@ def split_by_row(
     return known, [Dead(record, "id: no row has it, nor will one") for record in without_row]
 
 
-def in_rounds(batch: Iterable[ReportRecord]) -> list[list[Report]]:
-    """Return the moves in rounds. A row's nth report is in round n, so no round has it twice."""
+def reports_on(
+    kept: Iterable[Keep[ReportRecord]], ids: Collection[UUID]
+) -> list[tuple[Record, Report]]:
+    """Return the reports on these rows, each with its record, in their order."""
+    return [
+        (each.record, report)
+        for each in kept
+        for report in (reports(each.value) if ids else ())
+        if report.id in ids
+    ]
+
+
+def in_rounds(batch: Iterable[ReportRecord], without: Collection[UUID] = ()) -> list[list[Report]]:
+    """Return the moves in rounds, without those of some rows.
+
+    A row's nth report is in round n, so no round has it twice.
+    """
     rounds: list[list[Report]] = []
     earlier: Counter[UUID] = Counter()
     for report_record in batch:
         for report in reports(report_record):
+            if report.id in without:
+                continue
             if earlier[report.id] == len(rounds):
                 rounds.append([])
             rounds[earlier[report.id]].append(report)

@@ -1,6 +1,6 @@
 """The saver's SQL."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from itertools import product
@@ -15,12 +15,14 @@ from courant.contracts import ENCODE, Notification, Started
 from courant.errors import Unavailable
 from courant.lifecycle import Move, Note, Report, State
 from courant.postgres import folding
+from courant.postgres.blockers import Blocker
 from courant.postgres.database import array, classified_errors, copy_lines
 from courant.postgres.days import DAILY, MAKE_DAY
 from courant.postgres.folding import Cursor, Folding, trial
 from courant.postgres.tables import notifications
-from courant.records import Keep, Span
+from courant.records import Keep, Record, Span
 from courant.topics import Positions
+from saver.aside import RowLocks
 
 T = TypeVar("T")
 
@@ -80,8 +82,6 @@ OPEN = """
     INSERT INTO calls (id, notifications, attempts) VALUES (%s, %s, %s)
     ON CONFLICT DO NOTHING"""
 CLOSE = "DELETE FROM calls WHERE id = ANY(%s)"
-LOCK = """
-    SELECT id FROM notifications WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"""
 # - UPDATE changes a row once, so a round may hold a row only once.
 # - A report that changes no row becomes an event only if its claim was lost. A row that is claimed
 #   already is what `started` expects, so that is no event.
@@ -145,6 +145,10 @@ class PostgresStore(Folding):
                 cursor.execute(MAKE_DAY, {"daily": table, "day": day})
         self._days |= days
 
+    def fold_aside(self) -> list[Blocker] | None:
+        with self.transaction() as (connection, cursor):
+            return PostgresFold(self, connection, cursor, {}).fold_aside()
+
     @contextmanager
     def transaction(self) -> Iterator[tuple[Connection, Cursor]]:
         try:
@@ -167,6 +171,7 @@ class PostgresFold:
     ) -> None:
         self._store, self._connection, self._cursor = store, connection, cursor
         self._positions = positions
+        self._rows = RowLocks(connection, cursor, self._move)
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         return folding.fresh(kept, self._positions)
@@ -176,11 +181,21 @@ class PostgresFold:
         # would count as missing although its mark is passed.
         self._cursor.execute(PASSED)
         passed = self._cursor.rowcount
-        self._cursor.execute(LOCK, [array(ids)])
-        missing = ids - {id for (id,) in self._cursor}
+        missing = self._rows.take(ids)
         if missing and not passed:
             raise Unavailable(f"{len(missing)} rows may still be in the inbox")
         return missing
+
+    @property
+    def locked(self) -> Collection[UUID]:
+        return self._rows.locked
+
+    def put_aside(self, reports: Sequence[tuple[Record, Report]]) -> None:
+        self._rows.put_aside(reports)
+
+    def fold_aside(self) -> list[Blocker] | None:
+        """Fold what is set aside, as `RowLocks.fold_all` says."""
+        return self._rows.fold_all()
 
     def save(self, notifications: Sequence[Notification]) -> Sequence[Notification]:
         self._store.make_days({ids.day_of(each.id) for each in notifications})
@@ -205,13 +220,12 @@ class PostgresFold:
                 attempts = [each.attempt for each in call.attempts]
                 self._cursor.execute(OPEN, [call.call, [a.id for a in call.attempts], attempts])
             for reports in rounds:
-                values = {
-                    "reports": ENCODE(reports).decode(),
-                    "ids": array(each.id for each in reports),
-                    "lease": self._store.lease,
-                }
-                self._cursor.execute(MOVE, values)
+                self._move(ENCODE(reports).decode(), (each.id for each in reports))
             self._cursor.execute(CLOSE, [closed])
+
+    def _move(self, reports: str, ids: Iterable[UUID]) -> None:
+        values = {"reports": reports, "ids": array(ids), "lease": self._store.lease}
+        self._cursor.execute(MOVE, values)
 
     def trial(self) -> AbstractContextManager[None]:
         return trial(self._connection)

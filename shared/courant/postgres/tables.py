@@ -116,6 +116,18 @@ positions = Table(  # how far the log is folded
     Column("partition", Integer, primary_key=True),
     Column("next", BigInteger, nullable=False),
 )
+aside = Table(  # reports on rows that another session has locked, in the order of their records
+    "aside", metadata,
+    Column("number", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", Uuid, nullable=False),
+    # Of the record. A mark behind it is not passed before its reports are folded.
+    Column("topic_id", Uuid, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("report", Text, nullable=False),
+    Column("at", TIME, nullable=False, server_default=func.now()),
+    Index("aside_by_id", "id"),
+)
 marks = Table(  # recovery's, every second: records written before `at` lie before `ends`
     "marks", metadata,
     Column("at", TIME, primary_key=True),

@@ -144,6 +144,9 @@ class FakeStore:
             for each, start in starts.items():
                 tables.positions[each] = max(tables.positions.get(each, 0), start)
 
+    def fold_aside(self) -> None:
+        """Nothing is ever set aside here."""
+
     @contextmanager
     def fold(self, span: Span) -> Iterator["FakeFold"]:
         with self.moving_on(span) as (tables, places):
@@ -197,6 +200,11 @@ class FakeFold:
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         return fresh(kept, self._places)
+
+    locked: Collection[UUID] = ()  # there are no locks here
+
+    def put_aside(self, reports: Sequence[object]) -> None:
+        assert not reports
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
         missing = ids - self._tables.rows.keys()
