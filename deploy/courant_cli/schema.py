@@ -50,13 +50,18 @@ def apply(
     console.print("\n".join(map(str, done)) or "The cluster had all that is declared.")
 
 
+def tell(line: str) -> None:
+    """Print a line at once, though the command goes on."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
 @db.command()
 def upgrade() -> None:
-    """Upgrade the schema to this version.
+    """Upgrade the schema to this version. Never waits longer than 2 s for a lock; tries again.
 
     Records the server's identity if nothing was ever written.
     """
     installation = Installation()
     with installation.admin() as admin:
-        migrate.prepare(installation.variable("DATABASE_URL"), admin)
+        migrate.prepare(installation.variable("DATABASE_URL"), admin, tell)
     console.print("The schema is this version's.")

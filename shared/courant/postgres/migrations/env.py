@@ -8,7 +8,16 @@ from courant.postgres.tables import metadata
 
 url = context.config.get_main_option("sqlalchemy.url")
 assert url
-engine = create_engine(url, connect_args={"connect_timeout": 10})
+# While a session waits for a lock on a table, every other session waits behind it. So it gives up
+# soon, and `migrate.upgrade` tries again.
+engine = create_engine(
+    url,
+    connect_args={
+        "connect_timeout": 10,
+        "application_name": context.config.get_main_option("application_name"),
+        "options": "-c lock_timeout=2s",
+    },
+)
 with engine.begin() as connection:
     # Replicas that start together run their upgrades one after the other.
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('courant.migrations'))"))
