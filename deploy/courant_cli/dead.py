@@ -19,9 +19,11 @@ from sqlalchemy import text
 
 from courant import topics
 from courant.contracts import Decided
+from courant.errors import Unavailable
 from courant.kafka import clients, offsets
 from courant.kafka.reader import TopicReader, read_to_end
 from courant.lifecycle import Move
+from courant.postgres.database import classified_errors
 from courant.records import Outgoing
 from courant.topics import DELIVERY, FAMILIES, PERSISTED
 from courant_cli.installation import NAME, Installation
@@ -85,7 +87,10 @@ def list_letters(
 ) -> None:
     """List every dead letter that is still kept, with its reason."""
     installation = Installation()
-    sent = redriven(installation)
+    try:
+        sent, unknown = redriven(installation), ""
+    except Unavailable as unavailable:
+        sent, unknown = {}, f"Postgres does not answer ({unavailable})"
     lines = [
         Line(
             number=each.number,
@@ -94,10 +99,15 @@ def list_letters(
             origin=each.header("origin"),
             tries=each.tries,
             reason=each.header("reason"),
-            sent_back=sent.get((each.topic, each.partition, each.offset), ""),
+            sent_back=sent.get(
+                (each.topic, each.partition, each.offset), "unknown" if unknown else ""
+            ),
         )
         for each in letters(installation, family)
     ]
+    if unknown:
+        note = f"courant: {unknown}: which letters were sent back is not known"
+        Console(stderr=True, highlight=False).print(note, markup=False, soft_wrap=True)
     if as_json:
         print(json.dumps([asdict(each) for each in lines], indent=2))
         return
@@ -192,8 +202,8 @@ def order_again(connection: Any, each: Letter) -> Outgoing | None:
 
 
 def redriven(installation: Installation) -> dict[tuple[str, int, int], str]:
-    """Return the operator and time of each letter that was sent back."""
-    with installation.engine.begin() as connection:
+    """Return the operator and time of each letter that was sent back; raises Unavailable."""
+    with classified_errors(), installation.engine.begin() as connection:
         return {(topic, partition, offset): f"{by}, {at:%Y-%m-%d %H:%M}"
                 for topic, partition, offset, by, at in connection.execute(NOTED)}  # fmt: skip
 

@@ -1,14 +1,17 @@
 """The `courant` command: its sub-commands, and how it reports errors."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
+import psycopg2
 import typer
 from rich.console import Console
+from sqlalchemy.exc import DBAPIError
 
 from courant import version
 from courant.errors import Unavailable
 from courant.kafka.topics_admin import FewerPartitions, OtherPrefix
+from courant.postgres.database import kind_of
 from courant.postgres.grants import RoleMissing
 from courant_cli import dead, entries, job, load, schema, send, stack, trace
 from courant_cli.jobs_api import Declined
@@ -87,10 +90,19 @@ def main() -> None:
     try:
         app()
     except SAID as raised:
-        Console(stderr=True, highlight=False).print(
-            f"courant: {raised}", markup=False, soft_wrap=True
-        )
-        sys.exit(1)
+        leave(str(raised))
+    except (DBAPIError, psycopg2.Error) as raised:
+        error = raised.orig if isinstance(raised, DBAPIError) else raised
+        # Of any other error the traceback is needed: it has the statement.
+        if not isinstance(error, psycopg2.Error) or kind_of(error) is not Unavailable:
+            raise
+        leave(f"Postgres: {str(error).strip().splitlines()[0]}")
+
+
+def leave(line: str) -> NoReturn:
+    """End the command with one line that says what is wrong."""
+    Console(stderr=True, highlight=False).print(f"courant: {line}", markup=False, soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":
