@@ -2,77 +2,29 @@
 
 Each record names the oldest reader that can read it; an older one makes it a dead letter. Readers
 ignore unknown fields. So a writer may be upgraded first, and a new field needs no new version.
-
-msgspec decodes one such record in 1.5 µs, pydantic in 7 µs (decision 0003).
 """
 
-import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, ClassVar, Self, TypeAlias, TypeVar
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
+from courant.contracts.encoding import ENCODE as ENCODE
+from courant.contracts.encoding import Contract as Contract
+from courant.contracts.encoding import Malformed as Malformed
+from courant.contracts.encoding import Nested as Nested
+from courant.contracts.encoding import Number as Number
+from courant.contracts.encoding import Text as Text
+from courant.contracts.encoding import Time as Time
+from courant.contracts.encoding import decoder as decoder
+from courant.contracts.encoding import read as read
 from courant.lifecycle import Move
 from courant.topics import Channel, Lane
-
-T = TypeVar("T")
-Number: TypeAlias = Annotated[int, Meta(ge=1, lt=2**31)]
-Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
-Text: TypeAlias = Annotated[str, Meta(max_length=1000)]
-
-
-class Malformed(ValueError):
-    """The bytes break their contract. Names the field and the fault, never the value."""
-
-
-class Nested(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a record."""
-
-
-class Contract(Nested, frozen=True, kw_only=True):
-    """A whole record."""
-
-    reads: ClassVar[int] = 1  # version of this reader
-    readable_from: int = 1  # version of the oldest reader that can read the record
-
-    def __post_init__(self) -> None:
-        if self.readable_from > self.reads:
-            raise ValueError("newer than this reader")
-
-    @classmethod
-    def decode(cls, value: bytes) -> Self:
-        """Return the record that these bytes encode; raises Malformed."""
-        return read(decoder(cls), value)
-
-    def encode(self) -> bytes:
-        """Return the record's bytes."""
-        return ENCODE(self)
-
-
-ENCODE = msgspec.json.Encoder().encode
-_decoders: dict[object, Callable[[bytes], object]] = {}
-# msgspec quotes the value in these two messages only. The value may be personal data.
-QUOTED = re.compile(r"(Invalid enum value|Invalid value) .*?( - at|$)")
-
-
-def decoder(kind: type[T]) -> Callable[[bytes], T]:
-    """Return the decoder of one type. It is built once and kept."""
-    if kind not in _decoders:
-        _decoders[kind] = msgspec.json.Decoder(kind).decode
-    return _decoders[kind]  # type: ignore[return-value]  # each is stored under its own type
-
-
-def read(decode: Callable[[bytes], T], value: bytes) -> T:
-    """Decode bytes; raises Malformed, which names the field and the fault and not the value."""
-    try:
-        return decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(QUOTED.sub(r"\1\2", str(error))) from None
 
 
 class KeyType(StrEnum):
@@ -113,7 +65,7 @@ class Content(Nested, frozen=True, kw_only=True):
     """The personal data of a notification: always encrypted, in Kafka and Postgres, for its id."""
 
     to: str  # as the client gave it
-    personalisation: dict[str, Scalar | list[Scalar]] = {}
+    personalisation: dict[str, Scalar | list[Scalar]] = msgspec.field(default_factory=dict)
 
 
 class Persisted(Contract, frozen=True, kw_only=True):
@@ -198,7 +150,7 @@ class Receipt(Contract, frozen=True, kw_only=True, tag="receipt", tag_field="kin
     message_id: Text | None = None
     reason: Text | None = None  # the kind of event, in our words: `hard-bounce/no-email`
     response: Text | None = None  # shown by the API as the provider's response
-    sealed: bytes = b""  # the receipt as it came, encrypted
+    sealed: bytes = b""  # the receipt as it came, encrypted for the id
 
 
 class Heartbeat(Contract, frozen=True, kw_only=True, tag="heartbeat", tag_field="kind"):
@@ -220,7 +172,7 @@ class JobRow(Nested, frozen=True, kw_only=True):
 
     to: str  # as the client gave it
     recipient_hash: bytes
-    personalisation: dict[str, Scalar | list[Scalar]] = {}
+    personalisation: dict[str, Scalar | list[Scalar]] = msgspec.field(default_factory=dict)
     reference: str | None = None
     simulated: bool = False  # nothing is to be sent
 
