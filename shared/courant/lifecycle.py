@@ -7,7 +7,7 @@ expected results themselves.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Self
 from uuid import UUID
@@ -78,6 +78,8 @@ class Move(StrEnum):
         move.by, move.guard = by, guard
         return move
 
+    # A receipt must besides not be `outdated`. `delivered` is a move from `delivered` too, so that
+    # the row knows the time of the later one.
     # `sent` has the guard LAST because receipts report it too. The deliverer alone could have SAME:
     # its own `started` is earlier in the partition, so its `sent` never finds an earlier attempt.
     # fmt: off
@@ -99,7 +101,7 @@ class Move(StrEnum):
     REDRIVEN    = "redriven",    "technical-failure", State.CREATED,         "recovery",    SAME
     EXPIRED     = "expired",     "created",         State.TECHNICAL_FAILURE, "recovery",    FREE
     CANCELLED   = "cancelled",   "created",         State.CANCELLED,         "recovery",    FREE
-    DELIVERED   = "delivered",   UNDERWAY,          State.DELIVERED,         "receipts",    FREE
+    DELIVERED   = "delivered",   ANSWERED,          State.DELIVERED,         "receipts",    FREE
     DELAYED     = "delayed",     ANSWERED,          State.TEMPORARY_FAILURE, "receipts",    FREE
     BOUNCED     = "bounced",     ANSWERED,          State.PERMANENT_FAILURE, "receipts",    FREE
     OPTED_OUT   = "opted-out",   ANSWERED,          State.TECHNICAL_FAILURE, "receipts",    FREE
@@ -133,6 +135,55 @@ class Report:
     blames: bool = False  # the message is to blame, so that the try counts
     message_id: str | None = None  # the provider's
     response: str | None = None  # in the provider's words, shown by the API
+    happened_at: datetime | None = None  # by the provider's clock, if a receipt says this
+    weak: bool = False  # a receipt that neither outdates another one nor holds against one
+
+    @property
+    def judged_at(self) -> datetime | None:
+        """Return the time at which this counts beside other receipts; None if it is no receipt."""
+        return BEGINNING if self.happened_at and self.weak else self.happened_at
+
+
+BEGINNING = datetime.min.replace(tzinfo=UTC)
+RANKS = {Move.DELIVERED: 1, Move.DELAYED: 2, Move.OPTED_OUT: 3, Move.BOUNCED: 4}
+"""The receipts that set a state. Of two with the same time, the one of the higher rank counts."""
+STATE_RANKS = {move.after: rank for move, rank in RANKS.items()}
+ABOVE = 5
+"""The rank of other states. A row that was sent again since has counted everything of this time."""
+
+
+def outdated(report: Report, state: State, receipt_at: datetime | None) -> bool:
+    """Return whether the row has heard of something later than what this receipt says.
+
+    `receipt_at` is the time of the receipt that counts for the row. Receipts come in any order and
+    more than once, and every order must end in the same state: that of the latest receipt. A
+    permanent failure is final whatever its time, because a delivery after it is ignored too.
+    """
+    if report.judged_at is None or receipt_at is None:
+        return False
+    if report.move is Move.BOUNCED and state in STATE_RANKS:
+        return False
+    rank = RANKS.get(report.move, 0) if isinstance(report.move, Move) else 0
+    return (report.judged_at, rank) <= (receipt_at, STATE_RANKS.get(state, ABOVE))
+
+
+def sql_outdated() -> str:
+    """Return `outdated` as an SQL condition on a row `n` and a report `r`; unknown means no."""
+    ranks = " ".join(f"WHEN '{move}' THEN {rank}" for move, rank in RANKS.items())
+    states = " ".join(f"WHEN '{state}' THEN {rank}" for state, rank in STATE_RANKS.items())
+    return (
+        f"NOT (r.move = '{Move.BOUNCED}' AND n.state IN ({quoted(STATE_RANKS)})) "
+        f"AND ({sql_judged_at()}, CASE r.move {ranks} ELSE 0 END) "
+        f"<= (n.receipt_at, CASE n.state {states} ELSE {ABOVE} END)"
+    )
+
+
+def sql_judged_at() -> str:
+    """Return `Report.judged_at` as an SQL expression on a report `r`."""
+    return (
+        "CASE WHEN r.happened_at IS NOT NULL AND r.weak "
+        f"THEN timestamptz '{BEGINNING.isoformat()}' ELSE r.happened_at END"
+    )
 
 
 REPORTED = tuple(move for move in Move if move.by in {"deliverer", "recovery", "receipts"})
@@ -143,19 +194,25 @@ FENCED = frozenset(move for move in Move if move.guard in {SAME, LAST})
 """A report of one of these that moves no row came too late. The timeline shows such a report."""
 
 
-def shows(move: Move | Note, attempt: int, reported: int) -> bool:
+def shows(report: Report, attempt: int) -> bool:
     """Return whether the timeline shows a report that did not move its row, which is at `attempt`.
 
     That a message was sent is reported twice, by the call and by its receipt. The second report is
-    not shown.
+    not shown. A receipt whose time is known is shown; the store leaves out one that it has already.
     """
-    return move in FENCED | set(Note) and not (move is Move.SENT and attempt == reported)
+    if report.move in RANKS:
+        return report.happened_at is not None
+    twice = report.move is Move.SENT and attempt == report.attempt
+    return report.move in FENCED | set(Note) and not twice
 
 
 def shown() -> str:
     """Return `shows` as an SQL condition on a row `n` and a report `r`."""
     names = quoted([*FENCED, *Note])
-    return f"r.move IN ({names}) AND NOT (r.move = '{Move.SENT}' AND n.attempt = r.attempt)"
+    return (
+        f"(r.move IN ({names}) AND NOT (r.move = '{Move.SENT}' AND n.attempt = r.attempt) "
+        f"OR r.move IN ({quoted(RANKS)}) AND r.happened_at IS NOT NULL)"
+    )
 
 
 def condition() -> str:

@@ -27,7 +27,7 @@ RIGHTS = {
     (INGEST, "wishes"): "SELECT",
     (SAVER, "aliases"): "INSERT SELECT",
     (SAVER, "calls"): "DELETE INSERT SELECT",
-    (SAVER, "events"): "INSERT",
+    (SAVER, "events"): "INSERT SELECT",
     (SAVER, "holds"): "INSERT SELECT",
     (SAVER, "idempotency"): "INSERT SELECT",
     (SAVER, "aside"): "DELETE INSERT SELECT",
@@ -69,8 +69,8 @@ RIGHTS = {
 HOLD = "raised_at reason stands"
 UPDATED = {
     (SAVER, "holds"): HOLD,
-    (SAVER, "notifications"): "attempt lease_until message_id not_before reason response sent_at "
-    "state state_at tries",
+    (SAVER, "notifications"): "attempt lease_until message_id not_before reason receipt_at "
+    "response sent_at state state_at tries",
     (SAVER, "positions"): "next",
     (DELIVERER, "holds"): HOLD,
     (DELIVERER, "notifications"): "attempt lease_until state state_at",
@@ -186,7 +186,7 @@ def test_an_upgrade_reverts_rights_that_were_changed_by_hand(server: Server) -> 
         (INGEST, "events", "SELECT", "tables"),
         (INGEST, "notifications", "SELECT, INSERT", "tables"),
         (SAVER, "directory", "SELECT", "tables"),
-        (SAVER, "events", "INSERT, SELECT", "tables"),
+        (SAVER, "events", "INSERT, SELECT, DELETE", "tables"),
         (SAVER, "positions", "SELECT, INSERT, UPDATE (next, topic_id)", "columns"),
         (DELIVERER, "notifications", "SELECT, UPDATE, DELETE", "tables"),
         (DELIVERER, "FUNCTION courant_make_day(text, int)", "EXECUTE", "rest"),

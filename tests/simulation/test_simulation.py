@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
+from operator import itemgetter
 from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+import courant.testing.store
 from courant import consume, ids, records
 from courant.lifecycle import Move
 from courant.records import Outgoing
@@ -160,7 +162,8 @@ def play(history: History) -> tuple[World, Provider]:
 
 
 # The state that a receipt gives a sent notification, written a second time, independently of the
-# product. A delivery does not undo a permanent failure.
+# product. Receipts count in the order of what they tell, whatever the order in which they came.
+# Nothing undoes a permanent failure.
 AFTER = {
     "sent": "sending",
     "delivered": "delivered",
@@ -275,12 +278,13 @@ def throttled(id: str) -> bool:
 def end_of(number: int, receipts: list[dict[str, Any]]) -> str:
     """Return the state in which a notification must end: its life's, or that of its receipts."""
     life = life_of(number)
-    its = [each["says"] for each in receipts if each["id"] == str(id_of(number))]
+    told = [each for each in receipts if each["id"] == str(id_of(number))]
+    its = [each["says"] for each in sorted(told, key=itemgetter("happened_at"))]
     if not life.receipts or not its:
         return life.end
     state = "sending"
     for says in its:
-        if not (state == "permanent-failure" and says == "delivered"):
+        if state != "permanent-failure":
             state = AFTER[says]
     return state
 
@@ -336,6 +340,18 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "for report_record in sorted(batch, key=lambda each: [r.move for r in reports(each)])",
     ),
     "a row twice in a round": (rules, "in_rounds", "rounds[earlier[report.id]]", "rounds[0]"),
+    "the receipt that comes last counts": (
+        courant.testing.store,
+        "outdated",
+        "if report.judged_at is None or receipt_at is None",
+        "if True",
+    ),
+    "receipts count from when they came": (
+        rules,
+        "read_receipt",
+        "receipt.happened_at is None",
+        "True",
+    ),
     "calls not opened": (rules, "calls_opened", "isinstance(report_record, Started)", "False"),
     "calls not closed": (rules, "calls_closed", "isinstance(report_record, Outcomes)", "False"),
     "unknown closes the call": (rules, "calls_closed", "is not Outcome.UNKNOWN", "is not None"),

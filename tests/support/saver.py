@@ -1,6 +1,6 @@
 """The saver's store twice, the fake and the real one, with direct access to the tables of each."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from sqlalchemy import Engine, text
@@ -25,7 +25,9 @@ class Twin(Protocol):
 
     @property
     def store(self) -> Store: ...
-    def put(self, number: int, state: State, attempt: int) -> None: ...
+    def put(
+        self, number: int, state: State, attempt: int, receipt_at: datetime | None = None
+    ) -> None: ...
     def mark(self, end: int) -> None: ...
     def rows(self) -> list[tuple[int, str, int, str | None]]: ...
     def rest(self) -> object: ...
@@ -35,8 +37,11 @@ class FakeTwin:
     def __init__(self) -> None:
         self.store = World().store
 
-    def put(self, number: int, state: State, attempt: int) -> None:
-        self.store.tables.rows[id_of(number)] = FakeRow(notification(number), state, attempt)
+    def put(
+        self, number: int, state: State, attempt: int, receipt_at: datetime | None = None
+    ) -> None:
+        row = FakeRow(notification(number), state, attempt, receipt_at=receipt_at)
+        self.store.tables.rows[id_of(number)] = row
 
     def mark(self, end: int) -> None:
         marks = self.store.tables.marks
@@ -73,10 +78,13 @@ class PostgresTwin:
             result = connection.execute(text(sql), values)
             return [tuple(row) for row in result] if result.returns_rows else []
 
-    def put(self, number: int, state: State, attempt: int) -> None:
+    def put(
+        self, number: int, state: State, attempt: int, receipt_at: datetime | None = None
+    ) -> None:
         save(self, notification(number))
-        sql = "UPDATE notifications SET state = :state, attempt = :attempt WHERE id = :id"
-        self.ask(sql, state=state, attempt=attempt, id=id_of(number))
+        sql = """UPDATE notifications
+            SET state = :state, attempt = :attempt, receipt_at = :receipt_at WHERE id = :id"""
+        self.ask(sql, state=state, attempt=attempt, receipt_at=receipt_at, id=id_of(number))
 
     def mark(self, end: int) -> None:
         topic, topic_id, _ = builders.partition(builders.INBOX)

@@ -99,6 +99,7 @@ def test_a_receipt_that_amazon_signed_becomes_a_record(version: str) -> None:
     assert isinstance(receipt, Receipt)
     assert (record.topic, record.key, receipt.id, receipt.attempt) == ("receipts", ID.bytes, ID, 3)
     assert (receipt.says, receipt.message_id) == (ReceiptKind.DELIVERED, "ses-1")
+    assert (receipt.happened_at, receipt.sns_id) == (NOW.replace(microsecond=0), "m-1")
     assert RING.decrypt(receipt.sealed, owner=ID.bytes).decode() == signed["Message"]
 
 
@@ -264,9 +265,36 @@ def test_a_bounce_is_classified_by_its_type_and_subtype(
     type_: str, subtype: str, says: ReceiptKind, reason: str, response: str | None
 ) -> None:
     bounce = {"bounceType": type_, "bounceSubType": subtype, "bouncedRecipients": []}
-    assert events.read_event(event("Bounce", bounce=bounce)) == ReceiptDetails(
-        ID, 3, says, "ses-1", reason, response
+    assert events.read_event(event("Bounce", bounce=bounce), NOW) == ReceiptDetails(
+        ID, 3, says, "ses-1", reason, response, NOW
     )
+
+
+AT = datetime(2026, 5, 6, 12, 0, 0, 250_000, UTC)
+OWN = {"timestamp": "2026-05-06T12:00:00.250Z"}
+
+
+@pytest.mark.parametrize(
+    ("message", "at"),
+    [
+        (event("Delivery", delivery=OWN), AT),
+        (event("Bounce", bounce=OWN), AT),
+        (event("Complaint", complaint=OWN), AT),
+        (json.dumps(json.loads(event("Send")) | {"mail": json.loads(event("Send"))["mail"] | OWN}),
+         AT),
+        (event("Delivery", delivery={"timestamp": "2026-05-06T14:00:00.250+02:00"}), AT),
+        # Without a usable time of its own, an event counts from when SNS wrote the post.
+        (event("Delivery"), NOW),
+        (event("Delivery", delivery={"timestamp": "soon"}), NOW),
+        (event("Delivery", delivery={"timestamp": [1]}), NOW),
+        (event("Delivery", delivery={"timestamp": "0001-01-01T00:00:00+14:00"}), NOW),
+        (event("Delivery", delivery={"timestamp": "9999-12-31T00:00:00Z"}), NOW),
+    ],
+)  # fmt: skip
+def test_a_receipt_has_the_time_of_its_event(message: str, at: datetime) -> None:
+    details = events.read_event(message, NOW)
+    assert isinstance(details, ReceiptDetails)
+    assert details.happened_at == at
 
 
 def test_the_other_events_of_ses_are_classified_by_their_type() -> None:
@@ -278,7 +306,7 @@ def test_the_other_events_of_ses_are_classified_by_their_type() -> None:
         ("Reject", {"reject": {"reason": "Bad content"}}, ReceiptKind.BOUNCED),
         ("Rendering Failure", {"failure": {"errorMessage": "x"}}, ReceiptKind.BOUNCED),
     ]:
-        details = events.read_event(event(kind, **parts))  # type: ignore[arg-type]
+        details = events.read_event(event(kind, **parts), NOW)  # type: ignore[arg-type]
         assert isinstance(details, ReceiptDetails)
         assert details.kind is says, kind
 
@@ -313,13 +341,14 @@ SHAPES = st.recursive(
 
 @given(st.text() | SHAPES.map(json.dumps))
 def test_no_message_makes_the_reader_raise(message: str) -> None:
-    assert isinstance(events.read_event(message), ReceiptDetails | Ignored)
+    assert isinstance(events.read_event(message, NOW), ReceiptDetails | Ignored)
 
 
 def text_event(status: str, words: str = "", final: bool = True) -> str:
     context = {"courant_id": str(ID), "courant_attempt": "1"}
     fields: dict[str, Any] = {"eventType": f"TEXT_{status}", "messageId": "t-1", "isFinal": final}
     fields |= {"messageStatus": status, "messageStatusDescription": words, "context": context}
+    fields["eventTimestamp"] = int(AT.timestamp() * 1000)
     return json.dumps(fields)
 
 
@@ -349,10 +378,11 @@ def text_event(status: str, words: str = "", final: bool = True) -> str:
 def test_an_sms_event_is_classified_by_its_status_or_description(
     status: str, words: str, final: bool, says: ReceiptKind
 ) -> None:
-    details = events.read_event(text_event(status, words, final))
+    details = events.read_event(text_event(status, words, final), NOW)
     assert isinstance(details, ReceiptDetails)
     assert (details.kind, details.message_id) == (says, "t-1")
     assert details.response == (None if says is ReceiptKind.SENT else words)
+    assert details.happened_at == AT
 
 
 def test_a_heartbeat_is_accepted_only_with_the_keys_signature() -> None:

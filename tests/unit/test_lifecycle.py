@@ -30,7 +30,7 @@ ALLOWED = {
     "redriven": ("created", "technical-failure 2"),
     "expired": ("technical-failure", "created"),
     "cancelled": ("cancelled", "created"),
-    "delivered": ("delivered", UNDERWAY),
+    "delivered": ("delivered", f"{UNDERWAY}, delivered"),
     "delayed": ("temporary-failure", f"{UNDERWAY}, delivered"),
     "bounced": ("permanent-failure", f"{UNDERWAY}, delivered"),
     "opted-out": ("technical-failure", f"{UNDERWAY}, delivered"),

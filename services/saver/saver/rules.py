@@ -83,11 +83,18 @@ def read_delivery(record: Record) -> Verdict[ReportRecord]:
 
 
 def read_receipt(record: Record) -> Verdict[ReportRecord]:
-    """Keep a provider's receipt or a heartbeat."""
+    """Keep a provider's receipt or a heartbeat.
+
+    A receipt without the time of its event, as earlier versions wrote it, counts from when it came.
+    That is the broker's time, so that reading the record again next week gives the same verdict.
+    """
     try:
-        return Keep(record, decode_receipt(record.value))
+        receipt = decode_receipt(record.value)
     except Malformed as error:
         return Dead(record, str(error))
+    if isinstance(receipt, Receipt) and receipt.happened_at is None:
+        receipt = msgspec.structs.replace(receipt, happened_at=record.timestamp)
+    return Keep(record, receipt)
 
 
 def order(notification: Notification) -> Outgoing:
@@ -133,6 +140,8 @@ def reports(report_record: ReportRecord) -> list[Report]:
                     reason=report_record.reason,
                     message_id=report_record.message_id,
                     response=report_record.response,
+                    happened_at=report_record.happened_at,
+                    weak=report_record.weak,
                 )
             ]
         case Heartbeat():

@@ -85,6 +85,8 @@ CLOSE = "DELETE FROM calls WHERE id = ANY(%s)"
 # - UPDATE changes a row once, so a round may hold a row only once.
 # - A report that changes no row becomes an event only if its claim was lost. A row that is claimed
 #   already is what `started` expects, so that is no event.
+# - A receipt that comes again, as a repeated post or through a second subscription, has the move
+#   and the time of its event. Only receipts that move nothing are looked up.
 # - `not_before` of a row that may go again uses clock_timestamp(), not the transaction's start.
 #   Otherwise it could lie before `issued_at`, and the row would look as if it had its order.
 # - NOT IN is a hash lookup whatever the planner expects of `moved`. As a join, 12,500 reports took
@@ -99,7 +101,8 @@ SENT_MOVES = lifecycle.quoted(
 MOVE = f"""
     WITH r AS (SELECT * FROM ROWS FROM (
         json_to_recordset(%(reports)s) AS (id uuid, attempt int, move text, reason text,
-            retry_after interval, blames bool, message_id text, response text),
+            retry_after interval, blames bool, message_id text, response text,
+            happened_at timestamptz, weak bool),
         unnest(%(ids)s::uuid[])) AS r),
     moved AS (
         UPDATE notifications n SET state = {lifecycle.after()}, state_at = now(),
@@ -111,16 +114,22 @@ MOVE = f"""
             sent_at = CASE WHEN r.move IN ({SENT_MOVES})
                 THEN coalesce(n.sent_at, now()) ELSE n.sent_at END,
             message_id = coalesce(r.message_id, n.message_id),
-            reason = r.reason, response = r.response
+            reason = r.reason, response = r.response,
+            receipt_at = CASE WHEN r.move IN ({lifecycle.quoted(lifecycle.RANKS)})
+                THEN greatest(n.receipt_at, {lifecycle.sql_judged_at()}) ELSE n.receipt_at END
         FROM r WHERE n.id = r.id AND n.id = ANY(%(ids)s::uuid[])
             AND ({lifecycle.condition()})
-        RETURNING r.id, r.move, r.attempt, r.reason)
-    INSERT INTO events (id, move, attempt, made, reason)
-    SELECT id, move, attempt, true, reason FROM moved
+            AND ({lifecycle.sql_outdated()}) IS NOT TRUE
+        RETURNING r.id, r.move, r.attempt, r.reason, r.happened_at)
+    INSERT INTO events (id, move, attempt, made, reason, happened_at)
+    SELECT id, move, attempt, true, reason, happened_at FROM moved
     UNION ALL
-    SELECT r.id, r.move, r.attempt, r.move IN ({lifecycle.quoted(Note)}), r.reason
+    SELECT r.id, r.move, r.attempt, r.move IN ({lifecycle.quoted(Note)}), r.reason, r.happened_at
     FROM r JOIN notifications n ON n.id = r.id AND n.id = ANY(%(ids)s::uuid[])
-    WHERE r.id NOT IN (SELECT id FROM moved) AND {lifecycle.shown()}"""
+    WHERE r.id NOT IN (SELECT id FROM moved) AND {lifecycle.shown()}
+        AND (r.happened_at IS NULL OR NOT EXISTS (SELECT FROM events e
+            WHERE e.id = r.id AND e.id = ANY(%(ids)s::uuid[])
+                AND e.move = r.move AND e.happened_at = r.happened_at))"""
 
 
 class PostgresStore(Folding):

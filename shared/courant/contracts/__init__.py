@@ -151,6 +151,9 @@ class Receipt(Contract, frozen=True, kw_only=True, tag="receipt", tag_field="kin
     reason: Text | None = None  # the kind of event, in our words: `hard-bounce/no-email`
     response: Text | None = None  # shown by the API as the provider's response
     sealed: bytes = b""  # the receipt as it came, encrypted for the id
+    happened_at: Time | None = None  # by the provider's clock; earlier writers left it out
+    sns_id: Text | None = None  # the MessageId under which SNS posted it
+    weak: bool = False  # neither outdates another receipt nor holds against one
 
 
 class Heartbeat(Contract, frozen=True, kw_only=True, tag="heartbeat", tag_field="kind"):

@@ -32,8 +32,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "courant_saver": {
         **RECOGNISES,
         "notifications": "SELECT, INSERT, UPDATE (state, state_at, attempt, tries, not_before, "
-        "lease_until, sent_at, message_id, reason, response)",
-        "events": "INSERT",
+        "lease_until, sent_at, message_id, reason, response, receipt_at)",
+        "events": "SELECT, INSERT",
         "calls": "SELECT, INSERT, DELETE",
         "positions": "SELECT, INSERT, UPDATE (next)",
         "marks": "SELECT, DELETE",

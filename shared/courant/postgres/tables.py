@@ -77,6 +77,7 @@ notifications = Table(
     Column("message_id", Text),  # the provider's
     Column("reason", Text),      # of the last move that had one
     Column("response", Text),    # the provider's text, for the API
+    Column("receipt_at", TIME),  # when the receipt that counts happened, by the provider's clock
     CheckConstraint(lifecycle.check(), name="state_is_known"),
     # A reference of 9,000 characters would be too long for an entry of a B-tree.
     Index("notifications_by_reference", "reference", postgresql_using="hash"),
@@ -100,6 +101,7 @@ events = Table(
     Column("made", Boolean, nullable=False, server_default="true"),  # false: the report was late
     Column("reason", Text),
     Column("at", TIME, nullable=False, server_default=func.now()),
+    Column("happened_at", TIME),  # of a receipt, by the provider's clock
     postgresql_partition_by=BY_DAY,
 )
 calls = Table(  # calls to providers whose outcome is not known yet

@@ -1,6 +1,6 @@
 """Valid contracts and records for tests, each built from one small number."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from uuid import UUID
 from zlib import crc32
@@ -78,9 +78,18 @@ def decided(number: int, move: Move, attempt: int = 1, reason: str | None = None
     return Decided(id=id_of(number), attempt=attempt, move=move, reason=reason)
 
 
-def receipt(number: int, says: str, attempt: int = 1) -> Receipt:
-    """Build a provider's receipt."""
-    return Receipt(id=id_of(number), attempt=attempt, says=ReceiptKind(says))
+def receipt(
+    number: int, says: str, attempt: int = 1, second: float | None = None, weak: bool = False
+) -> Receipt:
+    """Build a provider's receipt of something that happened so many seconds after NOW."""
+    happened_at = None if second is None else NOW + timedelta(seconds=second)
+    return Receipt(
+        id=id_of(number),
+        attempt=attempt,
+        says=ReceiptKind(says),
+        happened_at=happened_at,
+        weak=weak,
+    )
 
 
 @cache

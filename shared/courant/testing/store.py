@@ -13,7 +13,7 @@ from uuid import UUID
 
 from courant.contracts import Notification, Started
 from courant.errors import Behind, Refused, Unavailable, require
-from courant.lifecycle import Move, Note, Report, State, shows
+from courant.lifecycle import RANKS, Move, Note, Report, State, outdated, shows
 from courant.records import Keep, Span
 from courant.testing.builders import NOW
 from courant.testing.jobs import JobTables
@@ -37,6 +37,7 @@ class FakeRow:
     not_before: datetime | None = None
     issued_at: datetime = NOW
     lease_until: datetime | None = None
+    receipt_at: datetime | None = None
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Tables:
 
     rows: dict[UUID, FakeRow] = field(default_factory=dict)
     events: list[tuple[str, UUID, int, bool]] = field(default_factory=list)
+    heard: set[tuple[UUID, str, datetime]] = field(default_factory=set)  # events of receipts
     calls: dict[UUID, Started] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
     marks: dict[datetime, Positions] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class Tables:
             self,
             rows=self.rows.copy(),
             events=self.events.copy(),
+            heard=self.heard.copy(),
             calls=self.calls.copy(),
             positions=self.positions.copy(),
             jobs=self.jobs.copy(),
@@ -248,10 +251,14 @@ class FakeFold:
         if not row:
             return
         made = isinstance(report.move, Note)
-        if isinstance(report.move, Move) and report.move.allows(
-            row.state, row.attempt, report.attempt
-        ):
+        moved = (
+            isinstance(report.move, Move)
+            and report.move.allows(row.state, row.attempt, report.attempt)
+            and not outdated(report, row.state, row.receipt_at)
+        )
+        if moved and isinstance(report.move, Move):
             made = True
+            times = [row.receipt_at, report.judged_at if report.move in RANKS else None]
             again = report.move.after is State.CREATED
             begun = report.move is Move.STARTED
             self._tables.rows[report.id] = replace(
@@ -261,9 +268,14 @@ class FakeFold:
                 tries=row.tries + report.blames,
                 not_before=self._now + report.retry_after if again else row.not_before,
                 lease_until=self._now + LEASE if begun else row.lease_until,
+                receipt_at=max(filter(None, times), default=None),
             )
-        if made or shows(report.move, row.attempt, report.attempt):
+        heard = report.happened_at and (report.id, str(report.move), report.happened_at)
+        known = heard in self._tables.heard
+        if moved or (shows(report, row.attempt) and not known):
             self._tables.events.append((report.move, report.id, report.attempt, made))
+            if heard:
+                self._tables.heard.add(heard)
 
 
 def fresh(kept: Sequence[Keep[T]], positions: Positions) -> list[Keep[T]]:

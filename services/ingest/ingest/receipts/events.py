@@ -1,6 +1,7 @@
 """Classifies the providers' events by their tables of bounces and statuses."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -43,23 +44,29 @@ SMS_FAILURES = (
     ("phone carrier is currently unreachable/unavailable", ReceiptKind.DELAYED),
 )
 SMS_IN_TRANSIT = frozenset({"QUEUED", "SENT", "PENDING"})
+AHEAD_MAX = timedelta(days=1)
+"""An event that happened later than this after its post was written has no usable time."""
 
 
 class CamelCase(msgspec.Struct, frozen=True, rename="camel"):
     """A part of an event. Fields that are not declared are ignored."""
 
 
-class Mail(CamelCase, frozen=True):
-    message_id: str
+class Timed(CamelCase, frozen=True):
+    timestamp: object = None  # of any type, because a time that cannot be read costs no receipt
+
+
+class Mail(Timed, frozen=True):
+    message_id: str = ""
     tags: dict[str, list[str]] = {}
 
 
-class Bounce(CamelCase, frozen=True):
+class Bounce(Timed, frozen=True):
     bounce_type: str = ""
     bounce_sub_type: str = ""
 
 
-class Complaint(CamelCase, frozen=True):
+class Complaint(Timed, frozen=True):
     complaint_sub_type: str | None = None
     complaint_feedback_type: str | None = None
 
@@ -78,6 +85,7 @@ class Event(CamelCase, frozen=True):
     event_type: str | None = None
     notification_type: str | None = None  # SES's, if not a configuration set but the identity posts
     mail: Mail | None = None
+    delivery: Timed = Timed()
     bounce: Bounce = Bounce()
     complaint: Complaint = Complaint()
     reject: Reject = Reject()
@@ -85,6 +93,7 @@ class Event(CamelCase, frozen=True):
     message_id: str | None = None
     message_status: str | None = None
     message_status_description: str = ""
+    event_timestamp: object = None  # milliseconds since 1970
     is_final: bool = False
     context: dict[str, str] = {}
 
@@ -99,6 +108,7 @@ class ReceiptDetails:
     message_id: str
     reason: str | None
     response: str | None
+    happened_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +118,17 @@ class Ignored:
     reason: str
 
 
-def read_event(message: str) -> ReceiptDetails | Ignored:
-    """Read an event's text. Any text is allowed and none raises."""
+def read_event(message: str, posted_at: datetime) -> ReceiptDetails | Ignored:
+    """Read an event's text. Any text is allowed and none raises.
+
+    `posted_at` is when SNS wrote the post. It counts if the event has no time of its own.
+    """
     try:
         event = msgspec.json.decode(message, type=Event)
     except (msgspec.DecodeError, RecursionError):
         # SES posts one plain-text notice when publishing starts.
         return Ignored("not an event")
-    if event.mail:
+    if event.mail and event.mail.message_id:
         tags = {name: values[0] for name, values in event.mail.tags.items() if values}
         classified, message_id = classify_email(event), event.mail.message_id
     elif event.message_status and event.message_id:
@@ -133,7 +146,35 @@ def read_event(message: str) -> ReceiptDetails | Ignored:
         return Ignored("without our tags")
     kind, reason, response = classified
     cut = [text[:TEXT_MAX] if text else None for text in (message_id, reason, response)]
-    return ReceiptDetails(id, attempt, kind, cut[0] or "", cut[1], cut[2])
+    at = happened_at(event, posted_at)
+    return ReceiptDetails(id, attempt, kind, cut[0] or "", cut[1], cut[2], at)
+
+
+def happened_at(event: Event, posted_at: datetime) -> datetime:
+    """Return when an event happened, by the provider's clock."""
+    if not event.mail:
+        own = time_of(event.event_timestamp)
+    else:
+        timed: dict[str | None, Timed] = {
+            "Delivery": event.delivery,
+            "Bounce": event.bounce,
+            "Complaint": event.complaint,
+        }
+        own = time_of(timed.get(event.event_type or event.notification_type, event.mail).timestamp)
+    return own if own and own <= posted_at + AHEAD_MAX else posted_at
+
+
+def time_of(value: object) -> datetime | None:
+    """Read a time: text in ISO 8601, or milliseconds since 1970. Without a zone it is UTC."""
+    try:
+        if isinstance(value, str):
+            at = datetime.fromisoformat(value)
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+        if isinstance(value, int):
+            return datetime.fromtimestamp(value / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
 
 
 Classification = tuple[ReceiptKind, str | None, str | None]

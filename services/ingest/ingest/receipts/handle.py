@@ -19,7 +19,13 @@ from courant.topics import RECEIPTS
 from ingest.http.answers import Answer, error_answer, json_answer, unavailable
 from ingest.receipts import events
 from ingest.receipts.events import Ignored
-from ingest.receipts.sns import Envelope, Forged, SignatureVerifier, read_envelope
+from ingest.receipts.sns import (
+    Envelope,
+    Forged,
+    SignatureVerifier,
+    posted_at,
+    read_envelope,
+)
 
 log = logging.getLogger(__name__)
 ACCEPTED = json_answer({"status": "ok"})
@@ -59,7 +65,7 @@ class ReceiptEndpoints:
         return await self._take(envelope)
 
     async def _take(self, envelope: Envelope) -> Answer:
-        details = events.read_event(envelope.message)
+        details = events.read_event(envelope.message, posted_at(envelope))
         if isinstance(details, Ignored):
             log.debug("event ignored", extra={"reason": details.reason})
             return ACCEPTED
@@ -71,6 +77,8 @@ class ReceiptEndpoints:
             reason=details.reason,
             response=details.response,
             sealed=self._key_ring.encrypt(envelope.message.encode(), owner=details.id.bytes),
+            happened_at=details.happened_at,
+            sns_id=envelope.message_id[: events.TEXT_MAX],
         )
         return await self._put(Outgoing(RECEIPTS.name, details.id.bytes, receipt.encode()))
 
