@@ -177,6 +177,19 @@ def test_a_bounce_heard_again_does_not_end_a_message_that_was_sent_again_since(t
     assert twin.rows() == [(1, "created", 1, None)]
 
 
+@pytest.mark.parametrize("order", list(permutations(range(2))))
+def test_a_weak_bounce_after_a_delivery_is_an_event_and_the_state_stays(
+    twin: Twin, order: tuple[int, ...]
+) -> None:
+    told = [receipt(1, "delivered", second=1), receipt(1, "delayed", second=2, weak=True)]
+    save(twin, notification(1))
+    twin.put(1, State.SENDING, 1)
+    settle(twin, *(told[number] for number in order))
+    assert twin.rows() == [(1, "delivered", 1, None)]
+    events, *_ = twin.rest()  # type: ignore[misc]
+    assert (id_of(1), "delayed", 1, order[0] == 1) in events
+
+
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_three_receipts_end_alike_in_every_order(twin: Twin, order: tuple[int, ...]) -> None:
     told = [receipt(1, "delivered", second=s) for s in (1, 3)] + [receipt(1, "delayed", second=2)]

@@ -297,6 +297,37 @@ def test_a_receipt_has_the_time_of_its_event(message: str, at: datetime) -> None
     assert details.happened_at == at
 
 
+SOFT = {"bounceType": "Transient", "bounceSubType": "General"}
+
+
+@pytest.mark.parametrize(
+    ("bounce", "fails", "weak"),
+    [
+        (SOFT, False, True),
+        (SOFT | {"bouncedRecipients": [{"emailAddress": "a@example.ca"}]}, False, True),
+        (SOFT, True, False),
+        (SOFT | {"bouncedRecipients": [{"action": "failed"}]}, False, False),
+        (SOFT | {"bounceSubType": "MailboxFull"}, False, False),
+        (SOFT | {"bounceType": "Permanent"}, False, False),
+    ],
+)
+def test_an_auto_reply_is_weak_only_if_the_setting_says_so(
+    bounce: dict[str, object], fails: bool, weak: bool
+) -> None:
+    world = world_with_certificate(receipts_auto_replies_fail=fails)
+    assert post(world, envelope(event("Bounce", bounce=bounce))) == ACCEPTED
+    receipt = contracts.decode_receipt(world.log.records[0].value)
+    assert isinstance(receipt, Receipt)
+    assert (receipt.says, receipt.weak) == (
+        ReceiptKind.BOUNCED if bounce["bounceType"] == "Permanent" else ReceiptKind.DELAYED,
+        weak,
+    )
+
+
+def test_an_auto_reply_fails_an_email_by_default_as_the_contract_says() -> None:
+    assert settings().receipts_auto_replies_fail
+
+
 def test_the_other_events_of_ses_are_classified_by_their_type() -> None:
     listed = {"complaintSubType": "OnAccountSuppressionList"}
     for kind, parts, says in [

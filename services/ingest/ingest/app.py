@@ -71,7 +71,9 @@ def build_app(
         accept=Accept(parts),
         reader=reader,
         view=View(directory, template_cache, key_ring),
-        receipts=ReceiptEndpoints(inbox, verifier, key_ring, hash_key),
+        receipts=ReceiptEndpoints(
+            inbox, verifier, key_ring, hash_key, settings.receipts_auto_replies_fail
+        ),
         templates=TemplateEndpoints(directory, template_cache),
         jobs=JobEndpoints(jobs, inbox, job_view, key_ring),
         bulk=Bulk(

@@ -79,6 +79,13 @@ class IngestSettings(SendingSettings):
     receipts_trusted_cert_prefix: Annotated[
         str, Field(description="URL prefix of a sandbox's certificate; never in production")
     ] = ""
+    receipts_auto_replies_fail: Annotated[
+        bool,
+        Field(
+            description="an out-of-office reply makes a delivered email temporary-failure; "
+            "otherwise it is only an event"
+        ),
+    ] = True
 
     @model_validator(mode="after")
     def _sandbox_stays_out(self) -> Self:

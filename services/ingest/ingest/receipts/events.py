@@ -64,6 +64,7 @@ class Mail(Timed, frozen=True):
 class Bounce(Timed, frozen=True):
     bounce_type: str = ""
     bounce_sub_type: str = ""
+    bounced_recipients: list[dict[str, object]] = []
 
 
 class Complaint(Timed, frozen=True):
@@ -109,6 +110,7 @@ class ReceiptDetails:
     reason: str | None
     response: str | None
     happened_at: datetime
+    is_auto_reply: bool = False  # an out-of-office reply looks like this, and little else does
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,22 @@ def read_event(message: str, posted_at: datetime) -> ReceiptDetails | Ignored:
     kind, reason, response = classified
     cut = [text[:TEXT_MAX] if text else None for text in (message_id, reason, response)]
     at = happened_at(event, posted_at)
-    return ReceiptDetails(id, attempt, kind, cut[0] or "", cut[1], cut[2], at)
+    auto_reply = is_auto_reply(event)
+    return ReceiptDetails(id, attempt, kind, cut[0] or "", cut[1], cut[2], at, auto_reply)
+
+
+def is_auto_reply(event: Event) -> bool:
+    """Return whether a bounce is what SES makes of an out-of-office reply.
+
+    That is a transient bounce without a cause and without `action`, which only a mail server's
+    report has.
+    """
+    bounce = event.bounce
+    return (
+        (event.event_type or event.notification_type) == "Bounce"
+        and (bounce.bounce_type, bounce.bounce_sub_type) == ("Transient", "General")
+        and not any(recipient.get("action") for recipient in bounce.bounced_recipients)
+    )
 
 
 def happened_at(event: Event, posted_at: datetime) -> datetime:

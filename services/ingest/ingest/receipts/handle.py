@@ -38,12 +38,18 @@ class ReceiptEndpoints:
     """The endpoints for receipts and for recovery's heartbeat."""
 
     def __init__(
-        self, inbox: Inbox, verifier: SignatureVerifier, key_ring: KeyRing, hash_key: bytes
+        self,
+        inbox: Inbox,
+        verifier: SignatureVerifier,
+        key_ring: KeyRing,
+        hash_key: bytes,
+        auto_replies_fail: bool,
     ) -> None:
         self._inbox = inbox
         self._verifier = verifier
         self._key_ring = key_ring
         self._hash_key = hash_key
+        self._auto_replies_fail = auto_replies_fail
 
     async def sns(self, body: bytes, now: datetime) -> Answer:
         """Check a post of SNS: confirm a subscription, or store the receipt of a notification."""
@@ -79,6 +85,8 @@ class ReceiptEndpoints:
             sealed=self._key_ring.encrypt(envelope.message.encode(), owner=details.id.bytes),
             happened_at=details.happened_at,
             sns_id=envelope.message_id[: events.TEXT_MAX],
+            # Decided here, so that the saver judges the record alike when it reads it again.
+            weak=details.is_auto_reply and not self._auto_replies_fail,
         )
         return await self._put(Outgoing(RECEIPTS.name, details.id.bytes, receipt.encode()))
 
