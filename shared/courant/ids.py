@@ -101,3 +101,13 @@ def first_of(day: int) -> UUID:
 def day_at(time: datetime) -> int:
     """Return the day of a time, counted from 1970-01-01 UTC."""
     return (time - EPOCH).days
+
+
+SENT_DAYS_MAX = 8
+"""How many days before its receipt a message may have its id: the id has the day of acceptance, a
+schedule may be 4 days ahead, and a carrier may take 3 days."""
+
+
+def oldest_sent(receipts: Iterable[datetime]) -> UUID:
+    """Return the lowest id that a message can have whose receipt came at one of these times."""
+    return first_of(min(map(day_at, receipts)) - SENT_DAYS_MAX)

@@ -21,6 +21,7 @@ MOVES = Counter("courant_moves", "Moves that reports requested, by move. A repor
 STAGE_SECONDS = Histogram("courant_stage_seconds", "Time from acceptance until a stage was reached. Compare the stages to find the slow one.", ["stage", "lane"], buckets=SLOW)
 REQUESTS = Counter("courant_requests", "HTTP answers. 503: Kafka does not acknowledge, or too many requests are in flight.", ["route", "status"])
 REQUEST_SECONDS = Histogram("courant_request_seconds", "Time to answer an HTTP request. If it grows: the broker's acknowledgements.", ["route"], buckets=FAST)
+RECEIPTS = Counter("courant_receipts", "Genuine posts of SNS. `untagged`: no tags of ours, found by the provider's message id. `unread`: kept as a dead letter, because nothing can use it yet (a text to our number).", ["kind"])
 LANES_DOWN = Counter("courant_lanes_down", "Notifications moved one lane down from this lane, because their service sends more than INGEST_FAIR_SHARE while others send too.", ["channel", "lane"])
 IN_FLIGHT = Gauge("courant_requests_in_flight", "Requests being answered. At INGEST_IN_FLIGHT_MAX further ones get 503.")
 LOOP_SILENT = Gauge("courant_loop_silent_seconds", "Time since ingest's event loop last ran. Above a second it is stuck and answers no client: see the alert `CourantStuck`.")

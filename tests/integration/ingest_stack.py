@@ -98,8 +98,8 @@ def process(module: str, env: dict[str, str], log: Path) -> Iterator[subprocess.
 
 
 @contextmanager
-def stack() -> Iterator[Stack]:
-    """Start all the parts, and stop them when the block ends."""
+def stack(**settings: str) -> Iterator[Stack]:
+    """Start all the parts with these further settings, and stop them when the block ends."""
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         broker = held.enter_context(Broker())
@@ -119,6 +119,7 @@ def stack() -> Iterator[Stack]:
             "INGEST_HEALTH_PORT": str(health_port),
             "SAVER_HEALTH_PORT": str(ports.free()),
             "RECEIPTS_TOPIC_ARNS": TOPIC_ARN,
+            **settings,
         }
         saving = {**env, "DATABASE_URL": postgres.url_of("courant_saver")}
         held.enter_context(process("saver", saving, folder / "saver.log"))

@@ -34,6 +34,7 @@ RIGHTS = {
     (SAVER, "marks"): "DELETE SELECT",
     (SAVER, "notifications"): "INSERT SELECT",
     (SAVER, "positions"): "INSERT SELECT",
+    (SAVER, "receipts_waiting"): "INSERT",
     (SAVER, "servers"): "INSERT",
     (DELIVERER, "events"): "INSERT",
     (DELIVERER, "holds"): "INSERT SELECT",
@@ -62,6 +63,7 @@ RIGHTS = {
     (RECOVERY, "marks"): "DELETE INSERT SELECT",
     (RECOVERY, "notifications"): "SELECT",
     (RECOVERY, "positions"): "SELECT",
+    (RECOVERY, "receipts_waiting"): "DELETE SELECT",
     (RECOVERY, "servers"): "INSERT",
     (RECOVERY, "wishes"): "DELETE SELECT",
 }
@@ -87,6 +89,7 @@ UPDATED = {
     (RECOVERY, "idempotency"): "at",
     (RECOVERY, "jobs"): "at",
     (RECOVERY, "notifications"): "issued_at",
+    (RECOVERY, "receipts_waiting"): "try_at",
     (RECOVERY, "wishes"): "at",
 }
 """The columns that a role may UPDATE."""

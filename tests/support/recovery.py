@@ -24,6 +24,7 @@ from support.roles import acting
 
 TABLES = ["notifications", "events", "calls", "positions", "marks", "holds"]
 TABLES += ["idempotency", "aliases", "directory", "servers", "jobs", "chunks", "wishes"]
+TABLES += ["receipts_waiting"]
 TODAY = ids.day_at(clock.now())
 DAY = TODAY - 4
 """The day of the rows' ids: so long ago that a row may be in any state."""

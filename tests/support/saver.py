@@ -31,6 +31,7 @@ class Twin(Protocol):
     def mark(self, end: int) -> None: ...
     def rows(self) -> list[tuple[int, str, int, str | None]]: ...
     def rest(self) -> object: ...
+    def waiting(self) -> list[tuple[str, str]]: ...
 
 
 class FakeTwin:
@@ -63,6 +64,10 @@ class FakeTwin:
             len(tables.marks),
         )
 
+    def waiting(self) -> list[tuple[str, str]]:
+        waiting = self.store.tables.waiting
+        return [(sns_id, receipt.message_id) for sns_id, receipt in sorted(waiting.items())]
+
 
 class PostgresTwin:
     def __init__(self, engine: Engine) -> None:
@@ -70,6 +75,7 @@ class PostgresTwin:
         self.store = PostgresStore(acting(engine, "courant_saver"), timedelta(seconds=30))
         self.ask("DELETE FROM notifications; DELETE FROM events; DELETE FROM calls")
         self.ask("DELETE FROM positions; DELETE FROM holds; DELETE FROM marks")
+        self.ask("DELETE FROM receipts_waiting")
         self.ask("DELETE FROM idempotency; DELETE FROM aliases; DELETE FROM servers")
         self.ask(RECOGNISE)
 
@@ -103,6 +109,9 @@ class PostgresTwin:
             bool(self.ask("SELECT FROM holds WHERE stands")),
             len(self.ask("SELECT FROM marks")),
         )
+
+    def waiting(self) -> list[tuple[str, str]]:
+        return self.ask("SELECT sns_id, message_id FROM receipts_waiting ORDER BY 1")
 
 
 def batch(*contracts: Contract, offset: int = 0) -> Batch[Any]:

@@ -15,7 +15,7 @@ from courant.errors import Behind, Unavailable
 from courant.lifecycle import Move, State
 from courant.postgres import database, folding
 from courant.records import Span
-from courant.testing.builders import decided, notification, outcomes, receipt, started
+from courant.testing.builders import decided, notification, outcomes, receipt, started, untagged
 from saver import handle, store
 from saver.handle import Store
 from support.mistakes import replace
@@ -23,6 +23,7 @@ from support.saver import FakeTwin, PostgresTwin, Twin, batch, save
 
 NUMBERS, ATTEMPTS = st.integers(1, 4), st.integers(1, 3)
 TEXTS = st.none() | st.sampled_from(["", "\t", "\n", "\\", r"\N", "\0"]) | st.text(max_size=5)
+SAID, SECONDS = st.sampled_from(["sent", "delivered", "delayed", "bounced"]), st.integers(0, 2)
 DECISIONS = st.sampled_from([move for move in Move if move.by == "recovery"])
 CONTRACTS: dict[str, st.SearchStrategy[Contract]] = {
     "inbox": st.builds(notification, NUMBERS, TEXTS),
@@ -35,7 +36,10 @@ CONTRACTS: dict[str, st.SearchStrategy[Contract]] = {
         ),
         st.builds(decided, NUMBERS, DECISIONS, ATTEMPTS, TEXTS),
     ),
-    "receipts": st.builds(receipt, NUMBERS, st.sampled_from(["sent", "delivered", "delayed"])),
+    "receipts": st.one_of(
+        st.builds(receipt, NUMBERS, SAID, ATTEMPTS, SECONDS, st.booleans()),
+        st.builds(untagged, NUMBERS.map("message-{}".format), SAID, NUMBERS.map(str), SECONDS),
+    ),
 }
 
 
@@ -100,7 +104,7 @@ def play(twin: Twin, acts: list[Act]) -> list[object]:
             ends[topic] = max(ends[topic], *(offsets.stop for offsets in polled.span.values()))
         except (Behind, Unavailable, Undone) as error:
             seen.append(type(error))
-    return [*seen, twin.rows(), twin.rest()]
+    return [*seen, twin.rows(), twin.rest(), twin.waiting()]
 
 
 @settings(max_examples=150)

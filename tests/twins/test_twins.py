@@ -1,6 +1,7 @@
 """The same tests on the fake store and on PostgreSQL: both must behave the same."""
 
-from datetime import UTC, datetime
+import dataclasses
+from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import msgspec
@@ -10,10 +11,11 @@ from sqlalchemy import Engine
 from courant.contracts import Notification
 from courant.errors import Behind, Unavailable
 from courant.lifecycle import REPORTED, Report, State
+from courant.records import sift
 from courant.testing import builders
-from courant.testing.builders import id_of, notification, outcomes, receipt, started
+from courant.testing.builders import id_of, notification, outcomes, receipt, started, untagged
 from saver import handle, rules
-from support.saver import FakeTwin, PostgresTwin, Twin, save, settle
+from support.saver import FakeTwin, PostgresTwin, Twin, batch, save, settle
 
 
 @pytest.fixture(params=["fake", "postgres"])
@@ -89,6 +91,38 @@ def test_records_folded_before_move_nothing_again(twin: Twin) -> None:
     settle(twin, receipt(1, "delivered"), receipt(1, "delayed"))
     settle(twin, receipt(1, "delivered"))  # a saver that was frozen wakes up
     assert twin.rows() == [(1, "temporary-failure", 1, None)]
+
+
+def test_a_receipt_without_tags_is_that_of_the_row_with_its_message_id(twin: Twin) -> None:
+    save(twin, notification(1), notification(2))
+    twin.put(1, State.CLAIMED, 3)
+    settle(twin, outcomes(1, {1: (3, "accepted")}))
+    settle(
+        twin,
+        untagged("message-1", "delayed", "m-1", second=2),
+        untagged("message-1", "delivered", "m-2", second=1),
+        untagged("message-2", "delivered", "m-3"),
+    )
+    assert [row[:3] for row in twin.rows()] == [(1, "temporary-failure", 3), (2, "created", 0)]
+    assert twin.waiting() == [("m-3", "message-2")]
+
+
+def test_a_receipt_whose_row_is_not_known_waits_once(twin: Twin) -> None:
+    early = untagged("message-1", "delivered", "m-1")
+    settle(twin, early)
+    settle(twin, early, early, offset=1)
+    assert twin.waiting() == [("m-1", "message-1")]
+
+
+def test_a_row_of_long_ago_is_not_looked_for(twin: Twin) -> None:
+    save(twin, notification(1))
+    twin.put(1, State.CLAIMED, 1)
+    settle(twin, outcomes(1, {1: (1, "accepted")}))
+    late = untagged("message-1", "delivered", "m-1")
+    [keep] = batch(late).kept
+    record = dataclasses.replace(keep.record, timestamp=builders.NOW + timedelta(days=9))
+    [*handle.settle(twin.store, sift([record], rules.read_receipt))]
+    assert twin.waiting() == [("m-1", "message-1")]
 
 
 def test_a_gap_before_a_batch_raises_the_hold(twin: Twin) -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from courant import contracts
-from courant.contracts import Heartbeat, Receipt, ReceiptKind
+from courant.contracts import Heartbeat, Receipt, ReceiptKind, UnreadPost, UntaggedReceipt
 from courant.crypto import keyed_hash
 from ingest.receipts import events
-from ingest.receipts.events import Ignored, ReceiptDetails
+from ingest.receipts.events import Ignored, ReceiptDetails, Unread
 from ingest.receipts.sns import Envelope, is_certificate_url
 from support.ingest.world import HASH_KEY, RING, TOPIC_ARN, World, settings
 
@@ -346,22 +346,95 @@ def test_the_other_events_of_ses_are_classified_by_their_type() -> None:
     "message",
     [
         "Successfully validated SNS topic for Amazon SES event publishing.",
+        '{"notificationType": "AmazonSnsSubscriptionSucceeded", "message": "You have"}',
         event("DeliveryDelay", deliveryDelay={}),
         event("Open"),
-        event("Newer"),
-        event("Send", tags={}),
-        event("Send", tags={"courant_id": ["x"], "courant_attempt": ["1"]}),
-        event("Send", tags={"courant_id": [str(ID)], "courant_attempt": ["0"]}),
-        event("Send", tags={"courant_id": [], "courant_attempt": ["1"]}),
-        '{"notificationType": "Bounce", "mail": {"messageId": "m"}, "bounce": {}}',
-        "[]",
-        "{}",
     ],
 )
-def test_an_event_that_makes_no_receipt_is_answered_200_and_not_stored(message: str) -> None:
+def test_an_event_that_matters_to_nobody_is_answered_200_and_not_stored(message: str) -> None:
     world = world_with_certificate()
     assert post(world, envelope(message)) == ACCEPTED
     assert world.log.records == []
+
+
+SNS_TEXT = {
+    "notification": {"messageId": "sms-1", "timestamp": "2026-05-06 12:00:00.250"},
+    "delivery": {"providerResponse": "Phone carrier has blocked this message"},
+    "status": "FAILURE",
+}
+
+
+@pytest.mark.parametrize(
+    ("message", "message_id", "says"),
+    [
+        (event("Send", tags={}), "ses-1", ReceiptKind.SENT),
+        (event("Send", tags={"courant_id": ["x"], "courant_attempt": ["1"]}), "ses-1",
+         ReceiptKind.SENT),
+        (event("Send", tags={"courant_id": [str(ID)], "courant_attempt": ["0"]}), "ses-1",
+         ReceiptKind.SENT),
+        (event("Delivery", tags={"courant_id": [], "courant_attempt": ["1"]}), "ses-1",
+         ReceiptKind.DELIVERED),
+        ('{"notificationType": "Bounce", "mail": {"messageId": "m"}, "bounce": {}}', "m",
+         ReceiptKind.DELAYED),
+        (json.dumps(SNS_TEXT), "sms-1", ReceiptKind.DELAYED),
+        (json.dumps(SNS_TEXT | {"status": "SUCCESS"}), "sms-1", ReceiptKind.DELIVERED),
+    ],
+)  # fmt: skip
+def test_a_receipt_without_our_tags_is_stored_under_the_providers_id(
+    message: str, message_id: str, says: ReceiptKind
+) -> None:
+    world = world_with_certificate()
+    assert post(world, envelope(message)) == ACCEPTED
+    [record] = world.log.records
+    receipt = contracts.decode_receipt(record.value)
+    assert isinstance(receipt, UntaggedReceipt)
+    assert (record.topic, record.key) == ("receipts", message_id.encode())
+    assert (receipt.message_id, receipt.says, receipt.sns_id) == (message_id, says, "m-1")
+    assert RING.decrypt(receipt.sealed, owner=record.key).decode() == message
+    assert receipt.happened_at == (AT if "sms" in message_id else NOW.replace(microsecond=0))
+
+
+INBOUND = {"originationNumber": "+16135550199", "inboundMessageId": "i-1", "messageBody": "STOP"}
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (json.dumps(INBOUND), "inbound SMS are not supported yet"),
+        (event("Newer"), "not an event that is known"),
+        ("{}", "not an event that is known"),
+        ("[]", "not an event that can be read"),
+        ("a plain text", "not an event that can be read"),
+        (json.dumps({"eventType": "Bounce", "mail": {"messageId": 7}}),
+         "not an event that can be read"),
+    ],
+)  # fmt: skip
+def test_a_genuine_post_that_nothing_can_use_yet_is_kept_as_it_came(
+    message: str, reason: str
+) -> None:
+    world = world_with_certificate()
+    signed = envelope(message)
+    assert post(world, signed) == ACCEPTED
+    [record] = world.log.records
+    kept = contracts.decode_receipt(record.value)
+    assert isinstance(kept, UnreadPost)
+    assert (kept.sns_id, kept.reason) == ("m-1", reason)
+    assert b"6135550199" not in record.value
+    assert json.loads(RING.decrypt(kept.sealed, owner=b"m-1")) == signed
+
+
+def test_the_end_of_a_subscription_is_kept() -> None:
+    world = world_with_certificate()
+    signed = envelope("m", Type="UnsubscribeConfirmation", SubscribeURL="u", Token="t")
+    assert post(world, signed) == ACCEPTED
+    assert isinstance(contracts.decode_receipt(world.log.records[0].value), UnreadPost)
+
+
+def test_sns_is_asked_to_retry_a_post_that_cannot_be_kept() -> None:
+    world = world_with_certificate()
+    world.log.stand_still(deadline_seconds=0)
+    for message in (json.dumps(INBOUND), event("Send", tags={})):
+        assert post(world, envelope(message)) == UNAVAILABLE
 
 
 NAMES = st.sampled_from(["mail", "tags", "bounce", "messageId", "eventType"])
@@ -372,7 +445,7 @@ SHAPES = st.recursive(
 
 @given(st.text() | SHAPES.map(json.dumps))
 def test_no_message_makes_the_reader_raise(message: str) -> None:
-    assert isinstance(events.read_event(message, NOW), ReceiptDetails | Ignored)
+    assert isinstance(events.read_event(message, NOW), ReceiptDetails | Ignored | Unread)
 
 
 def text_event(status: str, words: str = "", final: bool = True) -> str:

@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from courant.contracts import Receipt, UnreadPost
 from courant.lifecycle import Move
 from courant.records import Dead, Keep, Record
-from courant.testing.builders import NOW, decided, notification, outcomes, partition, record
+from courant.testing.builders import (
+    NOW,
+    decided,
+    id_of,
+    notification,
+    outcomes,
+    partition,
+    record,
+    untagged,
+)
 from saver import rules
 
 GOOD = record(notification(1, reference="order 17"))
@@ -60,6 +70,29 @@ def test_a_dead_letter_has_all_that_was_read_and_tells_of_each_death() -> None:
         ("courant.attempt", b"2"),
         ("courant.time", b"2030-01-01T12:00:00+00:00"),
     )
+
+
+def test_a_receipt_that_an_earlier_version_wrote_counts_from_its_records_time() -> None:
+    receipts = partition("receipts")
+    value = f'{{"id":"{id_of(1)}","attempt":2,"says":"delivered","kind":"receipt"}}'.encode()
+    verdict = rules.read_receipt(replace(GOOD, partition=receipts, value=value))
+    assert isinstance(verdict, Keep)
+    assert isinstance(verdict.value, Receipt)
+    assert verdict.value.happened_at == GOOD.timestamp
+
+
+def test_a_post_that_nothing_can_use_is_dead_with_its_reason() -> None:
+    post = UnreadPost(sns_id="m-1", reason="inbound SMS are not supported yet", sealed=b"x")
+    verdict = rules.read_receipt(replace(GOOD, value=post.encode()))
+    assert isinstance(verdict, Dead)
+    assert verdict.reason == "inbound SMS are not supported yet"
+
+
+@pytest.mark.parametrize("message_id", ["", "a\0b", "a b", "é", "a\n", "x" * 251])
+def test_an_id_that_the_database_cannot_look_up_is_dead(message_id: str) -> None:
+    verdict = rules.read_receipt(record(untagged(message_id, "delivered", "m-1")))
+    assert isinstance(verdict, Dead)
+    assert "message_id" in verdict.reason
 
 
 @given(st.binary(), st.binary())

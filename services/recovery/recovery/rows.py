@@ -1,6 +1,7 @@
 """What the sweeps read of rows and templates: as much as the next step of a row needs."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from courant.topics import Channel, Lane
@@ -25,3 +26,16 @@ class WaitLimit:
     template_id: UUID
     template_version: int
     hours: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingReceipt:
+    """A receipt without our tags whose row was not known, and where and when it was read."""
+
+    sns_id: str
+    message_id: str
+    value: bytes
+    partition: int
+    offset: int
+    at: datetime
+    is_old: bool  # it has waited as long as it may

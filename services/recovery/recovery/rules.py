@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
-from courant.contracts import Decided, Persisted
+from courant.contracts import Decided, Persisted, UntaggedReceipt
 from courant.lifecycle import Move
-from courant.records import Outgoing
+from courant.records import Dead, Outgoing, Record
 from courant.topics import (
     CHUNKS,
     DELIVERY,
@@ -15,9 +16,10 @@ from courant.topics import (
     RECEIPTS,
     Channel,
     Lane,
+    Partition,
     group,
 )
-from recovery.rows import OverdueRow, WaitLimit
+from recovery.rows import OverdueRow, WaitingReceipt, WaitLimit
 
 FOLDED = (*INBOX.names(), DELIVERY.name, RECEIPTS.name)
 """The topics that the saver reads. Its positions in them are rows of Postgres."""
@@ -63,6 +65,20 @@ def resolve(row: OverdueRow, resends: bool) -> Outgoing:
     if resends:
         return decide(row, Move.RESENT, "its call's outcome is unknown, and no receipt came")
     return decide(row, Move.ABANDONED, "its call's outcome is unknown; its template is not resent")
+
+
+def matched(waiting: WaitingReceipt, id: UUID, attempt: int) -> Outgoing:
+    """Return a receipt that waited as the receipt of the row with its message id."""
+    receipt = UntaggedReceipt.decode(waiting.value).of(id, attempt)
+    return Outgoing(RECEIPTS.name, id.bytes, receipt.encode())
+
+
+def given_up(waiting: WaitingReceipt) -> Outgoing:
+    """Return the dead letter of a receipt that no row ever matched."""
+    place = Partition(RECEIPTS.name, UUID(int=0), waiting.partition)
+    key = waiting.message_id.encode()
+    record = Record(place, waiting.offset, key, waiting.value, (), waiting.at)
+    return Dead(record, "message_id: no notification has had it").letter()
 
 
 def shorter_limits(limits: Iterable[WaitLimit]) -> list[WaitLimit]:

@@ -44,6 +44,7 @@ TASKS = (
     Task("cancelled",      SECOND,      1000,   sweeps.cancelled,      is_sweep=True),
     Task("outlived",       MINUTE,      100,    sweeps.outlived,       is_sweep=True),
     Task("incomplete",     5 * SECOND,  100,    sweeps.incomplete,     is_sweep=True),
+    Task("receipts",       2 * SECOND,  1000,   upkeep.match_receipts),
     Task("orphan-calls",   MINUTE,      1000,   upkeep.close_orphans),
     Task("idempotency",    MINUTE,      5000,   upkeep.forget_keys),
     Task("aliases",        MINUTE,      5000,   upkeep.forget_aliases),

@@ -9,13 +9,14 @@ import re
 from datetime import timedelta
 from itertools import product
 
-from courant import ids
+from courant import ids, metrics
 from courant.lifecycle import State
 from courant.postgres.days import DAILY, DROP_DAY, MAKE_DAY
 from courant.topics import DELIVERY, JOBS, RECEIPTS
 from recovery import rules
+from recovery.rows import WaitingReceipt
 from recovery.store import PostgresStore
-from recovery.sweeps import Tools
+from recovery.sweeps import Tools, publish
 
 # ruff: noqa: S608  (all SQL that is put together here is ours)
 
@@ -77,6 +78,57 @@ THIN = """
                 AND e.at >= date_bin(%(space)s, m.at, timestamptz '2020-01-01 00:00Z'))
         LIMIT %(limit)s)"""
 FORGET_MARKS = "DELETE FROM marks WHERE at < now() - %(age)s"
+
+
+WAIT_MAX = timedelta(days=7)
+"""How long a receipt without our tags waits for the row that it reports on."""
+FIRST_WAIT = timedelta(seconds=5)
+DUE_RECEIPTS = """
+    SELECT sns_id, message_id, value, partition, "offset", at, at < now() - %(age)s
+    FROM receipts_waiting WHERE try_at <= now() ORDER BY try_at LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED"""
+FIND_ROWS = """
+    SELECT message_id, id, attempt FROM notifications
+    WHERE message_id = ANY(%(message_ids)s) AND id >= %(since)s ORDER BY id"""
+# Tried at twice its age each time, so that strangers' receipts cost few tries, and once at the end.
+TRY_LATER = """
+    UPDATE receipts_waiting
+    SET try_at = least(now() + greatest(now() - at, %(first)s),
+        greatest(at + %(age)s, now() + %(first)s))
+    WHERE sns_id = ANY(%(sns_ids)s)"""
+FORGET_RECEIPTS = "DELETE FROM receipts_waiting WHERE sns_id = ANY(%(sns_ids)s)"
+
+
+def match_receipts(store: PostgresStore, tools: Tools, limit: int) -> int:
+    """Write receipts that waited for a row's message id again, as the receipts of that row.
+
+    One that has waited for too long becomes a dead letter. The records come first: after a crash
+    in between they are written twice, and a receipt counts once. Returns how many wait no longer.
+    """
+    with store.sweeping() as rows:
+        fetched = rows.fetch(DUE_RECEIPTS, age=WAIT_MAX, limit=limit)
+        due = [WaitingReceipt(s, m, bytes(value), *rest) for s, m, value, *rest in fetched]
+        if not due:
+            return 0
+        found = {
+            message_id: (id, attempt)
+            for message_id, id, attempt in rows.fetch(
+                FIND_ROWS,
+                message_ids=[each.message_id for each in due],
+                since=ids.oldest_sent(each.at for each in due),
+            )
+        }
+        matched = [each for each in due if each.message_id in found]
+        unmatched = [each for each in due if each.message_id not in found]
+        given_up = [each for each in unmatched if each.is_old]
+        receipts = [rules.matched(each, *found[each.message_id]) for each in matched]
+        publish(tools.producer, [*receipts, *map(rules.given_up, given_up)])
+        metrics.DEAD_LETTERS.labels(RECEIPTS.name).inc(len(given_up))
+        over = [each.sns_id for each in (*matched, *given_up)]
+        rows.run(FORGET_RECEIPTS, sns_ids=over)
+        waiting = [each.sns_id for each in unmatched if not each.is_old]
+        rows.run(TRY_LATER, sns_ids=waiting, first=FIRST_WAIT, age=WAIT_MAX)
+    return len(over)
 
 
 def close_orphans(store: PostgresStore, _: object, limit: int) -> int:

@@ -1,16 +1,16 @@
 """The saver's stages. Each makes a batch durable in Postgres, then yields what follows from it."""
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from courant import metrics
+from courant import ids, metrics
 from courant.consume import Stage, Steps, every
-from courant.contracts import Notification, Receipt, Started
+from courant.contracts import Attempt, Notification, Receipt, Started, UntaggedReceipt
 from courant.errors import Refused, Unfit
 from courant.lifecycle import Move, Report
 from courant.records import Batch, Keep, Record, Span, isolate
@@ -28,6 +28,12 @@ class Fold(Protocol):
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         """Return the records that no earlier transaction has folded."""
+
+    def find(self, message_ids: set[str], since: UUID) -> Mapping[str, Attempt]:
+        """Return the rows with ids from `since` that have these ids of the provider."""
+
+    def wait(self, receipts: Sequence[Keep[UntaggedReceipt]]) -> None:
+        """Keep receipts whose row is not known, until recovery finds it or gives up."""
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
         """Lock the rows of these ids and return the ids that have no row and never will.
@@ -143,7 +149,7 @@ def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
     Folding a record twice does harm: a second `delivered` would undo the `delayed` that followed.
     """
     with metrics.FOLD_SECONDS.time(), store.fold(batch.span) as fold:
-        fresh = fold.fresh(batch.kept)
+        fresh = find_rows(fold, fold.fresh(batch.kept))
         missing = fold.lock({id for record in fresh for id in rules.ids_of(record.value)})
         known, without_row = rules.split_by_row(fresh, missing)
         fold.put_aside(rules.reports_on(known, fold.locked))
@@ -152,6 +158,22 @@ def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
         # these records, and they would never be read again.
         yield [*without_row, *dead]
     metrics.count(metrics.MOVES, (r.move for record in known for r in rules.reports(record.value)))
+
+
+def find_rows(fold: Fold, kept: list[Keep[ReportRecord]]) -> list[Keep[ReportRecord]]:
+    """Find the row of each receipt that names none; receipts whose row is not known wait.
+
+    The call's outcome, which brings the row its message id, may be folded just now in another
+    transaction. Neither of the two sees the other then, so recovery looks again, and again later.
+    """
+    untagged = rules.untagged(kept)
+    if not untagged:
+        return kept
+    # By the time of the records, so that reading them again next week finds the same rows.
+    since = ids.oldest_sent(each.record.timestamp for each in untagged)
+    rows = fold.find({each.value.message_id for each in untagged}, since)
+    fold.wait([each for each in untagged if each.value.message_id not in rows])
+    return rules.with_rows(kept, rows)
 
 
 def fold_reports(fold: Fold, records: Sequence[ReportRecord]) -> Sequence[None]:

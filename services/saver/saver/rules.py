@@ -1,7 +1,7 @@
 """The saver's decisions, from records alone: no clock, no database, no network."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeAlias
 from uuid import UUID
@@ -10,6 +10,7 @@ import msgspec
 
 from courant import ids, topics
 from courant.contracts import (
+    Attempt,
     Decided,
     Delivery,
     Heartbeat,
@@ -21,13 +22,15 @@ from courant.contracts import (
     Receipt,
     ReceiptKind,
     Started,
+    UnreadPost,
+    UntaggedReceipt,
     decode_delivery,
     decode_receipt,
 )
 from courant.lifecycle import Move, Note, Report
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
 
-ReportRecord: TypeAlias = Delivery | Receipt | Heartbeat
+ReportRecord: TypeAlias = Delivery | Receipt | UntaggedReceipt | Heartbeat
 
 A_DAY = timedelta(days=1)
 DAYS = range(-15, 3)
@@ -83,7 +86,7 @@ def read_delivery(record: Record) -> Verdict[ReportRecord]:
 
 
 def read_receipt(record: Record) -> Verdict[ReportRecord]:
-    """Keep a provider's receipt or a heartbeat.
+    """Keep a provider's receipt or a heartbeat; a post that no service can use is a dead letter.
 
     A receipt without the time of its event, as earlier versions wrote it, counts from when it came.
     That is the broker's time, so that reading the record again next week gives the same verdict.
@@ -92,6 +95,8 @@ def read_receipt(record: Record) -> Verdict[ReportRecord]:
         receipt = decode_receipt(record.value)
     except Malformed as error:
         return Dead(record, str(error))
+    if isinstance(receipt, UnreadPost):
+        return Dead(record, receipt.reason)
     if isinstance(receipt, Receipt) and receipt.happened_at is None:
         receipt = msgspec.structs.replace(receipt, happened_at=record.timestamp)
     return Keep(record, receipt)
@@ -144,7 +149,7 @@ def reports(report_record: ReportRecord) -> list[Report]:
                     weak=report_record.weak,
                 )
             ]
-        case Heartbeat():
+        case UntaggedReceipt() | Heartbeat():
             return []
 
 
@@ -179,6 +184,28 @@ def plain(report_record: ReportRecord, text: str | None = None) -> ReportRecord:
         case Receipt():
             return msgspec.structs.replace(report_record, **texts)
     return report_record
+
+
+def untagged(kept: Iterable[Keep[ReportRecord]]) -> list[Keep[UntaggedReceipt]]:
+    """Return the receipts that name no notification."""
+    return [
+        Keep(each.record, each.value) for each in kept if isinstance(each.value, UntaggedReceipt)
+    ]
+
+
+def with_rows(
+    kept: Iterable[Keep[ReportRecord]], rows: Mapping[str, Attempt]
+) -> list[Keep[ReportRecord]]:
+    """Return the records with each untagged receipt as that of the row with its message id.
+
+    One that no row has reports on nothing.
+    """
+    return [
+        Keep(each.record, each.value.of(row.id, row.attempt))
+        if isinstance(each.value, UntaggedReceipt) and (row := rows.get(each.value.message_id))
+        else each
+        for each in kept
+    ]
 
 
 def ids_of(report_record: ReportRecord) -> set[UUID]:

@@ -1,6 +1,6 @@
 """The saver's SQL."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from itertools import product
@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from courant import ids, lifecycle
-from courant.contracts import ENCODE, Notification, Started
+from courant.contracts import ENCODE, Attempt, Notification, Started, UntaggedReceipt
 from courant.errors import Unavailable
 from courant.lifecycle import Move, Note, Report, State
 from courant.postgres import folding
@@ -82,6 +82,12 @@ OPEN = """
     INSERT INTO calls (id, notifications, attempts) VALUES (%s, %s, %s)
     ON CONFLICT DO NOTHING"""
 CLOSE = "DELETE FROM calls WHERE id = ANY(%s)"
+FIND = """
+    SELECT message_id, id, attempt FROM notifications
+    WHERE message_id = ANY(%s) AND id >= %s ORDER BY id"""
+WAIT = """
+    INSERT INTO receipts_waiting (sns_id, message_id, value, partition, "offset", at)
+    VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 # - UPDATE changes a row once, so a round may hold a row only once.
 # - A report that changes no row becomes an event only if its claim was lost. A row that is claimed
 #   already is what `started` expects, so that is no event.
@@ -184,6 +190,17 @@ class PostgresFold:
 
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         return folding.fresh(kept, self._positions)
+
+    def find(self, message_ids: set[str], since: UUID) -> Mapping[str, Attempt]:
+        self._cursor.execute(FIND, [list(message_ids), since])
+        return {message: Attempt(id=id, attempt=attempt) for message, id, attempt in self._cursor}
+
+    def wait(self, receipts: Sequence[Keep[UntaggedReceipt]]) -> None:
+        for each in receipts:
+            record, receipt = each.record, each.value
+            place = [record.partition.number, record.offset, record.timestamp]
+            values = [receipt.sns_id, receipt.message_id, record.value, *place]
+            self._cursor.execute(WAIT, values)
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
         # The mark is read before the rows. Otherwise a row that is saved between the two statements

@@ -17,9 +17,7 @@ from msgspec import Meta
 from courant.contracts.encoding import ENCODE as ENCODE
 from courant.contracts.encoding import Contract as Contract
 from courant.contracts.encoding import Malformed as Malformed
-from courant.contracts.encoding import Nested as Nested
-from courant.contracts.encoding import Number as Number
-from courant.contracts.encoding import Text as Text
+from courant.contracts.encoding import Nested, Number, Text
 from courant.contracts.encoding import Time as Time
 from courant.contracts.encoding import decoder as decoder
 from courant.contracts.encoding import read as read
@@ -156,6 +154,52 @@ class Receipt(Contract, frozen=True, kw_only=True, tag="receipt", tag_field="kin
     weak: bool = False  # neither outdates another receipt nor holds against one
 
 
+ReceiptId: TypeAlias = Annotated[str, Meta(pattern=r"^[!-~]{1,250}\Z")]
+"""An id that a provider or SNS gives: the database can hold it, and an index its entry."""
+
+
+class UntaggedReceipt(Contract, frozen=True, kw_only=True, tag="untagged", tag_field="kind"):
+    """`receipts`, key `message_id`: a receipt that names no notification; ingest → saver.
+
+    The saver finds the row by the provider's message id. Until a row has that id, it waits.
+    """
+
+    message_id: ReceiptId
+    says: ReceiptKind
+    reason: Text | None = None
+    response: Text | None = None
+    sealed: bytes = b""  # the receipt as it came, encrypted for the message id
+    happened_at: Time
+    sns_id: ReceiptId
+    weak: bool = False
+
+    def of(self, id: UUID, attempt: int, sealed: bytes = b"") -> Receipt:
+        """Return it as the receipt of an attempt; `sealed` must be encrypted for the new owner."""
+        return Receipt(
+            id=id,
+            attempt=attempt,
+            says=self.says,
+            message_id=self.message_id,
+            reason=self.reason,
+            response=self.response,
+            sealed=sealed,
+            happened_at=self.happened_at,
+            sns_id=self.sns_id,
+            weak=self.weak,
+        )
+
+
+class UnreadPost(Contract, frozen=True, kw_only=True, tag="unread", tag_field="kind"):
+    """`receipts`, key `sns_id`: a genuine post that no service can use yet; ingest → saver.
+
+    The saver makes it a dead letter. A later version can use it once it is sent back.
+    """
+
+    sns_id: Text
+    reason: Text
+    sealed: bytes  # the post as it came, encrypted for `sns_id`
+
+
 class Heartbeat(Contract, frozen=True, kw_only=True, tag="heartbeat", tag_field="kind"):
     """`receipts`, no key: receipts were writable at this time; recovery → ingest → recovery."""
 
@@ -164,8 +208,9 @@ class Heartbeat(Contract, frozen=True, kw_only=True, tag="heartbeat", tag_field=
 
 decode_delivery: Callable[[bytes], Delivery] = partial(read, msgspec.json.Decoder(Delivery).decode)
 """Read a record of `delivery`; raises Malformed."""
-decode_receipt: Callable[[bytes], Receipt | Heartbeat] = partial(
-    read, msgspec.json.Decoder(Receipt | Heartbeat).decode
+ReceiptRecord: TypeAlias = Receipt | UntaggedReceipt | UnreadPost | Heartbeat
+decode_receipt: Callable[[bytes], ReceiptRecord] = partial(
+    read, msgspec.json.Decoder(ReceiptRecord).decode
 )
 """Read a record of `receipts`; raises Malformed."""
 

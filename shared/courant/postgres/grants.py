@@ -34,6 +34,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "notifications": "SELECT, INSERT, UPDATE (state, state_at, attempt, tries, not_before, "
         "lease_until, sent_at, message_id, reason, response, receipt_at)",
         "events": "SELECT, INSERT",
+        "receipts_waiting": "INSERT",
         "calls": "SELECT, INSERT, DELETE",
         "positions": "SELECT, INSERT, UPDATE (next)",
         "marks": "SELECT, DELETE",
@@ -66,6 +67,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "chunks": f"{TAKES}, UPDATE (issued_at, orders, saved_at)",
         "jobs, wishes": TAKES,
         "positions, aside": "SELECT",
+        "receipts_waiting": "SELECT, UPDATE (try_at), DELETE",
         "marks": "SELECT, INSERT, DELETE",
         "directory": "SELECT, INSERT, UPDATE (number, value)",
         "SEQUENCE directory_number": "UPDATE",

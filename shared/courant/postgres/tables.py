@@ -81,6 +81,7 @@ notifications = Table(
     CheckConstraint(lifecycle.check(), name="state_is_known"),
     # A reference of 9,000 characters would be too long for an entry of a B-tree.
     Index("notifications_by_reference", "reference", postgresql_using="hash"),
+    Index("notifications_by_message_id", "message_id", postgresql_using="hash"),
     Index("notifications_by_service", "service_id", "accepted_at", "id"),
     # Rows that wait for a time and rows that wait for their turn have an index each, so that a
     # backlog of one does not slow the other.
@@ -111,6 +112,16 @@ calls = Table(  # calls to providers whose outcome is not known yet
     Column("attempts", ARRAY(Integer), nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now()),
     Index("calls_by_notification", "notifications", postgresql_using="gin"),
+)
+receipts_waiting = Table(  # receipts without our tags whose row is not known yet, kept 7 days
+    "receipts_waiting", metadata,
+    Column("sns_id", Text, primary_key=True),
+    Column("message_id", Text, nullable=False),
+    Column("value", LargeBinary, nullable=False),  # the record as it was read
+    Column("partition", Integer, nullable=False),  # and where
+    Column("offset", BigInteger, nullable=False),
+    Column("at", TIME, nullable=False),  # when it was written, by the broker's clock
+    Column("try_at", TIME, nullable=False, server_default=func.now(), index=True),
 )
 positions = Table(  # how far the log is folded
     "positions", metadata,

@@ -18,6 +18,7 @@ from courant.contracts import (
     Receipt,
     ReceiptKind,
     Started,
+    UntaggedReceipt,
 )
 from courant.lifecycle import Move
 from courant.records import Outgoing, Record
@@ -67,7 +68,12 @@ def started(call: int, attempts: dict[int, int]) -> Started:
 def outcomes(call: int, answers: dict[int, tuple[int, str]]) -> Outcomes:
     """Build the record of a call's outcomes, from numbers, their attempts and their outcomes."""
     entries = tuple(
-        AttemptOutcome(id=id_of(number), attempt=attempt, outcome=Outcome(outcome))
+        AttemptOutcome(
+            id=id_of(number),
+            attempt=attempt,
+            outcome=Outcome(outcome),
+            message_id=f"message-{number}" if outcome in {"accepted", "handed-over"} else None,
+        )
         for number, (attempt, outcome) in answers.items()
     )
     return Outcomes(call=UUID(int=call), answers=entries)
@@ -92,6 +98,16 @@ def receipt(
     )
 
 
+def untagged(message_id: str, says: str, sns_id: str, second: float = 0) -> UntaggedReceipt:
+    """Build a receipt that names no notification, only the provider's message id."""
+    return UntaggedReceipt(
+        message_id=message_id,
+        says=ReceiptKind(says),
+        sns_id=sns_id,
+        happened_at=NOW + timedelta(seconds=second),
+    )
+
+
 @cache
 def partition(topic: str, number: int = 0) -> Partition:
     """Return a partition of a topic; the topic's id is the same in every test."""
@@ -105,6 +121,8 @@ def outgoing(contract: Contract) -> Outgoing:
             return Outgoing(INBOX, contract.id.bytes, contract.encode())
         case Receipt():
             return Outgoing(RECEIPTS, contract.id.bytes, contract.encode())
+        case UntaggedReceipt():
+            return Outgoing(RECEIPTS, contract.message_id.encode(), contract.encode())
         case Started() | Outcomes():
             return Outgoing(DELIVERY, contract.call.bytes, contract.encode())
         case Decided():

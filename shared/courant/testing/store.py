@@ -4,14 +4,14 @@ It has atomic transactions, of which the first to commit wins; the position in t
 server that comes back in an earlier state. It has no locks, no time and no days.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from courant.contracts import Notification, Started
+from courant.contracts import Attempt, Notification, Started, UntaggedReceipt
 from courant.errors import Behind, Refused, Unavailable, require
 from courant.lifecycle import RANKS, Move, Note, Report, State, outdated, shows
 from courant.records import Keep, Span
@@ -38,6 +38,7 @@ class FakeRow:
     issued_at: datetime = NOW
     lease_until: datetime | None = None
     receipt_at: datetime | None = None
+    message_id: str | None = None
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Tables:
     rows: dict[UUID, FakeRow] = field(default_factory=dict)
     events: list[tuple[str, UUID, int, bool]] = field(default_factory=list)
     heard: set[tuple[UUID, str, datetime]] = field(default_factory=set)  # events of receipts
+    waiting: dict[str, UntaggedReceipt] = field(default_factory=dict)  # by SNS's MessageId
     calls: dict[UUID, Started] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
     marks: dict[datetime, Positions] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class Tables:
             rows=self.rows.copy(),
             events=self.events.copy(),
             heard=self.heard.copy(),
+            waiting=self.waiting.copy(),
             calls=self.calls.copy(),
             positions=self.positions.copy(),
             jobs=self.jobs.copy(),
@@ -209,6 +212,17 @@ class FakeFold:
     def put_aside(self, reports: Sequence[object]) -> None:
         assert not reports
 
+    def find(self, message_ids: set[str], since: UUID) -> Mapping[str, Attempt]:
+        return {
+            row.message_id: Attempt(id=id, attempt=row.attempt)
+            for id, row in sorted(self._tables.rows.items())
+            if row.message_id in message_ids and id >= since
+        }
+
+    def wait(self, receipts: Sequence[Keep[UntaggedReceipt]]) -> None:
+        for each in receipts:
+            self._tables.waiting.setdefault(each.value.sns_id, each.value)
+
     def lock(self, ids: set[UUID]) -> set[UUID]:
         missing = ids - self._tables.rows.keys()
         if missing and not self._tables.passed(INBOXES):
@@ -268,6 +282,7 @@ class FakeFold:
                 tries=row.tries + report.blames,
                 not_before=self._now + report.retry_after if again else row.not_before,
                 lease_until=self._now + LEASE if begun else row.lease_until,
+                message_id=report.message_id or row.message_id,
                 receipt_at=max(filter(None, times), default=None),
             )
         heard = report.happened_at and (report.id, str(report.move), report.happened_at)

@@ -1,5 +1,6 @@
 """Classifies the providers' events by their tables of bounces and statuses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -30,8 +31,12 @@ BOUNCES: dict[str, tuple[ReceiptKind, str, dict[str, str | None]]] = {
     ),
 }  # fmt: skip
 UNKNOWN_SUBTYPE = "unknown-bounce-subtype"
+# SES posts one of these, the second as plain text, when publishing starts.
+SUBSCRIBED = "AmazonSnsSubscriptionSucceeded"
+VALIDATED = "Successfully validated SNS topic"
+INBOUND_SMS = "inbound SMS are not supported yet"
 # Events of these types do not change a notification.
-IGNORED_TYPES = frozenset({"DeliveryDelay", "Open", "Click", "Subscription"})
+IGNORED_TYPES = frozenset({"DeliveryDelay", "Open", "Click", "Subscription", SUBSCRIBED})
 # The first entry whose words a description contains decides, so the order matters.
 SMS_FAILURES = (
     ("blocked as spam", ReceiptKind.BOUNCED),
@@ -61,6 +66,14 @@ class Mail(Timed, frozen=True):
     tags: dict[str, list[str]] = {}
 
 
+class Delivery(Timed, frozen=True):
+    provider_response: str = ""  # only of SNS's SMS
+
+
+class SnsText(Timed, frozen=True):
+    message_id: str = ""
+
+
 class Bounce(Timed, frozen=True):
     bounce_type: str = ""
     bounce_sub_type: str = ""
@@ -86,7 +99,7 @@ class Event(CamelCase, frozen=True):
     event_type: str | None = None
     notification_type: str | None = None  # SES's, if not a configuration set but the identity posts
     mail: Mail | None = None
-    delivery: Timed = Timed()
+    delivery: Delivery = Delivery()
     bounce: Bounce = Bounce()
     complaint: Complaint = Complaint()
     reject: Reject = Reject()
@@ -97,13 +110,17 @@ class Event(CamelCase, frozen=True):
     event_timestamp: object = None  # milliseconds since 1970
     is_final: bool = False
     context: dict[str, str] = {}
+    inbound_message_id: str | None = None  # a text that somebody sent to a number of ours
+    # A delivery line of SNS's own SMS, which somebody carries from CloudWatch to our topic.
+    notification: SnsText | None = None
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptDetails:
-    """The contents of a receipt, for one attempt of a notification."""
+    """The contents of a receipt. Without our tags it has no id and no attempt."""
 
-    id: UUID
+    id: UUID | None
     attempt: int
     kind: ReceiptKind
     message_id: str
@@ -115,37 +132,47 @@ class ReceiptDetails:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """An event that makes no receipt, and why."""
+    """An event that makes no receipt and may be forgotten, and why."""
 
     reason: str
 
 
-def read_event(message: str, posted_at: datetime) -> ReceiptDetails | Ignored:
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An event that must not be forgotten although nothing can be done with it yet, and why."""
+
+    reason: str
+
+
+def read_event(message: str, posted_at: datetime) -> ReceiptDetails | Ignored | Unread:
     """Read an event's text. Any text is allowed and none raises.
 
     `posted_at` is when SNS wrote the post. It counts if the event has no time of its own.
     """
+    if message.startswith(VALIDATED):
+        return Ignored("a notice of SES")
     try:
         event = msgspec.json.decode(message, type=Event)
     except (msgspec.DecodeError, RecursionError):
-        # SES posts one plain-text notice when publishing starts.
-        return Ignored("not an event")
+        return Unread("not an event that can be read")
+    if (event.event_type or event.notification_type) in IGNORED_TYPES:
+        return Ignored("type of event that changes nothing")
+    if event.inbound_message_id:
+        return Unread(INBOUND_SMS)
+    tags: dict[str, str] = {}
     if event.mail and event.mail.message_id:
         tags = {name: values[0] for name, values in event.mail.tags.items() if values}
         classified, message_id = classify_email(event), event.mail.message_id
     elif event.message_status and event.message_id:
         tags, message_id = event.context, event.message_id
         classified = classify_sms(event)
+    elif event.notification and event.notification.message_id:
+        message_id, classified = event.notification.message_id, classify_sns_text(event)
     else:
-        return Ignored("unknown type of event")
-    if isinstance(classified, Ignored):
+        return Unread("not an event that is known")
+    if isinstance(classified, Unread):
         return classified
-    try:
-        id, attempt = UUID(tags["courant_id"]), int(tags["courant_attempt"])
-    except (KeyError, ValueError):
-        return Ignored("without our tags")
-    if not 1 <= attempt < 2**31:
-        return Ignored("without our tags")
+    id, attempt = attempt_of(tags)
     kind, reason, response = classified
     cut = [text[:TEXT_MAX] if text else None for text in (message_id, reason, response)]
     at = happened_at(event, posted_at)
@@ -153,31 +180,28 @@ def read_event(message: str, posted_at: datetime) -> ReceiptDetails | Ignored:
     return ReceiptDetails(id, attempt, kind, cut[0] or "", cut[1], cut[2], at, auto_reply)
 
 
-def is_auto_reply(event: Event) -> bool:
-    """Return whether a bounce is what SES makes of an out-of-office reply.
-
-    That is a transient bounce without a cause and without `action`, which only a mail server's
-    report has.
-    """
-    bounce = event.bounce
-    return (
-        (event.event_type or event.notification_type) == "Bounce"
-        and (bounce.bounce_type, bounce.bounce_sub_type) == ("Transient", "General")
-        and not any(recipient.get("action") for recipient in bounce.bounced_recipients)
-    )
+def attempt_of(tags: Mapping[str, str]) -> tuple[UUID, int] | tuple[None, int]:
+    """Return the notification and the attempt that our tags name; None and 0 without them."""
+    try:
+        id, attempt = UUID(tags["courant_id"]), int(tags["courant_attempt"])
+    except (KeyError, ValueError):
+        return None, 0
+    return (id, attempt) if 1 <= attempt < 2**31 else (None, 0)
 
 
 def happened_at(event: Event, posted_at: datetime) -> datetime:
     """Return when an event happened, by the provider's clock."""
-    if not event.mail:
-        own = time_of(event.event_timestamp)
-    else:
+    if event.mail:
         timed: dict[str | None, Timed] = {
             "Delivery": event.delivery,
             "Bounce": event.bounce,
             "Complaint": event.complaint,
         }
         own = time_of(timed.get(event.event_type or event.notification_type, event.mail).timestamp)
+    elif event.notification:
+        own = time_of(event.notification.timestamp)
+    else:
+        own = time_of(event.event_timestamp)
     return own if own and own <= posted_at + AHEAD_MAX else posted_at
 
 
@@ -194,10 +218,24 @@ def time_of(value: object) -> datetime | None:
     return None
 
 
+def is_auto_reply(event: Event) -> bool:
+    """Return whether a bounce is what SES makes of an out-of-office reply.
+
+    That is a transient bounce without a cause and without `action`, which only a mail server's
+    report has.
+    """
+    bounce = event.bounce
+    return (
+        (event.event_type or event.notification_type) == "Bounce"
+        and (bounce.bounce_type, bounce.bounce_sub_type) == ("Transient", "General")
+        and not any(recipient.get("action") for recipient in bounce.bounced_recipients)
+    )
+
+
 Classification = tuple[ReceiptKind, str | None, str | None]
 
 
-def classify_email(event: Event) -> Classification | Ignored:
+def classify_email(event: Event) -> Classification | Unread:
     """Classify an event of SES: the kind of receipt, the reason, the text that the API shows."""
     match event.event_type or event.notification_type:
         case "Send":
@@ -218,9 +256,7 @@ def classify_email(event: Event) -> Classification | Ignored:
             return ReceiptKind.BOUNCED, "rejected/bad-content", None
         case "Rendering Failure":
             return ReceiptKind.BOUNCED, "rejected/rendering-failure", None
-        case kind if kind in IGNORED_TYPES:
-            return Ignored("type of event that changes nothing")
-    return Ignored("unknown type of event")
+    return Unread("not an event that is known")
 
 
 def classify_bounce(bounce: Bounce) -> Classification:
@@ -235,7 +271,7 @@ def classify_bounce(bounce: Bounce) -> Classification:
     return kind, f"{prefix}/{subtype}", subtypes.get(bounce.bounce_sub_type)
 
 
-def classify_sms(event: Event) -> Classification | Ignored:
+def classify_sms(event: Event) -> Classification:
     """Classify an event of End User Messaging."""
     status, words = event.message_status or "", event.message_status_description
     reason = status.lower().replace("_", "-")
@@ -243,9 +279,20 @@ def classify_sms(event: Event) -> Classification | Ignored:
         return ReceiptKind.SENT, reason, None
     if status in ("DELIVERED", "SUCCESSFUL"):
         return ReceiptKind.DELIVERED, reason, words
+    return sms_failure(words), reason, words
+
+
+def classify_sns_text(event: Event) -> Classification:
+    """Classify a delivery line of an SMS that was sent by SNS."""
+    words = event.delivery.provider_response
+    delivered = event.status == "SUCCESS"
+    return ReceiptKind.DELIVERED if delivered else sms_failure(words), event.status.lower(), words
+
+
+def sms_failure(words: str) -> ReceiptKind:
+    """Return what the provider's description of a failure means."""
     lower = words.lower()
-    kind = next((kind for part, kind in SMS_FAILURES if part in lower), ReceiptKind.BOUNCED)
-    return kind, reason, words
+    return next((kind for part, kind in SMS_FAILURES if part in lower), ReceiptKind.BOUNCED)
 
 
 def kebab(name: str) -> str:

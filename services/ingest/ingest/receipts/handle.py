@@ -1,7 +1,8 @@
 """Takes the providers' receipts over HTTP and writes them into `receipts`, which the saver reads.
 
 SNS retries after a 5xx and never after a 4xx. So 403 means forged, 503 means that a dependency is
-unavailable, and 200 is answered to everything that needs no retry.
+unavailable, and 200 is answered to everything that needs no retry. A genuine post is answered 200
+only when it is a record, or certainly matters to nobody.
 """
 
 import hmac
@@ -10,7 +11,8 @@ from datetime import datetime
 
 import msgspec
 
-from courant.contracts import Heartbeat, Malformed, Receipt
+from courant import metrics
+from courant.contracts import Heartbeat, Malformed, UnreadPost, UntaggedReceipt
 from courant.crypto import KeyRing, keyed_hash
 from courant.errors import Unavailable
 from courant.kafka.async_producer import Inbox
@@ -18,7 +20,7 @@ from courant.records import Outgoing
 from courant.topics import RECEIPTS
 from ingest.http.answers import Answer, error_answer, json_answer, unavailable
 from ingest.receipts import events
-from ingest.receipts.events import Ignored
+from ingest.receipts.events import Ignored, ReceiptDetails, Unread
 from ingest.receipts.sns import (
     Envelope,
     Forged,
@@ -66,29 +68,53 @@ class ReceiptEndpoints:
         except Unavailable as error:
             log.warning("receipt deferred", extra={"reason": str(error)})
             return UNAVAILABLE
-        if envelope.type != "Notification":
-            return ACCEPTED
-        return await self._take(envelope)
+        return await self._take(envelope, body)
 
-    async def _take(self, envelope: Envelope) -> Answer:
-        details = events.read_event(envelope.message, posted_at(envelope))
-        if isinstance(details, Ignored):
-            log.debug("event ignored", extra={"reason": details.reason})
-            return ACCEPTED
-        receipt = Receipt(
-            id=details.id,
-            attempt=details.attempt,
-            says=details.kind,
+    async def _take(self, envelope: Envelope, body: bytes) -> Answer:
+        """Write what a genuine post reports. Only what certainly matters to nobody is forgotten."""
+        if envelope.type == "Notification":
+            details = events.read_event(envelope.message, posted_at(envelope))
+        else:
+            details = Unread("SNS has ended the subscription, or posts something unknown")
+            log.warning("receipts are unsubscribed", extra={"topic_arn": envelope.topic_arn})
+        match details:
+            case Ignored(reason):
+                log.debug("event ignored", extra={"reason": reason})
+                metrics.RECEIPTS.labels("ignored").inc()
+                return ACCEPTED
+            case Unread(reason):
+                kind, outgoing = "unread", self._unread(envelope.message_id, body, reason)
+            case _:
+                kind, outgoing = self._receipt(envelope, details)
+        answer = await self._put(outgoing)
+        if answer is ACCEPTED:
+            metrics.RECEIPTS.labels(kind).inc()
+        return answer
+
+    def _receipt(self, envelope: Envelope, details: ReceiptDetails) -> tuple[str, Outgoing]:
+        # Decided here, so that the saver judges the record alike when it reads it again.
+        weak = details.is_auto_reply and not self._auto_replies_fail
+        key = details.id.bytes if details.id else details.message_id.encode()
+        receipt = UntaggedReceipt(
             message_id=details.message_id,
+            says=details.kind,
             reason=details.reason,
             response=details.response,
-            sealed=self._key_ring.encrypt(envelope.message.encode(), owner=details.id.bytes),
+            sealed=self._key_ring.encrypt(envelope.message.encode(), owner=key),
             happened_at=details.happened_at,
             sns_id=envelope.message_id[: events.TEXT_MAX],
-            # Decided here, so that the saver judges the record alike when it reads it again.
-            weak=details.is_auto_reply and not self._auto_replies_fail,
+            weak=weak,
         )
-        return await self._put(Outgoing(RECEIPTS.name, details.id.bytes, receipt.encode()))
+        if details.id:
+            tagged = receipt.of(details.id, details.attempt, receipt.sealed)
+            return "tagged", Outgoing(RECEIPTS.name, key, tagged.encode())
+        return "untagged", Outgoing(RECEIPTS.name, key, receipt.encode())
+
+    def _unread(self, sns_id: str, body: bytes, reason: str) -> Outgoing:
+        key = sns_id[: events.TEXT_MAX]
+        sealed = self._key_ring.encrypt(body, owner=key.encode())
+        post = UnreadPost(sns_id=key, reason=reason, sealed=sealed)
+        return Outgoing(RECEIPTS.name, key.encode(), post.encode())
 
     async def heartbeat(self, body: bytes, signature: str) -> Answer:
         """Store recovery's heartbeat, which proves that receipts could arrive at this time."""
