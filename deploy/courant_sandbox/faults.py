@@ -50,12 +50,17 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Failure(Strict, frozen=True):
-    """A refusal by name, before booking. `http` defaults to the status of that name."""
+    """A refusal by name, before booking. `http` defaults to the status of that name.
+
+    With `source`, only calls whose From address or SMS origin contains this text are refused.
+    """
 
     code: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9]{1,100}$")]
     http: Annotated[int, msgspec.Meta(ge=400, le=599)] | None = None
     message: str = "set by the sandbox's control"
     reason: str | None = None
+    resource_type: str | None = None
+    source: str = ""
     share: Share = 1.0
 
     @property

@@ -108,9 +108,17 @@ class Refused(Exception):
     Nothing of it was sent, or all of it if it was booked before.
     """
 
-    def __init__(self, code: str, message: str, http: int = 400, reason: str | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        http: int = 400,
+        reason: str | None = None,
+        resource_type: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.http = http
         self.reason = reason
+        self.resource_type = resource_type

@@ -21,6 +21,7 @@ from courant_sandbox.recipients import THROTTLES_BEFORE_TAKING, Behaviour, behav
 
 THROTTLED_ADDRESSES_MAX = 10_000
 THROTTLED = "Maximum sending rate exceeded."
+REJECTED = "Address blacklisted: rejected, as the address demands."
 BROKEN = "The service has an error, as configured."
 
 
@@ -93,7 +94,7 @@ class Provider:
         # Read the faults again after the wait, because a hold is often released by a change of
         # faults.
         faults = self._control.of(api.channel)
-        self._admit(api, len(drafts), behaviours, faults)
+        self._admit(api, drafts, behaviours, faults)
         results = self._book(api, drafts, behaviours, faults)
         call.booked = True
         await self._control.release(api.channel, "after-booking")
@@ -105,11 +106,19 @@ class Provider:
             form = faults.lose_answer.form
         return reply if form == "whole" else msgspec.structs.replace(reply, form=form)
 
-    def _admit(self, api: Api, count: int, behaviours: Sequence[Behaviour], faults: Faults) -> None:
+    def _admit(
+        self,
+        api: Api,
+        drafts: Sequence[Draft],
+        behaviours: Sequence[Behaviour],
+        faults: Faults,
+    ) -> None:
         """Raise Refused if a configured error, the rate or a recipient fails the whole call."""
-        if faults.error is not None and _strikes(faults.error.share):
-            error = faults.error
-            raise Refused(error.code, error.message, error.status, error.reason)
+        error = faults.error
+        if error is not None and error.source in _source(drafts) and _strikes(error.share):
+            raise Refused(
+                error.code, error.message, error.status, error.reason, error.resource_type
+            )
         if any(each.before == "error" for each in behaviours):
             raise _broken(api)
         now = time.monotonic()
@@ -117,7 +126,7 @@ class Provider:
         if (
             _strikes(faults.throttle_share)
             or (faults.calls_per_second and not calls.take(1, faults.calls_per_second, now))
-            or (faults.quota_per_second and not to.take(count, faults.quota_per_second, now))
+            or (faults.quota_per_second and not to.take(len(drafts), faults.quota_per_second, now))
         ):
             raise _throttled(api)
 
@@ -158,8 +167,8 @@ class Provider:
         if own.before == "reject":
             if not api.entries_have_status:
                 code, http = api.rejected
-                raise Refused(code, "Rejected, as its address demands.", http, "OTHER")
-            return Result(status="MESSAGE_REJECTED", error="Rejected, as its address demands.")
+                raise Refused(code, REJECTED, http, "OTHER")
+            return Result(status="MESSAGE_REJECTED", error=REJECTED)
         if own.before == "opted-out" and api.refuses_opted_out:
             raise Refused(
                 "ConflictException",
@@ -198,6 +207,11 @@ def _entry(api: Api, draft: Draft, own: Behaviour, at: str) -> Entry:
         source=draft.source,
         tags=draft.tags,
     )
+
+
+def _source(drafts: Sequence[Draft]) -> str:
+    """Return the From address or the origin of a call; all of its messages have the same."""
+    return drafts[0].source if drafts else ""
 
 
 def _strikes(share: float) -> bool:

@@ -103,6 +103,8 @@ def refused_text(refusal: Refused) -> Reply:
     body = {"__type": refusal.code, "Message": refusal.message}
     if refusal.reason is not None:
         body["Reason"] = refusal.reason
+    if refusal.resource_type is not None:
+        body["ResourceType"] = refusal.resource_type
     headers = [_AMZ_JSON, (b"x-amzn-errortype", refusal.code.encode())]
     return Reply(refusal.http, headers, msgspec.json.encode(body))
 

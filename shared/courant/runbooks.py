@@ -15,3 +15,6 @@ class Runbook(StrEnum):
     REPORT_CUT = "docs/runbooks/database.md#report-stored-without-its-texts"
     RECOVERY_ROUND_FAILED = "docs/runbooks/recovery.md#a-round-failed-the-process-ends"
     RECOVERY_TASK_REFUSED = "docs/runbooks/recovery.md#postgres-refuses-a-task"
+    PROVIDER_PAUSED = "docs/runbooks/provider-paused.md#provider-paused"
+    SENDER_PAUSED = "docs/runbooks/provider-paused.md#one-sender-is-paused"
+    CALLS_ABANDONED = "docs/runbooks/provider-paused.md#calls-are-abandoned"

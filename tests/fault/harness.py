@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -55,7 +55,13 @@ class Harness:
 
     @contextmanager
     def load(
-        self, rate: float, seconds: float, template_id: str = "", key: str = ""
+        self,
+        rate: float,
+        seconds: float,
+        template_id: str = "",
+        key: str = "",
+        channel: Channel = Channel.EMAIL,
+        recipient: Callable[[int], str] | None = None,
     ) -> Iterator[Result]:
         """Send a load while the block runs; the result is complete when the block has ended.
 
@@ -67,11 +73,11 @@ class Harness:
             url=self.stack.url,
             key=key or known["COURANT_API_KEY"],
             template_id=template_id or known["COURANT_EMAIL_TEMPLATE_ID"],
-            channel=Channel.EMAIL,
+            channel=channel,
             count=int(rate * seconds),
             rate=rate,
             connections=32,
-            recipient=to(Channel.EMAIL),
+            recipient=recipient or to(channel),
         )
         result = Result()
         thread = threading.Thread(target=lambda: asyncio.run(run(asked, result=result)))
@@ -138,6 +144,16 @@ class Harness:
         ) as answer:
             calls: dict[str, Any] = json.load(answer)
         return calls
+
+    def metrics(self, kind: str) -> str:
+        """Return the metrics page of the first process of a kind."""
+        port = next(
+            each["port"] for each in control.status(self.stack.folder) if each["kind"] == kind
+        )
+        url = f"http://127.0.0.1:{port}/metrics"
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+            page: str = answer.read().decode()
+        return page
 
     def note_open_calls(self) -> None:
         """Remember the notifications that are in open provider calls now."""

@@ -22,7 +22,7 @@ import pytest
 from courant import crypto, ids
 from courant.contracts import ENCODE, Content, KeyType, Notification
 from courant.directory import publish
-from courant.directory.entries import Service, Template
+from courant.directory.entries import Sender, Service, Template
 from courant.kafka import clients, topics_admin
 from courant.kafka.clients import Cluster
 from courant.kafka.producer import KafkaProducer
@@ -49,6 +49,7 @@ class Stack:
     service: UUID = field(default_factory=uuid4)
     template: UUID = field(default_factory=uuid4)
     texts: UUID = field(default_factory=uuid4)
+    other: UUID = field(default_factory=uuid4)  # a service with an SMS sender of its own
     processes: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -85,10 +86,13 @@ class Stack:
 
     def put_off(self) -> float:
         """Count the batches of the normal lane's emails that the deliverer put off."""
+        return self.metric('courant_weather_total{group="deliverer.persisted.email.normal"}')
+
+    def metric(self, name: str) -> float:
+        """Return a metric of the deliverer."""
         url = f"http://127.0.0.1:{self.ports['deliverer']}/metrics"
-        name = 'courant_weather_total{group="deliverer.persisted.email.normal"} '
         lines = httpx2.get(url, timeout=ANSWER_SECONDS).text.splitlines()
-        return sum(float(each.removeprefix(name)) for each in lines if each.startswith(name))
+        return sum(float(each.split()[-1]) for each in lines if each.startswith(f"{name} "))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.server.url)) as connection:
@@ -111,6 +115,7 @@ class Stack:
         lane: Lane = Lane.NORMAL,
         key: KeyType = KeyType.NORMAL,
         to: str | None = None,
+        service: UUID | None = None,
     ) -> list[UUID]:
         """Write notifications to the inbox, as ingest does."""
         ring, now = crypto.key_ring(KEYS), datetime.now(UTC)
@@ -121,7 +126,7 @@ class Stack:
             content = ENCODE(Content(to=to or default, personalisation={"name": f"Ana {number}"}))
             notification = Notification(
                 id=id,
-                service_id=self.service,
+                service_id=service or self.service,
                 key_id=uuid4(),
                 key_type=key,
                 template_id=self.template if channel is Channel.EMAIL else self.texts,
@@ -157,6 +162,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         body = "Hello ((name)), your appointment is tomorrow."
         for entry in (
             Service(id=stack.service, name="Passport office"),
+            Service(id=stack.other, name="Parks"),
+            Sender(id=uuid4(), service_id=stack.other, channel=Channel.SMS, value="BROKEN",
+                   default=True),
             Template(id=stack.template, channel=Channel.EMAIL, name="a", subject="Hello ((name))",
                      body=body, **common),
             Template(id=stack.texts, channel=Channel.SMS, name="b", subject=None,
@@ -257,6 +265,41 @@ def test_a_stop_is_quick_and_leaves_nothing_claimed_and_the_next_one_sends_the_r
     sent = [id for (id,) in stack.query("SELECT id FROM notifications WHERE state = 'sending'")]
     assert {booked[str(id)] for id in sent} == {1}
     assert len(sent) + stack.states().get("created", 0) == 1500
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "SomethingNewException"},
+        {"code": "MessageRejected", "message": "Sending paused for this account."},
+    ],
+)
+def test_a_refusal_of_everybody_pauses_the_provider_and_blames_no_message(
+    stack: Stack, error: dict[str, str]
+) -> None:
+    breaker = 'courant_breaker_open{provider="ses"}'
+    stack.sandbox.order(error=error)
+    stack.accept(30)
+    wait(lambda: stack.metric(breaker) == 1)
+    wait(lambda: "claimed" not in stack.states())
+    assert stack.states() == {"created": 30}
+    assert stack.query("SELECT sum(tries) FROM notifications") == [(0,)]
+    stack.sandbox.reset()
+    accepted = stack.accept(1)
+    wait(lambda: stack.metric(breaker) == 0, "a probe resumes sending")
+    wait(lambda: stack.booked()[str(accepted[0])])
+
+
+def test_a_missing_sms_sender_pauses_only_its_own_messages(stack: Stack) -> None:
+    error = {"code": "ResourceNotFoundException", "resource_type": "sender-id", "source": "BROKEN"}
+    stack.sandbox.order(channel="sms", error=error)
+    broken = stack.accept(5, Channel.SMS, service=stack.other)
+    wait(lambda: stack.metric('courant_senders_paused{provider="end-user-messaging"}') == 1)
+    healthy = stack.accept(20, Channel.SMS)
+    wait(lambda: stack.booked().keys() >= {str(id) for id in healthy})
+    wait(lambda: "claimed" not in stack.states())
+    assert stack.states()["created"] == len(broken)
+    assert stack.query("SELECT sum(tries) FROM notifications") == [(0,)]
 
 
 def test_after_a_restart_of_postgres_nothing_is_sent_until_the_hold_is_lifted(

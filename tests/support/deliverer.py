@@ -1,11 +1,13 @@
 """One lane of the deliverer in its consumer loop, with fake Kafka, Postgres and provider."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 from courant import consume
 from courant.contracts import KeyType, Outcome, Outcomes, Persisted, Started, Stat, decode_delivery
+from courant.lifecycle import State
 from courant.records import Outgoing
 from courant.testing.builders import NOW, PERSISTED, id_of, notification, number_of
 from courant.testing.kafka import FakeConsumer, FakeProducer
@@ -24,13 +26,17 @@ from deliverer.calls import (
     RenderedEmail,
 )
 from deliverer.content import INACTIVE
-from deliverer.flight import Route
+from deliverer.evidence import Evidence
 from deliverer.handle import LaneParts, stages
 from deliverer.pool import Limits
 from deliverer.providers.simulated import Simulated
 from deliverer.rate import RateLimiter
+from deliverer.route import Route
+from deliverer.senders import Senders
 
 UNSENDABLE, SWITCHED_OFF, TEST_KEY = 900, 901, 902
+OTHER_SERVICE = range(700, 800)
+"""Numbers of the rows of a second service, which has a sender of its own."""
 WARM_UP = 1000
 SECOND = timedelta(seconds=1)
 
@@ -41,6 +47,7 @@ class ClaimStore:
     def __init__(self, world: World) -> None:
         self.world = world
         self.claimed: list[int] = []
+        self.tries: dict[int, int] = {}  # of rows that had some before
 
     def claim(self, ids: Sequence[UUID], channel: Channel, lane: Lane) -> list[ClaimedRow]:
         assert (channel, lane) == (Channel.EMAIL, Lane.NORMAL)
@@ -49,7 +56,9 @@ class ClaimStore:
     def _row(self, id: UUID, attempt: int) -> ClaimedRow:
         self.claimed.append(number_of(id))
         kind = KeyType.TEST if number_of(id) == TEST_KEY else KeyType.NORMAL
-        return ClaimedRow(id, attempt, 0, UUID(int=7), kind, UUID(int=9), 1, None, b"", NOW)
+        service = UUID(int=8 if number_of(id) in OTHER_SERVICE else 7)
+        tries = self.tries.get(number_of(id), 0)
+        return ClaimedRow(id, attempt, tries, service, kind, UUID(int=9), 1, None, b"", NOW)
 
 
 class FakeRenderer:
@@ -59,7 +68,8 @@ class FakeRenderer:
             reason = INACTIVE if number == SWITCHED_OFF else "sealed: does not open"
             return Rejected(reason, Outcome.UNSENDABLE)
         mail = RenderedEmail("subject", "text", "html", "{}")
-        return CallEntry(row, "us@example.ca", None, f"{number}@example.org", mail, 1000)
+        source = "Them <them@example.ca>" if number in OTHER_SERVICE else "us@example.ca"
+        return CallEntry(row, source, None, f"{number}@example.org", mail, 1000)
 
 
 class FakeProvider:
@@ -132,7 +142,13 @@ class DelivererLane:
         self.stop = False
         self.ready: str | None = None
         simulated = Route(Simulated(), RateLimiter(1e6), Breaker("simulated"))
-        route = Route(self.provider, RateLimiter(1e6), self.breaker)
+        route = Route(
+            self.provider,
+            RateLimiter(1e6),
+            self.breaker,
+            evidence=Evidence(now=lambda: self.now),
+            senders=Senders("fake", now=lambda: self.now),
+        )
         parts = LaneParts(
             self.store,
             FakeRenderer(),
@@ -153,6 +169,13 @@ class DelivererLane:
             order = Persisted(id=id_of(number)).encode()
             self.world.kafka.append(Outgoing(PERSISTED, id_of(number).bytes, order))
 
+    def order_again(self, *numbers: int) -> None:
+        """Order rows whose attempt was deferred, as the saver and recovery do after a while."""
+        for number in numbers:
+            rows = self.world.store.tables.rows
+            rows[id_of(number)] = replace(rows[id_of(number)], state=State.CREATED)
+        self.order(*numbers)
+
     def warm_up(self) -> None:
         """Send 50 rows, so that the lane has measured its rate and claims a whole batch next."""
         self.order(*range(WARM_UP, WARM_UP + 50))
@@ -164,11 +187,15 @@ class DelivererLane:
         consume.step(self.consumer, self.producer, self.stage, comparing=False)
 
     def outcomes(self) -> dict[int, list[str]]:
-        """Return the reported outcomes of each number, in order."""
+        """Return the reported outcomes of each number, in the order of its attempts."""
+        answers = [
+            answer
+            for record in delivery_records(self.world)
+            for answer in (record.answers if isinstance(record, Outcomes) else ())
+        ]
         reported: dict[int, list[str]] = {}
-        for record in delivery_records(self.world):
-            for answer in record.answers if isinstance(record, Outcomes) else ():
-                reported.setdefault(number_of(answer.id), []).append(answer.outcome)
+        for answer in sorted(answers, key=lambda each: each.attempt):
+            reported.setdefault(number_of(answer.id), []).append(answer.outcome)
         return {number: outcomes for number, outcomes in reported.items() if number < WARM_UP}
 
     def records(self, topic: str) -> list[bytes]:

@@ -1,26 +1,44 @@
 """The deliverer's handler: what it sends, reports and releases, whatever the provider does."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
-from courant.contracts import Outcomes, Persisted, Receipt, ReceiptKind, Started
+from courant.contracts import (
+    AttemptOutcome,
+    Outcomes,
+    Persisted,
+    Receipt,
+    ReceiptKind,
+    Started,
+)
 from courant.errors import Unavailable
 from courant.lifecycle import State
 from courant.testing.builders import id_of
 from courant.testing.world import Crash, Fault
+from deliverer import flight
 from deliverer.calls import (
     Accepted,
     AccountTrouble,
     Call,
+    Deferred,
+    Refusal,
     Rejected,
     RetryAlone,
+    SenderTrouble,
     Throttled,
     Unknown,
 )
+from deliverer.evidence import Evidence
+from deliverer.route import Route
+from deliverer.senders import Senders
 from support.deliverer import (
+    OTHER_SERVICE,
     SECOND,
     SWITCHED_OFF,
     TEST_KEY,
@@ -28,6 +46,7 @@ from support.deliverer import (
     DelivererLane,
     delivery_records,
 )
+from support.mistakes import replace
 from support.waiting import WAIT_SECONDS
 
 
@@ -253,7 +272,7 @@ def test_no_fault_sends_a_message_twice_or_skips_one(fault: Fault, point: int) -
         assert sent[number] == 1 or (left_claimed and sent[number] == 0)
 
 
-def test_a_lease_that_ends_between_started_and_the_call_reports_no_outcome() -> None:
+def test_a_message_known_not_to_have_been_sent_is_reported_at_once() -> None:
     lane = DelivererLane(lease=0.7 * SECOND, threads=1)
     lane.order(1, 2)
     flush = lane.producer.flush
@@ -266,4 +285,230 @@ def test_a_lease_that_ends_between_started_and_the_call_reports_no_outcome() -> 
     lane.producer.flush = slow_flush  # type: ignore[method-assign]  # the broker is slow here
     lane.step()
     assert not lane.provider.calls
-    assert not lane.outcomes()
+    assert lane.outcomes() == {1: ["deferred"], 2: ["deferred"]}
+    [started] = [each for each in delivery_records(lane.world) if isinstance(each, Started)]
+    assert started.call in {
+        each.call for each in delivery_records(lane.world) if isinstance(each, Outcomes)
+    }
+
+
+def test_a_call_that_is_never_answered_is_unknown_after_its_lease_and_the_lane_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flight, "OVERTIME_SECONDS", 0.1)
+    lane = DelivererLane(lease=1.2 * SECOND, threads=1)
+    lane.order(1)
+    answered = threading.Event()
+    lane.provider.meanwhile = lambda _: answered.wait(WAIT_SECONDS)
+    lane.step()
+    assert lane.outcomes() == {1: ["unknown"]}
+    lane.provider.meanwhile = lambda _: None
+    lane.order(2)
+    lane.step()
+    assert lane.outcomes() == {1: ["unknown"], 2: ["accepted"]}
+    answered.set()
+
+
+REFUSED = Refusal(Rejected("SomethingNew"))
+BLAMED = Refusal(Deferred("SomethingNew", blames=True))
+
+
+def answers(lane: DelivererLane) -> list[AttemptOutcome]:
+    reports = [each for each in delivery_records(lane.world) if isinstance(each, Outcomes)]
+    return [answer for report in reports for answer in report.answers]
+
+
+def deliver(lane: DelivererLane) -> None:
+    with contextlib.suppress(Unavailable):
+        lane.step()
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, BLAMED, Refusal(REFUSED.proven, True)])
+@pytest.mark.parametrize("before", [0, 3])
+def test_ten_refusals_in_a_row_open_the_breaker_and_blame_no_message(
+    refusal: Refusal, before: int
+) -> None:
+    lane = DelivererLane(threads=1)
+    lane.order(*range(300, 300 + before))
+    lane.step()
+    lane.provider.script = {number: [refusal] for number in range(100)}
+    for number in range(30):
+        lane.order(number)
+        deliver(lane)
+    final = [each for each in answers(lane) if each.outcome == "rejected"]
+    # The provider's words about a recipient are believed once, right after an acceptance.
+    assert len(final) == bool(before and refusal.names_recipient)
+    assert not any(each.blames for each in answers(lane))
+    assert not lane.breaker.is_closed
+    assert len(lane.provider.calls) - bool(before) <= 11
+
+
+def test_after_the_repair_one_probe_resumes_sending_and_all_are_sent() -> None:
+    lane = DelivererLane(threads=1)
+    lane.provider.script = {number: [REFUSED] for number in range(20)}
+    for number in range(20):
+        lane.order(number)
+        deliver(lane)
+    lane.provider.script = {}
+    lane.now += 30
+    deliver(lane)
+    refused = [number for number, each in lane.outcomes().items() if each == ["deferred"]]
+    lane.order_again(*refused)
+    lane.step()
+    assert lane.breaker.is_closed
+    assert {each[-1] for each in lane.outcomes().values()} == {"accepted"}
+    assert len(lane.outcomes()) == 20
+
+
+def test_a_message_refused_beside_others_of_its_call_fails_at_once(lane: DelivererLane) -> None:
+    lane.order(1, 2, 3)
+    lane.provider.script[2] = [REFUSED]
+    lane.step()
+    assert lane.outcomes() == {1: ["accepted"], 2: ["rejected"], 3: ["accepted"]}
+
+
+def test_a_message_refused_again_after_others_were_accepted_is_to_blame(
+    lane: DelivererLane,
+) -> None:
+    lane.provider.script[1] = [REFUSED]
+    lane.order(1)
+    lane.step()
+    assert lane.outcomes() == {1: ["deferred"]}
+    lane.order(2)
+    lane.step()
+    lane.order_again(1)
+    lane.step()
+    assert lane.outcomes() == {1: ["deferred", "rejected"], 2: ["accepted"]}
+
+
+def test_a_message_refused_alone_all_night_ends_as_its_refusal_says(lane: DelivererLane) -> None:
+    lane.provider.script[1] = [REFUSED]
+    lane.order(1)
+    lane.step()
+    while lane.outcomes()[1][-1] == "deferred":
+        lane.order_again(1)
+        lane.step()
+    assert lane.outcomes()[1][-1] == "rejected"
+    waits = [each.retry_after for each in answers(lane)]
+    assert timedelta(minutes=4) < sum(waits, timedelta()) < timedelta(minutes=10)
+    assert max(waits) <= 30 * SECOND
+    assert lane.breaker.is_closed
+
+
+def test_the_order_of_a_message_whose_tries_are_used_up_is_dead_lettered(
+    lane: DelivererLane,
+) -> None:
+    lane.provider.script[1] = [BLAMED]
+    lane.store.tries[1] = 4
+    lane.order(1, 2)
+    lane.step()
+    assert lane.outcomes() == {1: ["unsendable"], 2: ["accepted"]}
+    assert [Persisted.decode(value).id for value in lane.records("persisted.dead")] == [id_of(1)]
+
+
+def test_a_sender_that_is_not_accepted_stops_only_its_own_messages(lane: DelivererLane) -> None:
+    lane.provider.script = {number: [SenderTrouble("unverified")] for number in OTHER_SERVICE}
+    for number in range(30):
+        lane.order(number, OTHER_SERVICE[number])
+        lane.step()
+        assert lane.breaker.is_closed
+    others = [call for call in lane.provider.calls if call[0] in OTHER_SERVICE]
+    assert len(others) == 1
+    mine = {number: lane.outcomes()[number] for number in range(30)}
+    assert mine == {number: ["accepted"] for number in range(30)}
+    waiting = [each for each in answers(lane) if each.outcome == "deferred"]
+    assert len(waiting) == 30
+    assert not any(each.blames for each in waiting)
+    assert max(each.retry_after for each in waiting) <= 30 * SECOND
+
+
+def test_a_repaired_sender_is_probed_by_one_message_and_then_sends_all(
+    lane: DelivererLane,
+) -> None:
+    first, second, third = OTHER_SERVICE[:3]
+    lane.provider.script[first] = [SenderTrouble("unverified"), Accepted("m")]
+    lane.order(first)
+    lane.step()
+    lane.now += 20
+    lane.order_again(first)
+    lane.order(second, third)
+    lane.step()
+    lane.order_again(second, third)
+    lane.step()
+    assert lane.outcomes() == {
+        number: ["deferred", "accepted"] for number in (first, second, third)
+    }
+
+
+def test_several_senders_that_are_not_accepted_open_the_breaker(lane: DelivererLane) -> None:
+    numbers = [*range(20), *OTHER_SERVICE[:20]]
+    lane.provider.script = {number: [SenderTrouble("unverified")] for number in numbers}
+    for pair in zip(range(20), OTHER_SERVICE, strict=False):
+        lane.now += 20
+        lane.order(*pair)
+        deliver(lane)
+    assert not lane.breaker.is_closed
+    assert not any(each.blames or each.outcome != "deferred" for each in answers(lane))
+
+
+def test_a_file_of_bad_recipients_ends_and_does_not_pause_other_services(
+    lane: DelivererLane,
+) -> None:
+    bad = OTHER_SERVICE[:40]
+    lane.provider.script = {number: [REFUSED] for number in bad}
+    good = iter(range(600))
+    lane.order(next(good))
+    lane.step()
+    lane.order(*bad)
+    lane.step()
+    assert lane.breaker.is_closed
+    for _ in range(5):
+        lane.now += 5
+        lane.order(next(good))
+        lane.step()
+        assert lane.breaker.is_closed
+        lane.order_again(*(n for n in bad if lane.outcomes()[n][-1] == "deferred"))
+        lane.step()
+    assert {lane.outcomes()[number][-1] for number in bad} == {"rejected"}
+
+
+ALL_REFUSED = test_ten_refusals_in_a_row_open_the_breaker_and_blame_no_message
+
+
+def as_fixture(check: Callable[[DelivererLane], None]) -> Callable[[], None]:
+    return lambda: check(DelivererLane())
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "right", "wrong", "check"),
+    [
+        (Evidence, "_is_own_fault", "if self._refused:", "if False:",
+         lambda: ALL_REFUSED(Refusal(REFUSED.proven, True), 3)),
+        (Evidence, "refuse", "self._refused[id] = service, self._moment", "",
+         lambda: ALL_REFUSED(REFUSED, 0)),
+        (Evidence, "_is_own_fault", "suspect.accepted_between > 0", "True",
+         lambda: ALL_REFUSED(REFUSED, 0)),
+        (Evidence, "refuse", "<= self._accepted_from", "<= self._moment",
+         lambda: test_a_message_refused_alone_all_night_ends_as_its_refusal_says(DelivererLane())),
+        (Evidence, "is_against_all", "return not is_senders and not recent", "return True",
+         as_fixture(test_a_file_of_bad_recipients_ends_and_does_not_pause_other_services)),
+        (Senders, "wait_for", "pause.until = now + pause.seconds", "pass",
+         as_fixture(test_a_repaired_sender_is_probed_by_one_message_and_then_sends_all)),
+        (Route, "_learn", "self.evidence.refuse_sender(first.row.id, first.row.service_id)", "pass",
+         as_fixture(test_several_senders_that_are_not_accepted_open_the_breaker)),
+        (flight.InFlightCalls, "_report_unsent",
+         "self._pending.append(rules.finished(call.id, answers))", "pass",
+         test_a_message_known_not_to_have_been_sent_is_reported_at_once),
+    ],
+)  # fmt: skip
+def test_a_mistake_about_refusals_is_detected(
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    right: str,
+    wrong: str,
+    check: Callable[[], None],
+) -> None:
+    replace(monkeypatch, owner, name, right, wrong)
+    with pytest.raises(AssertionError):
+        check()

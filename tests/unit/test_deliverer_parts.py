@@ -124,7 +124,7 @@ def test_a_failed_probe_makes_the_pause_longer_up_to_a_bound(clock: Clock) -> No
             assert probe
             breaker.record_failure("late")
         assert breaker.is_open
-    assert breaker.pause.total_seconds() == 30
+    assert breaker.pause.total_seconds() == 10
 
 
 def test_only_consecutive_unknown_outcomes_open_the_breaker(clock: Clock) -> None:

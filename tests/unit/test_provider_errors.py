@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,10 +23,12 @@ from deliverer.calls import (
     ClaimedRow,
     Deferred,
     ProviderOutcome,
+    Refusal,
     Rejected,
     RenderedEmail,
     RenderedSms,
     RetryAlone,
+    SenderTrouble,
     Throttled,
     Unknown,
 )
@@ -108,7 +109,22 @@ DAILY = "Daily message quota exceeded."
 FAST = "Maximum sending rate exceeded."
 OPTED = "Phone number is opted out"
 UNSUPPORTED = Outcome.UNSUPPORTED
-FIVE_MINUTES = timedelta(minutes=5)
+
+
+def own(reason: str, outcome: Outcome = Outcome.REJECTED, *, names: bool = False) -> Refusal:
+    """Return a refusal that ends the message once it is proven to be its own fault."""
+    return Refusal(Rejected(reason, outcome), names)
+
+
+def blaming(reason: str) -> Refusal:
+    return Refusal(Deferred(reason, blames=True))
+
+
+UNVERIFIED = (
+    "Email address is not verified. The following identities failed the check in region "
+    "CA-CENTRAL-1: us@example.ca"
+)
+PAUSED = "Sending paused for this account. For more information, please check the inbox of the email address associated with your AWS account."
 
 
 @pytest.mark.parametrize(("operation", "code", "http", "message", "reason", "expected"), [
@@ -121,12 +137,22 @@ FIVE_MINUTES = timedelta(minutes=5)
     (SES, "LimitExceededException", 400, DAILY, None, AccountTrouble),
     (SES, "AccountSuspendedException", 400, "", None, AccountTrouble),
     (SES, "SendingPausedException", 400, "", None, AccountTrouble),
-    (SES, "MailFromDomainNotVerifiedException", 400, "", None, Deferred("MailFromDomainNotVerifiedException", FIVE_MINUTES)),
+    (SES, "MailFromDomainNotVerifiedException", 400, "", None, SenderTrouble("MailFromDomainNotVerifiedException")),
     (SES, "NotFoundException", 404, "Configuration set <x> does not exist.", None, AccountTrouble),
-    (SES, "MessageRejected", 400, "Email address is not verified. The following: us@example.ca", None, Deferred("MessageRejected", FIVE_MINUTES)),
-    (SES, "MessageRejected", 400, f"Email address is not verified. The following: {UNLUCKY}", None, Rejected("MessageRejected")),
-    (SES, "MessageRejected", 400, "Illegal content", None, Rejected("MessageRejected")),
-    (SES, "BadRequestException", 400, "Missing final '@domain'", None, Rejected("BadRequestException")),
+    (SES, "MessageRejected", 400, "Email address is not verified. The following: us@example.ca", None, SenderTrouble("MessageRejected")),
+    (SES, "MessageRejected", 400, f"Email address is not verified. The following: {UNLUCKY}", None, own("MessageRejected", names=True)),
+    (SES, "MessageRejected", 400, "Illegal content", None, own("MessageRejected")),
+    (SES, "MessageRejected", 400, UNVERIFIED, None, SenderTrouble("MessageRejected")),
+    (SES, "MessageRejected", 400, PAUSED, None, AccountTrouble("MessageRejected")),
+    (SES, "AccessDeniedException", 403, "User is not authorized to perform ses:SendEmail on resource `arn:aws:ses:ca-central-1:1:identity/x`", None, SenderTrouble),
+    (SES, "BadRequestException", 400, "Missing final '@domain'", None, own("BadRequestException", names=True)),
+    (SES, "RequestTimeTooSkewed", 400, "", None, AccountTrouble),
+    (SES, "IncompleteSignature", 400, "", None, AccountTrouble),
+    (SES, "OptInRequired", 400, "", None, AccountTrouble),
+    (SES, "SubscriptionRequiredException", 400, "", None, AccountTrouble),
+    (SES, "403", 403, "", None, AccountTrouble),
+    (SES, "404", 404, "", None, AccountTrouble),
+    (SES, "407", 407, "", None, AccountTrouble),
     (SES, "AccessDeniedException", 403, "", None, AccountTrouble),
     (SES, "AccessDenied", 403, "", None, AccountTrouble),
     (SES, "UnrecognizedClientException", 403, "", None, AccountTrouble),
@@ -135,8 +161,8 @@ FIVE_MINUTES = timedelta(minutes=5)
     (SES, "InvalidSignatureException", 403, "", None, AccountTrouble),
     (SES, "SignatureDoesNotMatch", 403, "", None, AccountTrouble),
     (SES, "MissingAuthenticationToken", 403, "", None, AccountTrouble),
-    (SES, "ConflictException", 409, "", None, Deferred("ConflictException", blames=True)),
-    (SES, "418", 418, "", None, Deferred("418", blames=True)),
+    (SES, "ConflictException", 409, "", None, blaming("ConflictException")),
+    (SES, "418", 418, "", None, blaming("418")),
     (SES, "InternalFailure", 500, "", None, Unknown("HTTP 500")),
     (SES, "TooManyRequestsException", 503, FAST, None, Unknown("HTTP 503")),
     (SMS, "ThrottlingException", 400, "", None, Throttled),
@@ -146,18 +172,18 @@ FIVE_MINUTES = timedelta(minutes=5)
     (SMS, "AccessDeniedException", 400, "", None, AccountTrouble),
     (SMS, "ConflictException", 400, "", "DESTINATION_PHONE_NUMBER_OPTED_OUT",
      Rejected("DESTINATION_PHONE_NUMBER_OPTED_OUT", Outcome.UNSENDABLE, OPTED)),
-    (SMS, "ConflictException", 400, "", "NO_ORIGINATION_IDENTITIES_FOUND", Rejected("NO_ORIGINATION_IDENTITIES_FOUND", UNSUPPORTED)),
-    (SMS, "ConflictException", 400, "", "DESTINATION_PHONE_NUMBER_NOT_VERIFIED", Rejected("DESTINATION_PHONE_NUMBER_NOT_VERIFIED", UNSUPPORTED)),
+    (SMS, "ConflictException", 400, "", "NO_ORIGINATION_IDENTITIES_FOUND", own("NO_ORIGINATION_IDENTITIES_FOUND", UNSUPPORTED)),
+    (SMS, "ConflictException", 400, "", "DESTINATION_PHONE_NUMBER_NOT_VERIFIED", own("DESTINATION_PHONE_NUMBER_NOT_VERIFIED", UNSUPPORTED, names=True)),
     (SMS, "ConflictException", 400, "", "DESTINATION_COUNTRY_BLOCKED_BY_PROTECT_CONFIGURATION",
-     Rejected("DESTINATION_COUNTRY_BLOCKED_BY_PROTECT_CONFIGURATION", UNSUPPORTED)),
-    (SMS, "ValidationException", 400, "", "PRICE_OVER_THRESHOLD", Rejected("PRICE_OVER_THRESHOLD", UNSUPPORTED)),
-    (SMS, "ValidationException", 400, "", "DESTINATION_COUNTRY_BLOCKED", Rejected("DESTINATION_COUNTRY_BLOCKED", UNSUPPORTED)),
-    (SMS, "ResourceNotFoundException", 400, "", None, AccountTrouble),
+     own("DESTINATION_COUNTRY_BLOCKED_BY_PROTECT_CONFIGURATION", UNSUPPORTED, names=True)),
+    (SMS, "ValidationException", 400, "", "PRICE_OVER_THRESHOLD", own("PRICE_OVER_THRESHOLD", UNSUPPORTED, names=True)),
+    (SMS, "ValidationException", 400, "", "DESTINATION_COUNTRY_BLOCKED", own("DESTINATION_COUNTRY_BLOCKED", UNSUPPORTED, names=True)),
+    (SMS, "ResourceNotFoundException", 400, "", None, SenderTrouble),
     (SMS, "InternalServerException", 500, "", None, Unknown("HTTP 500")),
-    (SNS, "InvalidParameter", 400, "x is not valid to publish to", None, Rejected("InvalidParameter")),
-    (SNS, "ParameterValueInvalid", 400, "", None, Rejected("ParameterValueInvalid")),
-    (SNS, "ValidationException", 400, "", None, Rejected("ValidationException")),
-    (SNS, "ValidationError", 400, "", None, Rejected("ValidationError")),
+    (SNS, "InvalidParameter", 400, "x is not valid to publish to", None, own("InvalidParameter", names=True)),
+    (SNS, "ParameterValueInvalid", 400, "", None, own("ParameterValueInvalid")),
+    (SNS, "ValidationException", 400, "", None, own("ValidationException")),
+    (SNS, "ValidationError", 400, "", None, own("ValidationError")),
     (SNS, "Throttling", 400, "", None, Throttled),
     (SNS, "ThrottlingException", 400, "", None, Throttled),
     (SNS, "AuthorizationError", 403, "", None, AccountTrouble),
@@ -182,14 +208,25 @@ def test_an_error_answer_is_what_the_table_says(
     assert "us@example.ca" not in str(outcome)
 
 
+def sts_error(code: str, http: int) -> exceptions.ClientError:
+    """Return an error of the call that fetches credentials, which botocore makes inside of ours."""
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": http}}
+    return exceptions.ClientError(answer, "AssumeRoleWithWebIdentity")
+
+
 URL = {"endpoint_url": "http://127.0.0.1:1"}
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (exceptions.ParamValidationError(report="x"), Rejected),
+        (exceptions.ParamValidationError(report="x"), Refusal),
         (exceptions.NoCredentialsError(), AccountTrouble),
+        (exceptions.CredentialRetrievalError(provider="x", error_msg="y"), AccountTrouble),
+        (exceptions.MetadataRetrievalError(error_msg="y"), AccountTrouble),
+        (exceptions.UnauthorizedSSOTokenError(), AccountTrouble),
+        (sts_error("InvalidIdentityToken", 400), AccountTrouble),
+        (sts_error("InternalFailure", 500), AccountTrouble),
         (exceptions.EndpointConnectionError(error="refused", **URL), AccountTrouble),
         (exceptions.ConnectTimeoutError(error="late", **URL), AccountTrouble),
         (
@@ -226,14 +263,14 @@ def test_each_entry_of_a_bulk_call_has_its_own_outcome_in_order() -> None:
     with stubbed("sesv2") as (client, stub):
         bulk(stub, {"Status": "SUCCESS", "MessageId": "m-1"}, {"Status": "MESSAGE_REJECTED"})
         outcomes = Ses(client, None).send(mails(2))
-    assert outcomes == [Accepted("m-1"), Rejected("MESSAGE_REJECTED")]
+    assert outcomes == [Accepted("m-1"), own("MESSAGE_REJECTED")]
 
 
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        ("MESSAGE_REJECTED", Rejected),
-        ("INVALID_PARAMETER", Rejected),
+        ("MESSAGE_REJECTED", Refusal),
+        ("INVALID_PARAMETER", Refusal),
         ("TRANSIENT_FAILURE", Deferred),
         ("ACCOUNT_THROTTLED", Throttled),
         ("ACCOUNT_SUSPENDED", AccountTrouble),
@@ -242,9 +279,9 @@ def test_each_entry_of_a_bulk_call_has_its_own_outcome_in_order() -> None:
         ("CONFIGURATION_SET_SENDING_PAUSED", AccountTrouble),
         ("CONFIGURATION_SET_NOT_FOUND", AccountTrouble),
         ("TEMPLATE_NOT_FOUND", AccountTrouble),
-        ("MAIL_FROM_DOMAIN_NOT_VERIFIED", Deferred),
+        ("MAIL_FROM_DOMAIN_NOT_VERIFIED", SenderTrouble),
         ("INVALID_SENDING_POOL_NAME", AccountTrouble),
-        ("FAILED", Deferred),
+        ("FAILED", Refusal),
         ("SOMETHING_NEW", Unknown),
     ],
 )
@@ -273,6 +310,22 @@ def test_a_success_without_a_message_id_is_unknown() -> None:
         ses = Ses(client, None)
         assert [type(each) for each in ses.send(mails(2))] == [Unknown, Accepted]
         assert [type(each) for each in ses.send(mails(1))] == [Unknown]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("sender-id", SenderTrouble), ("configuration-set", AccountTrouble)]
+)
+def test_a_missing_resource_stops_its_sender_or_the_account(kind: str, expected: type) -> None:
+    with stubbed("pinpoint-sms-voice-v2") as (client, stub):
+        stub.add_client_error(
+            "send_text_message",
+            "ResourceNotFoundException",
+            "",
+            400,
+            modeled_fields={"ResourceType": kind, "ResourceId": "x"},
+        )
+        [outcome] = EndUserMessaging(client, None).send(TEXT)
+    assert isinstance(outcome, expected)
 
 
 @pytest.mark.parametrize("code", ["BadRequestException", "MessageRejected", "SomethingNew"])

@@ -8,8 +8,8 @@ from datetime import timedelta
 from enum import Enum
 from threading import Lock
 
-from courant import metrics
 from courant.errors import Unavailable
+from courant.runbooks import Runbook
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,9 @@ FAILURES_MAX = 5
 Each further call would only add messages whose outcome has to be resolved later.
 """
 PAUSE_FIRST = timedelta(seconds=1)
-PAUSE_LONGEST = timedelta(seconds=30)
+PAUSE_LONGEST = timedelta(seconds=10)
+"""Short, because all that waits must be sent within a minute of the repair: a probe follows this
+pause and a consumer's rest (20 s at most), then the other lanes end their own rest."""
 
 
 class BreakerState(Enum):
@@ -42,7 +44,6 @@ class Breaker:
         self._pause = PAUSE_FIRST
         self._paused_until = 0.0
         self._reason = ""
-        metrics.BREAKER_OPEN.labels(provider).set(0)
 
     @contextmanager
     def admit(self) -> Iterator[bool]:
@@ -64,6 +65,11 @@ class Breaker:
         return self._state is BreakerState.OPEN
 
     @property
+    def is_closed(self) -> bool:
+        """Whether calls are made without a probe."""
+        return self._state is BreakerState.CLOSED
+
+    @property
     def pause(self) -> timedelta:
         """How long the current or the next pause lasts."""
         return self._pause
@@ -76,8 +82,12 @@ class Breaker:
                 # If it is open, this is a late answer to a call from before the pause.
                 return
             self._state, self._pause = BreakerState.CLOSED, PAUSE_FIRST
-        metrics.BREAKER_OPEN.labels(self._provider).set(0)
         log.info("provider resumed", extra={"provider": self._provider})
+
+    def record_refusal(self) -> None:
+        """Count a call whose messages were all refused: an answer, but no proof that others go."""
+        with self._lock:
+            self._failures = 0
 
     def record_failure(self, reason: str) -> None:
         """Count a call whose outcome is unknown; open the breaker after FAILURES_MAX in a row."""
@@ -97,9 +107,8 @@ class Breaker:
             self._state, self._reason, self._failures = BreakerState.OPEN, reason, 0
             self._paused_until = self._now() + self._pause.total_seconds()
             pause = self._pause.total_seconds()
-        metrics.BREAKER_OPEN.labels(self._provider).set(1)
         fields = {"provider": self._provider, "reason": reason, "resumes_in_seconds": pause}
-        log.error("provider paused", extra={**fields, "runbook": "provider-paused"})
+        log.error("provider paused", extra={**fields, "runbook": Runbook.PROVIDER_PAUSED})
 
     def _enter(self) -> bool:
         with self._lock:

@@ -135,5 +135,33 @@ class AccountTrouble:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SenderTrouble:
+    """The message was not sent because the provider does not accept its sender.
+
+    Messages of this sender wait until a person repairs it.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The message was not sent: it has a fault of its own, or everybody is refused alike.
+
+    `proven` is its outcome once it is known to be its own fault.
+    """
+
+    proven: Rejected | Deferred
+    names_recipient: bool = False  # the provider's words are about the recipient
+
+    @property
+    def reason(self) -> str:
+        """The provider's code."""
+        return self.proven.reason
+
+
 FinalOutcome: TypeAlias = Accepted | Deferred | Rejected | Unknown
-ProviderOutcome: TypeAlias = FinalOutcome | Throttled | RetryAlone | AccountTrouble
+ProviderOutcome: TypeAlias = (
+    FinalOutcome | Throttled | RetryAlone | AccountTrouble | SenderTrouble | Refusal
+)

@@ -1,28 +1,27 @@
 """The calls of one claim: from their `started` records to their outcomes, several at a time.
 
-Every claimed entry is reported while the lease lasts: with its outcome, or as released. Only
-entries that the lease no longer covers are not reported, because another process may hold them.
+Every claimed entry is reported: with its outcome, as unknown, or as not sent. A report that comes
+after the lease moves nothing if another process holds the entry, because it names its own attempt.
 """
 
 import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from courant import clock, ids, metrics
 from courant.consume import Steps
-from courant.contracts import AttemptOutcome
-from courant.records import Outgoing
+from courant.contracts import AttemptOutcome, Outcome
+from courant.records import Dead, Effect, Record
+from courant.runbooks import Runbook
 from courant.topics import Lane
 from deliverer import rules
-from deliverer.breaker import Breaker
 from deliverer.calls import (
     Accepted,
-    AccountTrouble,
     Call,
     CallEntry,
     Deferred,
@@ -32,8 +31,8 @@ from deliverer.calls import (
     Throttled,
     Unknown,
 )
-from deliverer.pool import Lease, Limits, Provider, make_call, outcome_label
-from deliverer.rate import RateLimiter
+from deliverer.pool import Lease, Limits, make_call, outcome_label
+from deliverer.route import Route
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +43,9 @@ STARTED_TIME_MAX = timedelta(milliseconds=500)
 """Time of the lease to reserve for writing `started`, in addition to the call's own time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A provider with its rate limit, its circuit breaker and the size of its calls."""
-
-    provider: Provider
-    limiter: RateLimiter
-    breaker: Breaker
-    entries_max: int = rules.ENTRIES_MAX  # of one call
+OVERTIME_SECONDS = 1.0
+"""How long after the lease's end a call's answer is still awaited. A process that was frozen past
+the lease has the answers of its calls, but needs a moment to read them."""
 
 
 class InFlightCalls:
@@ -65,15 +59,20 @@ class InFlightCalls:
         lease: Lease,
         limits: Limits,
         stopping: Callable[[], bool],
+        orders: Mapping[UUID, Record],
     ) -> None:
         self._route, self._lane, self._pool = route, lane, pool
         self._lease, self._limits, self._stopping = lease, limits, stopping
+        self._orders = orders
         self._ready: deque[tuple[CallEntry, ...]] = deque()
-        self._in_flight: dict[Future[Sequence[ProviderOutcome]], Call] = {}
-        self._pending: list[Outgoing] = []
+        # Each call with the evidence's moment at which it began.
+        self._in_flight: dict[Future[Sequence[ProviderOutcome]], tuple[Call, int]] = {}
+        self._pending: list[Effect] = []
         self._undurable: list[tuple[CallEntry, ProviderOutcome]] = []  # outcomes not durable yet
         self._sent_count = 0
+        self._lease_over_at: float | None = None
         self.answered = self.released = 0  # entries
+        self.abandoned = 0  # calls
 
     def steps(self, entries: Iterable[CallEntry]) -> Steps:
         """Make the calls; yield finished calls' outcomes together with the next `started`."""
@@ -92,7 +91,8 @@ class InFlightCalls:
                 yield records
                 self._count_outcomes(durable)
             for call in calls:
-                self._in_flight[self._pool.submit(self._make_call, call)] = call
+                began = self._route.evidence.moment()
+                self._in_flight[self._pool.submit(self._make_call, call)] = call, began
             self._wait_for_calls(seconds)
 
     def _stop_reason(self) -> str | None:
@@ -123,19 +123,54 @@ class InFlightCalls:
             if self._ready and not self._pending:
                 time.sleep(seconds)
             return
-        done, _ = wait(self._in_flight, seconds if self._ready else None, FIRST_COMPLETED)
+        done, _ = wait(self._in_flight, seconds, FIRST_COMPLETED)
         for future in done:
-            self._finish_call(self._in_flight.pop(future), future.result())
+            call, began = self._in_flight.pop(future)
+            if outcomes := future.result():
+                self._finish_call(call, outcomes, began)
+            else:
+                self._report_unsent(call)
+        if self._in_flight and self._is_overtime():
+            self._abandon_calls()
 
-    def _finish_call(self, call: Call, outcomes: Sequence[ProviderOutcome]) -> None:
-        if not outcomes:
-            log.warning("lease ended before a call", extra={"entries": len(call.entries)})
-            return
-        self._record_health(outcomes)
-        self.answered += len(outcomes)
+    def _is_overtime(self) -> bool:
+        """Return whether the lease has been over for OVERTIME_SECONDS, as seen by this process."""
+        if self._lease.covers(timedelta()):
+            return False
+        now = time.monotonic()
+        self._lease_over_at = self._lease_over_at or now
+        return now - self._lease_over_at >= OVERTIME_SECONDS
+
+    def _abandon_calls(self) -> None:
+        """Stop waiting for calls that have no answer; their threads are left to themselves."""
+        for future, (call, began) in self._in_flight.items():
+            if future.cancel():
+                self._report_unsent(call)  # no thread was free to make the call
+                continue
+            self.abandoned += 1
+            unknown = Unknown("the call had no answer when its lease ended")
+            self._finish_call(call, [unknown] * len(call.entries), began)
+        self._in_flight.clear()
+        if self.abandoned:
+            name = self._route.provider.name
+            metrics.CALLS_ABANDONED.labels(name).inc(self.abandoned)
+            fields = {"provider": name, "calls": self.abandoned}
+            log.error("calls abandoned", extra={**fields, "runbook": Runbook.CALLS_ABANDONED})
+
+    def _report_unsent(self, call: Call) -> None:
+        """Report a call that was announced and then not made, because its lease was too short."""
+        log.warning("lease ended before a call", extra={"entries": len(call.entries)})
+        deferred = Deferred("not sent: the lease had no time left for the call")
+        answers = [self._attempt_outcome(entry, deferred) for entry in call.entries]
+        self._pending.append(rules.finished(call.id, answers))
+        self._undurable += [(entry, deferred) for entry in call.entries]
+
+    def _finish_call(self, call: Call, outcomes: Sequence[ProviderOutcome], began: int) -> None:
+        judged = self._route.judge(call, outcomes, began)
+        self.answered += len(judged)
         answers: list[AttemptOutcome] = []
         throttled: list[CallEntry] = []
-        for entry, outcome in zip(call.entries, outcomes, strict=True):
+        for entry, outcome in zip(call.entries, judged, strict=True):
             if isinstance(outcome, Throttled):
                 throttled.append(entry)
             elif isinstance(outcome, RetryAlone):
@@ -146,44 +181,31 @@ class InFlightCalls:
                 self._sent_count += isinstance(outcome, Accepted)
         if throttled:
             self._ready.appendleft(tuple(throttled))
+        self._pending += self._dead_letters(answers)
         # Written even without an answer, because this record closes the call. The entries that go
         # into another call are reported with that call.
         self._pending.append(rules.finished(call.id, answers))
-        self._pending += rules.receipts(call.entries, outcomes)
+        self._pending += rules.receipts(call.entries, judged)
 
-    def _record_health(self, outcomes: Sequence[ProviderOutcome]) -> None:
-        """Report a call's outcomes to the provider's breaker and rate limiter."""
-        breaker, limiter = self._route.breaker, self._route.limiter
-        unknowns = [outcome for outcome in outcomes if isinstance(outcome, Unknown)]
-        if troubles := [outcome for outcome in outcomes if isinstance(outcome, AccountTrouble)]:
-            breaker.open(troubles[0].reason)
-        elif len(unknowns) == len(outcomes):
-            breaker.record_failure(unknowns[0].reason)
-        else:
-            breaker.record_success()
-        if any(isinstance(outcome, Throttled) for outcome in outcomes):
-            limiter.record_throttle()
-        elif any(isinstance(outcome, Accepted) for outcome in outcomes):
-            limiter.record_success()
+    def _dead_letters(self, answers: Iterable[AttemptOutcome]) -> list[Dead]:
+        """Return the orders of messages whose tries are used up; an operator may send them back."""
+        return [
+            Dead(self._orders[answer.id], answer.reason or "")
+            for answer in answers
+            if answer.blames and answer.outcome is Outcome.UNSENDABLE
+        ]
 
-    def _attempt_outcome(
-        self, entry: CallEntry, outcome: FinalOutcome | AccountTrouble
-    ) -> AttemptOutcome:
-        if isinstance(outcome, AccountTrouble):
-            outcome = Deferred(outcome.reason, retry_after=self._route.breaker.pause)
+    def _attempt_outcome(self, entry: CallEntry, outcome: FinalOutcome) -> AttemptOutcome:
         return rules.attempt_outcome(entry.row, outcome, jitter())
 
     def _release_unstarted(self, reason: str) -> None:
-        """Defer the entries that no call was started for, if the lease still allows it."""
+        """Defer the entries that no call was started for."""
         entries = [entry for group in self._ready for entry in group]
         self._ready.clear()
         self.released += len(entries)
-        if not self._lease.covers(timedelta()):
-            log.warning("lease ended before rows were released", extra={"entries": len(entries)})
-            return
         pause = self._route.breaker.pause if self._route.breaker.is_open else timedelta()
         deferred = Deferred(reason, retry_after=pause)
-        answers = [rules.attempt_outcome(entry.row, deferred, jitter()) for entry in entries]
+        answers = [self._attempt_outcome(entry, deferred) for entry in entries]
         self._pending.append(rules.finished(ids.new(clock.now()), answers))
         self._undurable += [(entry, deferred) for entry in entries]
         log.info("claimed rows released", extra={"reason": reason, "entries": len(entries)})

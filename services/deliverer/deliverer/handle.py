@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -16,8 +17,9 @@ from courant.topics import PERSISTED, Channel, Lane, group
 from deliverer import rules
 from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected
 from deliverer.content import INACTIVE
-from deliverer.flight import InFlightCalls, Route, jitter
+from deliverer.flight import InFlightCalls, jitter
 from deliverer.pool import Lease, Limits
+from deliverer.route import Route
 
 BATCH_AGE_MAX = timedelta(minutes=2)
 """How long one batch may take.
@@ -83,8 +85,11 @@ class LaneSender:
     def __init__(self, parts: LaneParts, channel: Channel, lane: Lane) -> None:
         self._parts, self._channel, self._lane = parts, channel, lane
         self._route = parts.routes[channel]
-        self._pool = parts.limits.make_pool(channel, lane, parts.limits.threads)
+        self._pool = self._make_pool()
         self._measured_rate = 0.0  # entries a second, in the claim before
+
+    def _make_pool(self) -> Executor:
+        return self._parts.limits.make_pool(self._channel, self._lane, self._parts.limits.threads)
 
     def deliver(self, batch: Batch[UUID]) -> Steps:
         """Send the rows that the batch orders; report every row that is claimed here.
@@ -136,13 +141,22 @@ class LaneSender:
                 failed.append((row, rendered))
             elif row.key_type is KeyType.TEST:
                 simulated.append(rendered)
+            elif paused := self._route.senders.wait_for(rendered.source):
+                wait, reason = paused
+                failed.append((row, Deferred(f"its sender is paused: {reason}", wait)))
             else:
                 real.append(rendered)
         yield unsendable_effects(failed, orders)
         released = 0
         for route, entries in ((self._parts.simulated, simulated), (self._route, real)):
             calls = InFlightCalls(
-                route, self._lane, self._pool, lease, self._parts.limits, self._parts.stopping
+                route,
+                self._lane,
+                self._pool,
+                lease,
+                self._parts.limits,
+                self._parts.stopping,
+                orders,
             )
             started_at = time.monotonic()
             yield from calls.steps(entries)
@@ -150,6 +164,10 @@ class LaneSender:
                 seconds = max(time.monotonic() - started_at, 0.001)
                 self._measured_rate = calls.answered / seconds
             released += calls.released
+            if calls.abandoned:
+                # The threads of abandoned calls may never end, so the lane gets others.
+                self._pool.shutdown(wait=False)
+                self._pool = self._make_pool()
         return released
 
 

@@ -73,8 +73,7 @@ def make_call(
 ) -> Sequence[ProviderOutcome]:
     """Make a call and return one outcome for each entry, or none if the lease is too short for it.
 
-    If the lease is too short, another process may soon claim these rows. Nothing is sent then, and
-    no outcome may be reported.
+    If the lease is too short, another process may soon claim these rows, so nothing is sent.
     """
     if not lease.covers(call_time):
         return ()

@@ -7,16 +7,19 @@ from datetime import timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from courant import serve
+from courant import metrics, serve
 from courant.topics import Channel, Lane
 from deliverer import rules
 from deliverer.breaker import Breaker
-from deliverer.flight import Route
+from deliverer.evidence import Evidence
+from deliverer.pool import Provider
 from deliverer.providers.aws import make_client
 from deliverer.providers.ses import Ses
 from deliverer.providers.simulated import Simulated
 from deliverer.providers.sms import EndUserMessaging, Sns
 from deliverer.rate import RateLimiter
+from deliverer.route import Route
+from deliverer.senders import Senders
 from deliverer.settings import DelivererSettings
 
 log = logging.getLogger(__name__)
@@ -41,13 +44,30 @@ def make_routes(settings: DelivererSettings) -> Routes:
     ses = Ses(aws_client(settings, "sesv2"), settings.deliverer_ses_configuration_set or None)
     entries_max = rules.ENTRIES_MAX if settings.deliverer_bulk else 1
     ses_limiter = RateLimiter(process_share(settings, EMAIL_RATE_DEFAULT))
-    email_route = Route(ses, ses_limiter, Breaker(ses.name), entries_max)
+    email_route = make_route(ses, ses_limiter, entries_max)
     sms = sms_provider(settings)
     sms_limiter = RateLimiter(process_share(settings, settings.deliverer_sms_rate))
-    sms_route = Route(sms, sms_limiter, Breaker(sms.name), entries_max=1)
+    sms_route = make_route(sms, sms_limiter, entries_max=1)
     simulated = Simulated()
-    simulated_route = Route(simulated, RateLimiter(RATE_UNLIMITED), Breaker(simulated.name))
+    simulated_route = make_route(simulated, RateLimiter(RATE_UNLIMITED))
     return Routes({Channel.EMAIL: email_route, Channel.SMS: sms_route}, simulated_route, ses)
+
+
+def make_route(
+    provider: Provider, limiter: RateLimiter, entries_max: int = rules.ENTRIES_MAX
+) -> Route:
+    """Make a provider's route and let the metrics show whether anything gets through it."""
+    name = provider.name
+    route = Route(provider, limiter, Breaker(name), entries_max, Evidence(), Senders(name))
+    metrics.BREAKER_OPEN.labels(name).set_function(lambda: float(lets_nothing_through(route)))
+    metrics.SENDERS_PAUSED.labels(name).set_function(route.senders.count)
+    return route
+
+
+def lets_nothing_through(route: Route) -> bool:
+    """Return whether a route is paused, or all that was tried lately were paused senders."""
+    only_paused = route.senders.count() > 0 and route.evidence.is_silent()
+    return not route.breaker.is_closed or only_paused
 
 
 def sms_provider(settings: DelivererSettings) -> EndUserMessaging | Sns:

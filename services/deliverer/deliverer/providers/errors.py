@@ -16,8 +16,10 @@ from deliverer.calls import (
     AccountTrouble,
     Deferred,
     ProviderOutcome,
+    Refusal,
     Rejected,
     RetryAlone,
+    SenderTrouble,
     Throttled,
     Unknown,
 )
@@ -32,7 +34,6 @@ class Api(Enum):
 
 
 OutcomeBuilder: TypeAlias = Callable[[str], ProviderOutcome]
-SENDER_PAUSE = timedelta(minutes=5)
 OPTED_OUT = "Phone number is opted out"  # the text that our API promises
 
 
@@ -45,13 +46,15 @@ def account_trouble(reason: str) -> ProviderOutcome:
 
 
 def sender_trouble(reason: str) -> ProviderOutcome:
-    # Only one service's domain is at fault. Other services' mail goes on, and this mail is retried
-    # every SENDER_PAUSE until a person repairs the domain.
-    return Deferred(reason, retry_after=SENDER_PAUSE)
+    return SenderTrouble(reason)
 
 
 def rejected(reason: str) -> ProviderOutcome:
-    return Rejected(reason)
+    return Refusal(Rejected(reason))
+
+
+def bad_recipient(reason: str) -> ProviderOutcome:
+    return Refusal(Rejected(reason), names_recipient=True)
 
 
 def retry_alone(reason: str) -> ProviderOutcome:
@@ -59,19 +62,24 @@ def retry_alone(reason: str) -> ProviderOutcome:
 
 
 def unsupported(reason: str) -> ProviderOutcome:
-    return Rejected(reason, Outcome.UNSUPPORTED)
+    return Refusal(Rejected(reason, Outcome.UNSUPPORTED))
+
+
+def unsupported_recipient(reason: str) -> ProviderOutcome:
+    return Refusal(Rejected(reason, Outcome.UNSUPPORTED), names_recipient=True)
 
 
 def opted_out(reason: str) -> ProviderOutcome:
+    # What one person asked for is no fault of ours, so it needs no proof.
     return Rejected(reason, Outcome.UNSENDABLE, OPTED_OUT)
 
 
 def retry_blaming(reason: str) -> ProviderOutcome:
-    return Deferred(reason, blames=True)
+    return Refusal(Deferred(reason, blames=True))
 
 
 def retry_once(reason: str) -> ProviderOutcome:
-    return Deferred(reason, blames=True, tries_max=2, final_outcome=Outcome.REJECTED)
+    return Refusal(Deferred(reason, blames=True, tries_max=2, final_outcome=Outcome.REJECTED))
 
 
 def retry_unblamed(reason: str) -> ProviderOutcome:
@@ -86,7 +94,8 @@ def unknown(reason: str) -> ProviderOutcome:
 class ErrorRule:
     """The outcome for some error codes of an API (None: of any); the first matching rule counts.
 
-    `contains` matches a part of the message (SES, SNS) or the whole Reason (End User Messaging).
+    `contains` matches a part of the message, in any case of letters, or the whole Reason or
+    ResourceType (End User Messaging).
     """
 
     api: Api | None
@@ -97,31 +106,71 @@ class ErrorRule:
 
 ANY = ""
 CREDENTIALS = (
-    "AccessDenied AccessDeniedException UnrecognizedClientException ExpiredToken "
-    "ExpiredTokenException InvalidSignatureException SignatureDoesNotMatch "
-    "MissingAuthenticationToken MissingAuthenticationTokenException InvalidClientTokenId"
+    "AccessDenied AccessDeniedException UnrecognizedClientException UnrecognizedClient "
+    "ExpiredToken ExpiredTokenException InvalidSignatureException InvalidSignature "
+    "SignatureDoesNotMatch IncompleteSignature IncompleteSignatureException "
+    "MissingAuthenticationToken MissingAuthenticationTokenException InvalidClientTokenId "
+    "InvalidAccessKeyId InvalidToken InvalidIdentityToken IDPCommunicationError "
+    "IDPRejectedClaim AuthFailure AuthorizationError NotAuthorized NotAuthorizedException "
+    "UnauthorizedOperation RequestTimeTooSkewed RequestExpired RequestExpiredException "
+    "OptInRequired SubscriptionRequiredException PendingVerification AccountDisabled"
 )
+ENDPOINT_STATUSES = frozenset({401, 403, 404, 405, 407})
+"""Statuses of a proxy, an IAM policy or a wrong address. None of them is about a message."""
+OPERATIONS = frozenset({"SendEmail", "SendBulkEmail", "SendTextMessage", "Publish"})
+"""Our own calls. An error of any other comes from fetching credentials, before the call."""
 THROTTLE_CODES = "TooManyRequestsException ThrottlingException Throttling 429"
 KMS = "KMSDisabled KMSInvalidState KMSNotFound KMSOptInRequired KMSThrottling KMSAccessDenied"
 INVALID = "InvalidParameter ParameterValueInvalid ValidationException ValidationError"
 SES_STOPPED = "LimitExceededException AccountSuspendedException SendingPausedException"
-SMS_STOPPED = "ServiceQuotaExceededException AccessDeniedException ResourceNotFoundException"
+SMS_STOPPED = "ServiceQuotaExceededException AccessDeniedException"
+REFUSED = "MessageRejected BadRequestException"
+SMS_REFUSED = "ConflictException ValidationException"
+RECIPIENTS = (
+    "DESTINATION_COUNTRY_BLOCKED_BY_PROTECT_CONFIGURATION",
+    "DESTINATION_PHONE_NUMBER_BLOCKED_BY_PROTECT_NUMBER_OVERRIDE",
+    "DESTINATION_PHONE_NUMBER_NOT_VERIFIED",
+    "DESTINATION_COUNTRY_BLOCKED",
+    "PRICE_OVER_THRESHOLD",
+)
+"""Reasons of End User Messaging that are about the recipient's number or country."""
 # fmt: off
 ERRORS = (
     ErrorRule(Api.SES, THROTTLE_CODES, "Daily message quota", account_trouble),
     ErrorRule(Api.SES, THROTTLE_CODES, ANY, throttled),
     ErrorRule(Api.SES, SES_STOPPED, ANY, account_trouble),
+    ErrorRule(Api.SES, "AccessDenied AccessDeniedException", ":identity/", sender_trouble),
     ErrorRule(Api.SES, "MailFromDomainNotVerifiedException", ANY, sender_trouble),
     ErrorRule(Api.SES, "NotFoundException", ANY, account_trouble),
-    ErrorRule(Api.SES, "MessageRejected", "is not verified", sender_trouble),
-    ErrorRule(Api.SES, "MessageRejected BadRequestException", ANY, rejected),
+    ErrorRule(Api.SES, REFUSED, "is not verified", sender_trouble),
+    ErrorRule(Api.SES, REFUSED, "are not verified", sender_trouble),
+    ErrorRule(Api.SES, REFUSED, "failed the check", sender_trouble),
+    ErrorRule(Api.SES, REFUSED, "sending paused", account_trouble),
+    ErrorRule(Api.SES, REFUSED, "sending suspended", account_trouble),
+    ErrorRule(Api.SES, REFUSED, "account is", account_trouble),
+    ErrorRule(Api.SES, REFUSED, "message quota exceeded", account_trouble),
+    ErrorRule(Api.SES, REFUSED, "Missing final '@domain'", bad_recipient),
+    ErrorRule(Api.SES, REFUSED, "Illegal address", bad_recipient),
+    ErrorRule(Api.SES, REFUSED, "Local address contains", bad_recipient),
+    ErrorRule(Api.SES, REFUSED, "Domain contains", bad_recipient),
+    ErrorRule(Api.SES, REFUSED, "Domain starts with", bad_recipient),
+    ErrorRule(Api.SES, REFUSED, "Domain ends with", bad_recipient),
+    ErrorRule(Api.SES, REFUSED, "Address blacklisted", bad_recipient),
+    ErrorRule(Api.SES, REFUSED, ANY, rejected),
     ErrorRule(Api.SMS, "ThrottlingException", ANY, throttled),
+    ErrorRule(Api.SMS, "AccessDeniedException", ":phone-number/", sender_trouble),
+    ErrorRule(Api.SMS, "AccessDeniedException", ":sender-id/", sender_trouble),
+    ErrorRule(Api.SMS, "AccessDeniedException", ":pool/", sender_trouble),
     ErrorRule(Api.SMS, SMS_STOPPED, ANY, account_trouble),
+    ErrorRule(Api.SMS, "ResourceNotFoundException", "configuration-set", account_trouble),
+    ErrorRule(Api.SMS, "ResourceNotFoundException", ANY, sender_trouble),
     ErrorRule(Api.SMS, "ConflictException", "DESTINATION_PHONE_NUMBER_OPTED_OUT", opted_out),
-    ErrorRule(Api.SMS, "ConflictException ValidationException", ANY, unsupported),
+    *(ErrorRule(Api.SMS, SMS_REFUSED, reason, unsupported_recipient) for reason in RECIPIENTS),
+    ErrorRule(Api.SMS, SMS_REFUSED, ANY, unsupported),
     ErrorRule(Api.SNS, "Throttling ThrottlingException", ANY, throttled),
+    ErrorRule(Api.SNS, INVALID, "is not valid to publish to", bad_recipient),
     ErrorRule(Api.SNS, INVALID, ANY, rejected),
-    ErrorRule(Api.SNS, "AuthorizationError InvalidSecurity OptInRequired", ANY, account_trouble),
+    ErrorRule(Api.SNS, "InvalidSecurity", ANY, account_trouble),
     ErrorRule(Api.SNS, KMS, ANY, account_trouble),
     ErrorRule(None, CREDENTIALS, ANY, account_trouble),
     ErrorRule(None, "429", ANY, throttled),
@@ -149,6 +198,17 @@ NOT_SENT: Sequence[tuple[type[Exception], OutcomeBuilder]] = (
     (botocore.ParamValidationError, rejected),
     (botocore.NoCredentialsError, account_trouble),
     (botocore.PartialCredentialsError, account_trouble),
+    (botocore.CredentialRetrievalError, account_trouble),
+    (botocore.MetadataRetrievalError, account_trouble),
+    (botocore.TokenRetrievalError, account_trouble),
+    (botocore.SSOError, account_trouble),
+    (botocore.NoAuthTokenError, account_trouble),
+    (botocore.ProfileNotFound, account_trouble),
+    (botocore.ConfigNotFound, account_trouble),
+    (botocore.UnknownCredentialError, account_trouble),
+    (botocore.RefreshWithMFAUnsupportedError, account_trouble),
+    (botocore.InvalidIMDSEndpointError, account_trouble),
+    (botocore.EndpointProviderError, account_trouble),
     (botocore.NoRegionError, account_trouble),
     (botocore.EndpointConnectionError, account_trouble),
     (botocore.ConnectTimeoutError, account_trouble),
@@ -160,10 +220,12 @@ HANDSHAKE_WORDS = ("certificate", "handshake")
 def outcome_of_error(api: Api, error: Exception, to: Sequence[str]) -> ProviderOutcome:
     """Return the outcome of a call to these recipients that raised an exception."""
     if isinstance(error, botocore.ClientError):
+        if error.operation_name not in OPERATIONS:
+            return AccountTrouble(code_of(error.response))
         return outcome_of_answer(api, error.response, to)
     for kind, outcome in NOT_SENT:
         if isinstance(error, kind):
-            return retry_alone_if_several(outcome, to)(kind.__name__)
+            return retry_alone_if_several(outcome(kind.__name__), to)
     if isinstance(error, botocore.SSLError) and any(
         word in str(error).lower() for word in HANDSHAKE_WORDS
     ):
@@ -173,33 +235,45 @@ def outcome_of_error(api: Api, error: Exception, to: Sequence[str]) -> ProviderO
 
 def outcome_of_answer(api: Api, response: Mapping[str, Any], to: Sequence[str]) -> ProviderOutcome:
     """Return the outcome of an error answer: 4xx by the table, 5xx is unknown whatever its code."""
-    code = str(response.get("Error", {}).get("Code", ""))
+    code = code_of(response)
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if not 400 <= status < 500:
         return Unknown(f"HTTP {status}")
     reason = str(response.get("Reason") or code) if api is Api.SMS else code
-    return retry_alone_if_several(outcome_builder(api, code, response, to), to)(reason)
+    outcome = outcome_builder(api, code, response, to) or (
+        account_trouble if status in ENDPOINT_STATUSES else retry_blaming
+    )
+    return retry_alone_if_several(outcome(reason), to)
+
+
+def code_of(response: Mapping[str, Any]) -> str:
+    """Return the code of an error answer."""
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def outcome_builder(
     api: Api, code: str, response: Mapping[str, Any], to: Sequence[str]
-) -> OutcomeBuilder:
-    """Find the first matching rule's outcome; an error without a rule blames and is retried."""
+) -> OutcomeBuilder | None:
+    """Find the first matching rule's outcome; None if the table has no such error."""
     message = str(response.get("Error", {}).get("Message", ""))
+    words = {response.get("Reason"), response.get("ResourceType")}
     for rule in ERRORS:
         if rule.api not in {api, None} or code not in rule.codes.split():
             continue
-        if not rule.contains or rule.contains == response.get("Reason") or rule.contains in message:
+        in_message = rule.contains.lower() in message.lower()
+        if not rule.contains or rule.contains in words or in_message:
             # In a sandbox account, the address that is not verified may be a recipient's.
             recipient_named = any(recipient in message for recipient in to)
             is_recipients = rule.outcome is sender_trouble and recipient_named
-            return rejected if is_recipients else rule.outcome
-    return retry_blaming
+            return bad_recipient if is_recipients else rule.outcome
+    return None
 
 
-def retry_alone_if_several(outcome: OutcomeBuilder, to: Sequence[str]) -> OutcomeBuilder:
+def retry_alone_if_several(outcome: ProviderOutcome, to: Sequence[str]) -> ProviderOutcome:
     """Retry each of several entries alone, because one bad entry fails a whole bulk call."""
-    return retry_alone if len(to) > 1 and outcome in {rejected, retry_blaming} else outcome
+    if len(to) > 1 and isinstance(outcome, Refusal):
+        return RetryAlone(outcome.reason)
+    return outcome
 
 
 def outcome_of_status(status: str) -> ProviderOutcome:
