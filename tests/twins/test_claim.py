@@ -1,12 +1,16 @@
 """The claim of the fake store and of PostgreSQL; features that the fake lacks, of that alone."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from msgspec import structs
+from sqlalchemy import Engine, text
 
 from courant.errors import Unavailable
 from courant.lifecycle import State
@@ -18,6 +22,7 @@ from deliverer.store import PostgresStore
 from support.mistakes import replace
 from support.roles import acting
 from support.saver import FakeTwin, PostgresTwin
+from support.waiting import WAIT_SECONDS
 
 LEASE = timedelta(seconds=6)
 
@@ -28,6 +33,8 @@ class Claims(Protocol):
     def put(self, number: int, state: State, attempt: int) -> None: ...
     def claim(self, *numbers: int) -> dict[int, int]: ...
     def states(self) -> dict[int, str]: ...
+    def lock(self, number: int) -> AbstractContextManager[None]: ...
+    def age(self, number: int, hours: float) -> None: ...
     def hold(self) -> None: ...
     def lift(self) -> int: ...
 
@@ -39,6 +46,18 @@ class FakeClaims(FakeTwin):
 
     def states(self) -> dict[int, str]:
         return {number: state for number, state, *_ in self.rows()}
+
+    @contextmanager
+    def lock(self, number: int) -> Iterator[None]:
+        self.store.locked.add(id_of(number))
+        yield
+        self.store.locked.clear()
+
+    def age(self, number: int, hours: float) -> None:
+        row = self.store.tables.rows[id_of(number)]
+        accepted_at = NOW - timedelta(hours=hours)
+        aged = structs.replace(row.notification, accepted_at=accepted_at)
+        self.store.tables.rows[id_of(number)] = dataclasses.replace(row, notification=aged)
 
     def hold(self) -> None:
         with self.store.transaction() as tables:
@@ -53,7 +72,10 @@ class FakeClaims(FakeTwin):
 class PostgresClaims(PostgresTwin):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.deliverer = PostgresStore(acting(engine, "courant_deliverer"), LEASE)
+        self.short_lived: dict[tuple[UUID, int], int] = {}
+        self.deliverer = PostgresStore(
+            acting(engine, "courant_deliverer"), LEASE, lambda: self.short_lived
+        )
 
     def claim(self, *numbers: int) -> dict[int, int]:
         rows = self.deliverer.claim([id_of(n) for n in numbers], Channel.EMAIL, Lane.NORMAL)
@@ -61,6 +83,19 @@ class PostgresClaims(PostgresTwin):
 
     def states(self) -> dict[int, str]:
         return {number: state for number, state, *_ in self.rows()}
+
+    @contextmanager
+    def lock(self, number: int) -> Iterator[None]:
+        with self.engine.begin() as connection:
+            sql = text("SELECT FROM notifications WHERE id = :id FOR UPDATE")
+            connection.execute(sql, {"id": id_of(number)})
+            yield
+
+    def age(self, number: int, hours: float, column: str = "accepted_at") -> None:
+        sql = (
+            f"UPDATE notifications SET {column} = now() - :hours * interval '1 hour' WHERE id = :id"
+        )
+        self.ask(sql, hours=hours, id=id_of(number))
 
     def hold(self, scope: str = "rebuild") -> None:
         self.ask("INSERT INTO holds (scope, reason) VALUES (:scope, 'test')", scope=scope)
@@ -117,6 +152,65 @@ def test_an_attempt_after_a_hold_is_higher_than_any_before_it(claims: Claims) ->
     claims.hold()
     epoch = claims.lift()
     assert claims.claim(1) == {1: epoch}
+
+
+def test_a_row_that_another_session_has_locked_does_not_stop_the_others(claims: Claims) -> None:
+    for number in (1, 2, 3):
+        claims.put(number, State.CREATED, attempt=0)
+    with claims.lock(2):
+        assert claims.claim(1, 2, 3) == {1: 1, 3: 1}
+    assert claims.states() == {1: "claimed", 2: "created", 3: "claimed"}
+    assert claims.claim(1, 2, 3) == {2: 1}
+
+
+@pytest.mark.parametrize(("hours", "claimed"), [(71.9, True), (72.1, False), (18 * 24, False)])
+def test_a_row_past_its_time_limit_is_not_claimed(
+    claims: Claims, hours: float, claimed: bool
+) -> None:
+    claims.put(1, State.CREATED, attempt=0)
+    claims.put(2, State.CREATED, attempt=0)
+    claims.age(1, hours)
+    assert claims.claim(1, 2).keys() == ({1, 2} if claimed else {2})
+
+
+def test_the_time_limit_counts_from_the_scheduled_time(real: PostgresClaims) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    real.age(1, 90)
+    real.age(1, 10, "scheduled_for")
+    assert real.claim(1).keys() == {1}
+
+
+def test_a_templates_own_hours_limit_the_claim(real: PostgresClaims) -> None:
+    for number in (1, 2):
+        real.put(number, State.CREATED, attempt=0)
+        real.age(number, 2)
+    real.ask("UPDATE notifications SET template_version = 9 WHERE id = :id", id=id_of(2))
+    real.short_lived = {(notification(1).template_id, notification(1).template_version): 1}
+    assert real.claim(1, 2).keys() == {2}
+
+
+@pytest.mark.parametrize(("hours", "claimed"), [(5, True), (80, False)])
+def test_an_old_row_of_a_job_that_was_resumed_lately_is_claimed(
+    real: PostgresClaims, hours: int, claimed: bool
+) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    real.age(1, 100)
+    job = UUID(int=51)
+    real.ask("UPDATE notifications SET job_id = :job", job=job)
+    real.ask("DELETE FROM wishes")
+    sql = "INSERT INTO wishes (job_id, wish, wished_at) VALUES (:job, 'resumed', now() - :ago)"
+    real.ask(sql, job=job, ago=timedelta(hours=hours))
+    assert bool(real.claim(1)) is claimed
+
+
+def test_a_row_that_a_sweep_has_locked_for_a_moment_is_claimed(real: PostgresClaims) -> None:
+    real.put(1, State.CREATED, attempt=0)
+    with ThreadPoolExecutor(1) as pool:
+        with real.lock(1):
+            claiming = pool.submit(real.claim, 1)
+            with pytest.raises(TimeoutError):
+                claiming.result(0.15)
+        assert claiming.result(WAIT_SECONDS) == {1: 1}
 
 
 @pytest.mark.parametrize("scope", ["rebuild", "all", "channel:email", "lane:normal"])
@@ -225,6 +319,7 @@ def test_a_claim_scans_only_its_days_partition(real: PostgresClaims) -> None:
     real.store.make_days({(later.int >> 80) // 86_400_000})
     values = {
         "ids": array([id_of(1)]), "lease": LEASE, "scopes": ["all"],
+        "templates": array([]), "versions": [], "hours": [],
     }  # fmt: skip
     with real.engine.begin() as connection:
         cursor = connection.connection.cursor()
@@ -249,6 +344,8 @@ Check = Callable[[PostgresClaims], None]
          test_an_unknown_server_claims_nothing_and_raises_the_hold),
         ("AND coalesce(n.not_before <= now(), true)", "",
          lambda real: test_rows_not_yet_due_are_not_claimed(real, "+ interval '1 min'", False)),
+        ("AND (coalesce(n.scheduled_for, n.accepted_at) > ", "AND (true OR now() > ",
+         lambda real: test_a_row_past_its_time_limit_is_not_claimed(real, 72.1, False)),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_claim_is_detected(

@@ -31,7 +31,7 @@ def main() -> int:
     routes = make_routes(settings)
     call_seconds = settings.deliverer_connect_timeout_seconds + settings.read_seconds
     parts = LaneParts(
-        PostgresStore(engine, lease),
+        PostgresStore(engine, lease, lambda: directory.short_lived),
         MessageRenderer(directory, ring, defaults),
         routes.by_channel,
         routes.simulated,

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from courant.contracts import Decided, Persisted, UntaggedReceipt
+from courant.directory.entries import VALID_HOURS
 from courant.lifecycle import Move
 from courant.records import Dead, Outgoing, Record
 from courant.topics import (
@@ -34,7 +35,7 @@ GROUPS = {**ORDERS, CHUNKS.name: group("job-runner", CHUNKS)}
 MARKED = (*FOLDED, JOBS.name, *GROUPS)
 """The topics that marks are taken of."""
 
-GIVEN_UP = timedelta(hours=72)
+GIVEN_UP = timedelta(hours=VALID_HOURS)
 """How long a notification may wait to be sent, and then for its receipt."""
 JOB_KEPT = timedelta(days=13)
 """How old a job may get before it is cancelled: two days less than a row's id may be old."""

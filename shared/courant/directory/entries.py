@@ -9,6 +9,7 @@ are encrypted.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Annotated, TypeAlias
 from uuid import UUID
 
@@ -20,6 +21,10 @@ from courant.contracts import ENCODE, KeyType, Malformed, Time
 from courant.topics import Channel, Lane
 
 log = logging.getLogger(__name__)
+
+
+VALID_HOURS = 72
+"""How long a notification may wait to be sent, unless its template allows less."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -90,7 +95,7 @@ class Template(Entry, frozen=True, kw_only=True, tag="template"):
     created_at: Time
     updated_at: Time | None = None
     created_by: str = "operator"
-    valid_for_hours: int = 72  # then an unsent notification expires
+    valid_for_hours: int = VALID_HOURS  # then an unsent notification expires
     resend_unknown: bool = True  # whether to send again after an unknown outcome
 
     @property
@@ -139,7 +144,10 @@ class Directory:
         self.by_secret: dict[bytes, ApiKey] = {}
         self.templates: dict[UUID, dict[int, Template]] = {}
         self.senders: dict[UUID, dict[UUID, Sender]] = defaultdict(dict)  # by service
+        self.short_lived: dict[tuple[UUID, int], int] = {}  # versions of templates, and their hours
         self.is_read = False  # whether the topic was read to its end once
+        self.size = 0
+        self.grown_at: datetime | None = None  # when `follow` last read an entry that was new
 
     @property
     def entries(self) -> Mapping[str, AnyEntry]:
@@ -151,6 +159,7 @@ class Directory:
         known = self._entries.get(entry.key)
         if known and known.number > entry.number:
             return
+        self.size += known is None
         self._entries[entry.key] = entry
         match entry:
             case Service():
@@ -161,6 +170,9 @@ class Directory:
             case Template():
                 versions = self.templates.get(entry.id, {})
                 self.templates[entry.id] = {**versions, entry.version: entry}
+                if entry.valid_for_hours < VALID_HOURS:
+                    version = entry.id, entry.version
+                    self.short_lived = {**self.short_lived, version: entry.valid_for_hours}
             case Sender():
                 senders = self.senders[entry.service_id]
                 self.senders[entry.service_id] = {**senders, entry.id: entry}

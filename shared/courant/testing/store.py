@@ -1,7 +1,8 @@
 """A Postgres in memory, with the parts that the saver and the deliverer use.
 
 It has atomic transactions, of which the first to commit wins; the position in the log; holds; and a
-server that comes back in an earlier state. It has no locks, no time and no days.
+server that comes back in an earlier state. It has no days, and only one kind of lock: rows that
+another session has locked.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from courant.contracts import Attempt, Notification, Started, UntaggedReceipt
+from courant.directory.entries import VALID_HOURS
 from courant.errors import Behind, Refused, Unavailable, require
 from courant.lifecycle import RANKS, Move, Note, Report, State, outdated, shows
 from courant.records import Keep, Span
@@ -105,6 +107,7 @@ class FakeStore:
     def __init__(self, world: Surroundings) -> None:
         self.world = world
         self.tables = Tables()
+        self.locked: set[UUID] = set()  # rows that another session has locked
         self._past: list[Tables] = []  # the tables after each commit
         self._server = 0
 
@@ -174,8 +177,8 @@ class FakeStore:
     def claim(self, ids: Iterable[UUID], lane: Lane = Lane.NORMAL) -> list[FakeRow]:
         """Claim the rows that wait and are due, each for an attempt that was never used before.
 
-        Rows of a paused or cancelled job are skipped. Raises Unavailable under a hold; the hold of
-        jobs stops the bulk lane alone.
+        Rows that are locked or past their time limit, and those of a paused or cancelled job, are
+        skipped. Raises Unavailable under a hold; the hold of jobs stops the bulk lane alone.
         """
         claimed = []
         now = self.world.now()
@@ -184,7 +187,10 @@ class FakeStore:
                 raise Unavailable("on hold")
             for id in ids:
                 row = tables.rows.get(id)
-                if not row or (row.not_before and row.not_before > now):
+                if not row or id in self.locked or (row.not_before and row.not_before > now):
+                    continue
+                since = row.notification.scheduled_for or row.notification.accepted_at
+                if since <= now - timedelta(hours=VALID_HOURS):
                     continue
                 if not tables.jobs.runs(row.notification.job_id):
                     continue
@@ -279,7 +285,7 @@ class FakeFold:
                 row,
                 state=report.move.after,
                 attempt=max(row.attempt, report.attempt),
-                tries=row.tries + report.blames,
+                tries=0 if report.move is Move.REDRIVEN else row.tries + report.blames,
                 not_before=self._now + report.retry_after if again else row.not_before,
                 lease_until=self._now + LEASE if begun else row.lease_until,
                 message_id=report.message_id or row.message_id,
