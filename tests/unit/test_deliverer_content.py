@@ -2,6 +2,9 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
+from email.header import decode_header, make_header
+from email.utils import parseaddr
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from courant import crypto
+from courant import clock, crypto
 from courant.contracts import ENCODE, Content, KeyType, Outcome
 from courant.directory.entries import Directory, Sender, Service, Template
 from courant.render.email import Rendered
@@ -120,13 +123,33 @@ def test_an_unsendable_row_reports_its_reason_but_no_recipient(
     [{"template": UUID(int=99)}, {"template_version": 3}, {"service_id": UUID(int=99)},
      {"sender_id": UUID(int=99)}],
 )  # fmt: skip
-def test_a_row_whose_entry_the_directory_lacks_is_retried_a_few_times(
-    renderer: MessageRenderer, changed: dict[str, Any]
+def test_a_row_whose_entry_a_complete_directory_lacks_is_retried_a_few_times(
+    renderer: MessageRenderer, directory: Directory, changed: dict[str, Any]
 ) -> None:
+    directory.grown_at = clock.now() - timedelta(hours=1)
     outcome = renderer.render(row(**changed), Channel.EMAIL)
     assert isinstance(outcome, Deferred)
     assert outcome.blames
     assert 1 < outcome.tries_max < 10
+
+
+@pytest.mark.parametrize("changed", [{"template": UUID(int=99)}, {"service_id": UUID(int=99)}])
+def test_a_row_is_not_blamed_while_the_directory_is_still_growing(
+    renderer: MessageRenderer, directory: Directory, changed: dict[str, Any]
+) -> None:
+    directory.grown_at = clock.now() - timedelta(minutes=1)
+    outcome = renderer.render(row(tries=2, **changed), Channel.EMAIL)
+    assert isinstance(outcome, Deferred)
+    assert not outcome.blames
+    assert outcome.retry_after > timedelta()
+
+
+def test_a_change_of_a_known_entry_is_no_growth(directory: Directory) -> None:
+    size = directory.size
+    directory.put(Service(id=SERVICE, name="renamed", number=5))
+    assert directory.size == size
+    directory.put(Service(id=UUID(int=77), name="new", number=6))
+    assert directory.size == size + 1
 
 
 def test_a_template_that_breaks_the_renderer_stops_no_lane(
@@ -146,6 +169,27 @@ def test_an_inactive_service_sends_nothing(renderer: MessageRenderer, directory:
     directory.put(Service(id=SERVICE, name="x", active=False, number=1))
     outcome = renderer.render(row(), Channel.EMAIL)
     assert outcome == Rejected("service: is not active", Outcome.UNSENDABLE)
+
+
+@pytest.mark.parametrize("name", ["x" * 400, "é" * 400, "Ministère " * 60])
+def test_a_long_name_is_cut_and_most_of_it_is_kept(name: str) -> None:
+    header = mailbox(name, "us@example.ca")
+    assert 290 < len(header) <= 320
+    shown = str(make_header(decode_header(parseaddr(header)[0])))
+    assert len(shown) > 20
+    assert name.startswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("email_from", "domain"), [("a" * 400, "x.ca"), ("us", "no host"), ("", "x.ca"), ("é", "x.ca")]
+)
+def test_a_from_address_that_is_not_valid_is_the_senders_fault(
+    renderer: MessageRenderer, directory: Directory, email_from: str, domain: str
+) -> None:
+    service = Service(id=SERVICE, name="x", email_from=email_from, sending_domain=domain, number=1)
+    directory.put(service)
+    outcome = renderer.render(row(), Channel.EMAIL)
+    assert outcome == Rejected("sender: its From address is not valid", Outcome.UNSENDABLE)
 
 
 @given(st.text(max_size=60), st.text(max_size=200), st.text(max_size=200))
@@ -168,10 +212,16 @@ def test_the_size_of_an_entry_is_never_less_than_the_bytes_sent(
     assert len(json.dumps(entry)) <= size_bytes
 
 
-@given(st.text(max_size=300))
+@given(st.text(max_size=2000))
+@example("x" * 2000)
+@example('"' * 2000)
+@example("é" * 2000)
+@example("漢字" * 1000)
+@example("😀" * 2000)
 def test_a_display_name_never_breaks_its_header(name: str) -> None:
     header = mailbox(name, "us@example.ca")
     assert header.isascii()
+    assert len(header) <= 320
     assert "\n" not in header
     assert "\r" not in header
     assert header.endswith("us@example.ca>") or header == "us@example.ca"

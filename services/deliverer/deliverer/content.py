@@ -3,13 +3,14 @@
 import logging
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from datetime import timedelta
 from email.header import Header
 from email.utils import formataddr
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from courant import contracts, recipients
+from courant import clock, contracts, recipients
 from courant.contracts import ENCODE, Content, Malformed, Outcome, decoder
 from courant.crypto import KeyRing, Undecryptable
 from courant.directory.entries import Directory, Service, Template
@@ -27,7 +28,13 @@ INACTIVE = "service: is not active"
 PREPARED_MAX = 10_000
 """Prepared template versions that are cached; each takes a few kilobytes."""
 DIRECTORY_TRIES_MAX = 3
-"""Tries for an entry that the directory may not have read yet; after that it counts as missing."""
+"""Tries for an entry that the directory lacks although it is complete."""
+DIRECTORY_QUIET = timedelta(minutes=5)
+"""A directory that got no new entry for this long is complete. One that is rebuilt gets some
+hundred entries each half minute."""
+DIRECTORY_WAIT = timedelta(seconds=20)
+SOURCE_CHARACTERS_MAX = 320
+"""The longest From header that SES accepts, encoded and with its address."""
 ENTRY_BYTES = 600  # the rest of a bulk entry: address, tags, field names
 
 open_content = decoder(Content)
@@ -67,6 +74,9 @@ class MessageRenderer:
             return self._sms_entry(row, content.to, values, service, template, sender)
         except NotInDirectory as error:
             reason = f"{error}: is not in the directory"
+            grown_at = self._directory.grown_at
+            if grown_at is None or clock.now() - grown_at < DIRECTORY_QUIET:
+                return Deferred(f"{reason} yet", retry_after=DIRECTORY_WAIT)
             return Deferred(
                 reason, blames=True, tries_max=DIRECTORY_TRIES_MAX, final_outcome=Outcome.UNSENDABLE
             )
@@ -113,7 +123,11 @@ class MessageRenderer:
         if not rendered.text.strip():
             return Rejected("content: is empty", Outcome.UNSENDABLE)
         domain = service.sending_domain or self._defaults.email_domain
-        source = mailbox(service.name, f"{service.email_from}@{domain}")
+        try:
+            source = mailbox(service.name, f"{service.email_from}@{domain}")
+        except Unusable:
+            # Not the recipient's fault: the API must not call this "No such address".
+            return Rejected("sender: its From address is not valid", Outcome.UNSENDABLE)
         data, size_bytes = bulk_data(rendered)
         message = RenderedEmail(rendered.subject, rendered.text, rendered.html, data)
         return CallEntry(row, source, sender, recipient.wire, message, size_bytes)
@@ -192,8 +206,27 @@ def bulk_data(rendered: email.Rendered) -> tuple[str, int]:
 
 @lru_cache(maxsize=10_000)
 def mailbox(name: str, address: str) -> str:
-    """Return a display name and an address as one ASCII line of a header."""
-    name = " ".join(name.split())
+    """Return a display name and an address as one ASCII line of a header.
+
+    A name that does not fit into SOURCE_CHARACTERS_MAX is cut. Raises Unusable if the address is
+    not valid, or too long by itself.
+    """
+    sender = recipients.email(address)
+    if not sender.sendable or len(sender.wire) > SOURCE_CHARACTERS_MAX:
+        raise Unusable(recipients.BAD_EMAIL)
+    address = address if address.isascii() else sender.wire
+    name = " ".join(name.split())[:SOURCE_CHARACTERS_MAX]
+    header = encoded(name, address)
+    while name and len(header) > SOURCE_CHARACTERS_MAX:
+        # An encoded character takes twelve of the header at most.
+        excess = len(header) - SOURCE_CHARACTERS_MAX
+        name = name[: -max(1, excess // 12)].rstrip()
+        header = encoded(name, address)
+    return header
+
+
+def encoded(name: str, address: str) -> str:
+    """Return a display name and an address as a header's value: quoted, or RFC 2047's words."""
     if name.isascii():
         return formataddr((name, address))
     words = Header(name, "utf-8").encode(linesep="\n").replace("\n", "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from courant import clock
 from courant.directory.entries import Directory, apply
 from courant.kafka.clients import Cluster
 from courant.kafka.reader import TopicReader
@@ -15,8 +16,11 @@ def follow(directory: Directory, cluster: Cluster, name: str, stopping: Callable
     reader = TopicReader(cluster, name, [(DIRECTORY.name, 0)])
     try:
         while not stopping():
+            size = directory.size
             for message in reader.read(READ_SECONDS):
                 apply(directory, message.value() or b"")
+            if directory.size > size:
+                directory.grown_at = clock.now()
             if not reader.unread:
                 directory.is_read = True
     finally:
