@@ -36,11 +36,15 @@ WIDE = 250  # columns where no terminal sets a width, so that no column wraps
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
+# What was sent is not sent again because its receipt was bad news: that may be redriven only if no
+# provider accepted it. A technical failure says itself that its outcome is not known.
+REDRIVABLE = """(n.state = 'technical-failure'
+    OR n.state IN ('permanent-failure', 'provider-failure') AND n.sent_at IS NULL)"""
 NOTE = text("""
     INSERT INTO redrives (topic, partition, "offset", by) VALUES (:topic, :partition, :offset, :by)
     ON CONFLICT DO NOTHING RETURNING at""")
 NOTED = text('SELECT topic, partition, "offset", by, at FROM redrives')
-STANDS = text("SELECT attempt FROM notifications WHERE id = :id AND state = 'technical-failure'")
+STANDS = text(f"SELECT attempt FROM notifications n WHERE id = :id AND {REDRIVABLE}")  # noqa: S608  # our own words
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ def send_back(installation: Installation, each: Letter, again: bool) -> str:
             headers = (*each.headers, ("courant.redriven-by", who.encode()))
             back = Outgoing(origin(each), each.key, each.value, headers)
         if back is None:
-            return "its notification does not stand at technical-failure: nothing to do"
+            return "its notification has not failed, or was sent: nothing to do"
         if not connection.execute(NOTE, spot).first() and not again:
             return "was sent back before; --again does it again"
         # Inside the transaction: if the write to Kafka fails, the letter is not recorded as sent
@@ -191,12 +195,17 @@ def origin(each: Letter) -> str:
 def order_again(connection: Any, each: Letter) -> Outgoing | None:
     """Return the move that lets recovery order the notification again.
 
-    It is for an order that died. Returns None if the notification is not at technical-failure.
+    It is for an order that died. Returns None if the notification may not be redriven.
     """
     id = UUID(bytes=each.key) if len(each.key) == ID_BYTES else None
     attempt = connection.execute(STANDS, {"id": id}).scalar_one_or_none()
     if id is None or attempt is None:
         return None
+    return redrive_order(id, attempt)
+
+
+def redrive_order(id: UUID, attempt: int) -> Outgoing:
+    """Build the decision that brings a failed notification back to `created`."""
     decided = Decided(id=id, attempt=attempt, move=Move.REDRIVEN, reason="sent back by an operator")
     return Outgoing(DELIVERY.name, id.bytes, decided.encode())
 

@@ -13,7 +13,7 @@ from courant.errors import Unavailable
 from courant.kafka.topics_admin import FewerPartitions, OtherPrefix
 from courant.postgres.database import kind_of
 from courant.postgres.grants import RoleMissing
-from courant_cli import dead, entries, job, load, schema, send, stack, trace
+from courant_cli import dead, entries, failed, job, load, schema, send, stack, trace
 from courant_cli.jobs_api import Declined
 from courant_local.child import NotReady
 from courant_local.control import Failed
@@ -78,6 +78,7 @@ app.command()(load.load)
 app.add_typer(send.send, name="send")
 app.add_typer(job.job, name="job")
 app.add_typer(dead.app, name="dead")
+app.add_typer(failed.app, name="failed")
 app.add_typer(entries.service, name="service")
 app.add_typer(entries.key, name="key")
 app.add_typer(entries.template, name="template")

@@ -58,6 +58,8 @@ UNDERWAY = "created claimed sending sent temporary-failure technical-failure"
 # row is here because a Postgres that had lost the claim expired or cancelled it.
 STARTABLE = "created claimed technical-failure cancelled"
 ANSWERED = f"{UNDERWAY} delivered"
+# An operator may send back whatever failed through a fault of ours, by whatever name it failed.
+FAILED = "technical-failure permanent-failure provider-failure"
 
 
 class Move(StrEnum):
@@ -98,7 +100,7 @@ class Move(StrEnum):
     RESENT      = "resent",      "claimed",         State.CREATED,           "recovery",    SAME
     ABANDONED   = "abandoned",   "claimed",         State.TECHNICAL_FAILURE, "recovery",    SAME
     UNANSWERED  = "unanswered",  "sending",         State.TEMPORARY_FAILURE, "recovery",    FREE
-    REDRIVEN    = "redriven",    "technical-failure", State.CREATED,         "recovery",    SAME
+    REDRIVEN    = "redriven",    FAILED,            State.CREATED,           "recovery",    SAME
     EXPIRED     = "expired",     "created",         State.TECHNICAL_FAILURE, "recovery",    FREE
     CANCELLED   = "cancelled",   "created",         State.CANCELLED,         "recovery",    FREE
     DELIVERED   = "delivered",   ANSWERED,          State.DELIVERED,         "receipts",    FREE

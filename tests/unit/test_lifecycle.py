@@ -27,7 +27,7 @@ ALLOWED = {
     "resent": ("created", BY_ITS_CLAIM),
     "abandoned": ("technical-failure", BY_ITS_CLAIM),
     "unanswered": ("temporary-failure", "sending"),
-    "redriven": ("created", "technical-failure 2"),
+    "redriven": ("created", "technical-failure 2, permanent-failure 2, provider-failure 2"),
     "expired": ("technical-failure", "created"),
     "cancelled": ("cancelled", "created"),
     "delivered": ("delivered", f"{UNDERWAY}, delivered"),

@@ -112,7 +112,8 @@ MOVE = f"""
         unnest(%(ids)s::uuid[])) AS r),
     moved AS (
         UPDATE notifications n SET state = {lifecycle.after()}, state_at = now(),
-            attempt = greatest(n.attempt, r.attempt), tries = n.tries + r.blames::int,
+            attempt = greatest(n.attempt, r.attempt),
+            tries = CASE r.move WHEN '{Move.REDRIVEN}' THEN 0 ELSE n.tries + r.blames::int END,
             not_before = CASE WHEN r.move IN ({RETRYING})
                 THEN clock_timestamp() + r.retry_after ELSE n.not_before END,
             lease_until = CASE r.move WHEN '{Move.STARTED}'
