@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from psycopg2 import extensions
@@ -52,8 +53,17 @@ def test_moves_cost_in_proportion_to_their_rows(backlog: extensions.cursor) -> N
     assert steps(backlog, store.MOVE, values) < STEPS * len(ABOUT)
 
 
-def test_claims_cost_in_proportion_to_their_rows(backlog: extensions.cursor) -> None:
-    values = {"scopes": ["all"], "lease": timedelta(seconds=10)}
+@pytest.mark.parametrize("short_lived", [0, 200])
+def test_claims_cost_in_proportion_to_their_rows(
+    backlog: extensions.cursor, short_lived: int
+) -> None:
+    values = {
+        "scopes": ["all"],
+        "lease": timedelta(seconds=10),
+        "templates": array(UUID(int=number) for number in range(short_lived)),
+        "versions": [1] * short_lived,
+        "hours": [1] * short_lived,
+    }
     assert steps(backlog, CLAIM, values) < STEPS * len(ABOUT)
 
 
