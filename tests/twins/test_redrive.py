@@ -1,0 +1,99 @@
+"""`courant failed` on PostgreSQL: what failed unsent is ordered again, and nothing else."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from courant.contracts import Decided, decode_delivery
+from courant.lifecycle import Move, State
+from courant.records import Outgoing
+from courant.testing.builders import decided, id_of, number_of
+from courant_cli import failed
+from courant_local.plan import Unsuitable
+from support.saver import FakeTwin, PostgresTwin, Twin, settle
+
+SINCE = (datetime.now(UTC) - timedelta(hours=1)).replace(tzinfo=None)
+
+
+class Records:
+    """A producer that keeps its records."""
+
+    def __init__(self) -> None:
+        self.kept: list[Outgoing] = []
+
+    def produce(self, outgoing: Outgoing) -> None:
+        self.kept.append(outgoing)
+
+    def flush(self) -> None:
+        """Do nothing: all records are kept."""
+
+
+@pytest.fixture
+def real(engine: Engine) -> PostgresTwin:
+    return PostgresTwin(engine)
+
+
+@pytest.fixture
+def records(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Records:
+    records = Records()
+    installation = SimpleNamespace(engine=engine, producer=records)
+    monkeypatch.setattr(failed, "Installation", lambda: installation)
+    return records
+
+
+def redriven(records: Records) -> set[int]:
+    decisions = [decode_delivery(each.value) for each in records.kept]
+    assert all(isinstance(each, Decided) and each.move is Move.REDRIVEN for each in decisions)
+    return {number_of(each.id) for each in decisions if isinstance(each, Decided)}
+
+
+def test_every_failure_that_was_not_sent_is_redriven_and_nothing_else(
+    real: PostgresTwin, records: Records
+) -> None:
+    for number, state in enumerate(State):
+        real.put(number, state, 3)
+        real.put(100 + number, state, 3)
+    real.ask("UPDATE notifications SET sent_at = now() WHERE id >= :id", id=id_of(100))
+    failed.redrive(SINCE)
+    failures = {"technical-failure", "permanent-failure", "provider-failure"}
+    unsent = {number for number, state in enumerate(State) if state in failures}
+    assert redriven(records) == unsent | {100 + [*State].index(State.TECHNICAL_FAILURE)}
+
+
+def test_failures_are_chosen_by_state_reason_service_and_time(
+    real: PostgresTwin, records: Records
+) -> None:
+    for number in range(5):
+        real.put(number, State.PERMANENT_FAILURE, 1)
+    real.ask("UPDATE notifications SET reason = 'MessageRejected', service_id = :s", s=UUID(int=9))
+    real.ask("UPDATE notifications SET reason = 'other' WHERE id = :id", id=id_of(1))
+    real.ask("UPDATE notifications SET state = 'provider-failure' WHERE id = :id", id=id_of(2))
+    real.ask("UPDATE notifications SET service_id = :s WHERE id = :id", s=UUID(int=8), id=id_of(3))
+    long_ago = "UPDATE notifications SET state_at = now() - interval '2 hours' WHERE id = :id"
+    real.ask(long_ago, id=id_of(4))
+    failed.redrive(SINCE, "permanent-failure", "Rejected", UUID(int=9))
+    assert redriven(records) == {0}
+    failed.list_failed(SINCE)
+
+
+def test_a_state_that_is_no_failure_is_refused(records: Records) -> None:
+    with pytest.raises(Unsuitable, match="delivered"):
+        failed.redrive(SINCE, "delivered")
+    assert not records.kept
+
+
+@pytest.mark.parametrize("kind", ["fake", "postgres"])
+def test_a_redriven_notification_has_all_of_its_tries_again(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    twin: Twin = FakeTwin() if kind == "fake" else request.getfixturevalue("real")
+    twin.put(1, State.PROVIDER_FAILURE, 3)
+    if isinstance(twin, PostgresTwin):
+        twin.ask("UPDATE notifications SET tries = 5")
+    settle(twin, decided(1, Move.REDRIVEN, 3))
+    assert [state for _, state, *_ in twin.rows()] == ["created"]
+    if isinstance(twin, PostgresTwin):
+        assert twin.ask("SELECT tries FROM notifications") == [(0,)]
