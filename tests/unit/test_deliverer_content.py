@@ -192,6 +192,16 @@ def test_a_from_address_that_is_not_valid_is_the_senders_fault(
     assert outcome == Rejected("sender: its From address is not valid", Outcome.UNSENDABLE)
 
 
+def test_a_reply_to_that_is_not_valid_is_the_senders_fault(
+    renderer: MessageRenderer, directory: Directory
+) -> None:
+    directory.put(
+        Sender(id=SENDER, service_id=SERVICE, channel=Channel.EMAIL, value="nobody", number=1)
+    )
+    outcome = renderer.render(row(sender_id=SENDER), Channel.EMAIL)
+    assert outcome == Rejected("sender: its reply-to address is not valid", Outcome.UNSENDABLE)
+
+
 @given(st.text(max_size=60), st.text(max_size=200), st.text(max_size=200))
 @example("", '"' * 9000, "")
 @example("", "\\" * 9000, "\n" * 9000)

@@ -181,6 +181,7 @@ PAUSED = "Sending paused for this account. For more information, please check th
     (SMS, "ResourceNotFoundException", 400, "", None, SenderTrouble),
     (SMS, "InternalServerException", 500, "", None, Unknown("HTTP 500")),
     (SNS, "InvalidParameter", 400, "x is not valid to publish to", None, own("InvalidParameter", names=True)),
+    (SNS, "InvalidParameter", 400, "Invalid parameter: SenderID Reason: x", None, SenderTrouble),
     (SNS, "ParameterValueInvalid", 400, "", None, own("ParameterValueInvalid")),
     (SNS, "ValidationException", 400, "", None, own("ValidationException")),
     (SNS, "ValidationError", 400, "", None, own("ValidationError")),

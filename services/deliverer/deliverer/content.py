@@ -128,6 +128,8 @@ class MessageRenderer:
         except Unusable:
             # Not the recipient's fault: the API must not call this "No such address".
             return Rejected("sender: its From address is not valid", Outcome.UNSENDABLE)
+        if sender and not is_valid_address(sender):
+            return Rejected("sender: its reply-to address is not valid", Outcome.UNSENDABLE)
         data, size_bytes = bulk_data(rendered)
         message = RenderedEmail(rendered.subject, rendered.text, rendered.html, data)
         return CallEntry(row, source, sender, recipient.wire, message, size_bytes)
@@ -223,6 +225,15 @@ def mailbox(name: str, address: str) -> str:
         name = name[: -max(1, excess // 12)].rstrip()
         header = encoded(name, address)
     return header
+
+
+@lru_cache(maxsize=10_000)
+def is_valid_address(text: str) -> bool:
+    """Return whether a provider takes this as an address."""
+    try:
+        return recipients.email(text).sendable
+    except Unusable:
+        return False
 
 
 def encoded(name: str, address: str) -> str:

@@ -169,6 +169,8 @@ ERRORS = (
     ErrorRule(Api.SMS, SMS_REFUSED, ANY, unsupported),
     ErrorRule(Api.SNS, "Throttling ThrottlingException", ANY, throttled),
     ErrorRule(Api.SNS, INVALID, "is not valid to publish to", bad_recipient),
+    ErrorRule(Api.SNS, INVALID, "SenderID", sender_trouble),
+    ErrorRule(Api.SNS, INVALID, "OriginationNumber", sender_trouble),
     ErrorRule(Api.SNS, INVALID, ANY, rejected),
     ErrorRule(Api.SNS, "InvalidSecurity", ANY, account_trouble),
     ErrorRule(Api.SNS, KMS, ANY, account_trouble),
