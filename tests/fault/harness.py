@@ -147,10 +147,7 @@ class Harness:
 
     def metrics(self, kind: str) -> str:
         """Return the metrics page of the first process of a kind."""
-        port = next(
-            each["port"] for each in control.status(self.stack.folder) if each["kind"] == kind
-        )
-        url = f"http://127.0.0.1:{port}/metrics"
+        url = f"http://127.0.0.1:{self.stack.plan.health_port(kind)}/metrics"
         with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
             page: str = answer.read().decode()
         return page
