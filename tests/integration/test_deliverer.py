@@ -230,7 +230,7 @@ def test_rejected_messages_fail_and_an_unanswered_one_keeps_its_open_call(stack:
     )
     # It is claimed before its call began, and before the saver has folded what came of the call.
     wait(lambda: stack.query("SELECT move FROM events WHERE move = 'unknown'") == [("unknown",)])
-    assert stack.query("SELECT notifications FROM calls") == [([lost],)]
+    assert stack.query("SELECT notification FROM calls") == [(lost,)]
 
 
 def test_a_stop_is_quick_and_leaves_nothing_claimed_and_the_next_one_sends_the_rest(

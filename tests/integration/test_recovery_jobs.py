@@ -303,15 +303,15 @@ MISTAKES: dict[str, tuple[Any, str, str, str, Callable[[Scenario], None]]] = {
     "ordered before commands are known": (store, "UNSAVED", "h.scope = 'jobs'", "false", UNKNOWN),
     "expired before commands are known": (store, "EXPIRED", "h.scope = 'jobs'", "false", UNKNOWN),
     "seals of no account": (upkeep, "FORGET_CHUNKS", "%(passed)s", "now()", UPLOADS),
-    "wishes forgotten": (upkeep, "FORGET_WISHES", "j.id = w.job_id", "false", test_jobs_outlive_the_log_that_could_bring_them_back),
+    "wishes forgotten": (upkeep, "FORGET_WISHES", "j.id = o.job_id", "false", test_jobs_outlive_the_log_that_could_bring_them_back),
     "cancelled ones ordered": (store, "UNSAVED", "w.wish = 'cancelled'", "false", test_chunks_of_a_cancelled_job_are_not_ordered_again),
     "order not noted": (jobs, "ORDERED", "WHERE chunks", "WHERE false AND chunks", AGAIN),
-    "cancelled again and again": (store, "CANCELLED", "AND n.issued_at < %(delivery)s", "", ONCE),
-    "what is sent is cancelled": (store, "CANCELLED", "AND n.state = 'created'", "", ONCE),
+    "cancelled again and again": (store, "CANCELLED", "AND n.issued_at < %(before)s", "", ONCE),
+    "what is sent is cancelled": (store, "CANCELLED", "n.state = 'created' AND coalesce(not_before <= issued_at, true) AND n.job_id IS NOT NULL AND n.channel = j", "n.channel = j", ONCE),
     "paused ones cancelled": (store, "CANCELLED", "w.wish = 'cancelled'", "true", PAUSED),
-    "paused ones ordered": (store, "UNCLAIMED", "w.wish <> 'resumed'", "false", PAUSED),
+    "paused ones ordered": (store, "UNCLAIMED_OF_JOBS", "w.wish <> 'resumed'", "false", PAUSED),
     "running jobs forgotten": (upkeep, "FORGET_CHUNKS", "j.finished_at < now() - %(age)s", "true", UPLOADS),
-    "undone jobs forgotten": (upkeep, "FORGET_JOBS", "AND finished_at IS NOT NULL", "", test_jobs_outlive_the_log_that_could_bring_them_back),
+    "undone jobs forgotten": (upkeep, "FORGET_JOBS", "AND o.finished_at IS NOT NULL", "", test_jobs_outlive_the_log_that_could_bring_them_back),
 }
 # fmt: on
 

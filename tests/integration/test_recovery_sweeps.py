@@ -324,6 +324,22 @@ def test_a_row_that_was_not_sent_in_time_expires(scenario: Scenario) -> None:
     assert sweep(scenario, "expired") == expired
 
 
+def test_rows_that_may_stay_do_not_hide_those_that_expire(scenario: Scenario) -> None:
+    all_folded(scenario)
+    hour, job = 3600, UUID(int=6)
+    scenario.ask(
+        "INSERT INTO wishes (job_id, wish, wished_at) VALUES (:id, 'paused', now())", id=job
+    )
+    for number in range(10, 17):  # more than one run looks at
+        at = f"ago({90 * hour - number})"
+        scenario.row(number, job_id=f"'{job}'", lane="'bulk'", issued_at=at, accepted_at=at)
+    scenario.row(1, issued_at=f"ago({80 * hour})", accepted_at=f"ago({80 * hour})")
+    tools = Tools(scenario.producer, directory(), {}, GRACE, KEPT)
+    runs = [BY_NAME["expired"].do(scenario.store, tools, 1) for _ in range(5)]
+    assert runs == [0, 1, 0, 0, 0]
+    assert scenario.written() == [decision(1, "expired/0")]
+
+
 # mistakes
 
 
@@ -356,10 +372,10 @@ MISTAKES: dict[str, Mistake] = {
     "positions without a topic's id": (store, "COMMITTED", "p.topic_id = m.topic_id AND ", "", test_the_old_marks_of_a_recreated_topic_prove_nothing),
     "a partition without a place passed": (store, "COMMITTED", "coalesce(p.next, 0)", "p.next", test_a_partition_without_a_position_is_read_from_0),
     "all lanes by one lane's mark": (store, "UNCLAIMED", "AND n.lane = %(lane)s", "", LOST),
-    "scheduled ordered as lost": (store, "UNCLAIMED", "AND coalesce(n.not_before <= n.issued_at, true)", "", LOST),
+    "scheduled ordered as lost": (store, "UNCLAIMED", "AND coalesce(not_before <= issued_at, true)", "", LOST),
     "no wait for a saver": (sweeps, "lost_orders", "until - ORDER_WAIT", "until", LOST),
     "freed": (store, "UNSTARTED", "NOT \n", "\n", FREED),
-    "not freed after an earlier call": (store, "UNSTARTED", "AND e.attempt = n.attempt", "", FREED),
+    "not freed after an earlier call": (store, "UNSTARTED", "AND c.attempt = n.attempt", "", FREED),
     "freed before the lease is over": (store, "UNSTARTED", "n.lease_until < %(before)s", "true", FREED),
     "freed again and again": (store, "UNSTARTED", "AND n.issued_at < %(delivery)s", "", FREED),
     "freed while delivery is not folded": (store, "FOLDED", "e.ends > coalesce(p.next, 0)", "false", test_nothing_is_freed_while_a_started_may_be_unread),
@@ -369,8 +385,9 @@ MISTAKES: dict[str, Mistake] = {
     "unfolded receipts of no account": (store, "FOLDED", "e.ends > coalesce(p.next, 0)", "false", test_nothing_is_resolved_while_receipts_are_not_folded),
     "the policy of no account": (sweeps, "resolve", "or template.resend_unknown", "or True", RESOLVED),
     "unanswered too early": (store, "UNANSWERED", "AND n.state_at < %(before)s", "", test_a_row_without_a_receipt_for_three_days_is_given_up),
-    "scheduled expired": (store, "EXPIRED", "n.scheduled_for, ", "", EXPIRED),
+    "scheduled expired": (store, "EXPIRED", ", coalesce(scheduled_for, accepted_at) AS since", ", accepted_at AS since", EXPIRED),
     "template's time of no account": (store, "EXPIRED", "make_interval(hours => s.hours), ", "", EXPIRED),
+    "the walk starts again and again": (sweeps, "expired", "= place", "= FIRST_PLACE", test_rows_that_may_stay_do_not_hide_those_that_expire),
     "not noted": (store, "ISSUED", "WHERE id =", "WHERE false AND id =", FREED),
     "noted before it is written": (sweeps, "issue", "publish(tools.producer", "rows.issued(overdue); rows.run('COMMIT'); publish(tools.producer", test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again),
     "one bite": (tasks, "run", "range(BITES_MAX if task.is_sweep else 1)", "range(1)", test_a_sweep_runs_on_while_it_finds_its_limit),

@@ -144,7 +144,7 @@ def test_the_age_of_each_topic_that_is_known_is_returned(scenario: Scenario) -> 
 
 
 def thinned(scenario: Scenario) -> None:
-    run(scenario, "marks")
+    run(scenario, "marks-all")
 
 
 def test_marks_grow_fewer_with_age_and_stay_evenly_spread(scenario: Scenario) -> None:
@@ -181,6 +181,19 @@ def test_marks_older_than_the_log_are_forgotten(scenario: Scenario) -> None:
     assert len(scenario.ask("SELECT FROM marks")) == 1
 
 
+def test_marks_that_grow_old_are_thinned_at_once(scenario: Scenario) -> None:
+    sql = """INSERT INTO marks SELECT now() - interval '1 s' * s, :id, :topic, :topic, '{1}'
+        FROM generate_series(1, 180) s"""
+    scenario.ask(sql, id=builders.partition(DELIVERY).topic_id, topic=DELIVERY)
+    run(scenario, "marks")
+    # By the age that the marks had when they were stored: some seconds may pass until now.
+    counts = """SELECT count(*) FILTER (WHERE age < 100), count(*) FILTER (WHERE age > 121)
+        FROM (SELECT extract(epoch FROM max(at) OVER () - at) AS age FROM marks) x"""
+    [(young, old)] = scenario.ask(counts)
+    assert young == 100
+    assert 5 <= old <= 7
+
+
 # calls, keys
 
 
@@ -193,8 +206,9 @@ def test_calls_without_a_claimed_row_are_deleted(scenario: Scenario) -> None:
     scenario.call(2, {1: 1, 2: 2}, at="ago(60)")
     scenario.call(3, {3: 1}, at="ago(60)")  # of a row that is not there
     scenario.call(4, {2: 2}, at="ago(0)")
-    assert run(scenario, "orphan-calls") == 2
-    assert scenario.ask("SELECT id FROM calls ORDER BY 1") == [(UUID(int=1),), (UUID(int=4),)]
+    assert run(scenario, "orphan-calls") == 4
+    left = scenario.ask("SELECT id, notification FROM calls ORDER BY 1")
+    assert left == [(UUID(int=1), id_of(1)), (UUID(int=4), id_of(2))]
 
 
 def test_keys_are_forgotten_after_two_days(scenario: Scenario) -> None:

@@ -250,7 +250,7 @@ def broken_promises(history: History) -> set[str]:
             for each, at in resent.items()
         ),
         "no call is open whose outcome is known": (
-            {*map(str, tables.calls)} <= cut_off.keys() | unknown
+            {str(call) for call, _ in tables.calls} <= cut_off.keys() | unknown
         ),
         "each notification ends in the right state": all(
             row.state == end_of(number_of(id), receipts) for id, row in tables.rows.items()

@@ -81,9 +81,9 @@ class Scenario:
         self.ask(f"INSERT INTO notifications ({names}) VALUES ({sql})")
 
     def call(self, call: int, attempts: dict[int, int], at: str = "now()") -> None:
-        sql = f"INSERT INTO calls (id, notifications, attempts, at) VALUES (:id, :n, :a, {ago(at)})"
-        rows = [id_of(number) for number in attempts]
-        self.ask(sql, id=UUID(int=call), n=rows, a=list(attempts.values()))
+        sql = f"INSERT INTO calls (id, notification, attempt, at) VALUES (:id, :n, :a, {ago(at)})"
+        for number, attempt in attempts.items():
+            self.ask(sql, id=UUID(int=call), n=id_of(number), a=attempt)
 
     def mark(self, topic: str, seconds: float, *ends: int) -> None:
         """Insert a mark: so many seconds ago, the topic's partitions ended here."""

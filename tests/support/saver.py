@@ -58,7 +58,7 @@ class FakeTwin:
         tables = self.store.tables
         return (
             sorted((id, str(move), attempt, made) for move, id, attempt, made in tables.events),
-            sorted((id, [each.id for each in call.attempts]) for id, call in tables.calls.items()),
+            sorted((*entry, attempt) for entry, attempt in tables.calls.items()),
             sorted((each.topic_id, next) for each, next in tables.positions.items()),
             tables.held,
             len(tables.marks),
@@ -104,7 +104,7 @@ class PostgresTwin:
     def rest(self) -> object:
         return (
             self.ask("SELECT id, move, attempt, made FROM events ORDER BY 1, 2, 3, 4"),
-            self.ask("SELECT id, notifications FROM calls ORDER BY 1"),
+            self.ask("SELECT id, notification, attempt FROM calls ORDER BY 1, 2"),
             self.ask("SELECT topic_id, next FROM positions ORDER BY 1"),
             bool(self.ask("SELECT FROM holds WHERE stands")),
             len(self.ask("SELECT FROM marks")),

@@ -1,10 +1,15 @@
 """The migrations make exactly the declared tables, including constraints and indexes."""
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Engine, create_engine, text
 
+from courant.postgres import migrate
+from courant.postgres.days import MAKE_DAY
 from courant.postgres.tables import metadata
 
 # The catalogue's entries of a schema, each as text that can be compared.
@@ -56,3 +61,48 @@ def test_a_column_that_no_migration_makes_is_detected(engine: Engine, declared: 
     with declared.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN more int")
     assert catalogue(engine) != catalogue(declared)
+
+
+CALLS = [UUID(int=1), UUID(int=2)]
+
+
+@pytest.fixture
+def older(engine: Engine) -> Iterator[Engine]:
+    """A database before calls had a row for each entry, with two days and two calls."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("DROP DATABASE IF EXISTS older")
+        connection.exec_driver_sql("CREATE DATABASE older")
+    older = create_engine(engine.url.set(database="older"))
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    config.set_main_option("sqlalchemy.url", older.url.render_as_string(False))
+    command.upgrade(config, "0003")
+    with older.begin() as connection:
+        for day in (20_000, 20_001):
+            connection.exec_driver_sql(MAKE_DAY, {"daily": "notifications", "day": day})
+        for call in CALLS:
+            values = {"id": call, "rows": CALLS}
+            connection.exec_driver_sql(
+                "INSERT INTO calls VALUES (%(id)s, %(rows)s, ARRAY[3, 4], '2026-01-01Z')", values
+            )
+    yield older
+    older.dispose()
+
+
+def test_an_upgrade_keeps_open_calls_and_builds_indexes_before_it_locks(older: Engine) -> None:
+    url = older.url.set(drivername="postgresql").render_as_string(False)
+    migrate.upgrade(url)
+    with older.begin() as connection:
+        entries = connection.execute(
+            text("SELECT id, notification, attempt FROM calls ORDER BY 1, 2")
+        )
+        assert [tuple(entry) for entry in entries] == [
+            (call, row, attempt)
+            for call in CALLS
+            for row, attempt in zip(CALLS, (3, 4), strict=True)
+        ]
+        # The names that CREATE INDEX CONCURRENTLY was given.
+        names = text("""SELECT i.relname FROM pg_inherits JOIN pg_class i ON i.oid = inhrelid
+            WHERE inhparent = 'notifications_to_expire'::regclass ORDER BY 1""")
+        days = ["notifications_20000_to_expire", "notifications_20001_to_expire"]
+        assert connection.execute(names).scalars().all() == days

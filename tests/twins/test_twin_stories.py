@@ -156,7 +156,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         store,
         "OPEN",
         "NOTHING",
-        "(id) DO UPDATE SET notifications = excluded.notifications",
+        "(id, notification) DO UPDATE SET attempt = excluded.attempt",
     ),
     "calls not closed": (store, "CLOSE", "DELETE FROM calls", "SELECT FROM calls"),
 }

@@ -4,15 +4,14 @@ from courant.contracts import Command
 from courant.lifecycle import State
 from courant.postgres import jobs
 from courant.postgres.holds import Scope
-from courant.postgres.tables import UNDER_WAY
-from courant.topics import Lane
+from courant.postgres.tables import IN_TURN, SINCE, UNDER_WAY
 
 # ruff: noqa: S608  (all SQL that is put together here is ours)
 
 COLUMNS = "n.id, n.attempt, n.channel, n.lane, n.template_id, n.template_version"
 TAKE = "FOR UPDATE OF n SKIP LOCKED"
-# Created rows wait for a time (DUE) or for their turn (UNCLAIMED). Each part has an index of its
-# own, so that a backlog of one does not slow down the search of the other.
+# Created rows wait for a time (DUE) or for their turn (UNCLAIMED, UNCLAIMED_OF_JOBS). Each part has
+# an index of its own, so that a backlog of one does not slow down the search of the others.
 DUE = f"""
     SELECT {COLUMNS} FROM notifications n
     WHERE n.state = '{State.CREATED}' AND n.issued_at < n.not_before AND n.not_before <= now()
@@ -20,17 +19,32 @@ DUE = f"""
 UNCLAIMED = f"""
     SELECT {COLUMNS} FROM notifications n
     WHERE n.state = '{State.CREATED}' AND n.channel = %(channel)s AND n.lane = %(lane)s
-        AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(before)s
-        AND {jobs.sql_job_runs("n.job_id")}
+        AND {IN_TURN} AND n.job_id IS NULL AND n.issued_at < %(before)s
     ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
-# A row that waits for a time is found once that has come and a claim has passed over its order. A
-# row that is still there after four days has expired.
-CANCELLED = f"""
-    SELECT {COLUMNS} FROM notifications n JOIN wishes w ON w.job_id = n.job_id
-    WHERE w.wish = '{Command.CANCELLED}' AND w.at > now() - interval '4 days'
-        AND n.state = '{State.CREATED}' AND n.channel = ANY(%(channels)s) AND n.lane = '{Lane.BULK}'
-        AND coalesce(n.not_before <= n.issued_at, true) AND n.issued_at < %(delivery)s
-    ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
+# The rows of jobs are searched job by job, so that the rows of a paused job are not looked at, and
+# a cancelled job's rows are found however many others wait. The index is searched once for each job
+# that has rows in its lane; job-runner keeps those few. All rows of jobs are in the bulk lane.
+OF_JOB = f"n.state = '{State.CREATED}' AND {IN_TURN} AND n.job_id IS NOT NULL"
+OF_JOBS = f"""
+    WITH RECURSIVE waiting (channel, job_id) AS (
+        (SELECT n.channel, n.job_id FROM notifications n WHERE {OF_JOB} AND n.channel >= %(channel)s
+            ORDER BY n.channel, n.job_id LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM waiting j CROSS JOIN LATERAL (
+            SELECT n.channel, n.job_id FROM notifications n
+            WHERE {OF_JOB} AND (n.channel, n.job_id) > (j.channel, j.job_id)
+            ORDER BY n.channel, n.job_id LIMIT 1) AS next)
+    SELECT n.* FROM waiting j CROSS JOIN LATERAL (
+        SELECT {COLUMNS} FROM notifications n
+        WHERE {OF_JOB} AND n.channel = j.channel AND n.job_id = j.job_id
+            AND n.issued_at < %(before)s
+        ORDER BY n.issued_at LIMIT %(limit)s {TAKE}) AS n
+    WHERE {{which}} LIMIT %(limit)s"""
+UNCLAIMED_OF_JOBS = OF_JOBS.format(
+    which=f"j.channel = %(channel)s AND {jobs.sql_job_runs('j.job_id')}"
+)
+# A row that waits for a time is found once that has come and a claim has passed over its order.
+CANCELLED = OF_JOBS.format(which=f"NOT {jobs.sql_unless_commanded('j.job_id', Command.CANCELLED)}")
 # After a restore, which jobs are paused or cancelled is unknown until job-runner has read `jobs`
 # again. The hold `jobs` stands for as long.
 COMMANDS_KNOWN = f"""
@@ -49,8 +63,7 @@ OUTLIVED = f"""
     ORDER BY j.accepted_at LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED"""
 # By id and attempt, because a call of an earlier attempt proves nothing.
 IN_CALL = """
-    EXISTS (SELECT FROM calls c, unnest(c.notifications, c.attempts) AS e(id, attempt)
-        WHERE c.notifications @> ARRAY[n.id] AND e.id = n.id AND e.attempt = n.attempt)"""
+    EXISTS (SELECT FROM calls c WHERE c.notification = n.id AND c.attempt = n.attempt)"""
 # `issued_at < delivery`: an earlier decision must be folded before anything is decided again.
 CLAIMED = f"""
     SELECT {COLUMNS} FROM notifications n
@@ -62,21 +75,31 @@ UNANSWERED = f"""
     SELECT {COLUMNS} FROM notifications n
     WHERE n.state = '{State.SENDING}' AND n.state_at < %(before)s AND n.issued_at < %(delivery)s
     ORDER BY n.state_at LIMIT %(limit)s {TAKE}"""
-# An id is never younger than its acceptance, so `n.id < youngest` skips the days of later ids.
-SINCE = "coalesce(n.scheduled_for, n.accepted_at)"
-EXPIRED = f"""
-    SELECT {COLUMNS} FROM notifications n
+# Which rows are late depends on their template and job, so rows that may stay are among the oldest.
+# One run looks at `looks` rows and the next goes on after the last of them (sweeps.expired).
+LOOK = f"""
+    SELECT n.id, n.since, {{late}} AS late FROM (
+        SELECT n.id, n.job_id, n.template_id, n.template_version, n.issued_at, {SINCE} AS since
+        FROM notifications n
+        WHERE n.state = '{State.CREATED}' AND {SINCE} < now() - %(least)s
+            AND ({SINCE}, n.id) > (%(since)s, %(id)s)
+        ORDER BY {SINCE}, n.id LIMIT %(looks)s) AS n
     LEFT JOIN unnest(%(templates)s::uuid[], %(versions)s::int[], %(hours)s::int[])
-        AS s(template_id, template_version, hours) USING (template_id, template_version)
+        AS s (template_id, template_version, hours) USING (template_id, template_version)
     CROSS JOIN LATERAL (
-        SELECT now() - coalesce(make_interval(hours => s.hours), %(usual)s)) AS over(before)
-    WHERE n.state = '{State.CREATED}' AND n.issued_at < %(delivery)s
+        SELECT now() - coalesce(make_interval(hours => s.hours), %(usual)s)) AS over (before)
+    ORDER BY n.since, n.id"""
+EXPIRED = LOOK.format(
+    late=f"""(n.since < over.before AND n.issued_at < %(delivery)s
         AND {jobs.sql_unless_commanded("n.job_id", Command.PAUSED)}
         AND (n.job_id IS NULL OR {COMMANDS_KNOWN})
-        AND {SINCE} < over.before
         AND NOT EXISTS (SELECT FROM wishes w WHERE w.job_id = n.job_id
-            AND w.wish = '{Command.RESUMED}' AND w.wished_at >= over.before)
-        AND n.id < %(youngest)s
-    ORDER BY n.issued_at LIMIT %(limit)s {TAKE}"""
+            AND w.wish = '{Command.RESUMED}' AND w.wished_at >= over.before))"""
+)
+THESE = f"""
+    SELECT {COLUMNS} FROM notifications n
+    WHERE n.id = ANY(%(ids)s::uuid[]) AND n.state = '{State.CREATED}'
+        AND n.issued_at < %(delivery)s
+    ORDER BY n.id {TAKE}"""
 ISSUED = """
     UPDATE notifications SET issued_at = clock_timestamp() WHERE id = ANY(%s::uuid[])"""

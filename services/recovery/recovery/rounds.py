@@ -13,6 +13,7 @@ from courant.errors import Refused, Unavailable, Unfit
 from courant.runbooks import Runbook
 from recovery import marks, rules
 from recovery.leader import LeaderLock
+from recovery.rows import Place
 from recovery.store import PostgresStore
 from recovery.sweeps import Tools
 from recovery.tasks import TASKS, Task, run
@@ -37,11 +38,15 @@ class RoundParts:
 
 @dataclass(slots=True)
 class Rounds:
-    """Makes rounds; `begun` has when each task last began, by the monotonic clock."""
+    """Makes rounds; `begun` has when each task last began, by the monotonic clock.
+
+    `places` has up to where the walks through waiting rows have come. A new leader begins anew.
+    """
 
     parts: RoundParts
     begun: dict[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=lambda: Progress("recovery.rounds"))
+    places: dict[str, Place] = field(default_factory=dict)
 
     def make_round(self) -> None:
         """Make one round if this process leads; raises Unavailable."""
@@ -58,7 +63,9 @@ class Rounds:
         # Records that an earlier round could not write are flushed first. Otherwise each round
         # would queue the same records again.
         parts.producer.flush()
-        tools = Tools(parts.producer, parts.directory, positions, parts.grace, parts.kept)
+        tools = Tools(
+            parts.producer, parts.directory, positions, parts.grace, parts.kept, self.places
+        )
         for task in TASKS:
             if self._is_due(task) and not parts.stopping():
                 attempt(task, store, tools)

@@ -1,7 +1,7 @@
 """What the sweeps read of rows and templates: as much as the next step of a row needs."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from courant.topics import Channel, Lane
@@ -39,3 +39,15 @@ class WaitingReceipt:
     offset: int
     at: datetime
     is_old: bool  # it has waited as long as it may
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Up to where a walk through waiting rows has come: the last row that it looked at."""
+
+    since: datetime
+    id: UUID
+
+
+FIRST_PLACE = Place(datetime(2000, 1, 1, tzinfo=UTC), UUID(int=0))
+"""Before every row."""

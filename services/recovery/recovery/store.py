@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg2 import extensions
 from sqlalchemy import Connection
 
-from courant import ids, topics
+from courant import topics
 from courant.bulk import ChunkRef
 from courant.errors import Unavailable
 from courant.postgres import jobs
@@ -27,13 +27,15 @@ from recovery.overdue import (
     EXPIRED,
     ISSUED,
     OUTLIVED,
+    THESE,
     UNANSWERED,
     UNCLAIMED,
+    UNCLAIMED_OF_JOBS,
     UNRESOLVED,
     UNSAVED,
     UNSTARTED,
 )
-from recovery.rows import OverdueRow, WaitLimit
+from recovery.rows import FIRST_PLACE, OverdueRow, Place, WaitLimit
 
 Cursor: TypeAlias = extensions.cursor
 
@@ -84,6 +86,8 @@ LIFT_JOBS = f"""
     UPDATE holds SET stands = false
     WHERE scope = '{Scope.JOBS}' AND stands AND raised_at < %s"""
 STANDS = f"SELECT coalesce(bool_or(scope = '{Scope.REBUILD}'), false) FROM holds WHERE stands"
+LOOKS = 5
+"""How many rows a walk looks at for each row that it may return."""
 STOPPED = f"SELECT FROM holds WHERE stands AND scope IN ('{Scope.REBUILD}', '{Scope.ALL}')"
 
 
@@ -188,7 +192,11 @@ class PostgresRows:
     def unclaimed(
         self, channel: Channel, lane: Lane, before: datetime, limit: int
     ) -> list[OverdueRow]:
-        return self._rows(UNCLAIMED, channel=channel, lane=lane, before=before, limit=limit)
+        rows = self._rows(UNCLAIMED, channel=channel, lane=lane, before=before, limit=limit)
+        left = limit - len(rows)
+        if lane is Lane.BULK and left:
+            rows += self._rows(UNCLAIMED_OF_JOBS, channel=channel, before=before, limit=left)
+        return rows
 
     def unstarted(self, delivery: datetime, limit: int) -> list[OverdueRow]:
         return self._rows(UNSTARTED, before=delivery, delivery=delivery, limit=limit)
@@ -200,22 +208,43 @@ class PostgresRows:
         return self._rows(UNANSWERED, before=before, delivery=delivery, limit=limit)
 
     def expired(
-        self, usual: timedelta, shorter: Sequence[WaitLimit], delivery: datetime, limit: int
-    ) -> list[OverdueRow]:
-        least = min([usual, *(timedelta(hours=version.hours) for version in shorter)])
-        return self._rows(
-            EXPIRED,
-            templates=[version.template_id for version in shorter],
-            versions=[version.template_version for version in shorter],
-            hours=[version.hours for version in shorter],
-            usual=usual,
-            youngest=ids.first_of(ids.day_at(delivery - least) + 1),
-            delivery=delivery,
-            limit=limit,
-        )
+        self,
+        usual: timedelta,
+        shorter: Sequence[WaitLimit],
+        delivery: datetime,
+        limit: int,
+        after: Place,
+    ) -> tuple[list[OverdueRow], Place]:
+        looks = LOOKS * limit
+        values = {
+            "templates": [version.template_id for version in shorter],
+            "versions": [version.template_version for version in shorter],
+            "hours": [version.hours for version in shorter],
+            "usual": usual,
+            "least": min([usual, *(timedelta(hours=version.hours) for version in shorter)]),
+            "delivery": delivery,
+            "since": after.since,
+            "id": after.id,
+            "looks": looks,
+        }
+        self._cursor.execute(EXPIRED, values)
+        looked = self._cursor.fetchall()
+        late = [(id, since) for id, since, is_late in looked if is_late][:limit]
+        rows = self._these([id for id, _ in late], delivery)
+        if len(late) == limit:
+            [id, since] = late[-1]
+        elif len(looked) == looks:
+            [id, since, _] = looked[-1]
+        else:
+            return rows, FIRST_PLACE
+        return rows, Place(since, id)
+
+    def _these(self, ids: Sequence[UUID], delivery: datetime) -> list[OverdueRow]:
+        # Locked by their ids: a lock in the walk itself would lock every row that it looks at.
+        return self._rows(THESE, ids=array(ids), delivery=delivery) if ids else []
 
     def cancelled(self, delivery: datetime, limit: int) -> list[OverdueRow]:
-        return self._rows(CANCELLED, channels=[*Channel], delivery=delivery, limit=limit)
+        return self._rows(CANCELLED, channel="", before=delivery, limit=limit)
 
     def issued(self, rows: Sequence[OverdueRow]) -> None:
         self._cursor.execute(ISSUED, [array(row.id for row in rows)])

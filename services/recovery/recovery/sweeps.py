@@ -7,7 +7,7 @@ may be done twice, because orders and decisions are fenced by the row's state an
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import product
@@ -23,7 +23,7 @@ from courant.lifecycle import Move
 from courant.records import Outgoing
 from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
 from recovery import rules
-from recovery.rows import OverdueRow, WaitLimit
+from recovery.rows import FIRST_PLACE, OverdueRow, Place, WaitLimit
 
 ORDER_WAIT = timedelta(seconds=60)
 """How long after its row an order may still come.
@@ -68,9 +68,19 @@ class Rows(Protocol):
         """Return rows that a provider accepted before `before` and that had no receipt."""
 
     def expired(
-        self, usual: timedelta, shorter: Sequence[WaitLimit], delivery: datetime, limit: int
-    ) -> list[OverdueRow]:
-        """Return rows that waited longer than their template's limit, or `usual` without one."""
+        self,
+        usual: timedelta,
+        shorter: Sequence[WaitLimit],
+        delivery: datetime,
+        limit: int,
+        after: Place,
+    ) -> tuple[list[OverdueRow], Place]:
+        """Return rows that waited longer than their template's limit, or `usual` without one.
+
+        It looks at some times `limit` rows, the longest waiting first, from the first after
+        `after`. The place that it returns is where the next call goes on: the beginning again once
+        all rows were looked at.
+        """
 
     def cancelled(self, delivery: datetime, limit: int) -> list[OverdueRow]:
         """Return rows that wait for their turn and whose job was cancelled."""
@@ -108,6 +118,7 @@ class Tools:
     positions: Positions  # of the groups that read orders, in the topics of orders
     grace: timedelta  # how long the receipts of an unknown outcome may take
     kept: timedelta  # how long a notification's content is kept
+    places: dict[str, Place] = field(default_factory=dict)  # up to where each walk has come
 
 
 def due(store: Store, tools: Tools, limit: int) -> int:
@@ -191,8 +202,13 @@ def expired(store: Store, tools: Tools, limit: int) -> int:
     )
     with store.sweeping() as rows:
         delivery, _receipts = folded(rows)
-        late = rows.expired(rules.GIVEN_UP, shorter, delivery, limit) if delivery else []
-        return issue(rows, tools, late, decide(Move.EXPIRED, "not sent in time"))
+        if not delivery:
+            return 0
+        after = tools.places.get("expired", FIRST_PLACE)
+        late, place = rows.expired(rules.GIVEN_UP, shorter, delivery, limit, after)
+        issued = issue(rows, tools, late, decide(Move.EXPIRED, "not sent in time"))
+        tools.places["expired"] = place
+        return issued
 
 
 def cancelled(store: Store, tools: Tools, limit: int) -> int:

@@ -32,52 +32,55 @@ earlier would begin again.
 CHUNK_KEPT = timedelta(days=7)
 UNSEALED_KEPT = JOBS.retention
 
-# A row of `calls` says that its notifications may have been sent. If none of them is claimed at the
-# attempt of the call any more, it says nothing, because attempts are never used twice.
+# The rows to delete are named by where they lie (ctid), because for a list of keys the planner may
+# read the whole table.
+# A row of `calls` says that a notification may have been sent. If that is not claimed at the same
+# attempt any more, the row says nothing, because attempts are never used twice.
 CLOSE = f"""
-    DELETE FROM calls WHERE id IN (
-        SELECT c.id FROM calls c
-        WHERE c.at < %(delivery)s AND NOT EXISTS (
-            SELECT FROM unnest(c.notifications, c.attempts) AS e(id, attempt)
-            JOIN notifications n ON n.id = e.id AND n.attempt = e.attempt
-            WHERE n.state = '{State.CLAIMED}')
-        ORDER BY c.at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
-FORGET_KEYS = """
-    DELETE FROM idempotency WHERE (service_id, key_hash) IN (
-        SELECT service_id, key_hash FROM idempotency WHERE at < now() - %(age)s
-        ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
-FORGET_ALIASES = """
-    DELETE FROM aliases WHERE id IN (
-        SELECT id FROM aliases WHERE at < now() - %(age)s
-        ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+    DELETE FROM calls WHERE ctid = ANY(ARRAY(
+        SELECT c.ctid FROM calls c
+        WHERE c.at < %(delivery)s AND NOT EXISTS (SELECT FROM notifications n
+            WHERE n.id = c.notification AND n.attempt = c.attempt AND n.state = '{State.CLAIMED}')
+        LIMIT %(limit)s FOR UPDATE SKIP LOCKED))"""
+OLD = """
+    DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+        SELECT o.ctid FROM {table} o WHERE o.at < now() - %(age)s {which}
+        ORDER BY o.at LIMIT %(limit)s FOR UPDATE OF o SKIP LOCKED))"""
+FORGET_KEYS = OLD.format(table="idempotency", which="")
+FORGET_ALIASES = OLD.format(table="aliases", which="")
 # Once a job is over, its rows hold everything that is still needed. An upload without a job waits
 # for its seal as long as the log may hold one, and longer while job-runner does not read the log.
-# Otherwise a job-runner that was away would find the seal after its chunks were forgotten.
+# Otherwise a job-runner that was away would find the seal after its chunks were forgotten. A chunk
+# is stored before its job is over, so that none is looked at before it is old itself.
 FORGET_CHUNKS = """
-    DELETE FROM chunks WHERE (upload_id, number) IN (
-        SELECT upload_id, number FROM chunks c LEFT JOIN jobs j USING (upload_id)
-        WHERE CASE WHEN j.id IS NULL THEN c.at < %(passed)s - %(unsealed)s
-            ELSE j.finished_at < now() - %(age)s END
-        ORDER BY c.at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED)"""
-FORGET_JOBS = """
-    DELETE FROM jobs WHERE id IN (
-        SELECT id FROM jobs WHERE at < now() - %(age)s AND finished_at IS NOT NULL
-        ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
-FORGET_WISHES = """
-    DELETE FROM wishes WHERE job_id IN (
-        SELECT job_id FROM wishes w WHERE at < now() - %(age)s
-            AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = w.job_id)
-        ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"""
+    DELETE FROM chunks WHERE ctid = ANY(ARRAY(
+        SELECT c.ctid FROM chunks c LEFT JOIN jobs j USING (upload_id)
+        WHERE c.at < now() - %(age)s
+            AND CASE WHEN j.id IS NULL THEN c.at < %(passed)s - %(unsealed)s
+                ELSE j.finished_at < now() - %(age)s END
+        ORDER BY c.at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED))"""
+FORGET_JOBS = OLD.format(table="jobs", which="AND o.finished_at IS NOT NULL")
+FORGET_WISHES = OLD.format(
+    table="wishes", which="AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = o.job_id)"
+)
 # Keeps the first mark of each period of `space`.
 THIN = """
-    DELETE FROM marks WHERE (at, topic_id) IN (
-        SELECT m.at, m.topic_id FROM marks m
-        WHERE m.at < now() - %(age)s AND m.at >= now() - %(until)s
-            AND (m.family = %(receipts)s) = %(of_receipts)s
-            AND EXISTS (SELECT FROM marks e WHERE e.topic_id = m.topic_id AND e.at < m.at
-                AND e.at >= date_bin(%(space)s, m.at, timestamptz '2020-01-01 00:00Z'))
-        LIMIT %(limit)s)"""
+    DELETE FROM marks WHERE ctid = ANY(ARRAY(
+        SELECT place FROM (
+            SELECT m.ctid AS place, row_number() OVER (
+                PARTITION BY m.topic_id, date_bin(%(space)s, m.at, timestamptz '2020-01-01 00:00Z')
+                ORDER BY m.at) AS nth
+            FROM marks m
+            WHERE m.at < now() - %(age)s AND m.at >= date_bin(
+                    %(space)s, now() - %(until)s, timestamptz '2020-01-01 00:00Z')
+                AND (m.family = %(receipts)s) = %(of_receipts)s) AS m
+        WHERE nth > 1 LIMIT %(limit)s))"""
 FORGET_MARKS = "DELETE FROM marks WHERE at < now() - %(age)s"
+THINNED_WITHIN = timedelta(minutes=1)
+"""How long a mark is looked at every few seconds once it has an age at which fewer are kept.
+
+Then it is thinned, or no process led meanwhile, and the task of every hour finds it.
+"""
 
 
 WAIT_MAX = timedelta(days=7)
@@ -132,7 +135,7 @@ def match_receipts(store: PostgresStore, tools: Tools, limit: int) -> int:
 
 
 def close_orphans(store: PostgresStore, _: object, limit: int) -> int:
-    """Delete calls of which no row is claimed at the call's attempt any more."""
+    """Delete entries of calls whose row is not claimed at the entry's attempt any more."""
     with store.sweeping() as rows:
         delivery = rows.passed((DELIVERY.name,)).get(DELIVERY.name)
         return rows.run(CLOSE, delivery=delivery, limit=limit) if delivery else 0
@@ -166,7 +169,16 @@ def forget_jobs(store: PostgresStore, _: object, limit: int) -> int:
 
 
 def thin_marks(store: PostgresStore, _: object, limit: int) -> int:
+    """Keep fewer of the marks that have just become so old that fewer are kept."""
+    return _thin(store, limit, THINNED_WITHIN)
+
+
+def thin_all_marks(store: PostgresStore, _: object, limit: int) -> int:
     """Keep fewer marks the older they are, and none that is older than the topics' retention."""
+    return _thin(store, limit, rules.MARKS_KEPT)
+
+
+def _thin(store: PostgresStore, limit: int, within: timedelta) -> int:
     with store.sweeping() as rows:
         thinned = rows.run(FORGET_MARKS, age=rules.MARKS_KEPT)
         for bands, of_receipts in ((rules.THINNED, False), (rules.THINNED_RECEIPTS, True)):
@@ -174,7 +186,7 @@ def thin_marks(store: PostgresStore, _: object, limit: int) -> int:
                 thinned += rows.run(
                     THIN,
                     age=age,
-                    until=until,
+                    until=min(until, age + max(within, space)),
                     space=space,
                     receipts=RECEIPTS.name,
                     of_receipts=of_receipts,

@@ -78,16 +78,16 @@ MAKE_ALIASES = """
     INSERT INTO aliases (id, winner) SELECT id, winner FROM lost ON CONFLICT DO NOTHING"""
 DROP_ALIASES = "DELETE FROM incoming i USING aliases a WHERE a.id = i.id"
 
-OPEN = """
-    INSERT INTO calls (id, notifications, attempts) VALUES (%s, %s, %s)
-    ON CONFLICT DO NOTHING"""
-CLOSE = "DELETE FROM calls WHERE id = ANY(%s)"
 FIND = """
     SELECT message_id, id, attempt FROM notifications
     WHERE message_id = ANY(%s) AND id >= %s ORDER BY id"""
 WAIT = """
     INSERT INTO receipts_waiting (sns_id, message_id, value, partition, "offset", at)
     VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+OPEN = """
+    INSERT INTO calls (id, notification, attempt)
+    SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) ON CONFLICT DO NOTHING"""
+CLOSE = "DELETE FROM calls WHERE id = ANY(%s::uuid[])"
 # - UPDATE changes a row once, so a round may hold a row only once.
 # - A report that changes no row becomes an event only if its claim was lost. A row that is claimed
 #   already is what `started` expects, so that is no event.
@@ -243,12 +243,16 @@ class PostgresFold:
         self, rounds: Sequence[Sequence[Report]], opened: Sequence[Started], closed: Sequence[UUID]
     ) -> None:
         with classified_errors(), self._connection.begin_nested():
-            for call in opened:
-                attempts = [each.attempt for each in call.attempts]
-                self._cursor.execute(OPEN, [call.call, [a.id for a in call.attempts], attempts])
+            entries = [
+                (call.call, each.id, each.attempt) for call in opened for each in call.attempts
+            ]
+            if entries:
+                calls, notifications, attempts = zip(*entries, strict=True)
+                self._cursor.execute(OPEN, [array(calls), array(notifications), [*attempts]])
             for reports in rounds:
                 self._move(ENCODE(reports).decode(), (each.id for each in reports))
-            self._cursor.execute(CLOSE, [closed])
+            if closed:
+                self._cursor.execute(CLOSE, [array(closed)])
 
     def _move(self, reports: str, ids: Iterable[UUID]) -> None:
         values = {"reports": reports, "ids": array(ids), "lease": self._store.lease}

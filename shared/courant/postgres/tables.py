@@ -41,6 +41,11 @@ UNDER_WAY = "orders > 0 AND (settled_at IS NULL OR saved_at IS NULL)"
 The index has exactly this text: a query that words it differently does not use the index.
 """
 
+IN_TURN = "coalesce(not_before <= issued_at, true)"
+"""Selects created rows that wait for their turn, not for a time. An index has this text too."""
+SINCE = "coalesce(scheduled_for, accepted_at)"
+"""Since when a row may be sent. An index has this text too."""
+
 
 def only(state: State, *more: str) -> object:
     """Restrict an index to rows of one state, so that it stays as small as that state's backlog."""
@@ -83,12 +88,15 @@ notifications = Table(
     Index("notifications_by_reference", "reference", postgresql_using="hash"),
     Index("notifications_by_message_id", "message_id", postgresql_using="hash"),
     Index("notifications_by_service", "service_id", "accepted_at", "id"),
-    # Rows that wait for a time and rows that wait for their turn have an index each, so that a
-    # backlog of one does not slow the other.
+    # Rows that wait for a time, and rows that wait for their turn, of a job or not, have an index
+    # each, so that a backlog of one does not slow the others.
     Index("notifications_due", "not_before",
           postgresql_where=only(State.CREATED, "issued_at < not_before")),
-    Index("notifications_waiting", "channel", "lane", "issued_at",
-          postgresql_where=only(State.CREATED, "coalesce(not_before <= issued_at, true)")),
+    Index("notifications_unclaimed", "channel", "lane", "issued_at",
+          postgresql_where=only(State.CREATED, IN_TURN, "job_id IS NULL")),
+    Index("notifications_of_jobs", "channel", "job_id", "issued_at",
+          postgresql_where=only(State.CREATED, IN_TURN, "job_id IS NOT NULL")),
+    Index("notifications_to_expire", text(SINCE), "id", postgresql_where=only(State.CREATED)),
     Index("notifications_claimed", "lease_until", postgresql_where=only(State.CLAIMED)),
     Index("notifications_sending", "state_at", postgresql_where=only(State.SENDING)),
     postgresql_partition_by=BY_DAY,
@@ -105,13 +113,13 @@ events = Table(
     Column("happened_at", TIME),  # of a receipt, by the provider's clock
     postgresql_partition_by=BY_DAY,
 )
-calls = Table(  # calls to providers whose outcome is not known yet
+calls = Table(  # the entries of calls to providers whose outcome is not known yet
     "calls", metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("notifications", ARRAY(Uuid), nullable=False),
-    Column("attempts", ARRAY(Integer), nullable=False),
+    Column("id", Uuid, primary_key=True),  # the call's
+    Column("notification", Uuid, primary_key=True),
+    Column("attempt", Integer, nullable=False),
     Column("at", TIME, nullable=False, server_default=func.now()),
-    Index("calls_by_notification", "notifications", postgresql_using="gin"),
+    Index("calls_by_notification", "notification", "attempt"),
 )
 receipts_waiting = Table(  # receipts without our tags whose row is not known yet, kept 7 days
     "receipts_waiting", metadata,
@@ -194,7 +202,7 @@ chunks = Table(  # the rows of uploads; chunks of an upload without a job expire
 jobs = Table(  # jobs whose upload is complete: its seal has come
     "jobs", metadata,
     Column("id", Uuid, primary_key=True),
-    Column("upload_id", Uuid, nullable=False),
+    Column("upload_id", Uuid, nullable=False, index=True),
     Column("chunks", Integer, nullable=False),
     Column("rows", Integer, nullable=False),
     Column("digest", LargeBinary, nullable=False),

@@ -51,7 +51,7 @@ class Tables:
     events: list[tuple[str, UUID, int, bool]] = field(default_factory=list)
     heard: set[tuple[UUID, str, datetime]] = field(default_factory=set)  # events of receipts
     waiting: dict[str, UntaggedReceipt] = field(default_factory=dict)  # by SNS's MessageId
-    calls: dict[UUID, Started] = field(default_factory=dict)
+    calls: dict[tuple[UUID, UUID], int] = field(default_factory=dict)  # attempts, by call and id
     positions: dict[Partition, int] = field(default_factory=dict)
     marks: dict[datetime, Positions] = field(default_factory=dict)
     jobs: JobTables = field(default_factory=JobTables)
@@ -255,13 +255,14 @@ class FakeFold:
         texts = [each.reason for reports in rounds for each in reports]
         refuse(texts, "22P05: UntranslatableCharacter")
         for call in opened:
-            self._tables.calls.setdefault(call.call, call)
+            for each in call.attempts:
+                self._tables.calls.setdefault((call.call, each.id), each.attempt)
         for reports in rounds:
             # An UPDATE … FROM applies only one of several reports on a row, and any of them.
             for report in {each.id: each for each in reports}.values():
                 self._move(report)
-        for id in closed:
-            self._tables.calls.pop(id, None)
+        for entry in [entry for entry in self._tables.calls if entry[0] in closed]:
+            del self._tables.calls[entry]
 
     def trial(self) -> AbstractContextManager[None]:
         return self._tables.trial()
