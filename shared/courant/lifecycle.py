@@ -12,6 +12,10 @@ from enum import Enum, StrEnum
 from typing import Self
 from uuid import UUID
 
+VALID_HOURS = 72
+GIVEN_UP = timedelta(hours=VALID_HOURS)
+"""How long a notification may wait to be sent, and then for its receipt."""
+
 
 class State(StrEnum):
     """The state of a notification."""

@@ -30,6 +30,7 @@ class Twin(Protocol):
     ) -> None: ...
     def mark(self, end: int) -> None: ...
     def rows(self) -> list[tuple[int, str, int, str | None]]: ...
+    def ordered_before_their_time(self) -> list[int]: ...
     def rest(self) -> object: ...
     def waiting(self) -> list[tuple[str, str]]: ...
 
@@ -52,6 +53,14 @@ class FakeTwin:
         return [
             (builders.number_of(id), str(row.state), row.attempt, row.notification.reference)
             for id, row in sorted(self.store.tables.rows.items())
+        ]
+
+    def ordered_before_their_time(self) -> list[int]:
+        rows = self.store.tables.rows.items()
+        return [
+            builders.number_of(id)
+            for id, row in sorted(rows)
+            if row.not_before and row.issued_at < row.not_before
         ]
 
     def rest(self) -> object:
@@ -100,6 +109,10 @@ class PostgresTwin:
     def rows(self) -> list[tuple[int, str, int, str | None]]:
         rows = self.ask("SELECT id, state, attempt, reference FROM notifications ORDER BY id")
         return [(builders.number_of(id), *others) for id, *others in rows]
+
+    def ordered_before_their_time(self) -> list[int]:
+        sql = "SELECT id FROM notifications WHERE issued_at < not_before ORDER BY id"
+        return [builders.number_of(id) for (id,) in self.ask(sql)]
 
     def rest(self) -> object:
         return (

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from sqlalchemy import Engine
 
+from courant import clock
 from courant.contracts import Notification
 from courant.errors import Behind, Unavailable
 from courant.lifecycle import REPORTED, Report, State
@@ -36,6 +37,17 @@ def test_saving_again_changes_nothing_and_orders_rows_that_still_wait(twin: Twin
         (2, "created", 1),
         (3, "created", 0),
     ]
+
+
+def test_a_scheduled_row_is_due_when_its_time_comes_however_late_it_is_saved(twin: Twin) -> None:
+    week = timedelta(days=7)
+    times = {1: clock.now() - week, 2: clock.now() + week, 3: None}
+    save(
+        twin,
+        *(msgspec.structs.replace(notification(n), scheduled_for=at) for n, at in times.items()),
+    )
+    # Recovery's sweep `due` finds rows whose last order came before their time.
+    assert twin.ordered_before_their_time() == [1, 2]
 
 
 def test_records_that_left_the_log_are_skipped_though_none_was_folded(twin: Twin) -> None:

@@ -121,3 +121,30 @@ def test_an_outcome_asks_for_its_move(outcome: str, move: str) -> None:
 def test_nobody_decides_through_recovery_what_only_a_provider_can_say() -> None:
     assert isinstance(rules.read_delivery(record(decided(1, Move.FREED))), Keep)
     assert isinstance(rules.read_delivery(record(decided(1, Move.DELIVERED))), Dead)
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "scheduled", "ordered"),
+    [
+        (HOUR, None, True),
+        (-HOUR, None, True),  # by the clock of an ingest that is ahead
+        (71 * HOUR, None, True),
+        (73 * HOUR, None, False),
+        (2 * HOUR, -HOUR, False),  # its time has not come
+        (2 * HOUR, HOUR, True),  # saved after its time
+        (80 * HOUR, 71 * HOUR, True),
+        (90 * HOUR, 73 * HOUR, False),
+    ],
+)
+def test_what_may_be_sent_now_is_ordered(
+    accepted: timedelta, scheduled: timedelta | None, ordered: bool
+) -> None:
+    waiting = msgspec.structs.replace(
+        notification(1),
+        accepted_at=NOW - accepted,
+        scheduled_for=None if scheduled is None else NOW - scheduled,
+    )
+    assert rules.orders([waiting], NOW) == ([rules.order(waiting)] if ordered else [])

@@ -11,9 +11,8 @@ from psycopg2 import extensions
 from sqlalchemy import Engine
 
 from courant.contracts import Command, KeyType
-from courant.directory.entries import VALID_HOURS
 from courant.errors import Unavailable
-from courant.lifecycle import Move
+from courant.lifecycle import VALID_HOURS, Move
 from courant.postgres.database import FINGERPRINT, array, classified_errors, hold_after_restart
 from courant.postgres.holds import Scope, channel_scope, lane_scope, sql_service_scope
 from courant.postgres.jobs import sql_job_runs

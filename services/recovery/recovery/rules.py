@@ -5,8 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from courant.contracts import Decided, Persisted, UntaggedReceipt
-from courant.directory.entries import VALID_HOURS
-from courant.lifecycle import Move
+from courant.lifecycle import GIVEN_UP, Move
 from courant.records import Dead, Outgoing, Record
 from courant.topics import (
     CHUNKS,
@@ -35,8 +34,6 @@ GROUPS = {**ORDERS, CHUNKS.name: group("job-runner", CHUNKS)}
 MARKED = (*FOLDED, JOBS.name, *GROUPS)
 """The topics that marks are taken of."""
 
-GIVEN_UP = timedelta(hours=VALID_HOURS)
-"""How long a notification may wait to be sent, and then for its receipt."""
 JOB_KEPT = timedelta(days=13)
 """How old a job may get before it is cancelled: two days less than a row's id may be old."""
 GAP = timedelta(seconds=15)

@@ -19,7 +19,7 @@ from courant.bulk import ChunkRef
 from courant.consume import Producer
 from courant.contracts import Command
 from courant.directory.entries import Directory
-from courant.lifecycle import Move
+from courant.lifecycle import GIVEN_UP, Move
 from courant.records import Outgoing
 from courant.topics import CHUNKS, DELIVERY, INBOX, PERSISTED, RECEIPTS, Channel, Lane, Positions
 from recovery import rules
@@ -185,7 +185,7 @@ def unanswered(store: Store, tools: Tools, limit: int) -> int:
         delivery, receipts = folded(rows)
         if not delivery or not receipts:
             return 0
-        silent = rows.unanswered(receipts - rules.GIVEN_UP, delivery, limit)
+        silent = rows.unanswered(receipts - GIVEN_UP, delivery, limit)
         return issue(rows, tools, silent, decide(Move.UNANSWERED, "no receipt came"))
 
 
@@ -205,7 +205,7 @@ def expired(store: Store, tools: Tools, limit: int) -> int:
         if not delivery:
             return 0
         after = tools.places.get("expired", FIRST_PLACE)
-        late, place = rows.expired(rules.GIVEN_UP, shorter, delivery, limit, after)
+        late, place = rows.expired(GIVEN_UP, shorter, delivery, limit, after)
         issued = issue(rows, tools, late, decide(Move.EXPIRED, "not sent in time"))
         tools.places["expired"] = place
         return issued

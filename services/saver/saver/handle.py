@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from courant import ids, metrics
+from courant import clock, ids, metrics
 from courant.consume import Stage, Steps, every
 from courant.contracts import Attempt, Notification, Receipt, Started, UntaggedReceipt
 from courant.errors import Refused, Unfit
@@ -139,8 +139,7 @@ def save(store: Store, batch: Batch[Notification]) -> Steps:
         waiting, dead = isolate(batch.kept, fold.save, partial(try_ordinary, fold))
     metrics.MOVES.labels(Move.SAVED).inc(len(batch.kept) - len(dead))
     yield dead
-    # A scheduled notification gets its order from recovery's sweep `due`, when its time has come.
-    yield [rules.order(each) for each in waiting if each.scheduled_for is None]
+    yield rules.orders(waiting, clock.now())
 
 
 def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:

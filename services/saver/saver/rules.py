@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
@@ -27,7 +27,7 @@ from courant.contracts import (
     decode_delivery,
     decode_receipt,
 )
-from courant.lifecycle import Move, Note, Report
+from courant.lifecycle import GIVEN_UP, Move, Note, Report
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
 
 ReportRecord: TypeAlias = Delivery | Receipt | UntaggedReceipt | Heartbeat
@@ -106,6 +106,21 @@ def order(notification: Notification) -> Outgoing:
     """Return the order to send a stored notification."""
     topic = topics.PERSISTED.topic(notification.channel, notification.lane)
     return Outgoing(topic, notification.id.bytes, Persisted(id=notification.id).encode())
+
+
+def orders(waiting: Iterable[Notification], now: datetime) -> list[Outgoing]:
+    """Return the orders to send stored notifications that wait for their first attempt.
+
+    A notification whose time has not come is ordered by recovery's sweep `due` when it has. One
+    that has waited too long is not ordered: `expired` gives it up. A wrong clock costs a delay
+    only, because the sweeps and the claim go by Postgres's clock.
+    """
+    return [
+        order(each)
+        for each in waiting
+        if (each.scheduled_for is None or each.scheduled_for <= now)
+        and now - (each.scheduled_for or each.accepted_at) < GIVEN_UP
+    ]
 
 
 def reports(report_record: ReportRecord) -> list[Report]:

@@ -47,11 +47,13 @@ INCOMING = """
     ON COMMIT DELETE ROWS"""
 COPY = f"COPY incoming ({', '.join(KEYED)}) FROM STDIN"
 # ON CONFLICT is the guard of SAVED: an existing row gets neither a second row nor a second event.
-# ORDER BY prevents a deadlock between two savers that insert the same ids.
+# ORDER BY prevents a deadlock between two savers that insert the same ids. However late a scheduled
+# row is saved, its last order seems to be from before its time, so that the sweep `due` finds it.
 SAVE = f"""
     WITH saved AS (
-        INSERT INTO notifications ({NAMES}, not_before)
-        SELECT {NAMES}, scheduled_for FROM incoming ORDER BY id
+        INSERT INTO notifications ({NAMES}, not_before, issued_at)
+        SELECT {NAMES}, scheduled_for, least(now(), scheduled_for - interval '1 microsecond')
+        FROM incoming ORDER BY id
         ON CONFLICT (id) DO NOTHING RETURNING id, attempt)
     INSERT INTO events (id, move, attempt) SELECT id, '{Move.SAVED}', attempt FROM saved"""
 WAITING = f"""

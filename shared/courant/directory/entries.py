@@ -18,13 +18,10 @@ from msgspec import Meta
 
 from courant import contracts
 from courant.contracts import ENCODE, KeyType, Malformed, Time
+from courant.lifecycle import VALID_HOURS
 from courant.topics import Channel, Lane
 
 log = logging.getLogger(__name__)
-
-
-VALID_HOURS = 72
-"""How long a notification may wait to be sent, unless its template allows less."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):

@@ -13,9 +13,8 @@ from typing import TypeVar
 from uuid import UUID
 
 from courant.contracts import Attempt, Notification, Started, UntaggedReceipt
-from courant.directory.entries import VALID_HOURS
 from courant.errors import Behind, Refused, Unavailable, require
-from courant.lifecycle import RANKS, Move, Note, Report, State, outdated, shows
+from courant.lifecycle import RANKS, VALID_HOURS, Move, Note, Report, State, outdated, shows
 from courant.records import Keep, Span
 from courant.testing.builders import NOW
 from courant.testing.jobs import JobTables
@@ -240,7 +239,9 @@ class FakeFold:
         for each in notifications:
             if each.id not in self._tables.rows:
                 due = each.scheduled_for
-                self._tables.rows[each.id] = FakeRow(each, not_before=due, issued_at=self._now)
+                # Before its time, so that the sweep `due` finds it however late it was saved.
+                issued_at = min(self._now, due - timedelta(microseconds=1)) if due else self._now
+                self._tables.rows[each.id] = FakeRow(each, not_before=due, issued_at=issued_at)
                 self._tables.events.append((Move.SAVED, each.id, 0, True))
         rows = self._tables.rows
         return [
