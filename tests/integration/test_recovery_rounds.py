@@ -1,10 +1,8 @@
 """The leader's rounds, on a real PostgreSQL and a fake Kafka that can be away."""
 
-import asyncio
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +15,13 @@ from sqlalchemy import Engine, event
 from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable
 from courant.serve import Stop
-from courant.testing.builders import PERSISTED
+from courant.testing.builders import PERSISTED, RECEIPTS
 from courant.testing.world import World
-from courant.topics import Positions
-from recovery import faust_apps, rounds, rules, store, timers
-from recovery.leader import LeaderLock, connect
-from recovery.rounds import RoundParts, Rounds
+from courant.topics import CHUNKS, Positions
+from recovery import rounds, rules, store, timers
+from recovery.leader import LeaderLock, MarksLock, connect
+from recovery.marker import Marker
+from recovery.rounds import UNLED_SECONDS, RoundParts, Rounds
 from recovery.tasks import TASKS, Task
 from support.recovery import Scenario
 
@@ -34,12 +33,14 @@ class FakeOffsets:
     world: World
     away: bool = False
     closed: bool = False
+    silent: set[str] = field(default_factory=set)  # topics that do not answer
 
     def ends(self, topics: Iterable[str]) -> Positions:
         if self.away:
             raise Unavailable("Kafka: away")
         kafka = self.world.kafka
-        return {partition: len(kafka.log[partition]) for partition in kafka.partitions(*topics)}
+        asked = [topic for topic in topics if topic not in self.silent]
+        return {partition: len(kafka.log[partition]) for partition in kafka.partitions(*asked)}
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
         return self.ends(groups)
@@ -61,7 +62,6 @@ def own(scenario: Scenario) -> Engine:
 @pytest.fixture
 def parts(scenario: Scenario) -> Iterator[RoundParts]:
     lead = LeaderLock(own(scenario))
-    minute = timedelta(minutes=1)
     directory = Directory()
     directory.is_read = True
     yield RoundParts(
@@ -69,8 +69,6 @@ def parts(scenario: Scenario) -> Iterator[RoundParts]:
         offsets=FakeOffsets(scenario.world),
         producer=scenario.producer,
         directory=directory,
-        lease=minute,
-        margin=minute,
         grace=timedelta(seconds=30),
         kept=timedelta(days=7),
         stopping=lambda: False,
@@ -78,7 +76,19 @@ def parts(scenario: Scenario) -> Iterator[RoundParts]:
     lead.resign()
 
 
-def test_a_round_marks_every_topic_and_runs_the_tasks_that_are_due(
+@pytest.fixture
+def marker(scenario: Scenario, parts: RoundParts) -> Iterator[Marker]:
+    lock, minute = MarksLock(own(scenario)), timedelta(minutes=1)
+    leads = lambda: parts.leader_lock.is_held  # noqa: E731  (as the process has it)
+    yield Marker(lock, leads, parts.offsets, lease=minute, margin=minute)
+    lock.resign()
+
+
+def marked(scenario: Scenario) -> set[str]:
+    return {topic for (topic,) in scenario.ask("SELECT topic FROM marks")}
+
+
+def test_a_round_runs_the_tasks_that_are_due(
     scenario: Scenario, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: 7.0))  # time stands still
@@ -86,25 +96,140 @@ def test_a_round_marks_every_topic_and_runs_the_tasks_that_are_due(
     leader = Rounds(parts)
     leader.make_round()
     assert scenario.written() == [(PERSISTED, 1, "")]
-    assert {topic for (topic,) in scenario.ask("SELECT topic FROM marks")} == {*rules.MARKED}
     scenario.row(2, issued_at="ago(60)", not_before="ago(1)")
     leader.make_round()  # at once again: nothing is due yet
     assert scenario.written() == [(PERSISTED, 1, "")]
 
 
+def test_the_leader_marks_every_topic(
+    scenario: Scenario, parts: RoundParts, marker: Marker
+) -> None:
+    marker.mark()
+    assert marked(scenario) == set()  # nobody leads yet
+    Rounds(parts).make_round()
+    marker.mark()
+    assert marked(scenario) == {*rules.MARKED}
+
+
+def test_a_mark_does_not_wait_for_a_sweep(
+    scenario: Scenario, parts: RoundParts, marker: Marker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def takes_long(leaders: store.PostgresStore, *_: object) -> int:
+        with leaders.sweeping():
+            marker.mark()  # in production the marks have a thread
+        return 0
+
+    monkeypatch.setattr(rounds, "TASKS", (Task("long", timedelta(), 1, takes_long),))
+    Rounds(parts).make_round()
+    assert marked(scenario) == {*rules.MARKED}
+
+
+def test_a_topic_that_does_not_answer_stops_no_other(
+    scenario: Scenario, parts: RoundParts, marker: Marker
+) -> None:
+    assert isinstance(parts.offsets, FakeOffsets)
+    parts.offsets.silent = {CHUNKS.name, RECEIPTS}
+    scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
+    Rounds(parts).make_round()
+    marker.mark()
+    assert marked(scenario) == {*rules.MARKED} - {CHUNKS.name, RECEIPTS}
+    assert scenario.written() == [(PERSISTED, 1, "")]
+
+
+def test_two_processes_do_not_mark_at_once(
+    scenario: Scenario, parts: RoundParts, marker: Marker
+) -> None:
+    former = replace(marker, lock=MarksLock(own(scenario)), leads=lambda: True)
+    former.mark()
+    scenario.ask("DELETE FROM marks")
+    Rounds(parts).make_round()
+    marker.mark()
+    assert marked(scenario) == set()
+    replace(former, leads=lambda: False).mark()  # it has noticed that another leads
+    marker.mark()
+    assert marked(scenario) == {*rules.MARKED}
+
+
 def test_under_a_hold_marks_are_taken_and_nothing_is_swept(
-    scenario: Scenario, parts: RoundParts
+    scenario: Scenario, parts: RoundParts, marker: Marker
 ) -> None:
     scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
     scenario.hold(seconds=30)
     leader = Rounds(parts)
     leader.make_round()
+    marker.mark()
     assert scenario.written() == []
-    assert scenario.ask("SELECT FROM marks")
+    assert marked(scenario) == {*rules.MARKED}
     scenario.ask("UPDATE holds SET raised_at = now() - interval '3 min'")
-    leader.make_round()
+    marker.mark()
     assert scenario.ask("SELECT stands FROM holds") == [(False,)]
+    leader.make_round()
     assert scenario.written() == [(PERSISTED, 1, "")]
+
+
+@dataclass
+class Clock:
+    """A monotonic clock that is set by hand."""
+
+    seconds: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+def test_the_lock_alone_suffices_to_lead_when_nobody_is_elected(
+    scenario: Scenario, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(rounds, "time", clock)
+    leader = Rounds(parts, tried_at=0.0)
+    leader.take_turn(is_elected=False)
+    assert not parts.leader_lock.is_held  # Faust may still elect somebody
+    clock.seconds = UNLED_SECONDS
+    leader.take_turn(is_elected=False)
+    assert parts.leader_lock.is_held
+    other = Rounds(replace(parts, leader_lock=LeaderLock(own(scenario))))
+    other.take_turn(is_elected=True)
+    assert not other.parts.leader_lock.is_held  # whoever has the lock keeps it
+    leader.resign()
+    other.take_turn(is_elected=True)
+    assert other.parts.leader_lock.is_held
+    other.resign()
+
+
+def test_a_leader_that_cannot_work_for_a_while_makes_room(
+    parts: RoundParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(parts.offsets, FakeOffsets)
+    clock = Clock()
+    monkeypatch.setattr(rounds, "time", clock)
+    leader = Rounds(parts)
+    leader.take_turn(is_elected=True)
+    parts.offsets.away = True
+    clock.seconds = UNLED_SECONDS - 1
+    with pytest.raises(Unavailable):
+        leader.take_turn(is_elected=True)
+    assert parts.leader_lock.is_held
+    clock.seconds = UNLED_SECONDS + 1
+    with pytest.raises(Unavailable):
+        leader.take_turn(is_elected=True)
+    assert not parts.leader_lock.is_held
+
+
+def test_an_election_is_void_when_faust_says_nothing_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(timers, "time", clock)
+    election = timers.Election()
+    assert not election()
+    election.say(True)
+    assert election()
+    clock.seconds = timers.STALE_SECONDS
+    assert not election()
+    election.say(True)
+    election.say(False)
+    assert not election()
 
 
 def test_a_process_that_does_not_lead_does_nothing(scenario: Scenario, parts: RoundParts) -> None:
@@ -131,17 +256,19 @@ def test_a_task_that_fails_stops_no_other_task(
 
 
 def test_without_kafka_no_mark_is_taken_and_the_lead_is_kept(
-    scenario: Scenario, parts: RoundParts
+    scenario: Scenario, parts: RoundParts, marker: Marker
 ) -> None:
     assert isinstance(parts.offsets, FakeOffsets)
     parts.offsets.away = True
     leader = Rounds(parts)
     with pytest.raises(Unavailable):
         leader.make_round()
+    with pytest.raises(Unavailable):
+        marker.mark()
     assert scenario.ask("SELECT FROM marks") == []
     assert LeaderLock(own(scenario)).take() is None
     parts.offsets.away = False
-    leader.make_round()
+    marker.mark()
     assert scenario.ask("SELECT FROM marks")
 
 
@@ -177,21 +304,7 @@ def test_records_that_could_not_be_written_are_not_queued_again_in_each_round(
 
 
 FRAMES_MAX = 8
-"""Seven today: lead, make_round, attempt, run, the sweep, and two of the store."""
-
-
-@dataclass
-class TimerApp:
-    """A Faust app that leads and does not run its timer by itself."""
-
-    timers: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
-
-    def timer(self, interval: float) -> Callable[[Any], None]:
-        assert interval == timers.ROUND_SECONDS
-        return self.timers.append
-
-    def is_leader(self) -> bool:
-        return True
+"""Eight today: run, take_turn, make_round, attempt, run, the sweep, and two of the store."""
 
 
 def our_frames() -> list[str]:
@@ -200,34 +313,27 @@ def our_frames() -> list[str]:
     return [f"{path.stem}.{name}" for path, name in frames if "recovery" in path.parent.name]
 
 
-def test_a_sweeps_sql_is_few_calls_below_the_leaders_timer(
-    scenario: Scenario, parts: RoundParts, monkeypatch: pytest.MonkeyPatch
+def test_a_sweeps_sql_is_few_calls_below_the_leaders_loop(
+    scenario: Scenario, parts: RoundParts
 ) -> None:
-    stacks: list[list[str]] = []  # of the timer when it starts a round, of the sweep at its SQL
-
-    class RecordingExecutor(ThreadPoolExecutor):
-        def submit(self, *args: Any, **kwargs: Any) -> Any:
-            stacks.append(our_frames())
-            return super().submit(*args, **kwargs)
+    stacks: list[list[str]] = []
+    stop = Stop()
 
     class RecordingCursor(extensions.cursor):
         def execute(self, sql: Any, values: Any = None) -> None:
             if sql == store.DUE:
                 stacks.append(our_frames())
+                stop.set()
             super().execute(sql, values)
 
     def record(connection: Any, _: object) -> None:
         connection.cursor_factory = RecordingCursor
 
     event.listen(parts.leader_lock._engine, "connect", record)
-    app = TimerApp()
-    monkeypatch.setattr(faust_apps, "app", lambda *_: app)
     scenario.row(1, issued_at="ago(60)", not_before="ago(1)")
-    with RecordingExecutor(1) as worker:
-        timers.app("", 1, Rounds(parts), worker, Stop())
-        [lead] = app.timers
-        asyncio.run(lead())
+    Rounds(parts).run(lambda: True, stop)
     assert scenario.written() == [(PERSISTED, 1, "")]
-    timer, sweep = stacks
-    assert timer[0] == "timers.lead"
-    assert len(timer + sweep) <= FRAMES_MAX, timer + sweep
+    assert not parts.leader_lock.is_held
+    [sweep] = stacks
+    assert sweep[0] == "rounds.run"
+    assert len(sweep) <= FRAMES_MAX, sweep

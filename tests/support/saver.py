@@ -13,7 +13,7 @@ from courant.testing import builders
 from courant.testing.builders import NOW, id_of, notification
 from courant.testing.store import FakeRow
 from courant.testing.world import World
-from courant.topics import family
+from courant.topics import INBOX
 from saver import handle, rules
 from saver.handle import Store
 from saver.store import PostgresStore
@@ -102,9 +102,15 @@ class PostgresTwin:
         self.ask(sql, state=state, attempt=attempt, receipt_at=receipt_at, id=id_of(number))
 
     def mark(self, end: int) -> None:
-        topic, topic_id, _ = builders.partition(builders.INBOX)
-        sql = "INSERT INTO marks VALUES (clock_timestamp(), :topic_id, :family, :topic, :ends)"
-        self.ask(sql, topic_id=topic_id, family=family(topic), topic=topic, ends=[end])
+        marked = [builders.partition(topic) for topic in INBOX.names()]
+        self.ask(
+            """INSERT INTO marks SELECT now(), id, 'inbox', topic, ARRAY[stop]
+            FROM unnest(:ids, cast(:topics AS text[]), cast(:stops AS bigint[]))
+                AS each (id, topic, stop)""",
+            ids=[each.topic_id for each in marked],
+            topics=[each.topic for each in marked],
+            stops=[end if each.topic == builders.INBOX else 0 for each in marked],
+        )
 
     def rows(self) -> list[tuple[int, str, int, str | None]]:
         rows = self.ask("SELECT id, state, attempt, reference FROM notifications ORDER BY id")
@@ -120,7 +126,7 @@ class PostgresTwin:
             self.ask("SELECT id, notification, attempt FROM calls ORDER BY 1, 2"),
             self.ask("SELECT topic_id, next FROM positions ORDER BY 1"),
             bool(self.ask("SELECT FROM holds WHERE stands")),
-            len(self.ask("SELECT FROM marks")),
+            len(self.ask("SELECT DISTINCT at FROM marks")),
         )
 
     def waiting(self) -> list[tuple[str, str]]:

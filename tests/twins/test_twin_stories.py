@@ -134,8 +134,8 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     ),
     "new position returned instead of the old": (folding, "MOVE_ON", "old.next", "new.next"),
     "position not required": (folding, "require", "raise Behind(behind)", "return"),
-    "missing rows not waited for": (store, "PASSED", "bool_and", "bool_or(true) OR bool_and"),
-    "position ignored for marks": (store, "PASSED", "coalesce(next, 0)", "0"),
+    "missing rows not waited for": (store, "PASSED", "AND NOT EXISTS", "OR NOT EXISTS"),
+    "position ignored for marks": (store, "PASSED", "coalesce(p.next, 0)", "0"),
     "marks not emptied": (folding, "HOLD", "DELETE FROM marks", "SELECT"),
     "tried rows ordered again": (store, "WAITING", "AND attempt = 0", ""),
     "no guard in SQL": (

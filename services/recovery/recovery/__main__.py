@@ -7,7 +7,8 @@ from courant.directory.entries import Directory
 from courant.directory.follow import follow
 from courant.kafka.producer import KafkaProducer
 from recovery import figures, heartbeat, timers
-from recovery.leader import LeaderLock, connect
+from recovery.leader import LeaderLock, MarksLock, connect
+from recovery.marker import Marker
 from recovery.offsets import GroupOffsets
 from recovery.rounds import RoundParts, Rounds
 from recovery.settings import RecoverySettings
@@ -22,24 +23,33 @@ def main() -> int:
     stop.listen()
     cluster = chosen.cluster
     directory = Directory()
+    engine = connect(chosen.database_url.get_secret_value())
+    leader_lock, election = LeaderLock(engine), timers.Election()
     rounds = Rounds(
         RoundParts(
-            leader_lock=LeaderLock(connect(chosen.database_url.get_secret_value())),
+            leader_lock=leader_lock,
             offsets=GroupOffsets(cluster, NAME),
             producer=KafkaProducer(cluster, NAME),
             directory=directory,
-            lease=timedelta(seconds=chosen.courant_lease_seconds),
-            margin=timedelta(seconds=chosen.courant_margin_seconds),
             grace=timedelta(seconds=chosen.courant_grace_seconds),
             kept=timedelta(days=chosen.recovery_retention_days),
             stopping=stop,
         )
     )
     serve.LOOPS.append(rounds.progress)
+    marker = Marker(
+        lock=MarksLock(engine),
+        leads=lambda: leader_lock.is_held,
+        offsets=GroupOffsets(cluster, f"{NAME}.marks"),
+        lease=timedelta(seconds=chosen.courant_lease_seconds),
+        margin=timedelta(seconds=chosen.courant_margin_seconds),
+    )
     url, key = chosen.public_receipts_url, chosen.courant_hash_key.get_secret_value().encode()
     replication = chosen.courant_replication
     work = {
-        "sweeps": lambda: timers.run(cluster, replication, rounds, stop),
+        "election": lambda: timers.run(cluster, replication, election, stop),
+        "sweeps": lambda: rounds.run(election, stop),
+        "marks": lambda: marker.run(stop.wait),
         "figures": lambda: figures.run(cluster, replication, stop),
         "directory": lambda: follow(directory, cluster, NAME, stop),
         "heartbeat": lambda: heartbeat.run(url, key, stop.wait),

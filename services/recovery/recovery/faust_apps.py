@@ -7,7 +7,7 @@ must not be lost depends on it, and the app is started again for as long as the 
 import asyncio
 import logging
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import faust
 
@@ -20,14 +20,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 
 
-async def do_nothing() -> None:
-    """Do nothing; the default of `run_until_stop` after an app has stopped."""
-
-
-async def run_until_stop(
-    make: Callable[[], faust.App], stop: Stop, after: Callable[[], Awaitable[None]] = do_nothing
-) -> None:
-    """Run an app until the stop, and call `after` each time the app has ended."""
+async def run_until_stop(make: Callable[[], faust.App], stop: Stop) -> None:
+    """Run an app until the stop, again each time it has ended."""
     # While no broker answers, these log it ten times a second. The rounds log it themselves.
     for loud in ("aiokafka", "mode"):
         logging.getLogger(loud).setLevel(logging.CRITICAL)
@@ -38,7 +32,6 @@ async def run_until_stop(
             delays = backoff.delays()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # Faust raises anything
             log.warning("Faust does not run", extra={"reason": type(error).__name__})
-        await after()
         if not stop():
             await asyncio.sleep(next(delays).total_seconds())
 

@@ -17,7 +17,7 @@ from recovery.store import PostgresStore
 
 log = logging.getLogger(__name__)
 
-LOCK = "SELECT pg_try_advisory_lock(hashtext('courant.recovery'))"
+LOCK = "SELECT pg_try_advisory_lock(hashtext(%(name)s))"
 # A leader asks every second. A leader that is frozen, or whose machine is gone, must not keep the
 # lock, so the server ends its session.
 SESSION = {
@@ -34,15 +34,21 @@ def connect(url: str) -> Engine:
     return database.engine(url, "recovery", connections=None, session=SESSION)
 
 
-class LeaderLock:
-    """The lock and the connection that holds it."""
+class SessionLock:
+    """A lock by its name, and the connection that holds it. One thread takes and resigns it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
+        self._name = name
         self._connection: Connection | None = None
 
+    @property
+    def is_held(self) -> bool:
+        """Report whether this process has the lock, as far as it knows; any thread may ask."""
+        return self._connection is not None
+
     def take(self) -> PostgresStore | None:
-        """Return the store to work on, or None if another process leads; raises Unavailable."""
+        """Return the store to work on, or None if another has the lock; raises Unavailable."""
         try:
             with classified_errors():
                 if self._connection is None:
@@ -59,7 +65,7 @@ class LeaderLock:
         connection = self._engine.connect()
         try:
             with connection.begin():
-                [(locked,)] = connection.exec_driver_sql(LOCK)
+                [(locked,)] = connection.exec_driver_sql(LOCK, {"name": self._name})
         except BaseException:
             connection.close()  # it may hold the lock already
             raise
@@ -67,17 +73,41 @@ class LeaderLock:
             connection.close()
             return None
         self._connection = connection
-        metrics.LEADS.set(1)
-        log.info("became leader")
+        self.changed(held=True)
         return PostgresStore(connection)
 
     def resign(self) -> None:
-        """Release the lock, so that another process can lead."""
+        """Release the lock, so that another process can have it."""
         if self._connection is None:
             return
         # Closed and not returned to a pool, because the lock lives as long as the session.
         self._connection.invalidate()
         self._connection.close()
         self._connection = None
-        metrics.LEADS.set(0)
-        log.info("resigned as leader")
+        self.changed(held=False)
+
+    def changed(self, *, held: bool) -> None:
+        """Do nothing; called when this process has taken or released the lock."""
+
+
+class LeaderLock(SessionLock):
+    """The lock of the one process that sweeps."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, "courant.recovery")
+
+    def changed(self, *, held: bool) -> None:
+        """Show and log who leads."""
+        metrics.LEADS.set(held)
+        log.info("became leader" if held else "resigned as leader")
+
+
+class MarksLock(SessionLock):
+    """The lock of the one process that takes marks.
+
+    Two at once would each see marks that are later than their own time, and raise the hold because
+    the clock seems to have gone back.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, "courant.recovery.marks")

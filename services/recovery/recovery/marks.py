@@ -17,7 +17,10 @@ class Store(Protocol):
     """What marks need of a database."""
 
     def take_mark(self, ends: Callable[[], Positions]) -> None:
-        """Read the time, then call `ends`; keep both unless a hold is later than the time."""
+        """Read the time, then call `ends`; keep both unless a hold is later than the time.
+
+        Each topic is marked by itself. A topic that `ends` does not return gets no mark.
+        """
 
     def lift(self, after: timedelta) -> bool:
         """Lift the hold after a rebuild if it is over; return whether it stands.
@@ -40,12 +43,16 @@ class Offsets(Protocol):
     """What recovery needs of Kafka."""
 
     def ends(self, topics: Iterable[str]) -> Positions:
-        """Return the end of every partition that the topics have now; raises Unavailable."""
+        """Return the end of every partition of the topics that answer.
+
+        A topic of which a partition does not answer is missing. Raises Unavailable if none answers.
+        """
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
         """Return what each topic's group has committed; where it has not, the start of the log.
 
-        Raises Unavailable.
+        A topic that does not answer, or whose group does not, is missing. Raises Unavailable if
+        none answers.
         """
 
     def close(self) -> None:
@@ -53,7 +60,7 @@ class Offsets(Protocol):
 
 
 def take(store: Store, offsets: Offsets) -> None:
-    """Take a mark of all topics."""
+    """Take a mark of every topic that answers."""
     store.take_mark(lambda: offsets.ends(rules.MARKED))
 
 
@@ -67,10 +74,14 @@ def lift(store: Store, lease: timedelta, margin: timedelta) -> bool:
     return stands
 
 
-def show(store: Store, positions: Positions) -> None:
-    """Set the metric of how many seconds each group is behind."""
+def show_folded(store: Store) -> None:
+    """Set the metric of how many seconds Postgres's own positions are behind."""
     for topic, age in store.ages((*rules.FOLDED, JOBS.name)).items():
         metrics.MARK_AGE.labels("job-runner" if topic == JOBS.name else "saver", topic).set(age)
+
+
+def show_committed(store: Store, positions: Positions) -> None:
+    """Set the metric of how many seconds each group that commits is behind."""
     for topic, age in store.ages(tuple(rules.GROUPS), positions).items():
         service = "job-runner" if topic == CHUNKS.name else "deliverer"
         metrics.MARK_AGE.labels(service, topic).set(age)

@@ -21,17 +21,31 @@ class GroupOffsets:
     def ends(self, topics: Iterable[str]) -> Positions:
         with self._asking() as admin:
             # The partitions are read each time, or a mark would miss the records of a new one.
-            return offsets.ends(admin, offsets.partitions(admin, topics))
+            return offsets.known_ends(admin, offsets.known_partitions(admin, topics))
 
     def committed(self, groups: Mapping[str, str]) -> Positions:
         with self._asking() as admin:
+            partitions = offsets.known_partitions(admin, groups)
+            topics = {partition.topic for partition in partitions}
             committed: dict[Partition, int] = {}
-            partitions = offsets.partitions(admin, groups)
-            for topic, group in groups.items():
-                committed |= self._commits(group).of([p for p in partitions if p.topic == topic])
+            failures: list[Unavailable] = []
+            for topic in sorted(topics):
+                own = [each for each in partitions if each.topic == topic]
+                try:
+                    committed |= self._commits(groups[topic]).of(own)
+                except Unavailable as failure:
+                    topics.remove(topic)
+                    failures.append(failure)
+            if not topics:
+                raise failures[0]
+            rest = [each for each in partitions if each.topic in topics and each not in committed]
+            starts = offsets.known_starts(admin, rest) if rest else {}
+            lacking = {each.topic for each in rest} - {each.topic for each in starts}
+            positions = {**starts, **committed}
             return {
-                **offsets.starts(admin, [p for p in partitions if p not in committed]),
-                **committed,
+                each: at
+                for each, at in positions.items()
+                if each.topic in topics and each.topic not in lacking
             }
 
     def close(self) -> None:

@@ -1,4 +1,7 @@
-"""The leader's rounds: each second a mark, then every task that is due."""
+"""The leader's rounds: each second every task that is due. Marks are taken beside them (`marker`).
+
+Postgres's lock alone decides which process leads. Faust's election only says which one tries first.
+"""
 
 import logging
 import time
@@ -11,6 +14,7 @@ from courant.consume import Producer
 from courant.directory.entries import Directory
 from courant.errors import Refused, Unavailable, Unfit
 from courant.runbooks import Runbook
+from courant.serve import Stop
 from recovery import marks, rules
 from recovery.leader import LeaderLock
 from recovery.rows import Place
@@ -19,6 +23,13 @@ from recovery.sweeps import Tools
 from recovery.tasks import TASKS, Task, run
 
 log = logging.getLogger(__name__)
+
+ROUND_SECONDS = 1.0
+UNLED_SECONDS = 30.0
+"""How often a process that Faust did not elect tries to lead, and how long a leader may fail.
+
+So recovery goes on where Faust does not, and a leader that reaches no Kafka makes room.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +40,6 @@ class RoundParts:
     offsets: marks.Offsets
     producer: Producer
     directory: Directory
-    lease: timedelta
-    margin: timedelta
     grace: timedelta
     kept: timedelta  # how long a notification's content is kept
     stopping: Callable[[], bool]
@@ -40,26 +49,61 @@ class RoundParts:
 class Rounds:
     """Makes rounds; `begun` has when each task last began, by the monotonic clock.
 
-    `places` has up to where the walks through waiting rows have come. A new leader begins anew.
+    `places` has up to where the walks through waiting rows have come. A new leader starts at the
+    beginning.
     """
 
     parts: RoundParts
     begun: dict[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=lambda: Progress("recovery.rounds"))
     places: dict[str, Place] = field(default_factory=dict)
+    tried_at: float = field(default_factory=time.monotonic)  # when this process last tried to lead
+    worked_at: float = field(default_factory=time.monotonic)  # when a round last was not stopped
+
+    def run(self, is_elected: Callable[[], bool], stop: Stop) -> None:
+        """Make a round each second while this process leads, until the stop; then resign."""
+        while True:
+            try:
+                self.take_turn(is_elected())
+            except Unavailable as unavailable:
+                log.warning("dependency unavailable, retrying", extra={"reason": str(unavailable)})
+            except Exception:
+                log.exception(
+                    "a round failed, the process ends",
+                    extra={"runbook": Runbook.RECOVERY_ROUND_FAILED},
+                )
+                stop.set(failed=True)
+            if stop.wait(ROUND_SECONDS):
+                self.resign()
+                return
+
+    def take_turn(self, is_elected: bool) -> None:
+        """Make a round if this process leads, is elected, or has not tried for a while.
+
+        Raises Unavailable.
+        """
+        now, leads = time.monotonic(), self.parts.leader_lock.is_held
+        if not leads and not is_elected and now < self.tried_at + UNLED_SECONDS:
+            return
+        self.tried_at = now
+        self.worked_at = self.worked_at if leads else now
+        try:
+            self.make_round()
+        except Unavailable:
+            if now > self.worked_at + UNLED_SECONDS:
+                self.resign()
+            raise
+        self.worked_at = now
 
     def make_round(self) -> None:
         """Make one round if this process leads; raises Unavailable."""
         self.progress.turn()
         parts = self.parts
         store = parts.leader_lock.take()
-        if store is None:
-            return
-        marks.take(store, parts.offsets)
-        if marks.lift(store, parts.lease, parts.margin):
+        if store is None or store.on_hold():
             return
         positions = parts.offsets.committed(rules.GROUPS)
-        marks.show(store, positions)
+        marks.show_committed(store, positions)
         # Records that an earlier round could not write are flushed first. Otherwise each round
         # would queue the same records again.
         parts.producer.flush()

@@ -1,7 +1,7 @@
 """Recovery's SQL for marks, holds and overdue rows.
 
-Everything runs on the one connection that holds the leader's lock, so that a process that has lost
-the lock writes nothing.
+Everything runs on a connection that holds a lock, the leader's or that of marks, so that a process
+that has lost the lock writes nothing.
 """
 
 from collections import defaultdict
@@ -128,6 +128,13 @@ class PostgresStore:
             cursor.execute(STANDS)
             [(stands,)] = cursor.fetchall()
         return bool(stands)
+
+    def on_hold(self) -> bool:
+        """Return whether a hold stops all sweeps; raises Unavailable."""
+        with self.transaction() as cursor:
+            hold_after_restart(cursor)
+            cursor.execute(STOPPED)
+            return bool(cursor.rowcount)
 
     def ages(
         self, topics: Sequence[str], positions: Positions | None = None

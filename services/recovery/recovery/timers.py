@@ -1,60 +1,50 @@
-"""The leader's timer, which Faust runs in every process but lets only one of them lead.
+"""Faust's election: its timer runs in every process, and says once a second whether this one leads.
 
-The app has no tables, so no changelog can keep it from starting. The rounds run in a thread because
-they wait for Postgres. Faust only decides which process tries to lead: Postgres's lock decides
-which one does (`leader`).
+The app has no tables, so no changelog can keep it from starting. Faust only decides which process
+tries to lead first: Postgres's lock decides which one does (`leader`, `rounds`).
 """
 
 import asyncio
-import logging
-from concurrent.futures import Executor, ThreadPoolExecutor
+import time
 
 import faust
 
-from courant.errors import Unavailable
 from courant.kafka.clients import Cluster
-from courant.runbooks import Runbook
 from courant.serve import Stop
 from recovery import faust_apps
-from recovery.rounds import Rounds
-
-log = logging.getLogger(__name__)
 
 NAME = "recovery.sweeps"
-ROUND_SECONDS = 1.0
+SAY_SECONDS = 1.0
+STALE_SECONDS = 5.0
+"""How long the word of a timer counts. It may be late on a busy machine."""
 
 
-def run(cluster: Cluster, replication: int, rounds: Rounds, stop: Stop) -> None:
-    """Make rounds while this process leads, until the stop."""
-    # One thread, so that resigning waits for the round that is under way.
-    worker = ThreadPoolExecutor(1, thread_name_prefix="rounds")
+class Election:
+    """Whether Faust has elected this process."""
 
-    async def resign() -> None:
-        await asyncio.get_running_loop().run_in_executor(worker, rounds.resign)
+    def __init__(self) -> None:
+        self._elected_at = -float("inf")
 
-    def make() -> faust.App:
-        return app(cluster, replication, rounds, worker, stop)
+    def say(self, is_leader: bool) -> None:
+        """Note what Faust says now."""
+        self._elected_at = time.monotonic() if is_leader else -float("inf")
 
-    asyncio.run(faust_apps.run_until_stop(make, stop, after=resign))
+    def __call__(self) -> bool:
+        """Return whether this process is elected; not if Faust has stopped saying so."""
+        return time.monotonic() < self._elected_at + STALE_SECONDS
 
 
-def app(
-    cluster: Cluster, replication: int, rounds: Rounds, worker: Executor, stop: Stop
-) -> faust.App:
-    """Make the app, which each second makes a round if it leads and resigns otherwise."""
+def run(cluster: Cluster, replication: int, election: Election, stop: Stop) -> None:
+    """Keep the election up to date until the stop."""
+    asyncio.run(faust_apps.run_until_stop(lambda: app(cluster, replication, election), stop))
+
+
+def app(cluster: Cluster, replication: int, election: Election) -> faust.App:
+    """Make the app, which says once a second whether it leads."""
     app = faust_apps.app(NAME, cluster, replication)
 
-    @app.timer(interval=ROUND_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
-    async def lead() -> None:
-        work = rounds.make_round if app.is_leader() else rounds.resign
-        try:
-            await asyncio.get_running_loop().run_in_executor(worker, work)
-        except Unavailable as unavailable:
-            log.warning("dependency unavailable, retrying", extra={"reason": str(unavailable)})
-        except Exception:
-            log.exception(
-                "a round failed, the process ends", extra={"runbook": Runbook.RECOVERY_ROUND_FAILED}
-            )
-            stop.set(failed=True)
+    @app.timer(interval=SAY_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
+    async def say() -> None:
+        election.say(app.is_leader())
 
     return app

@@ -21,7 +21,7 @@ from courant.postgres.days import DAILY, MAKE_DAY
 from courant.postgres.folding import Cursor, Folding, trial
 from courant.postgres.tables import notifications
 from courant.records import Keep, Record, Span
-from courant.topics import Positions
+from courant.topics import INBOX, Positions
 from saver.aside import RowLocks
 
 T = TypeVar("T")
@@ -33,13 +33,16 @@ NAMES = ", ".join(COLUMNS)
 KEYED = (*COLUMNS, "idempotency_key", "body_hash")
 VALUES = attrgetter(*KEYED)
 
-# Whether the inbox is folded past a mark. Raising a hold deletes all marks, so a mark that is
-# there was taken after the hold was raised.
+# The inbox's topics that are folded past one of their marks. Raising a hold deletes all marks, so a
+# mark that is there was taken after the hold was raised. The oldest marks are looked at first, so
+# that most often one of each topic is enough.
 PASSED = """
-    SELECT FROM marks, unnest(ends) WITH ORDINALITY AS each (end_, nth)
-    LEFT JOIN LATERAL (SELECT next FROM positions p
-        WHERE p.topic_id = marks.topic_id AND p.partition = nth - 1) position ON true
-    WHERE family = 'inbox' GROUP BY at HAVING bool_and(end_ <= coalesce(next, 0)) LIMIT 1"""
+    SELECT FROM unnest(%s) AS inbox (topic) CROSS JOIN LATERAL (
+        SELECT FROM marks m WHERE m.topic = inbox.topic AND NOT EXISTS (
+            SELECT FROM unnest(m.ends) WITH ORDINALITY AS each (end_, nth)
+            LEFT JOIN positions p ON p.topic_id = m.topic_id AND p.partition = nth - 1
+            WHERE end_ > coalesce(p.next, 0))
+        ORDER BY m.at LIMIT 1) AS passed"""
 
 INCOMING = """
     CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
@@ -208,8 +211,9 @@ class PostgresFold:
     def lock(self, ids: set[UUID]) -> set[UUID]:
         # The mark is read before the rows. Otherwise a row that is saved between the two statements
         # would count as missing although its mark is passed.
-        self._cursor.execute(PASSED)
-        passed = self._cursor.rowcount
+        topics = INBOX.names()
+        self._cursor.execute(PASSED, [[*topics]])
+        passed = self._cursor.rowcount == len(topics)
         missing = self._rows.take(ids)
         if missing and not passed:
             raise Unavailable(f"{len(missing)} rows may still be in the inbox")

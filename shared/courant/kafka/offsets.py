@@ -1,7 +1,7 @@
 """Asks the cluster for partitions, for the start and end of their logs, and for commits."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 import confluent_kafka
@@ -12,10 +12,12 @@ from courant.errors import Unavailable
 from courant.kafka.clients import ANSWER_SECONDS, Admin, Cluster, common, raises_unavailable
 from courant.topics import Partition, Positions
 
+K = TypeVar("K")
+
 
 def topic_ids(admin: Admin, names: Iterable[str]) -> dict[str, UUID]:
     """Return the ids of topics by name; raises Unavailable."""
-    return {name: _uuid(topic.topic_id) for name, topic in _described(admin, names).items()}
+    return {each.topic: each.topic_id for each in partitions(admin, names)}
 
 
 class CommittedOffsets:
@@ -56,13 +58,34 @@ def starts(admin: Admin, partitions: Sequence[Partition]) -> Positions:
     return _offsets(admin, partitions, OffsetSpec.earliest())
 
 
+def known_ends(admin: Admin, partitions: Sequence[Partition]) -> Positions:
+    """Return the ends of those topics of which every partition's leader answers.
+
+    Raises Unavailable if there is no such topic.
+    """
+    return _known_offsets(admin, partitions, OffsetSpec.latest())
+
+
+def known_starts(admin: Admin, partitions: Sequence[Partition]) -> Positions:
+    """Return the same as `known_ends`, of the start of each partition's log."""
+    return _known_offsets(admin, partitions, OffsetSpec.earliest())
+
+
+def known_partitions(admin: Admin, topics: Iterable[str]) -> list[Partition]:
+    """Return the partitions of those topics that the cluster describes.
+
+    Raises Unavailable if it describes none.
+    """
+    with raises_unavailable():
+        described = _answers(_descriptions(admin, topics))
+    return _partitions(admin, described)
+
+
 def partitions(admin: Admin, topics: Iterable[str]) -> list[Partition]:
     """Return the partitions that these topics have now; raises Unavailable."""
-    return [
-        Partition(name, _uuid(topic.topic_id), partition.id)
-        for name, topic in _described(admin, topics).items()
-        for partition in topic.partitions
-    ]
+    with raises_unavailable():
+        futures = _descriptions(admin, topics)
+        return _partitions(admin, {name: done.result() for name, done in futures.items()})
 
 
 def by_topic_and_number(
@@ -112,27 +135,63 @@ def _offsets(
     admin: Admin, partitions: Sequence[Partition], spec: OffsetSpec
 ) -> dict[Partition, int]:
     by_name = by_topic_and_number(admin.cluster, partitions)
-    if not by_name:
-        return {}
-    asked = {TopicPartition(*name): spec for name in by_name}
-    positions = {}
     with raises_unavailable():
-        futures = admin.client.list_offsets(asked, request_timeout=ANSWER_SECONDS)
-        for partition, future in futures.items():
-            name = partition.topic, partition.partition
-            positions[by_name[name]] = future.result().offset
-    if min(positions.values()) < 0:
-        # If a leader does not answer, librdkafka returns -1001 and no error (seen with 2.16). As
-        # the end of a log it would mean that every record was read.
+        futures = _listings(admin, by_name, spec)
+        positions = {by_name[name]: future.result().offset for name, future in futures.items()}
+    # If a leader does not answer, librdkafka returns -1001 and no error (seen with 2.16). As the
+    # end of a log it would mean that every record was read.
+    if min(positions.values(), default=0) < 0:
         raise Unavailable("Kafka: a leader does not answer")
     return positions
 
 
-def _described(admin: Admin, names: Iterable[str]) -> dict[str, Any]:
-    asked = confluent_kafka.TopicCollection([admin.cluster.topic(name) for name in names])
+def _known_offsets(
+    admin: Admin, partitions: Sequence[Partition], spec: OffsetSpec
+) -> dict[Partition, int]:
+    by_name = by_topic_and_number(admin.cluster, partitions)
     with raises_unavailable():
-        futures = admin.client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
-        return {admin.cluster.name_of(name): done.result() for name, done in futures.items()}
+        answers = _answers(_listings(admin, by_name, spec))
+    offsets = {by_name[name]: answer.offset for name, answer in answers.items()}
+    silent = {each.topic for each in partitions if offsets.get(each, -1) < 0}
+    known = {each: at for each, at in offsets.items() if each.topic not in silent}
+    if not known:
+        raise Unavailable("Kafka: no topic's leaders all answer")
+    return known
+
+
+def _listings(
+    admin: Admin, names: Iterable[tuple[str, int]], spec: OffsetSpec
+) -> dict[tuple[str, int], Any]:
+    asked = {TopicPartition(*name): spec for name in names}
+    futures = admin.client.list_offsets(asked, request_timeout=ANSWER_SECONDS) if asked else {}
+    return {(each.topic, each.partition): future for each, future in futures.items()}
+
+
+def _descriptions(admin: Admin, names: Iterable[str]) -> dict[str, Any]:
+    asked = confluent_kafka.TopicCollection([admin.cluster.topic(name) for name in names])
+    return admin.client.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+
+
+def _answers(futures: Mapping[K, Any]) -> dict[K, Any]:
+    """Return the answers that came; raises KafkaException if there is none."""
+    answers: dict[K, Any] = {}
+    failures: list[KafkaException] = []
+    for asked, future in futures.items():
+        try:
+            answers[asked] = future.result()
+        except KafkaException as failure:
+            failures.append(failure)
+    if failures and not answers:
+        raise failures[0]
+    return answers
+
+
+def _partitions(admin: Admin, described: Mapping[str, Any]) -> list[Partition]:
+    return [
+        Partition(admin.cluster.name_of(name), _uuid(topic.topic_id), partition.id)
+        for name, topic in described.items()
+        for partition in topic.partitions
+    ]
 
 
 def _uuid(id: Any) -> UUID:
