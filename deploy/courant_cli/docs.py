@@ -102,8 +102,9 @@ def topics_page() -> Iterator[str]:
     yield "`courant topics diff` compares a cluster with this table. `courant topics apply` makes"
     yield "the cluster match. On the cluster each name begins with `COURANT_TOPIC_PREFIX`."
     yield "`COURANT_PARTITIONS` sets other numbers of partitions, and `courant topics apply` adds"
-    yield "the missing ones. All topics have `message.timestamp.type=LogAppendTime`, no"
-    yield from ("`retention.bytes`, and never elect an unclean leader.", "", "## Tables", "")
+    yield "the missing ones. All topics have `message.timestamp.type=LogAppendTime`, segments of a"
+    yield "day or less, no `retention.bytes`, and never elect an unclean leader."
+    yield from ("", "## Tables", "")
     yield from table(
         ("table", "columns"),
         *(

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from courant import version
 from courant.errors import Unavailable
-from courant.kafka.topics_admin import FewerPartitions, OtherPrefix
+from courant.kafka.topics_admin import FewerPartitions, FewerReplicas, OtherPrefix
 from courant.postgres.database import kind_of
 from courant.postgres.grants import RoleMissing
 from courant_cli import dead, entries, failed, job, load, schema, send, stack, trace
@@ -27,6 +27,7 @@ SAID = (
     Declined,
     Failed,
     FewerPartitions,
+    FewerReplicas,
     JarsMissing,
     NotReady,
     OtherPrefix,

@@ -26,6 +26,6 @@ if __name__ == "__main__":
             log.warning("topics keep their partitions", extra={"reason": str(raised)})
         try:
             topics_admin.apply(admin, given.courant_replication, given.partitions)
-        except topics_admin.OtherPrefix as raised:
+        except (topics_admin.OtherPrefix, topics_admin.FewerReplicas) as raised:
             sys.exit(f"prepare: {raised}")
         migrate.prepare(given.database_url.get_secret_value(), admin)

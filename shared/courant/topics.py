@@ -141,6 +141,10 @@ def _config(retention: timedelta, cleanup: str = "delete") -> dict[str, str]:
         "cleanup.policy": cleanup,
         "retention.ms": str(int(retention.total_seconds() * 1000)),
         "retention.bytes": "-1",
+        # Kafka drops whole segments. With its default of seven days, a quiet topic would keep its
+        # records that much longer than a busy one, and a rebuilt Postgres would find notifications
+        # whose outcome is gone.
+        "segment.ms": str(int(min(SEGMENT, retention / 2).total_seconds() * 1000)),
         # Only the broker's clock counts: one writer whose clock was five minutes ahead made a
         # search by time skip the records after its own.
         "message.timestamp.type": "LogAppendTime",
@@ -148,6 +152,12 @@ def _config(retention: timedelta, cleanup: str = "delete") -> dict[str, str]:
         "max.message.bytes": str(RECORD_BYTES_MAX),
     }
 
+
+SEGMENT = timedelta(days=1)
+"""How much longer than its retention a record may be kept. A compacted topic is compacted as late.
+
+A topic that keeps its records for a day keeps them half a day longer.
+"""
 
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 """Enough for a dead letter of the largest record that anyone may write (2 MiB) with its reasons."""

@@ -11,12 +11,20 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from courant.kafka import clients, offsets
 from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.kafka.producer import KafkaProducer
-from courant.kafka.topics_admin import FewerPartitions, OtherPrefix, apply, diff, refuse_fewer
+from courant.kafka.topics_admin import (
+    FewerPartitions,
+    FewerReplicas,
+    OtherPrefix,
+    apply,
+    diff,
+    refuse_fewer,
+)
 from courant.records import Outgoing
 from courant.topics import DELIVERY, INBOX, declared
 from courant_cli.installation import Installation
@@ -122,6 +130,32 @@ def test_partitions_are_added_to_a_running_cluster_and_fewer_are_refused(broker:
         refuse_fewer(admin, {"inbox": 5, "persisted": 30})
         assert diff(admin, 1, {"inbox": 4}) == []
         assert counts() == after
+
+
+def test_a_topic_with_fewer_replicas_than_are_set_is_reported_and_refused(broker: Broker) -> None:
+    put_there(Cluster(broker.bootstrap))
+    with clients.admin(Cluster(broker.bootstrap), "test") as admin:
+        told = {each.topic.name: str(each) for each in diff(admin, 3)}
+        assert told.keys() == {each.name for each in declared()}
+        assert told["delivery"] == "delivery: 1 of 3 replicas, min.insync.replicas must be 2"
+        with pytest.raises(FewerReplicas, match=r"delivery .1 of 3 replicas.*kafka-reassign-part"):
+            apply(admin, 3)
+        assert diff(admin, 1) == []  # nothing was changed
+
+
+def test_segments_are_short_also_of_topics_that_are_there_already(broker: Broker) -> None:
+    put_there(Cluster(broker.bootstrap))
+    day = 24 * 3600 * 1000
+    for topic in declared():
+        assert int(topic.config["segment.ms"]) <= min(day, int(topic.config["retention.ms"]) / 2)
+    with clients.admin(Cluster(broker.bootstrap), "test") as admin:
+        entry = ConfigEntry("segment.ms", str(7 * day), incremental_operation=AlterConfigOpType.SET)
+        name = admin.cluster.topic(DELIVERY.name)
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+        for future in admin.client.incremental_alter_configs([resource]).values():
+            future.result()
+        assert [str(each) for each in apply(admin, 1)] == [f"delivery: segment.ms must be {day}"]
+        assert diff(admin, 1) == []
 
 
 def test_the_commands_refuse_fewer_partitions_and_a_start_goes_on_with_what_is_there(

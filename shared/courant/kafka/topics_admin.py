@@ -38,20 +38,26 @@ class FewerPartitions(Exception):
     """The setting has fewer partitions than a topic has."""
 
 
+class FewerReplicas(Exception):
+    """A topic has fewer replicas than are set, and only a reassignment can add them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A topic that is missing, has too few partitions, or has another configuration."""
+    """A topic that is missing, has too few partitions or replicas, or another configuration."""
 
     topic: Topic  # as it must be
     missing: bool
     partitions: int  # as it is
     config: dict[str, str]  # options that must be set
+    replicas: str = ""  # how many each partition has and must have, if these are too few
 
     def __str__(self) -> str:
         if self.missing:
             return f"{self.topic.name}: is missing"
         few = f"{self.partitions} of {self.topic.partitions} partitions"
         faults = [few] if self.partitions < self.topic.partitions else []
+        faults += [self.replicas] if self.replicas else []
         faults += [f"{name} must be {value}" for name, value in sorted(self.config.items())]
         return f"{self.topic.name}: {', '.join(faults)}"
 
@@ -101,9 +107,12 @@ def diff(
     for topic in existing:
         actual = {name: entry.value for name, entry in configs[topic.name].items()}
         config = {name: value for name, value in topic.config.items() if actual.get(name) != value}
-        count = len(present[topic.name].partitions)
-        if config or count < topic.partitions:
-            differences.append(Difference(topic, False, count, config))
+        partitions_there = present[topic.name].partitions
+        count = len(partitions_there)
+        fewest = min(len(each.replicas) for each in partitions_there.values())
+        replicas = f"{fewest} of {replication} replicas" if fewest < replication else ""
+        if config or replicas or count < topic.partitions:
+            differences.append(Difference(topic, False, count, config, replicas))
     return differences
 
 
@@ -115,9 +124,10 @@ def apply(
 ) -> list[Difference]:
     """Make the cluster match, and return what was changed. Raises the same exceptions as `diff`.
 
-    It deletes nothing.
+    It deletes nothing. Raises FewerReplicas, and changes nothing, if it cannot make all match.
     """
     changes, cluster = diff(admin, replication, partitions, beside), admin.cluster
+    _refuse_fewer_replicas(cluster, changes)
     new = [
         NewTopic(
             cluster.topic(change.topic.name),
@@ -189,6 +199,20 @@ def refuse_fewer(admin: Admin, wanted: Mapping[str, int]) -> None:
         raise FewerPartitions(
             f"{'; '.join(fewer)}. Kafka can add partitions to a topic but never remove any. Set "
             f"COURANT_PARTITIONS to as many or more, or leave these families out."
+        )
+
+
+def _refuse_fewer_replicas(cluster: Cluster, changes: Collection[Difference]) -> None:
+    # With fewer replicas, min.insync.replicas means nothing: Kafka takes the lesser number, and a
+    # 201 would stand for a single copy.
+    fewer = [f"{cluster.topic(each.topic.name)} ({each.replicas})"
+             for each in changes if each.replicas]  # fmt: skip
+    if fewer:
+        raise FewerReplicas(
+            f"COURANT_REPLICATION is more than these topics have: {', '.join(fewer)}. Nothing was "
+            f"changed. Add the replicas with Kafka's own tool, kafka-reassign-partitions.sh "
+            f"--generate, --execute and --verify (docs/how-to/run-in-production.md), then run "
+            f"`courant topics apply` again."
         )
 
 
