@@ -21,7 +21,8 @@ from courant.topics import Channel, Lane
 from ingest.accept.idempotency import FirstNotification
 from ingest.jobs.rows import FirstJob
 from ingest.read import store as reading
-from ingest.read.store import PAGE_ROWS, ListFilter, Missing
+from ingest.read.pages import PAGE_ROWS, ListFilter
+from ingest.read.store import Missing
 from ingest.read.views import NotificationRow
 from support.ingest.jobs import stored_job
 from support.ingest.twins import WAIT_SECONDS, FakeRowsTwin, PostgresRowsTwin, RowsTwin, ask, until
@@ -70,7 +71,7 @@ def find(twin: RowsTwin, id: UUID, service_id: UUID = SERVICE) -> NotificationRo
 
 def listed(twin: RowsTwin, **asked: Any) -> list[UUID]:
     chosen = ListFilter(**{"service_id": SERVICE, "key_type": KeyType.NORMAL, **asked})
-    return [each.id for each in ask(twin.rows.page(chosen))]
+    return [each.id for each in ask(twin.rows.page(chosen)).rows]
 
 
 def saved(each: Notification) -> NotificationRow:

@@ -1,6 +1,6 @@
 """The paths of the API and the handler of each."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 from uuid import UUID
@@ -26,7 +26,8 @@ from ingest.http.answers import (
 from ingest.http.asgi import Handler, HttpRequest, Route
 from ingest.jobs.handle import JobEndpoints
 from ingest.read import listing
-from ingest.read.store import ListFilter, Missing
+from ingest.read.pages import ListFilter, Page
+from ingest.read.store import Missing
 from ingest.read.templates import TemplateEndpoints
 from ingest.read.views import NotificationRow, View
 from ingest.receipts.handle import ReceiptEndpoints
@@ -45,8 +46,8 @@ class NotificationStore(Protocol):
     async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
         """Return a service's notification, or Missing."""
 
-    async def page(self, chosen: ListFilter) -> Sequence[NotificationRow]:
-        """Return a page of a list, newest first."""
+    async def page(self, chosen: ListFilter) -> Page:
+        """Return a page of a list."""
 
     async def version(self) -> str | None:
         """Return the database schema's version, or None if it cannot be read."""
@@ -141,13 +142,13 @@ class Api:
         if refusal := listing.check_parameters(parameters):
             return refusal
         try:
-            rows = await self._reader.page(listing.list_filter(parameters, caller))
+            page = await self._reader.page(listing.list_filter(parameters, caller))
         except Unavailable:
             return CANNOT_READ
         base = request.base_url()
-        shown = [self._view.notification(row, base) for row in rows]
-        last = rows[-1].id if rows else None
-        return json_answer({"notifications": shown, "links": listing.links(base, parameters, last)})
+        shown = [self._view.notification(row, base) for row in page.rows]
+        links = listing.links(base, parameters, page.last)
+        return json_answer({"notifications": shown, "links": links})
 
     async def _receipt(self, request: HttpRequest) -> Answer:
         return await self._receipts.sns(await request.body(), clock.now())

@@ -1,7 +1,6 @@
 """Postgres in memory, as ingest reads notifications there. Tests say when the log is folded."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -10,7 +9,8 @@ from courant.contracts import Notification, Seal, decode_job
 from courant.errors import Unavailable
 from courant.topics import INBOX, JOBS, family
 from ingest.accept.idempotency import FirstNotification
-from ingest.read.store import PAGE_ROWS, ListFilter, Missing
+from ingest.read.pages import PAGE_ROWS, ListFilter, Page
+from ingest.read.store import Missing
 from ingest.read.views import NotificationRow
 from support.ingest.jobs import FakeJobs, stored_job
 from support.ingest.log import FakeLog
@@ -101,13 +101,13 @@ class FakeRows:
         left = self.log.records[self.folded :]
         return any(family(each.topic) == INBOX.name for each in left)
 
-    async def page(self, chosen: ListFilter) -> Sequence[NotificationRow]:
+    async def page(self, chosen: ListFilter) -> Page:
         self._ask()
         older_than = None
         if chosen.older_than:
             id = self.aliases.get(chosen.older_than, chosen.older_than)
             if id not in self.rows or self.rows[id][0].service_id != chosen.service_id:
-                return []
+                return Page([], None)
             older_than = age(self.rows[id][1])
         found = [
             row
@@ -120,7 +120,8 @@ class FakeRows:
             and (older_than is None or age(row) < older_than)
             and (chosen.with_jobs or each.job_id is None)
         ]
-        return sorted(found, key=age, reverse=True)[:PAGE_ROWS]
+        rows = sorted(found, key=age, reverse=True)[:PAGE_ROWS]
+        return Page(rows, rows[-1].id if rows else None)
 
     async def version(self) -> str | None:
         return "0001" if self.works else None

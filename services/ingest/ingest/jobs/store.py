@@ -19,7 +19,8 @@ from courant.lifecycle import State, quoted
 from courant.topics import JOBS, Channel
 from ingest.callers.auth import Caller
 from ingest.jobs.rows import RATE_PERIOD, UNSENT, FirstJob, Job, JobCounts
-from ingest.read.store import WINNER, Missing, Reader
+from ingest.read.pages import WINNER
+from ingest.read.store import Missing, Reader
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from ingest.callers.auth import Caller
 from ingest.http.answers import Answer, validation_error
 from ingest.http.fields import UUID_FORM, printed, unexpected
 from ingest.read import views
-from ingest.read.store import ListFilter
+from ingest.read.pages import ListFilter
 
 NAMES = ("status", "template_type", "reference", "older_than", "include_jobs")
 TEMPLATE_TYPES = ("sms", "email", "letter")

@@ -19,12 +19,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy import exc as sqlalchemy_errors
 
 from courant import ids
-from courant.contracts import KeyType
 from courant.errors import Unavailable
-from courant.lifecycle import State
 from courant.postgres import database
-from courant.topics import INBOX, Channel, Family
+from courant.topics import INBOX, Family
 from ingest.accept.idempotency import FirstNotification
+from ingest.read.pages import COLUMNS, WINNER, ListFilter, Lists, Page, as_row
 from ingest.read.views import NotificationRow
 
 log = logging.getLogger(__name__)
@@ -40,22 +39,11 @@ ROW_WAIT_SECONDS = 2.0
 LOOK_INTERVAL_SECONDS = 0.1
 WAITS_MAX = 20  # GETs of one service that wait for their rows at the same time
 QUEUED_PER_READER_MAX = 16  # questions that wait for each thread
-PAGE_ROWS = 250
 CLOCK_SKEW_MAX = timedelta(minutes=15)
 """How far the clock of the ingest that made an id may differ from Postgres's clock."""
 
-COLUMNS = """id, template_id, template_version, channel, reference, sealed, accepted_at,
-    scheduled_for, state, state_at, sent_at, reason, response"""
-WINNER = "coalesce((SELECT winner FROM aliases WHERE id = :id), :id)"
 NOTIFICATION = text(f"""
     SELECT {COLUMNS} FROM notifications WHERE service_id = :service_id AND id = {WINNER}""")  # noqa: S608  # ours
-# Ids do not sort by time: an id made from an Idempotency-Key holds only the day.
-OLDER_THAN = f"""(n.accepted_at, n.id) < ((
-        SELECT o.accepted_at FROM notifications o
-        WHERE o.id = {WINNER} AND o.service_id = :service_id), {WINNER})"""  # noqa: S608  # ours
-PAGE_SQL = f"""
-    SELECT {COLUMNS} FROM notifications n WHERE {{where}}
-    ORDER BY n.accepted_at DESC, n.id DESC LIMIT {PAGE_ROWS}"""  # noqa: S608  # ours
 NOW = text("SELECT now()")
 # The oldest mark after a time decides for its topic: until it has passed, no later one has.
 MARKS_PASSED = text("""
@@ -70,19 +58,6 @@ FIRST_NOTIFICATION = text("""
     SELECT n.id, i.body_hash, n.template_version
     FROM idempotency i JOIN notifications n ON n.id = i.id
     WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")
-
-
-@dataclass(frozen=True, slots=True)
-class ListFilter:
-    """The rows that a list shows. None does not filter."""
-
-    service_id: UUID
-    key_type: KeyType
-    states: frozenset[tuple[State, Channel]] | None = None
-    channels: frozenset[str] | None = None
-    reference: str | None = None
-    older_than: UUID | None = None
-    with_jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +84,7 @@ class Reader:
         self._queued = 0
         self._queued_max = readers * QUEUED_PER_READER_MAX
         self._waits: Counter[UUID] = Counter()
+        self._lists = Lists(self.ask, (readers + 1) // 2)
 
     async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
         """Return the first notification with a key. None may also mean no answer in time."""
@@ -184,11 +160,9 @@ class Reader:
                 return result
             await asyncio.sleep(LOOK_INTERVAL_SECONDS)
 
-    async def page(self, list_filter: ListFilter) -> list[NotificationRow]:
+    async def page(self, list_filter: ListFilter) -> Page:
         """Return a page of rows, newest first. Raises Unavailable."""
-        where, values = conditions(list_filter)
-        sql = text(PAGE_SQL.format(where=where))
-        return await self.ask(lambda c: [_as_row(row) for row in c.execute(sql, values)])
+        return await self._lists.page(list_filter)
 
     async def version(self) -> str | None:
         """Return the database schema's version, or None if Postgres does not answer."""
@@ -232,37 +206,6 @@ class Reader:
             raise Unavailable(f"Postgres: {type(error).__name__}") from None
 
 
-def conditions(list_filter: ListFilter) -> tuple[str, dict[str, Any]]:
-    """Return the SQL condition on rows `n` for a filter, and the values of its parameters."""
-    parts = ["n.service_id = :service_id", "n.key_type = :key_type"]
-    values: dict[str, Any] = {
-        "service_id": list_filter.service_id,
-        "key_type": list_filter.key_type,
-    }
-    if list_filter.states is not None:
-        pairs = ", ".join(
-            f"('{state}', '{channel}')" for state, channel in sorted(list_filter.states)
-        )
-        parts.append(f"(n.state, n.channel) IN ({pairs})" if pairs else "false")
-    if list_filter.channels is not None:
-        parts.append("n.channel = ANY(:channels)")
-        values["channels"] = sorted(list_filter.channels)
-    if list_filter.reference is not None:
-        parts.append("n.reference = :reference")
-        values["reference"] = list_filter.reference
-    if list_filter.older_than is not None:
-        parts.append(OLDER_THAN)
-        values["id"] = list_filter.older_than
-    if not list_filter.with_jobs:
-        parts.append("n.job_id IS NULL")
-    return " AND ".join(parts), values
-
-
 def _row(connection: Connection, service_id: UUID, id: UUID) -> NotificationRow | None:
     row = connection.execute(NOTIFICATION, {"service_id": service_id, "id": id}).first()
-    return _as_row(row) if row else None
-
-
-def _as_row(row: Any) -> NotificationRow:
-    columns = row._asdict()
-    return NotificationRow(**{**columns, "sealed": bytes(columns["sealed"] or b"")})
+    return as_row(row) if row else None
