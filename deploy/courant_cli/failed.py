@@ -13,7 +13,7 @@ from courant import ids
 from courant.lifecycle import FAILED
 from courant_cli.dead import REDRIVABLE, console, redrive_order
 from courant_cli.installation import Installation
-from courant_local.plan import Unsuitable
+from courant_local.plan import CommandError
 
 app = typer.Typer(
     help="List notifications that failed and were not sent; send them again.", no_args_is_help=True
@@ -68,9 +68,9 @@ def redrive(
 def chosen(
     since: datetime, state: str | None, reason: str | None, service: UUID | None
 ) -> dict[str, Any]:
-    """Return the values of the statements; raises Unsuitable for a state that is no failure."""
+    """Return the values of the statements; raises CommandError for a state that is no failure."""
     if state not in {None, *FAILED.split()}:
-        raise Unsuitable(f"{state} is not one of: {FAILED}")
+        raise CommandError(f"{state} is not one of: {FAILED}")
     since = since.replace(tzinfo=UTC)
     oldest = ids.first_of(ids.day_at(since - OLDER))
     return {
