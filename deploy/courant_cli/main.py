@@ -9,11 +9,11 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from courant import version
-from courant.errors import Unavailable
+from courant.errors import Refused, Unavailable
 from courant.kafka.topics_admin import FewerPartitions, FewerReplicas, OtherPrefix
 from courant.postgres.database import kind_of
 from courant.postgres.grants import RoleMissing
-from courant_cli import dead, entries, failed, job, load, schema, send, stack, trace
+from courant_cli import dead, entries, failed, job, load, restore, schema, send, stack, trace
 from courant_cli.jobs_api import Declined
 from courant_local.child import NotReady
 from courant_local.control import Failed
@@ -34,6 +34,7 @@ SAID = (
     Occupied,
     PortTaken,
     PortUnusable,
+    Refused,
     RoleMissing,
     Unavailable,
     Unreachable,
@@ -76,6 +77,7 @@ app.command()(stack.status)
 app.command()(stack.env)
 app.command()(trace.trace)
 app.command()(load.load)
+app.command()(restore.restore)
 app.add_typer(send.send, name="send")
 app.add_typer(job.job, name="job")
 app.add_typer(dead.app, name="dead")

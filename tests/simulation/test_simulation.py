@@ -31,7 +31,7 @@ from courant.testing.builders import (
     outgoing,
 )
 from courant.testing.kafka import FakeConsumer, FakeProducer
-from courant.testing.store import FakeFold, FakeStore, Tables
+from courant.testing.store import FakeFold, FakeRefold, FakeStore, Tables
 from courant.testing.world import Crash, Fault, World
 from deliverer import flight
 from deliverer import rules as sending
@@ -69,6 +69,7 @@ BURSTS = [
     *((fault,) for fault in Fault),
     (Fault.ROLLBACK, Fault.REBALANCE),
     (Fault.ROLLBACK, Fault.FREEZE),
+    (Fault.DELETION, Fault.CRASH),
 ]
 HISTORIES = st.builds(
     History,
@@ -228,10 +229,10 @@ def broken_promises(history: History) -> set[str]:
 
     facts = Counter(world.journal)
     ordered = {name for kind, name in facts if kind == PERSISTED}
-    moves = Counter(
+    moves = Counter(  # a row that came back moves once more
         (str(move), str(id), number)
         for move, id, number, moved in tables.events
-        if moved and str(move) != "claimed"
+        if moved and str(move) != "claimed" and id not in world.deleted
     )
     promises = {
         "all that is accepted is saved": {*map(number_of, tables.rows)} == {*history.accepted},
@@ -352,6 +353,8 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "receipt.happened_at is None",
         "True",
     ),
+    "rows that stayed move again": (rules, "in_rounds", "if report.id in without", "if False"),
+    "rows that came back do not move": (FakeRefold, "stayed", "move == Move.SAVED", "False"),
     "calls not opened": (rules, "calls_opened", "isinstance(report_record, Started)", "False"),
     "calls not closed": (rules, "calls_closed", "isinstance(report_record, Outcomes)", "False"),
     "unknown closes the call": (rules, "calls_closed", "is not Outcome.UNKNOWN", "is not None"),

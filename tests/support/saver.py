@@ -7,13 +7,14 @@ from sqlalchemy import Engine, text
 
 from courant.contracts import Contract
 from courant.lifecycle import State
+from courant.postgres import refolds
 from courant.postgres.database import RECOGNISE
 from courant.records import Batch, sift
 from courant.testing import builders
 from courant.testing.builders import NOW, id_of, notification
 from courant.testing.store import FakeRow
 from courant.testing.world import World
-from courant.topics import INBOX
+from courant.topics import INBOX, Positions
 from saver import handle, rules
 from saver.handle import Store
 from saver.store import PostgresStore
@@ -29,6 +30,8 @@ class Twin(Protocol):
         self, number: int, state: State, attempt: int, receipt_at: datetime | None = None
     ) -> None: ...
     def mark(self, end: int) -> None: ...
+    def delete(self, number: int) -> None: ...
+    def set_back(self, starts: Positions) -> None: ...
     def rows(self) -> list[tuple[int, str, int, str | None]]: ...
     def ordered_before_their_time(self) -> list[int]: ...
     def rest(self) -> object: ...
@@ -48,6 +51,12 @@ class FakeTwin:
     def mark(self, end: int) -> None:
         marks = self.store.tables.marks
         marks[NOW + timedelta(seconds=len(marks))] = {builders.partition(builders.INBOX): end}
+
+    def delete(self, number: int) -> None:
+        del self.store.tables.rows[id_of(number)]
+
+    def set_back(self, starts: Positions) -> None:
+        self.store.tables.set_back(starts, NOW)
 
     def rows(self) -> list[tuple[int, str, int, str | None]]:
         return [
@@ -85,6 +94,7 @@ class PostgresTwin:
         self.ask("DELETE FROM notifications; DELETE FROM events; DELETE FROM calls")
         self.ask("DELETE FROM positions; DELETE FROM holds; DELETE FROM marks")
         self.ask("DELETE FROM receipts_waiting")
+        self.ask("DELETE FROM refolds")
         self.ask("DELETE FROM idempotency; DELETE FROM aliases; DELETE FROM servers")
         self.ask(RECOGNISE)
 
@@ -111,6 +121,13 @@ class PostgresTwin:
             topics=[each.topic for each in marked],
             stops=[end if each.topic == builders.INBOX else 0 for each in marked],
         )
+
+    def delete(self, number: int) -> None:
+        self.ask("DELETE FROM notifications WHERE id = :id", id=id_of(number))
+
+    def set_back(self, starts: Positions) -> None:
+        with self.engine.begin() as connection:
+            refolds.set_back(connection, starts, "restore")
 
     def rows(self) -> list[tuple[int, str, int, str | None]]:
         rows = self.ask("SELECT id, state, attempt, reference FROM notifications ORDER BY id")

@@ -23,6 +23,17 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+class Refold(Protocol):
+    """What is folded again after `courant restore`. Only rows that were gone make those moves."""
+
+    @property
+    def below(self) -> Positions:
+        """The partitions in which records are folded again: those before these offsets."""
+
+    def stayed(self, ids: set[UUID]) -> set[UUID]:
+        """Return the ids whose rows were there all the time, so they have made these moves."""
+
+
 class Fold(Protocol):
     """One transaction. Its changes and Postgres's position in the log commit together."""
 
@@ -34,6 +45,9 @@ class Fold(Protocol):
 
     def wait(self, receipts: Sequence[Keep[UntaggedReceipt]]) -> None:
         """Keep receipts whose row is not known, until recovery finds it or gives up."""
+
+    def refold(self) -> Refold:
+        """Return what this transaction folds again after `courant restore`."""
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
         """Lock the rows of these ids and return the ids that have no row and never will.
@@ -151,8 +165,12 @@ def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
         fresh = find_rows(fold, fold.fresh(batch.kept))
         missing = fold.lock({id for record in fresh for id in rules.ids_of(record.value)})
         known, without_row = rules.split_by_row(fresh, missing)
-        fold.put_aside(rules.reports_on(known, fold.locked))
-        _, dead = isolate(known, partial(fold_reports, fold), partial(try_plain, fold))
+        dead = []
+        for records, stayed in apart(fold.refold(), known):
+            locked = set(fold.locked) - stayed
+            fold.put_aside(rules.reports_on(records, locked))
+            fold_them = partial(fold_reports, fold, stayed | locked)
+            dead += isolate(records, fold_them, partial(try_plain, fold))[1]
         # The dead letters must be durable before the commit: afterwards Postgres's position is past
         # these records, and they would never be read again.
         yield [*without_row, *dead]
@@ -175,19 +193,33 @@ def find_rows(fold: Fold, kept: list[Keep[ReportRecord]]) -> list[Keep[ReportRec
     return rules.with_rows(kept, rows)
 
 
-def fold_reports(fold: Fold, records: Sequence[ReportRecord]) -> Sequence[None]:
-    """Fold the reports into Postgres; no records follow from them.
+def apart(
+    refold: Refold, kept: Sequence[Keep[ReportRecord]]
+) -> list[tuple[list[Keep[ReportRecord]], set[UUID]]]:
+    """Return the records that are folded again and those that are new.
+
+    Each part comes with the ids whose rows must not make its moves.
+    """
+    again, new = rules.split_by_offset(kept, refold.below)
+    stayed = refold.stayed({id for record in again for id in rules.ids_of(record.value)})
+    return [(again, stayed), (new, set())]
+
+
+def fold_reports(
+    fold: Fold, without: Collection[UUID], records: Sequence[ReportRecord]
+) -> Sequence[None]:
+    """Fold the reports into Postgres, but not those on some rows; no records follow from them.
 
     A record of a call is never refused, because without it its row would be sent again. It is
     folded without its texts. If it is refused even so, Postgres is at fault, and it waits.
     """
     try:
-        fold_all(fold, records)
+        fold_all(fold, records, without)
     except Refused as refusal:
         if len(records) > 1 or isinstance(records[0], Receipt):
             raise
         try:
-            fold_all(fold, [rules.plain(records[0])])
+            fold_all(fold, [rules.plain(records[0])], without)
         except Refused:
             raise Unfit(f"{refusal}: refused without its texts as well") from None
         fields = {"reason": str(refusal), "runbook": Runbook.REPORT_CUT}
@@ -195,9 +227,9 @@ def fold_reports(fold: Fold, records: Sequence[ReportRecord]) -> Sequence[None]:
     return ()
 
 
-def fold_all(fold: Fold, records: Sequence[ReportRecord]) -> None:
+def fold_all(fold: Fold, records: Sequence[ReportRecord], without: Collection[UUID]) -> None:
     """Fold the reports into Postgres, all or none; raises Refused."""
-    rounds = rules.in_rounds(records, fold.locked)
+    rounds = rules.in_rounds(records, without)
     fold.settle(rounds, rules.calls_opened(records), rules.calls_closed(records))
 
 
@@ -210,4 +242,4 @@ def try_ordinary(fold: Fold, notification: Notification) -> None:
 def try_plain(fold: Fold, record: ReportRecord) -> None:
     """Raise Refused if Postgres would refuse an ordinary report of that kind too."""
     with fold.trial():
-        fold_all(fold, [rules.plain(record, rules.ORDINARY)])
+        fold_all(fold, [rules.plain(record, rules.ORDINARY)], fold.locked)

@@ -29,6 +29,7 @@ from courant.contracts import (
 )
 from courant.lifecycle import GIVEN_UP, Move, Note, Report
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
+from courant.topics import Positions
 
 ReportRecord: TypeAlias = Delivery | Receipt | UntaggedReceipt | Heartbeat
 
@@ -251,6 +252,16 @@ def reports_on(
         for report in (reports(each.value) if ids else ())
         if report.id in ids
     ]
+
+
+def split_by_offset(
+    kept: Sequence[Keep[ReportRecord]], below: Positions
+) -> tuple[list[Keep[ReportRecord]], list[Keep[ReportRecord]]]:
+    """Return the records before these offsets, and the others."""
+    parts: tuple[list[Keep[ReportRecord]], list[Keep[ReportRecord]]] = [], []
+    for each in kept:
+        parts[each.record.offset >= below.get(each.record.partition, 0)].append(each)
+    return parts
 
 
 def in_rounds(batch: Iterable[ReportRecord], without: Collection[UUID] = ()) -> list[list[Report]]:

@@ -19,6 +19,7 @@ from courant.postgres.blockers import Blocker
 from courant.postgres.database import array, classified_errors, copy_lines
 from courant.postgres.days import DAILY, MAKE_DAY
 from courant.postgres.folding import Cursor, Folding, trial
+from courant.postgres.refolds import Refold
 from courant.postgres.tables import notifications
 from courant.records import Keep, Record, Span
 from courant.topics import INBOX, Positions
@@ -207,6 +208,9 @@ class PostgresFold:
             place = [record.partition.number, record.offset, record.timestamp]
             values = [receipt.sns_id, receipt.message_id, record.value, *place]
             self._cursor.execute(WAIT, values)
+
+    def refold(self) -> Refold:
+        return Refold(self._cursor, self._positions)
 
     def lock(self, ids: set[UUID]) -> set[UUID]:
         # The mark is read before the rows. Otherwise a row that is saved between the two statements

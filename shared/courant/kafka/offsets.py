@@ -1,6 +1,7 @@
 """Asks the cluster for partitions, for the start and end of their logs, and for commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -128,6 +129,24 @@ def log_starts(
         if answer.offset < 0:
             raise Unavailable("Kafka: a leader does not answer")
         positions[by_name[answer.topic, answer.partition]] = answer.offset
+    return positions
+
+
+def since(
+    consumer: Consumer, cluster: Cluster, partitions: Iterable[Partition], at: datetime
+) -> dict[Partition, int]:
+    """Return the first offset that was written at or after a time, where there is one.
+
+    Raises KafkaException.
+    """
+    by_name = by_topic_and_number(cluster, partitions)
+    asked = [TopicPartition(*name, int(at.timestamp() * 1000)) for name in by_name]
+    positions = {}
+    for answer in consumer.offsets_for_times(asked, ANSWER_SECONDS) if asked else ():
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+        if answer.offset >= 0:
+            positions[by_name[answer.topic, answer.partition]] = answer.offset
     return positions
 
 

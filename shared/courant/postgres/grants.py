@@ -35,6 +35,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "lease_until, sent_at, message_id, reason, response, receipt_at)",
         "events": "SELECT, INSERT",
         "receipts_waiting": "INSERT",
+        "refolds": "SELECT",
         "calls": "SELECT, INSERT, DELETE",
         "positions": "SELECT, INSERT, UPDATE (next)",
         "marks": "SELECT, DELETE",

@@ -149,6 +149,13 @@ aside = Table(  # reports on rows that another session has locked, in the order 
     Column("at", TIME, nullable=False, server_default=func.now()),
     Index("aside_by_id", "id"),
 )
+refolds = Table(  # what `courant restore` set back (`courant.postgres.refolds`)
+    "refolds", metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("below", BigInteger, nullable=False),        # records before it were folded before
+    Column("after_event", BigInteger, nullable=False),  # rows saved by a later event came back
+)
 marks = Table(  # recovery's, every second: records written before `at` lie before `ends`
     "marks", metadata,
     Column("at", TIME, primary_key=True),

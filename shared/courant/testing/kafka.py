@@ -7,7 +7,7 @@ between partitions.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -49,6 +49,15 @@ class FakeKafka:
         for each in found:
             self.log.setdefault(each, [])
         return found
+
+    def since(self, at: datetime, topics: Collection[str]) -> Positions:
+        """Return the first offset written at or after a time, where there is one."""
+        found = {
+            each: [record.offset for record in log if record.timestamp >= at]
+            for each, log in self.log.items()
+            if each.topic in topics
+        }
+        return {each: offsets[0] for each, offsets in found.items() if offsets}
 
     def append(self, outgoing: Outgoing) -> None:
         """Make one record durable."""

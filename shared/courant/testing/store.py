@@ -52,6 +52,7 @@ class Tables:
     waiting: dict[str, UntaggedReceipt] = field(default_factory=dict)  # by SNS's MessageId
     calls: dict[tuple[UUID, UUID], int] = field(default_factory=dict)  # attempts, by call and id
     positions: dict[Partition, int] = field(default_factory=dict)
+    refolds: dict[Partition, tuple[int, int]] = field(default_factory=dict)  # below, after event
     marks: dict[datetime, Positions] = field(default_factory=dict)
     jobs: JobTables = field(default_factory=JobTables)
     held: bool = False
@@ -66,6 +67,16 @@ class Tables:
         self.raised_at = now
         self.epoch = int((now - NOW).total_seconds()) + 1
         self.marks = {}
+
+    def set_back(self, starts: Positions, now: datetime) -> None:
+        """Raise the hold and set the positions back to these, never forward."""
+        self.hold(now)
+        for each, start in starts.items():
+            position, (below, after) = self.positions.get(each, 0), self.refolds.get(each, (0, 0))
+            if position > start:
+                self.positions[each] = start
+                after = after if position < below else len(self.events)
+                self.refolds[each] = max(below, position), after
 
     def passed(self, topics: Collection[str], places: Positions | None = None) -> datetime | None:
         """Return T: the time of the newest mark that all partitions of these topics passed."""
@@ -96,6 +107,7 @@ class Tables:
             waiting=self.waiting.copy(),
             calls=self.calls.copy(),
             positions=self.positions.copy(),
+            refolds=self.refolds.copy(),
             jobs=self.jobs.copy(),
         )
 
@@ -115,6 +127,15 @@ class FakeStore:
         del self._past[len(self._past) // 2 :]
         self.tables = self._past[-1].copy() if self._past else Tables()
         self._server += 1
+
+    def lose_rows(self, lost: Collection[UUID], starts: Positions) -> None:
+        """Delete these rows, as a person does by hand, and set the positions back to `starts`."""
+        tables = self.tables.copy()
+        for id in lost:
+            del tables.rows[id]
+        tables.set_back(starts, self.world.now())
+        self.tables = tables
+        self._past.append(tables)
 
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
@@ -228,6 +249,9 @@ class FakeFold:
         for each in receipts:
             self._tables.waiting.setdefault(each.value.sns_id, each.value)
 
+    def refold(self) -> "FakeRefold":
+        return FakeRefold(self._tables, self._places)
+
     def lock(self, ids: set[UUID]) -> set[UUID]:
         missing = ids - self._tables.rows.keys()
         if missing and not self._tables.passed(INBOXES):
@@ -299,6 +323,22 @@ class FakeFold:
             self._tables.events.append((report.move, report.id, report.attempt, made))
             if heard:
                 self._tables.heard.add(heard)
+
+
+class FakeRefold:
+    """What is folded again after the positions were set back."""
+
+    def __init__(self, tables: Tables, places: Positions) -> None:
+        under_way = {
+            each: refold
+            for each, refold in tables.refolds.items()
+            if places.get(each, 0) < refold[0]
+        }
+        self.below: Positions = {each: below for each, (below, _) in under_way.items()}
+        self._since = tables.events[min((after for _, after in under_way.values()), default=0) :]
+
+    def stayed(self, ids: set[UUID]) -> set[UUID]:
+        return ids - {id for move, id, *_ in self._since if move == Move.SAVED}
 
 
 def fresh(kept: Sequence[Keep[T]], positions: Positions) -> list[Keep[T]]:
