@@ -41,6 +41,9 @@ SPARED = Counter("courant_stats_dropped", "Records for the live figures that Kaf
 CHUNKS_OUT = Gauge("courant_chunks_out", "Chunks that were ordered and have rows that still wait, of jobs that are not paused or cancelled.", ["channel"])
 BULK_LAG = Gauge("courant_bulk_lag_seconds", "Age of the oldest order of a chunk whose rows still wait. At JOB_RUNNER_LAG_SECONDS jobs wait: see the deliverer and the provider's rate.", ["channel"])
 JOBS_BROKEN = Gauge("courant_jobs_broken", "Jobs that lack chunks or rows that should be stored by now. These are dead letters: `courant dead list`.")
+AUDIT_CHECKED = Counter("courant_audit_checked", "Accepted records that the audit looked for in Postgres, each many times. If it does not grow: the log of recovery.")
+AUDIT_MISSING = Gauge("courant_audit_missing", "Accepted ids that are neither a row nor an alias nor a dead letter. Recovery's log line `accepted notifications are missing in Postgres` has the command that brings them back.")
+AUDIT_AGE = Gauge("courant_audit_age_seconds", "How long ago the audit had looked for every folded record: `new` for the first time, `all` in a walk through the whole log.", ["part"])
 # fmt: on
 
 BUILD.labels(version.VERSION, version.BUILD.commit).set(1)

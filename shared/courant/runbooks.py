@@ -18,3 +18,7 @@ class Runbook(StrEnum):
     PROVIDER_PAUSED = "docs/runbooks/provider-paused.md#provider-paused"
     SENDER_PAUSED = "docs/runbooks/provider-paused.md#one-sender-is-paused"
     CALLS_ABANDONED = "docs/runbooks/provider-paused.md#calls-are-abandoned"
+    RECOVERY_AUDIT_MISSING = (
+        "docs/runbooks/recovery.md#accepted-notifications-are-missing-in-postgres"
+    )
+    RECOVERY_AUDIT_FAILED = "docs/runbooks/recovery.md#the-audit-failed-it-begins-again"

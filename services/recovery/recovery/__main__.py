@@ -7,6 +7,9 @@ from courant.directory.entries import Directory
 from courant.directory.follow import follow
 from courant.kafka.producer import KafkaProducer
 from recovery import figures, heartbeat, timers
+from recovery.audit import store as audit_store
+from recovery.audit.log import AuditLog
+from recovery.audit.rounds import Audit
 from recovery.leader import LeaderLock, MarksLock, connect
 from recovery.marker import Marker
 from recovery.offsets import GroupOffsets
@@ -25,6 +28,8 @@ def main() -> int:
     directory = Directory()
     engine = connect(chosen.database_url.get_secret_value())
     leader_lock, election = LeaderLock(engine), timers.Election()
+    own = audit_store.engine(chosen.database_url.get_secret_value())
+    audit = Audit(audit_store.AuditStore(own), AuditLog(cluster))
     rounds = Rounds(
         RoundParts(
             leader_lock=leader_lock,
@@ -53,6 +58,7 @@ def main() -> int:
         "figures": lambda: figures.run(cluster, replication, stop),
         "directory": lambda: follow(directory, cluster, NAME, stop),
         "heartbeat": lambda: heartbeat.run(url, key, stop.wait),
+        "audit": lambda: audit.run(stop, stop.wait),
     }
     threads = {name: serve.start(name, function, stop) for name, function in work.items()}
     serve.health(
