@@ -32,7 +32,7 @@ from courant.topics import JOBS
 from courant_cli import restore
 from courant_local.kafka import Broker
 from courant_local.plan import Unsuitable
-from recovery.audit import accepted, rounds, store
+from recovery.audit import accepted, log, rounds, store
 from recovery.audit.rounds import Audit
 from support import mistakes
 from support.audit import Site, new
@@ -147,6 +147,22 @@ def test_jobs_and_their_rows_are_looked_for(site: Site) -> None:
         assert missing(audit) == set()
         site.ask("DELETE FROM jobs")
         assert missing(audit) == {whole.job_id}
+
+
+def test_a_walk_in_small_parts_comes_to_the_end_and_begins_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "YOUNG", -rounds.YOUNG)
+    monkeypatch.setattr(rounds, "WALK_BYTES", 1)
+    monkeypatch.setattr(log, "STEP_MAX", 2)
+    gone, *_ = site.accept(*(new() for _ in range(9)))
+    site.fold(INBOX)
+    site.ask("UPDATE notifications SET state = 'delivered'")
+    with site.auditing() as audit:
+        audit.make_round()
+        site.delete([gone])
+        turns = [missing(audit) for _ in range(12)]
+        assert turns[-1] == {gone}
 
 
 def test_young_rows_are_looked_for_again_without_the_walk(

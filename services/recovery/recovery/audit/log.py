@@ -23,6 +23,8 @@ DEAD = tuple(topics.dead(family.name) for family in (INBOX, JOBS))
 CLOCKS = timedelta(minutes=1)
 """How far the clocks of two brokers may be apart."""
 READ_SECONDS = 2.0
+STEP_MAX = 100
+"""Records in memory at once. A chunk of an upload may have half a megabyte."""
 
 
 class AuditLog:
@@ -55,12 +57,12 @@ class AuditLog:
             return offsets.since(self._reader(FOLLOW), self._cluster, partitions, at)
 
     def read(
-        self, group: str, places: Positions, ends: Positions, most: int
+        self, group: str, places: Positions, ends: Positions, most_bytes: int
     ) -> tuple[list[Accepted], dict[Partition, int]]:
-        """Read at most `most` records from `places` on and before `ends`.
+        """Read from `places` on and before `ends`, until so many bytes are read.
 
-        Returns those that must be in Postgres, and the places after them. Takes at most
-        `READ_SECONDS`. A place before the log's start is read from the start.
+        Returns the records that must be in Postgres, and the places after all that were read.
+        Takes at most `READ_SECONDS`. A place before the log's start is read from the start.
         """
         reader, oldest_day = self._reader(group), ids.day_at(clock.now()) - DAYS_KEPT_MIN
         reached = {each: place for each, place in places.items() if place < ends.get(each, 0)}
@@ -70,11 +72,11 @@ class AuditLog:
         with raises_unavailable():
             reader.assign([self._spot(*place) for place in reached.items()])
             found: list[Accepted] = []
-            until, records = time.monotonic() + READ_SECONDS, 0
-            while records < most and time.monotonic() < until:
+            until, size_bytes = time.monotonic() + READ_SECONDS, 0
+            while size_bytes < most_bytes and time.monotonic() < until:
                 if all(place >= ends[each] for each, place in reached.items()):
                     break
-                for message in reader.consume(most - records, 0.1):
+                for message in reader.consume(STEP_MAX, 0.1):
                     partition = by_name.get((str(message.topic()), message.partition() or 0))
                     if partition is None:  # an error that concerns no partition
                         continue
@@ -83,8 +85,9 @@ class AuditLog:
                         reached[partition] = ends[partition]
                     if message.error() or offset >= ends[partition]:
                         continue
-                    reached[partition], records = offset + 1, records + 1
                     key, value = message.key() or b"", message.value() or b""
+                    reached[partition] = offset + 1
+                    size_bytes += len(key) + len(value)
                     if one := accepted(partition, offset, key, value, _time(message), oldest_day):
                         found.append(one)
             reader.unassign()

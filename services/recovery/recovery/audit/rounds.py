@@ -34,9 +34,9 @@ YOUNG = timedelta(minutes=10)
 AGAIN_SECONDS = 15.0
 WALK_SECONDS = 60.0
 """A walk through the whole log begins at most this often."""
-WALK_MAX = 4_000
-"""Records of one round's part of the walk: 2,000 a second, 50 million in seven hours."""
-FOLLOW_MAX = 20_000
+WALK_BYTES = 4 * 1024 * 1024
+"""One round's part of the walk: 2 MiB a second, 50 million notifications of 1 KB in seven hours."""
+FOLLOW_BYTES = 8 * WALK_BYTES
 WINDOW_MAX = 100_000
 """Records that are looked for again and again, about 25 MB."""
 MISSING_MAX = 10_000
@@ -76,9 +76,9 @@ class Log(Protocol):
         """Return the first offset written at or after a time, where there is one."""
 
     def read(
-        self, group: str, places: Positions, ends: Positions, most: int
+        self, group: str, places: Positions, ends: Positions, most_bytes: int
     ) -> tuple[list[Accepted], dict[Partition, int]]:
-        """Read records before `ends`; return them and the places after them."""
+        """Read about so many bytes before `ends`; return the records and the places after them."""
 
     def dead(self, missing: Sequence[Accepted]) -> set[str]:
         """Return which of these records have a dead letter, by their origin."""
@@ -155,7 +155,7 @@ class Audit:
         # After a restore the ends are lower, and what is folded again is looked for again.
         known = rules.places(self._followed or {}, ends)
         followed = {each: min(place, ends[each]) for each, place in known.items()}
-        found, reached = self._log.read(FOLLOW, followed, ends, FOLLOW_MAX)
+        found, reached = self._log.read(FOLLOW, followed, ends, FOLLOW_BYTES)
         unsent = self._look(found)
         self._window.extend(rules.kept(found, unsent, clock.now() - YOUNG))
         self._followed = {**followed, **reached}
@@ -182,7 +182,7 @@ class Audit:
             self._walk_began = now
         walked = rules.places(self._walked, ends)
         followed = rules.places(self._followed or {}, ends)
-        found, reached = self._log.read(WALK, walked, followed, WALK_MAX)
+        found, reached = self._log.read(WALK, walked, followed, WALK_BYTES)
         self._look(found)
         self._walked = {**walked, **reached}
         if all(place >= followed[each] for each, place in self._walked.items()):
