@@ -10,6 +10,7 @@ from courant.records import Outgoing
 from courant.topics import Channel
 from ingest.accept.content import TemplateCache
 from ingest.accept.handle import Accept, AcceptParts
+from ingest.accept.idempotency import RecentKeys
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
@@ -34,6 +35,7 @@ def accepted(stack: BenchStack, template: Template, count: int) -> list[Outgoing
         directory=stack.directory,
         templates=TemplateCache(stack.directory),
         inbox=log,
+        recent_keys=RecentKeys(),
         idempotency=reader,  # read only for an Idempotency-Key
         limits=Limits(),
         fair_shares=FairShares(6_000),

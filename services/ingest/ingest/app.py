@@ -8,7 +8,7 @@ from courant.directory.entries import Directory
 from courant.kafka.async_producer import Inbox
 from ingest.accept.content import TemplateCache
 from ingest.accept.handle import Accept, AcceptParts
-from ingest.accept.idempotency import IdempotencyStore
+from ingest.accept.idempotency import IdempotencyStore, RecentKeys
 from ingest.api import Api, NotificationStore
 from ingest.bulk.handle import Bounds, Bulk
 from ingest.callers.auth import Authentication
@@ -51,6 +51,7 @@ def build_app(
         templates=template_cache,
         inbox=inbox,
         idempotency=reader,
+        recent_keys=RecentKeys(),
         limits=Limits(),
         fair_shares=FairShares(settings.ingest_fair_share),
         key_ring=key_ring,

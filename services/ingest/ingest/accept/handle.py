@@ -21,7 +21,7 @@ from courant.render import templates
 from courant.topics import INBOX, Channel
 from ingest.accept import idempotency, rules
 from ingest.accept.content import CompiledTemplate, TemplateCache, storable
-from ingest.accept.idempotency import FirstNotification, IdempotencyStore
+from ingest.accept.idempotency import FirstNotification, IdempotencyStore, RecentKeys
 from ingest.callers.auth import Caller
 from ingest.callers.fair_share import FairShares
 from ingest.callers.limits import Limits
@@ -42,6 +42,7 @@ class AcceptParts:
     templates: TemplateCache
     inbox: Inbox
     idempotency: IdempotencyStore
+    recent_keys: RecentKeys
     limits: Limits
     fair_shares: FairShares
     key_ring: KeyRing
@@ -78,7 +79,7 @@ class Accept:
         body = fields.decode_object(request.header(b"content-type"), text)
         if isinstance(body, Answer):
             return body
-        key = idempotency.read_key(request, idempotency.NOTIFICATION, service.id, parts.hash_key)
+        key = idempotency.read_key(request, idempotency.NOTIFICATION, caller, parts.hash_key)
         if isinstance(key, Answer):
             return key
         body_hash = idempotency.body_hash(parts.hash_key, text) if key else None
@@ -86,15 +87,22 @@ class Accept:
             if first.body_hash != body_hash:
                 return idempotency.REUSED
             return self._replay(channel, caller, request, body, first, now)
+        if parts.recent_keys.is_reused(key, body_hash, now):
+            return idempotency.REUSED
         checked = self._check(channel, caller, body, now)
         if isinstance(checked, Answer):
             return checked
         if checked.simulated:
             return self._answer(caller, request, checked, uuid4())
-        id = ids.derived(now, service.id.bytes, key.text) if key else ids.new(now)
+        if key and body_hash:
+            id = parts.recent_keys.id_of(key, body_hash, now, ids.derived)
+        else:
+            id = ids.new(now)
         record = self._record(caller, checked, id, now, key.hash if key else None, body_hash)
         if len(record.value) > RECORD_BYTES_MAX:
             return REQUEST_TOO_LARGE
+        if key and body_hash:
+            parts.recent_keys.remember(key, body_hash, id, now)
         try:
             await parts.inbox.put(record)
         except Unavailable:

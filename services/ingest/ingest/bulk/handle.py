@@ -74,6 +74,8 @@ class Bulk:
                 body_hash = await asyncio.to_thread(idempotency.body_hash, hash_key, text)
                 if first := await self._jobs.first(caller.service.id, key.hash):
                     return self._planner.replay(caller, first, body_hash)
+                if self._parts.recent_keys.is_reused(key, body_hash, now):
+                    return idempotency.REUSED
             form = rules.check_active(caller.service) or forms.read_form(self._fields, body, now)
             if isinstance(form, Answer):
                 return form
@@ -175,6 +177,10 @@ class Bulk:
         body_hash: bytes | None,
     ) -> Answer:
         written = await writer.finish()
+        # From here to the seal's write nothing is awaited, so that of two files with one key and
+        # different rows only one gets its seal.
+        if self._parts.recent_keys.is_reused(key, body_hash, plan.now):
+            return idempotency.REUSED
         if refusal := self._planner.count_accepted(plan, counts):
             return refusal
         seal = self._planner.new_seal(plan, written, counts.rows, key, body_hash)
@@ -182,8 +188,7 @@ class Bulk:
         return self._planner.answer(plan.caller, seal)
 
     def _key(self, request: HttpRequest, caller: Caller) -> IdempotencyKey | Answer | None:
-        hash_key = self._parts.hash_key
-        return idempotency.read_key(request, idempotency.JOB, caller.service.id, hash_key)
+        return idempotency.read_key(request, idempotency.JOB, caller, self._parts.hash_key)
 
     @asynccontextmanager
     async def _chunk_writer(self) -> AsyncIterator[ChunkWriter]:

@@ -144,10 +144,13 @@ class Planner:
         key: IdempotencyKey | None,
         body_hash: bytes | None,
     ) -> Seal:
-        """Return the seal that makes the written chunks a job. `body_hash` comes with a key."""
-        service_id = plan.caller.service.id
-        if key:
-            id = ids.derived_in(plan.now, b"job", service_id.bytes, key.text)
+        """Return the seal that makes the written chunks a job. `body_hash` comes with a key.
+
+        The key is remembered, so the seal has to be written next.
+        """
+        if key and body_hash:
+            id = self._parts.recent_keys.id_of(key, body_hash, plan.now, ids.derived_in)
+            self._parts.recent_keys.remember(key, body_hash, id, plan.now)
         else:
             id = ids.new(plan.now)
         template = plan.compiled.template
@@ -157,7 +160,7 @@ class Planner:
             chunks=written.count,
             rows=rows,
             digest=written.digest,
-            service_id=service_id,
+            service_id=plan.caller.service.id,
             key_id=plan.caller.key.id,
             key_type=plan.caller.key.type,
             template_id=template.id,
