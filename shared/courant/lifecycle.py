@@ -91,6 +91,7 @@ class Move(StrEnum):
     # fmt: off
     #             name           from               to                       reported by    guard
     SAVED       = "saved",       "",                State.CREATED,           "inbox",       FREE
+    CONFLICTED  = "idempotency-conflict", "created", State.TECHNICAL_FAILURE, "inbox",      FREE
     CLAIMED     = "claimed",     "created",         State.CLAIMED,           "claim",       DUE
     STARTED     = "started",     STARTABLE,         State.CLAIMED,           "deliverer",   LATER
     UNKNOWN     = "unknown",     "claimed",         State.CLAIMED,           "deliverer",   SAME
@@ -126,7 +127,6 @@ class Note(StrEnum):
     """An event that the timeline shows besides moves. It changes no state."""
 
     COMPLAINED = "complained"
-    IDEMPOTENCY_CONFLICT = "idempotency-conflict"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,11 @@ RIGHTS = {
     (DELIVERER, "notifications"): "SELECT",
     (DELIVERER, "servers"): "INSERT SELECT",
     (DELIVERER, "wishes"): "SELECT",
-    (JOB_RUNNER, "aliases"): "INSERT SELECT",
+    (JOB_RUNNER, "aliases"): "DELETE INSERT SELECT",
     (JOB_RUNNER, "chunks"): "INSERT SELECT",
     (JOB_RUNNER, "holds"): "INSERT SELECT",
     (JOB_RUNNER, "idempotency"): "INSERT SELECT",
-    (JOB_RUNNER, "jobs"): "INSERT SELECT",
+    (JOB_RUNNER, "jobs"): "DELETE INSERT SELECT",
     (JOB_RUNNER, "marks"): "DELETE",
     (JOB_RUNNER, "notifications"): "SELECT",
     (JOB_RUNNER, "positions"): "INSERT SELECT",
@@ -70,15 +70,20 @@ RIGHTS = {
 }
 """Rights on whole tables, each list in alphabetical order."""
 HOLD = "raised_at reason stands"
+KEYS = "accepted_at body_hash earlier id last_at"
 UPDATED = {
+    (SAVER, "aliases"): "winner",
     (SAVER, "holds"): HOLD,
     (SAVER, "notifications"): "attempt lease_until message_id not_before reason receipt_at "
     "response sent_at state state_at tries",
+    (SAVER, "idempotency"): KEYS,
     (SAVER, "positions"): "next",
     (DELIVERER, "holds"): HOLD,
     (DELIVERER, "notifications"): "attempt lease_until state state_at",
+    (JOB_RUNNER, "aliases"): "winner",
     (JOB_RUNNER, "chunks"): "issued_at orders saved_at settled_at",
     (JOB_RUNNER, "holds"): HOLD,
+    (JOB_RUNNER, "idempotency"): KEYS,
     (JOB_RUNNER, "jobs"): "finished_at started_at",
     (JOB_RUNNER, "positions"): "next",
     (JOB_RUNNER, "wishes"): "at wish wished_at",
@@ -87,7 +92,7 @@ UPDATED = {
     (RECOVERY, "chunks"): "at issued_at orders saved_at",
     (RECOVERY, "directory"): "number value",
     (RECOVERY, "holds"): HOLD,
-    (RECOVERY, "idempotency"): "at",
+    (RECOVERY, "idempotency"): "accepted_at",
     (RECOVERY, "jobs"): "at",
     (RECOVERY, "notifications"): "issued_at",
     (RECOVERY, "receipts_waiting"): "try_at",
@@ -97,6 +102,7 @@ UPDATED = {
 REST = {
     (INGEST, "database"): "CONNECT",
     (SAVER, "database"): "CONNECT TEMPORARY",
+    (SAVER, "courant_give_way"): "EXECUTE",
     (SAVER, "courant_make_day"): "EXECUTE",
     (DELIVERER, "database"): "CONNECT",
     (JOB_RUNNER, "database"): "CONNECT",

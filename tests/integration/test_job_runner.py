@@ -338,12 +338,14 @@ def test_orders_that_nobody_acknowledged_are_given_again(runner: Runner) -> None
 def test_an_idempotency_key_stands_for_its_first_job(runner: Runner) -> None:
     first = upload(3, idempotency_key=b"key", body_hash=b"body")
     again = upload(3, job_id=first.job_id, idempotency_key=b"key", body_hash=b"body")
-    other = upload(3, job_id=first.job_id, idempotency_key=b"key", body_hash=b"another")
+    other = upload(3, job_id=uuid4(), idempotency_key=b"key", body_hash=b"another")
     later = upload(3, job_id=uuid4(), idempotency_key=b"key", body_hash=b"body")
     for each in (first, again, other, later):
         runner.give(*each.outgoing())
-    assert runner.ask("SELECT id, upload_id FROM jobs") == [(first.job_id, first.seal.upload_id)]
+    stored = {(first.job_id, first.seal.upload_id), (other.job_id, other.seal.upload_id)}
+    assert {*runner.ask("SELECT id, upload_id FROM jobs")} == stored
     assert runner.ask("SELECT id, winner FROM aliases") == [(later.job_id, first.job_id)]
+    assert runner.ask("SELECT job_id, wish FROM wishes") == [(other.job_id, "cancelled")]
     assert runner.letters() == ["idempotency: the key came with another body"]
     assert runner.issuer.run_round() == 1
 

@@ -13,7 +13,7 @@ from courant.errors import Unavailable
 from courant.records import Outgoing
 from courant.testing import builders
 from courant.testing.builders import DELIVERY, RECEIPTS
-from courant.topics import DIRECTORY, JOBS, Positions
+from courant.topics import DIRECTORY, INBOX, JOBS, Positions
 from recovery import marks, rules, tasks
 from recovery.leader import LeaderLock, connect
 from recovery.sweeps import Tools
@@ -211,12 +211,26 @@ def test_calls_without_a_claimed_row_are_deleted(scenario: Scenario) -> None:
     assert left == [(UUID(int=1), id_of(1)), (UUID(int=4), id_of(2))]
 
 
-def test_keys_are_forgotten_after_two_days(scenario: Scenario) -> None:
-    for hours in (47, 49):
+def test_keys_are_forgotten_a_day_after_their_time_as_far_as_the_log_is_folded(
+    scenario: Scenario,
+) -> None:
+    for hours in (71, 73):
         at = f"now() - interval '{hours} h'"
         scenario.ask(f"INSERT INTO idempotency VALUES (:id, '', :id, '', {at})", id=id_of(hours))
+    for topic in (*INBOX.names(), JOBS.name):
+        assert run(scenario, "idempotency") == 0  # a mark of some topic is missing
+        scenario.mark(topic, 0, 0)
     assert run(scenario, "idempotency") == 1
-    assert scenario.ask("SELECT service_id FROM idempotency") == [(id_of(47),)]
+    assert scenario.ask("SELECT service_id FROM idempotency") == [(id_of(71),)]
+
+
+def test_a_key_is_kept_while_its_repetition_may_wait_in_the_log(scenario: Scenario) -> None:
+    at = "now() - interval '73 h'"
+    scenario.ask(f"INSERT INTO idempotency VALUES (:id, '', :id, '', {at})", id=id_of(1))
+    for topic in (*INBOX.names(), JOBS.name):
+        scenario.mark(topic, 80 * 3600, 0)
+        scenario.mark(topic, 1, 1)  # not folded so far
+    assert run(scenario, "idempotency") == 0
 
 
 def test_an_alias_is_kept_for_as_long_as_the_log_can_bring_it_back(scenario: Scenario) -> None:

@@ -1,6 +1,7 @@
 """What clients do with jobs in the simulation: files of all kinds, and commands."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 from zlib import crc32
@@ -11,14 +12,15 @@ from courant import bulk
 from courant.contracts import Chunk, Command, JobCommand, JobRow, KeyType, Seal
 from courant.crypto import KeyRing
 from courant.records import Outgoing
-from courant.testing.builders import NOW, id_of
+from courant.testing.builders import NOW, id_of, number_of
 from courant.testing.kafka import PARTITIONS
 from courant.testing.world import TICK, Fault
 from courant.topics import JOBS, Channel
 from support.job_runner import RING, written
 
 OTHER_RING = KeyRing({"2": b"o" * 32})
-KEYED = {"repeated", "repeated after midnight", "repeated with another body"}
+MIDNIGHT = {"repeated after midnight", "repeated before it is read"}
+KEYED = {"repeated", "repeated with another body", *MIDNIGHT}
 KINDS = ["plain", "plain", "sealed twice", "unsealed", "torn", *sorted(KEYED)]
 """The seal of a `torn` upload has the digest of other chunks. A `repeated` file is uploaded twice
 with the same Idempotency-Key."""
@@ -79,21 +81,30 @@ COMMANDS = st.builds(
 )
 
 
+AFTER_MIDNIGHT, OTHER_BODY = 100, 200
+"""Added to an upload's number, for the job of its repetition and for that of another body."""
+
+
 def job_id(upload: int) -> UUID:
     return id_of(upload)
 
 
-def upload_id(upload: int, again: bool = False) -> UUID:
-    """Return an id that is in the same partition for both uploads with one key.
+def first_job(id: UUID) -> UUID:
+    """Return a job's id, or that of the job that it repeats."""
+    number = number_of(id)
+    return id_of(number - AFTER_MIDNIGHT) if AFTER_MIDNIGHT <= number < OTHER_BODY else id
 
-    If they were in different partitions, which one counts as the first would depend on the order
-    in which job-runner reads them.
+
+def upload_id(upload: int, again: bool = False, elsewhere: bool = False) -> UUID:
+    """Return an id that is in the same partition for both uploads with one key, or `elsewhere`.
+
+    In the same partition the first upload is read first, and is the one that counts.
     """
     return next(
         id
         for number in range(1_000)
         for id in [UUID(int=(2 * upload + again + 1) << 64 | number)]
-        if crc32(id.bytes) % PARTITIONS == upload % PARTITIONS
+        if crc32(id.bytes) % PARTITIONS == (upload + elsewhere) % PARTITIONS
     )
 
 
@@ -113,16 +124,20 @@ def packed(id: UUID, upload: int, rows: int, each: int) -> list[Chunk]:
 
 def records(number: int, upload: UploadedFile) -> Iterator[Chunk | Seal]:
     """Return all records of an upload in their order, and of the second one with its key."""
-    for again in [False, True] if upload.kind in KEYED else [False]:
-        id = upload_id(number, again)
+    after_midnight = upload.kind in MIDNIGHT
+    order = [False, True] if upload.kind in KEYED else [False]
+    # An ingest that is slow writes the first upload last, into another partition.
+    for again in reversed(order) if upload.kind == "repeated before it is read" else order:
+        id = upload_id(number, again, elsewhere=again and after_midnight)
         other_body = again and upload.kind == "repeated with another body"
         made = packed(id, number + 10 * other_body, upload.rows, upload.each)
         yield from made
-        after_midnight = again and upload.kind == "repeated after midnight"
         # Chunks that are packed again are encrypted again, so that the digest differs.
         sealed = packed(id, number, upload.rows, upload.each) if upload.kind == "torn" else made
         seal = Seal(
-            job_id=job_id(number + 100 * after_midnight),
+            job_id=job_id(
+                number + AFTER_MIDNIGHT * (again and after_midnight) + OTHER_BODY * other_body
+            ),
             upload_id=id,
             chunks=len(made),
             rows=upload.rows,
@@ -134,7 +149,7 @@ def records(number: int, upload: UploadedFile) -> Iterator[Chunk | Seal]:
             template_version=3,
             channel=Channel.EMAIL,
             name=b"sealed",
-            accepted_at=NOW + upload.tick * TICK,
+            accepted_at=NOW + upload.tick * TICK + timedelta(seconds=again),
             scheduled_for=None if upload.scheduled is None else NOW + upload.scheduled * TICK,
             idempotency_key=b"key %d" % number if upload.kind in KEYED else None,
             body_hash=b"other" if other_body else b"body",

@@ -20,7 +20,17 @@ from courant.testing.builders import DELIVERY, id_of, number_of
 from courant.testing.store import Tables
 from courant.testing.world import World
 from courant.topics import CHUNKS, JOBS
-from simulation.job_histories import JobHistory, UploadedFile, job_id, recipient, upload_id
+from simulation.job_histories import (
+    AFTER_MIDNIGHT,
+    MIDNIGHT,
+    OTHER_BODY,
+    JobHistory,
+    UploadedFile,
+    first_job,
+    job_id,
+    recipient,
+    upload_id,
+)
 from simulation.job_world import BULK, play
 from simulation.outside import life_of
 from support.job_runner import RING
@@ -75,7 +85,7 @@ def broken_promises(history: JobHistory) -> set[str]:
     due = {row for fate in fates if fate.command == "resumed" for row in fate.rows()}
     other_ends = {job_id(fate.number): OTHER_ENDS[fate.command] for fate in fates}
     stored = Counter(
-        (row.notification.job_id, row.notification.job_row) for row in tables.rows.values()
+        (job_of_row(row.notification), row.notification.job_row) for row in tables.rows.values()
     )
     contracts = [
         decode_delivery(each.value)
@@ -94,6 +104,7 @@ def broken_promises(history: JobHistory) -> set[str]:
     dead = sum(topic.endswith(".dead") for topic, _ in {*world.journal})
     conflicting = sum(fate.upload.kind == "repeated with another body" for fate in fates)
     jobs = tables.jobs.jobs
+    after_midnight = {job_id(fate.number) for fate in fates if fate.upload.kind in MIDNIGHT}
     promises = {
         "each row of a sealed file is stored, unless its job was stopped": due <= stored.keys(),
         "no row is stored twice": all(times == 1 for times in stored.values()),
@@ -103,21 +114,40 @@ def broken_promises(history: JobHistory) -> set[str]:
         ),
         "each row ends in the right state": all(
             row.state
-            in {life_of(number_of(id)).end} | other_ends.get(row.notification.job_id, set())
+            in {life_of(number_of(id)).end} | other_ends.get(job_of_row(row.notification), set())
             for id, row in tables.rows.items()
         ),
         "there is one job for each seal, of the first upload with its key": (
-            {id: job.seal.upload_id for id, job in jobs.items()}
+            {
+                id: job.seal.upload_id
+                for id, job in jobs.items()
+                if number_of(id) < AFTER_MIDNIGHT and id not in after_midnight
+            }
             == {
                 job_id(fate.number): upload_id(fate.number)
                 for fate in fates
-                if fate.upload.kind != "unsealed"
+                if fate.upload.kind not in {"unsealed", *MIDNIGHT}
             }
         ),
+        "of a file and its repetition after midnight one is the job": (
+            sorted(id for job in jobs if (id := first_job(job)) in after_midnight)
+            == sorted(after_midnight)
+        ),
+        "another body with a key is a cancelled job": (
+            {id for id in jobs if number_of(id) >= OTHER_BODY}
+            == {
+                job_id(fate.number + OTHER_BODY)
+                for fate in fates
+                if fate.upload.kind == "repeated with another body"
+            }
+        )
+        and all(tables.jobs.cancelled(id) for id in jobs if number_of(id) >= OTHER_BODY),
         "each job finishes, unless it is paused": all(
             job.finished_at
             for fate in fates
-            for job in [jobs.get(job_id(fate.number))]
+            for job in [
+                jobs.get(job_id(fate.number)) or jobs.get(job_id(fate.number + AFTER_MIDNIGHT))
+            ]
             if job and fate.sealed and fate.command != "paused"
         ),
         "nothing of a stopped job is ordered or claimed": stops_hold(world),
@@ -144,24 +174,32 @@ def broken_promises(history: JobHistory) -> set[str]:
     return {promise for promise, kept in promises.items() if not kept}
 
 
+def job_of_row(notification: Notification) -> UUID:
+    """Return the row's job, or the job that it repeats."""
+    assert notification.job_id
+    return first_job(notification.job_id)
+
+
 def is_row_of_file(notification: Notification) -> bool:
     """Return whether the notification's encrypted content is that of its row in its file."""
     try:
         plain = RING.decrypt(notification.sealed, owner=notification.id.bytes)
     except Undecryptable:
         return False
-    upload = number_of(notification.job_id or UUID(int=0))
+    upload = number_of(job_of_row(notification))
     return read(decoder(Content), plain).to == recipient(upload, notification.job_row or 0)
 
 
 def stops_hold(world: World) -> bool:
     """Return whether each stop held once Postgres knew it, whatever Postgres lost later."""
     tables = world.store.tables
-    job_of = {str(job.seal.upload_id): str(id) for id, job in tables.jobs.jobs.items()}
-    job_of |= {str(id): str(row.notification.job_id) for id, row in tables.rows.items()}
+    job_of = {str(job.seal.upload_id): str(first_job(id)) for id, job in tables.jobs.jobs.items()}
+    job_of |= {str(id): str(job_of_row(row.notification)) for id, row in tables.rows.items()}
     paused: set[str] = set()
     cancelled: set[str] = set()
     for event, id in world.journal:
+        if event.startswith("job "):
+            id = str(first_job(UUID(id)))
         match event:
             case "job cancelled":
                 cancelled.add(id)
@@ -181,10 +219,11 @@ def no_early_finish(tables: Tables, fates: Iterable[Fate]) -> bool:
     rows_of = {job_id(fate.number): fate.upload.rows for fate in fates}
     ids_of = defaultdict(set)
     for id, row in tables.rows.items():
-        ids_of[row.notification.job_id].add(id)
+        ids_of[job_of_row(row.notification)].add(id)
     cancelled: set[UUID] = set()
     tried: set[UUID] = set()
     for event, id, _, made in tables.events:
+        id = first_job(id)
         if event == "job cancelled":
             cancelled.add(id)
         elif event == "finished" and id not in cancelled:
@@ -200,15 +239,15 @@ def backlog_is_bounded(tables: Tables) -> bool:
 
     Chunks of stopped jobs do not count.
     """
-    job_of = {job.seal.upload_id: id for id, job in tables.jobs.jobs.items()}
+    job_of = {job.seal.upload_id: first_job(id) for id, job in tables.jobs.jobs.items()}
     out: set[tuple[UUID, int]] = set()
     stopped: set[UUID] = set()
     settled = 0
     for event, id, number, _ in tables.events:
         if event in {"job paused", "job cancelled"}:
-            stopped.add(id)
+            stopped.add(first_job(id))
         elif event == "job resumed":
-            stopped.discard(id)
+            stopped.discard(first_job(id))
         elif event == "settled":
             settled += 1
             out.discard((id, number))

@@ -59,10 +59,10 @@ class FakeJobFold:
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         return fresh(kept, self._positions)
 
-    def store(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
-        refused, commands = self._tables.jobs.store(records, self._now)
+    def store(self, records: Sequence[JobRecord]) -> Sequence[Seal]:
+        told, commands = self._tables.jobs.store(records, self._now)
         self._tables.events += [(f"job {each.command}", each.job_id, 0, True) for each in commands]
-        return refused
+        return told
 
     def trial(self) -> AbstractContextManager[None]:
         return self._tables.trial()

@@ -28,6 +28,7 @@ from recovery.store import PostgresStore as Recovery
 from simulation.job_recovery import JobRecoveryRows
 from simulation.job_stores import FakeJobStore, FakeRounds
 from support.roles import acting
+from support.saver import keys_of
 
 FAR = NOW + timedelta(days=9_999)
 TABLES = ["notifications", "events", "positions", "marks", "holds", "servers"]
@@ -92,7 +93,7 @@ class FakeJobsTwin:
                 for at, row in jobs.chunks.items()
             ),
             sorted((id, str(each.command)) for id, each in jobs.commands.items()),
-            sorted((service, key, *taken) for (service, key), taken in jobs.keys.items()),
+            sorted((service, key, holders) for (service, key), holders in jobs.keys.items()),
             sorted(jobs.aliases.items()),
             sorted(tables.positions.values()),
             jobs.held,
@@ -148,7 +149,7 @@ class PostgresJobsTwin:
         )
 
     def rest(self) -> object:
-        keys = self.ask("SELECT service_id, key_hash, id, body_hash FROM idempotency ORDER BY 1, 2")
+        keys = self.ask("SELECT * FROM idempotency ORDER BY 1, 2")
         return (
             self.ask(
                 "SELECT id, upload_id, started_at IS NOT NULL, finished_at IS NOT NULL "
@@ -159,7 +160,7 @@ class PostgresJobsTwin:
                 "settled_at IS NOT NULL FROM chunks ORDER BY 1, 2"
             ),
             self.ask("SELECT job_id, wish FROM wishes ORDER BY 1"),
-            [(service, bytes(key), id, bytes(body)) for service, key, id, body in keys],
+            keys_of(keys),
             self.ask("SELECT id, winner FROM aliases ORDER BY 1"),
             sorted(next for (next,) in self.ask("SELECT next FROM positions")),
             bool(self.ask("SELECT FROM holds WHERE scope = 'jobs' AND stands")),

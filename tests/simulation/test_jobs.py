@@ -39,7 +39,7 @@ def test_every_promise_about_jobs_is_kept(history: JobHistory) -> None:
 MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     # What job-runner stores.
     "rollback not noticed in an idle partition": (handle, "stages", "compare=store.compare,", ""),
-    "another body dropped": (handle, "fold_jobs", "if each.value in refused", "if False"),
+    "another body dropped": (handle, "fold_jobs", "if each.value in told", "if False"),
     "chunk stored though it does not decrypt": (
         rules,
         "read_job",
@@ -162,8 +162,18 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "every upload of a key becomes a job": (
         JobTables,
         "_seal",
-        "if winner != seal.job_id:\n            return True",
-        "pass",
+        "is_new and not lost",
+        "True",
+    ),
+    "a begun job gives way": (JobTables, "_seal", "if job.movable", ""),
+    "the choice is not written": (handle, "fold_jobs", "*map(rules.sealed_again, again),", ""),
+    "the choice is not read": (JobTables, "_seal", "seal.instead_of is not None", "False"),
+    "a repetition that gave way stays a job": (JobTables, "_remove", "del self.jobs", "self.jobs"),
+    "a command to a repetition is lost": (
+        JobTables,
+        "_command",
+        "self.aliases.get(command.job_id, command.job_id)",
+        "command.job_id",
     ),
 }
 

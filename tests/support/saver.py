@@ -2,10 +2,13 @@
 
 from datetime import datetime, timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
+import msgspec
 from sqlalchemy import Engine, text
 
 from courant.contracts import Contract
+from courant.idempotency import Holder
 from courant.lifecycle import State
 from courant.postgres import refolds
 from courant.postgres.database import RECOGNISE
@@ -80,6 +83,8 @@ class FakeTwin:
             sorted((each.topic_id, next) for each, next in tables.positions.items()),
             tables.held,
             len(tables.marks),
+            sorted((service, key, each) for (service, key), each in tables.jobs.keys.items()),
+            sorted(tables.jobs.aliases.items()),
         )
 
     def waiting(self) -> list[tuple[str, str]]:
@@ -144,10 +149,24 @@ class PostgresTwin:
             self.ask("SELECT topic_id, next FROM positions ORDER BY 1"),
             bool(self.ask("SELECT FROM holds WHERE stands")),
             len(self.ask("SELECT DISTINCT at FROM marks")),
+            keys_of(self.ask("SELECT * FROM idempotency ORDER BY 1, 2")),
+            self.ask("SELECT id, winner FROM aliases ORDER BY 1"),
         )
 
     def waiting(self) -> list[tuple[str, str]]:
         return self.ask("SELECT sns_id, message_id FROM receipts_waiting ORDER BY 1")
+
+
+def keys_of(rows: list[Any]) -> list[tuple[UUID, bytes, list[Holder]]]:
+    """Return rows of `idempotency` as the fake has them: each key with its holders."""
+    return [
+        (
+            service,
+            bytes(key),
+            [*msgspec.convert(earlier, list[Holder]), Holder(id, bytes(body), at, last)],
+        )
+        for service, key, id, body, at, last, earlier in rows
+    ]
 
 
 def batch(*contracts: Contract, offset: int = 0) -> Batch[Any]:

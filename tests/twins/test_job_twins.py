@@ -7,17 +7,27 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from courant import bulk
-from courant.contracts import Chunk, Command, JobCommand, JobRecord, JobRow, KeyType, Seal
+from courant.contracts import (
+    Chunk,
+    Command,
+    JobCommand,
+    JobRecord,
+    JobRow,
+    KeyType,
+    Seal,
+    decode_job,
+)
 from courant.errors import Behind
 from courant.lifecycle import State
-from courant.postgres import jobs
-from courant.records import Batch, Keep, Record, Span, span_of
+from courant.postgres import jobs, keys
+from courant.records import Batch, Dead, Effect, Keep, Record, Span, span_of
 from courant.testing.builders import NOW, id_of, partition
 from courant.testing.kafka import FakeProducer
 from courant.testing.world import World
@@ -34,6 +44,7 @@ from support.mistakes import replace
 # first have the same key.
 JOBS_OF = {1: 1, 2: 2, 3: 2, 4: 3, 5: 4}
 BODIES = {2: b"body", 3: b"body", 4: b"body", 5: b"another body"}
+HOURS = {4: -1, 5: 1}  # when an upload was accepted, from when the others were
 
 
 def upload_id(number: int) -> UUID:
@@ -64,11 +75,16 @@ def seal(upload: int, whole: bool, due: bool) -> Seal:
         template_version=3,
         channel=Channel.EMAIL,
         name=b"sealed",
-        accepted_at=NOW,
+        accepted_at=NOW + timedelta(hours=HOURS.get(upload, 0)),
         scheduled_for=None if due else FAR,
         idempotency_key=b"key" if upload in BODIES else None,
         body_hash=BODIES.get(upload),
     )
+
+
+def sealed_again(due: bool) -> Seal:
+    """Return the seal that says that the job of upload 2 counts, although that of 4 is earlier."""
+    return msgspec.structs.replace(seal(2, True, due), instead_of=id_of(JOBS_OF[4]))
 
 
 def command(job: int, command: Command, second: int) -> JobCommand:
@@ -90,6 +106,7 @@ RECORDS = st.one_of(
     st.builds(lambda upload, number: [MADE[upload, number]], UPLOADS, st.integers(0, 1)),
     st.builds(lambda *values: [seal(*values)], UPLOADS, OFTEN, OFTEN),
     st.lists(COMMANDS, min_size=1, max_size=3),
+    st.builds(lambda due: [sealed_again(due)], OFTEN),
 )
 STATES = st.sampled_from([("created", 0), ("created", 2), ("sending", 1), ("delivered", 1)])
 ACTS = st.one_of(
@@ -110,6 +127,9 @@ WHOLE, LATER = ("keep", whole(1), 0, True), ("keep", whole(1, due=False), 0, Tru
 CANCELLED, PAUSED = (
     ("keep", [command(1, last, 0)], 0, True) for last in (Command.CANCELLED, Command.PAUSED)
 )
+SECOND, EARLIER = ("keep", whole(2), 0, True), ("keep", whole(4), 0, True)
+OF_SECOND = ("keep", [command(2, Command.PAUSED, 1)], 0, True)
+OUTDATED = ("keep", [command(1, Command.PAUSED, 2), command(1, Command.RESUMED, 0)], 0, True)
 # The first steps, so that more of the sequences come to something.
 FIRST: list[Acts] = [
     [],
@@ -118,6 +138,10 @@ FIRST: list[Acts] = [
     [WHOLE, ROUND],
     [WHOLE, ROUND, CANCELLED],
     [WHOLE, ROUND, PAUSED, STORED],
+    [OUTDATED],
+    [SECOND, ROUND, EARLIER],
+    [OF_SECOND, SECOND, EARLIER],
+    [SECOND, EARLIER, OF_SECOND],
 ]
 PLAYS = st.builds(
     lambda first, acts: first + acts,
@@ -158,7 +182,7 @@ class Story:
         batch: Batch[JobRecord] = Batch(kept, [], span_of([each.record for each in kept]))
         try:
             steps = handle.fold_jobs(store if done else Undoing(store), batch)  # type: ignore[arg-type]
-            dead = [[each.record.offset for each in step] for step in steps]  # type: ignore[union-attr]
+            dead = [[shown(each) for each in step] for step in steps]
         except (Behind, Undone) as error:
             # A hold stands in both now. The step `hold` tests what it does to a round.
             return type(error)
@@ -195,6 +219,15 @@ class Story:
     def cancelled(self) -> object:
         with self.twin.sweeping() as rows:
             return sorted((each.id, each.attempt) for each in rows.cancelled(FAR, 10))
+
+
+def shown(written: Effect) -> object:
+    """Return a dead letter's offset; of a seal that is written again its two jobs."""
+    if isinstance(written, Dead):
+        return written.record.offset
+    seal = decode_job(written.value)
+    assert isinstance(seal, Seal)
+    return seal.job_id, seal.upload_id, seal.instead_of, seal.accepted_at
 
 
 def record_of(record: JobRecord, offset: int) -> Record:
@@ -258,11 +291,15 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "(upload_id, number) DO UPDATE SET orders = 9",
     ),
     "no aliases": (
-        store,
-        "MAKE_ALIAS",
-        "VALUES (%s, %s)",
-        "SELECT %s::uuid, %s::uuid WHERE false",
+        keys,
+        "ALIAS",
+        "VALUES (%(id)s, %(winner)s)",
+        "SELECT %(id)s::uuid, %(winner)s::uuid WHERE false",
     ),
+    "a begun job gives way": (store, "MOVABLE", "started_at IS NULL AND ", ""),
+    "the repetition stays a job": (store, "REMOVE", "WHERE id = %s", "WHERE false AND id = %s"),
+    "commands to a repetition lost": (store, "CARRY_COMMAND", "job_id = %(loser)s", "false"),
+    "a command to an alias lost": (store, "STORE_COMMAND", "WHERE id = %(id)s", "WHERE false"),
     "chunks of cancelled jobs returned": (store, "CHUNK", "w.wish = 'cancelled'", "false"),
     "another job's rows counted": (jobs, "COUNT", "AND n.job_id = c.job_id", ""),
     "tried rows counted as waiting": (jobs, "COUNT", "AND n.attempt = 0", ""),

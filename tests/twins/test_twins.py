@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import Engine
 
 from courant import clock
-from courant.contracts import Notification
 from courant.errors import Behind, Unavailable
 from courant.lifecycle import REPORTED, Report, State
 from courant.records import sift
@@ -203,37 +202,3 @@ def test_sql_and_python_allow_the_same_moves(engine: Engine) -> None:
         with twin.store.fold({}) as fold:
             fold.settle([[Report(id_of(n), 1, move) for n, (move, _, _) in cases]], [], [])
     assert twins[0].rows() == twins[1].rows()
-
-
-def keyed(number: int, key: bytes, body: bytes) -> Notification:
-    return msgspec.structs.replace(notification(number), idempotency_key=key, body_hash=body)
-
-
-def test_a_key_stands_for_the_first_id_and_the_second_becomes_its_alias(engine: Engine) -> None:
-    twin = PostgresTwin(engine)
-    save(twin, keyed(1, b"key", b"body"))
-    _, orders = save(twin, keyed(2, b"key", b"body"), notification(3))
-    assert [each.key for each in orders] == [id_of(3).bytes]
-    assert [row[0] for row in twin.rows()] == [1, 3]
-    assert twin.ask("SELECT id, winner FROM aliases") == [(id_of(2), id_of(1))]
-    # Even if the log is read again after the key was forgotten, the alias makes no row.
-    twin.ask("DELETE FROM idempotency")
-    save(twin, keyed(2, b"key", b"body"))
-    assert [row[0] for row in twin.rows()] == [1, 3]
-
-
-def test_another_body_with_the_same_key_has_an_event_in_the_timeline(engine: Engine) -> None:
-    twin = PostgresTwin(engine)
-    save(twin, keyed(1, b"key", b"body"))
-    save(twin, keyed(1, b"key", b"another"))
-    assert [row[0] for row in twin.rows()] == [1]
-    assert twin.ask("SELECT move FROM events ORDER BY number") == [
-        ("saved",),
-        ("idempotency-conflict",),
-    ]
-
-
-def test_two_requests_with_one_key_in_one_batch_are_one_notification(engine: Engine) -> None:
-    twin = PostgresTwin(engine)
-    save(twin, keyed(1, b"key", b"body"), keyed(2, b"key", b"body"))
-    assert len(twin.rows()) == len(twin.ask("SELECT FROM aliases")) == 1

@@ -14,6 +14,7 @@ BY_ITS_CLAIM = "claimed 2"
 UNDERWAY = "created, claimed, sending, sent, temporary-failure, technical-failure"
 ALLOWED = {
     "saved": ("created", ""),
+    "idempotency-conflict": ("technical-failure", "created"),
     "claimed": ("claimed", "created"),
     "started": ("claimed", "created 0-1, claimed 0-1, technical-failure 0-1, cancelled 0-1"),
     "unknown": ("claimed", BY_ITS_CLAIM),

@@ -55,7 +55,7 @@ IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "schema": {"type": "string", "maxLength": 255},
-    "description": "The same key stands for the same notification, for 48 hours.",
+    "description": "With one type of API key, it stands for one request for 48 hours.",
 }
 LIST_FORMS = {
     "status": {"type": "array", "items": {"type": "string", "enum": list(views.STATUSES)}},

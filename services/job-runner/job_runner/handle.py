@@ -9,7 +9,7 @@ from uuid import UUID
 
 from courant import bulk, clock
 from courant.consume import Stage, Steps
-from courant.contracts import ChunkOrder, JobRecord, Malformed
+from courant.contracts import ChunkOrder, JobRecord, Malformed, Seal
 from courant.crypto import KeyRing, Undecryptable
 from courant.records import Batch, Dead, Keep, Span, isolate
 from courant.topics import CHUNKS, JOBS, Positions, group
@@ -32,10 +32,11 @@ class Fold(Protocol):
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         """Return the records that no earlier transaction has folded."""
 
-    def store(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
+    def store(self, records: Sequence[JobRecord]) -> Sequence[Seal]:
         """Store the records, all or none; raises Refused.
 
-        Returns the seals whose Idempotency-Key was used with another body before.
+        Returns the seals whose Idempotency-Key was used with another body, and the seals to be
+        written again, with `instead_of`: their jobs had begun when an earlier one was read.
         """
 
     def trial(self) -> AbstractContextManager[None]:
@@ -87,12 +88,14 @@ def fold_jobs(store: Store, batch: Batch[JobRecord]) -> Steps:
     """Store chunks, seals and commands, once for each record."""
     with store.fold(batch.span) as fold:
         fresh = fold.fresh(batch.kept)
-        refused, dead = isolate(fresh, fold.store, partial(try_ordinary, fold))
-        conflicting = [each.record for each in fresh if each.value in refused]
-        # The dead letters must be durable before the commit: afterwards Postgres's position is past
+        told, dead = isolate(fresh, fold.store, partial(try_ordinary, fold))
+        again = [each for each in told if each.instead_of]
+        conflicting = [each.record for each in fresh if each.value in told]
+        # These records must be durable before the commit: afterwards Postgres's position is past
         # these records, and they would never be read again.
         yield [
             *dead,
+            *map(rules.sealed_again, again),
             *(Dead(each, "idempotency: the key came with another body") for each in conflicting),
         ]
 

@@ -25,7 +25,7 @@ from courant.contracts import (
 )
 from courant.crypto import KeyRing, Undecryptable
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
-from courant.topics import INBOX, Lane
+from courant.topics import INBOX, JOBS, Lane
 from job_runner.rows import DueJob, Job
 
 ORDERED_MIN = 4
@@ -57,6 +57,11 @@ def ordinary(job_record: JobRecord) -> JobRecord:
             key = job_record.idempotency_key and b"x"
             return msgspec.structs.replace(job_record, name=b"x", idempotency_key=key)
     return job_record
+
+
+def sealed_again(seal: Seal) -> Outgoing:
+    """Return the record that says which of two jobs with one key counts."""
+    return Outgoing(JOBS.name, seal.upload_id.bytes, seal.encode())
 
 
 def read_order(record: Record) -> Verdict[ChunkOrder]:

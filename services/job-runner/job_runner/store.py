@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from operator import attrgetter
 from typing import TypeVar
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import Connection
 
 from courant import bulk
 from courant.bulk import ChunkRef
 from courant.contracts import Chunk, Command, JobCommand, JobRecord, KeyType, Seal
-from courant.postgres import folding, jobs
+from courant.idempotency import Holder, Loser
+from courant.postgres import folding, jobs, keys
 from courant.postgres.database import classified_errors
 from courant.postgres.folding import Cursor, Folding, trial
 from courant.postgres.tables import jobs as table
@@ -31,20 +34,28 @@ VALUES = attrgetter(*("job_id" if name == "id" else name for name in COLUMNS))
 STORE_JOB = f"""
     INSERT INTO jobs ({", ".join(COLUMNS)}) VALUES ({", ".join(["%s"] * len(COLUMNS))})
     ON CONFLICT DO NOTHING"""
-# An Idempotency-Key stands for the first job that came with it.
-TAKE_KEY = """
-    INSERT INTO idempotency (service_id, key_hash, id, body_hash) VALUES (%s, %s, %s, %s)
-    ON CONFLICT DO NOTHING"""
-IS_ALIAS = "SELECT FROM aliases WHERE id = %s"
-KEY_OWNER = "SELECT id, body_hash FROM idempotency WHERE service_id = %s AND key_hash = %s"
-MAKE_ALIAS = "INSERT INTO aliases (id, winner) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+# A seal whose job is stored, or has an alias, is decided already, and is read again.
+DECIDED = """
+    SELECT FROM jobs WHERE id = %(id)s UNION ALL SELECT FROM aliases WHERE id = %(id)s"""
+UNTOUCHED = "started_at IS NULL AND finished_at IS NULL"
+MOVABLE = f"SELECT id FROM jobs WHERE id = ANY(%s) AND {UNTOUCHED} ORDER BY id FOR UPDATE"
+REMOVE = f"DELETE FROM jobs WHERE id = %s AND {UNTOUCHED}"
+STORED_JOB = f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE id = %s"
 # Cancelled is final. Of the other commands the latest by its time holds, in any order of arrival.
-STORE_COMMAND = f"""
-    INSERT INTO wishes AS w (job_id, wish, wished_at) VALUES (%s, %s, %s)
+OVERRIDE = f"""
     ON CONFLICT (job_id) DO UPDATE
     SET wish = excluded.wish, wished_at = excluded.wished_at, at = now()
     WHERE w.wish <> '{Command.CANCELLED}'
         AND (excluded.wish = '{Command.CANCELLED}' OR excluded.wished_at >= w.wished_at)"""
+# A command to a job that lost its key is a command to the winner.
+STORE_COMMAND = f"""
+    INSERT INTO wishes AS w (job_id, wish, wished_at)
+    VALUES (coalesce((SELECT winner FROM aliases WHERE id = %(id)s), %(id)s), %(wish)s, %(at)s)
+    {OVERRIDE}"""
+CARRY_COMMAND = f"""
+    INSERT INTO wishes AS w (job_id, wish, wished_at)
+    SELECT %(winner)s, wish, wished_at FROM wishes WHERE job_id = %(loser)s
+    {OVERRIDE}"""
 CHUNK = f"""
     SELECT c.upload_id, c.first, c.rows, c.sealed, j.service_id, j.key_id, j.key_type,
         j.template_id, j.template_version, j.channel, j.sender_id
@@ -95,8 +106,8 @@ class PostgresFold:
     def fresh(self, kept: Sequence[Keep[T]]) -> list[Keep[T]]:
         return folding.fresh(kept, self._positions)
 
-    def store(self, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
-        refused: list[JobRecord] = []
+    def store(self, records: Sequence[JobRecord]) -> Sequence[Seal]:
+        told: list[Seal] = []
         with classified_errors(), self._connection.begin_nested():
             for each in records:
                 match each:
@@ -105,32 +116,77 @@ class PostgresFold:
                         chunk = [each.upload_id, each.number, each.first, each.rows]
                         self._cursor.execute(STORE_CHUNK, [*chunk, print_, each.sealed])
                     case Seal():
-                        if not self._seal(each):
-                            refused.append(each)
+                        told += self._seal(each)
                     case JobCommand():
-                        self._cursor.execute(STORE_COMMAND, [each.job_id, each.command, each.at])
-        return refused
+                        self._command(each.job_id, each.command, each.at)
+        return told
 
     def trial(self) -> AbstractContextManager[None]:
         return trial(self._connection)
 
-    def _seal(self, seal: Seal) -> bool:
-        """Store the job unless its key stands for another; return false if the bodies differ."""
-        if seal.idempotency_key is not None:
-            # The alias is looked up first, because a key is deleted after 48 h but the log, which
-            # may be read again, is kept for 14 days.
-            self._cursor.execute(IS_ALIAS, [seal.job_id])
-            if self._cursor.rowcount:
-                return True
-            key = [seal.service_id, seal.idempotency_key]
-            self._cursor.execute(TAKE_KEY, [*key, seal.job_id, seal.body_hash])
-            self._cursor.execute(KEY_OWNER, key)
-            [(winner, body_hash)] = self._cursor.fetchall()
-            if winner != seal.job_id:
-                self._cursor.execute(MAKE_ALIAS, [seal.job_id, winner])
-            if bytes(body_hash) != seal.body_hash:
-                return False
-            if winner != seal.job_id:
-                return True
+    def _seal(self, seal: Seal) -> list[Seal]:
+        """Store the job, unless its key stands for another; return what `store` does."""
+        if seal.idempotency_key is None:
+            self._cursor.execute(STORE_JOB, VALUES(seal))
+            return []
+        if seal.instead_of is not None:
+            self._prefer(seal, seal.instead_of)
+            return []
+        self._cursor.execute(DECIDED, {"id": seal.job_id})
+        if self._cursor.rowcount:
+            return []
+        told: list[Seal] = []
+        is_new = True
+        for loser in keys.decide(self._cursor, [request(seal)], self._lock_movable):
+            lost = loser.id == seal.job_id
+            if loser.same_body:
+                is_new = is_new and not lost
+                self._make_alias(loser)
+                if loser.late:
+                    told += self._confirmed(seal, loser)
+            else:
+                self._command(loser.id, Command.CANCELLED, seal.accepted_at)
+                told += [seal] * lost
+        if is_new:
+            self._cursor.execute(STORE_JOB, VALUES(seal))
+        return told
+
+    def _prefer(self, seal: Seal, loser: UUID) -> None:
+        """Store the job whose seal was written again, and make `loser` its alias."""
+        self._cursor.execute(REMOVE, [loser])
+        self._cursor.execute(DECIDED, {"id": loser})
+        if self._cursor.rowcount:
+            return  # it is the alias already; or it has begun and stays
+        keys.prefer(self._cursor, request(seal), loser)
+        self._cursor.execute(CARRY_COMMAND, {"winner": seal.job_id, "loser": loser})
         self._cursor.execute(STORE_JOB, VALUES(seal))
-        return True
+
+    def _make_alias(self, loser: Loser) -> None:
+        keys.make_alias(self._cursor, loser)
+        self._cursor.execute(CARRY_COMMAND, {"winner": loser.winner, "loser": loser.id})
+        self._cursor.execute(REMOVE, [loser.id])
+
+    def _confirmed(self, lost: Seal, loser: Loser) -> list[Seal]:
+        """Return the seal of the winner, which has the key and the body of the job that lost."""
+        self._cursor.execute(STORED_JOB, [loser.winner])
+        found = []
+        for row in self._cursor:
+            stored = dict(zip(COLUMNS, row, strict=True))
+            stored |= {name: bytes(stored[name]) for name in ("digest", "name")}
+            stored |= {"job_id": stored.pop("id"), "instead_of": loser.id}
+            found.append(msgspec.convert({**msgspec.structs.asdict(lost), **stored}, Seal))
+        return found
+
+    def _command(self, job_id: UUID, command: Command, at: datetime) -> None:
+        self._cursor.execute(STORE_COMMAND, {"id": job_id, "wish": command, "at": at})
+
+    def _lock_movable(self, ids: set[UUID]) -> set[UUID]:
+        self._cursor.execute(MOVABLE, [list(ids)])
+        return {id for (id,) in self._cursor}
+
+
+def request(seal: Seal) -> keys.Request:
+    """Return a job as a request that its Idempotency-Key may stand for."""
+    assert seal.idempotency_key
+    holder = Holder(seal.job_id, seal.body_hash or b"", seal.accepted_at, seal.accepted_at)
+    return keys.Request(seal.service_id, seal.idempotency_key, holder)

@@ -10,9 +10,10 @@ from datetime import timedelta
 from itertools import product
 
 from courant import ids, metrics
+from courant.idempotency import KEPT
 from courant.lifecycle import State
 from courant.postgres.days import DAILY, DROP_DAY, MAKE_DAY
-from courant.topics import DELIVERY, JOBS, RECEIPTS
+from courant.topics import DELIVERY, INBOX, JOBS, RECEIPTS
 from recovery import rules
 from recovery.rows import WaitingReceipt
 from recovery.store import PostgresStore
@@ -22,7 +23,9 @@ from recovery.sweeps import Tools, publish
 
 log = logging.getLogger(__name__)
 
-KEY_KEPT = timedelta(hours=48)
+KEY_KEPT = KEPT + timedelta(days=1)
+"""Records decide when a key's time is over. It must not be forgotten before: ingests' clocks differ
+from Postgres's, and a file's seal is written long after the file began."""
 ALIAS_KEPT = timedelta(days=28)
 """Longer than the log can bring a record back.
 
@@ -44,10 +47,10 @@ CLOSE = f"""
         LIMIT %(limit)s FOR UPDATE SKIP LOCKED))"""
 OLD = """
     DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-        SELECT o.ctid FROM {table} o WHERE o.at < now() - %(age)s {which}
-        ORDER BY o.at LIMIT %(limit)s FOR UPDATE OF o SKIP LOCKED))"""
-FORGET_KEYS = OLD.format(table="idempotency", which="")
-FORGET_ALIASES = OLD.format(table="aliases", which="")
+        SELECT o.ctid FROM {table} o WHERE o.{at} < {now} - %(age)s {which}
+        ORDER BY o.{at} LIMIT %(limit)s FOR UPDATE OF o SKIP LOCKED))"""
+FORGET_KEYS = OLD.format(table="idempotency", at="accepted_at", now="%(passed)s", which="")
+FORGET_ALIASES = OLD.format(table="aliases", at="at", now="now()", which="")
 # Once a job is over, its rows hold everything that is still needed. An upload without a job waits
 # for its seal as long as the log may hold one, and longer while job-runner does not read the log.
 # Otherwise a job-runner that was away would find the seal after its chunks were forgotten. A chunk
@@ -59,9 +62,12 @@ FORGET_CHUNKS = """
             AND CASE WHEN j.id IS NULL THEN c.at < %(passed)s - %(unsealed)s
                 ELSE j.finished_at < now() - %(age)s END
         ORDER BY c.at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED))"""
-FORGET_JOBS = OLD.format(table="jobs", which="AND o.finished_at IS NOT NULL")
+FORGET_JOBS = OLD.format(table="jobs", at="at", now="now()", which="AND o.finished_at IS NOT NULL")
 FORGET_WISHES = OLD.format(
-    table="wishes", which="AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = o.job_id)"
+    table="wishes",
+    at="at",
+    now="now()",
+    which="AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = o.job_id)",
 )
 # Keeps the first mark of each period of `space`.
 THIN = """
@@ -142,9 +148,17 @@ def close_orphans(store: PostgresStore, _: object, limit: int) -> int:
 
 
 def forget_keys(store: PostgresStore, _: object, limit: int) -> int:
-    """Forget which notification an old Idempotency-Key stands for."""
+    """Forget what an old Idempotency-Key stands for.
+
+    Its age is that of its record, up to where the log is folded. By the clock, a saver that was
+    away for two days would meet repetitions whose first requests are forgotten.
+    """
     with store.sweeping() as rows:
-        return rows.run(FORGET_KEYS, age=KEY_KEPT, limit=limit)
+        topics = (*INBOX.names(), JOBS.name)
+        times = rows.passed(topics)
+        if len(times) < len(topics):
+            return 0
+        return rows.run(FORGET_KEYS, passed=min(times.values()), age=KEY_KEPT, limit=limit)
 
 
 def forget_aliases(store: PostgresStore, _: object, limit: int) -> int:

@@ -84,7 +84,7 @@ class RowLocks:
         absent = ids - {id for (id,) in self._cursor}
         if absent:
             self._cursor.execute(THERE, [array(absent)])
-            self.locked = {id for (id,) in self._cursor}
+            self.locked |= {id for (id,) in self._cursor}
         return absent - self.locked
 
     def _take_up(self, ids: set[UUID]) -> set[UUID]:

@@ -49,8 +49,10 @@ class Fold(Protocol):
     def refold(self) -> Refold:
         """Return what this transaction folds again after `courant restore`."""
 
-    def lock(self, ids: set[UUID]) -> set[UUID]:
-        """Lock the rows of these ids and return the ids that have no row and never will.
+    def lock(self, ids: set[UUID]) -> tuple[set[UUID], Mapping[UUID, UUID]]:
+        """Lock the rows of these ids. Returns the ids that have no row and never will, and winners.
+
+        An id that lost its Idempotency-Key has the row of its winner.
 
         Raises Unavailable while a missing row may still come: after Postgres went back, `delivery`
         and `receipts` report on rows that are in the inbox but not yet folded again.
@@ -163,8 +165,9 @@ def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
     """
     with metrics.FOLD_SECONDS.time(), store.fold(batch.span) as fold:
         fresh = find_rows(fold, fold.fresh(batch.kept))
-        missing = fold.lock({id for record in fresh for id in rules.ids_of(record.value)})
+        missing, winners = fold.lock({id for each in fresh for id in rules.ids_of(each.value)})
         known, without_row = rules.split_by_row(fresh, missing)
+        known = rules.follow(known, winners)
         dead = []
         for records, stayed in apart(fold.refold(), known):
             locked = set(fold.locked) - stayed

@@ -264,6 +264,31 @@ def split_by_offset(
     return parts
 
 
+def follow(
+    kept: Sequence[Keep[ReportRecord]], winners: Mapping[UUID, UUID]
+) -> list[Keep[ReportRecord]]:
+    """Return the records with reports on winners instead of the ids that lost a key to them."""
+    if not winners:
+        return list(kept)
+    return [Keep(each.record, of_winner(each.value, winners)) for each in kept]
+
+
+def of_winner(report_record: ReportRecord, winners: Mapping[UUID, UUID]) -> ReportRecord:
+    """Return a record with the ids of winners."""
+    new = msgspec.structs.replace
+    match report_record:
+        case Started(attempts=attempts):
+            moved = tuple(new(each, id=winners.get(each.id, each.id)) for each in attempts)
+            return new(report_record, attempts=moved)
+        case Outcomes(answers=answers):
+            moved = tuple(new(each, id=winners.get(each.id, each.id)) for each in answers)
+            return new(report_record, answers=moved)
+        case Decided(id=id) | Receipt(id=id):
+            return new(report_record, id=winners.get(id, id))
+        case Heartbeat() | UntaggedReceipt():
+            return report_record
+
+
 def in_rounds(batch: Iterable[ReportRecord], without: Collection[UUID] = ()) -> list[list[Report]]:
     """Return the moves in rounds, without those of some rows.
 

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Engine
 from courant import ids, lifecycle
 from courant.contracts import ENCODE, Attempt, Notification, Started, UntaggedReceipt
 from courant.errors import Unavailable
+from courant.idempotency import Holder
 from courant.lifecycle import Move, Note, Report, State
-from courant.postgres import folding
+from courant.postgres import folding, keys
 from courant.postgres.blockers import Blocker
 from courant.postgres.database import array, classified_errors, copy_lines
 from courant.postgres.days import DAILY, MAKE_DAY
@@ -31,8 +32,7 @@ T = TypeVar("T")
 
 COLUMNS = tuple(name for name in Notification.__struct_fields__ if name in notifications.c)
 NAMES = ", ".join(COLUMNS)
-KEYED = (*COLUMNS, "idempotency_key", "body_hash")
-VALUES = attrgetter(*KEYED)
+VALUES = attrgetter(*COLUMNS)
 
 # The inbox's topics that are folded past one of their marks. Raising a hold deletes all marks, so a
 # mark that is there was taken after the hold was raised. The oldest marks are looked at first, so
@@ -46,10 +46,9 @@ PASSED = """
         ORDER BY m.at LIMIT 1) AS passed"""
 
 INCOMING = """
-    CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
-        LIKE notifications INCLUDING DEFAULTS, idempotency_key bytea, body_hash bytea)
+    CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE notifications INCLUDING DEFAULTS)
     ON COMMIT DELETE ROWS"""
-COPY = f"COPY incoming ({', '.join(KEYED)}) FROM STDIN"
+COPY = f"COPY incoming ({NAMES}) FROM STDIN"
 # ON CONFLICT is the guard of SAVED: an existing row gets neither a second row nor a second event.
 # ORDER BY prevents a deadlock between two savers that insert the same ids. However late a scheduled
 # row is saved, its last order seems to be from before its time, so that the sweep `due` finds it.
@@ -64,25 +63,27 @@ WAITING = f"""
     SELECT id FROM notifications
     WHERE state = '{State.CREATED}' AND attempt = 0 AND id = ANY(%s::uuid[])"""
 
-# An Idempotency-Key stands for the first id that came with it. Requests of the same day have the
-# same id. A request from the other side of midnight has another id: it loses and becomes an alias
-# of the winner, for as long as the log can be read again.
-TAKE_KEYS = """
-    INSERT INTO idempotency (service_id, key_hash, id, body_hash)
-    SELECT service_id, idempotency_key, id, body_hash FROM incoming
-    WHERE idempotency_key IS NOT NULL ORDER BY 1, 2 ON CONFLICT DO NOTHING"""
-RECORD_CONFLICTS = f"""
-    INSERT INTO events (id, move, attempt, reason)
-    SELECT k.id, '{Note.IDEMPOTENCY_CONFLICT}', 0, 'another body came with the same key'
-    FROM incoming i JOIN idempotency k ON k.service_id = i.service_id
-        AND k.key_hash = i.idempotency_key AND k.body_hash <> i.body_hash"""
-MAKE_ALIASES = """
-    WITH lost AS (
-        DELETE FROM incoming i USING idempotency k
-        WHERE k.service_id = i.service_id AND k.key_hash = i.idempotency_key AND k.id <> i.id
-        RETURNING i.id, k.id AS winner)
-    INSERT INTO aliases (id, winner) SELECT id, winner FROM lost ON CONFLICT DO NOTHING"""
+# A record whose id has a row or an alias is decided already, and is read again.
+DECIDED = """
+    SELECT id FROM aliases WHERE id = ANY(%(ids)s::uuid[])
+    UNION ALL SELECT id FROM notifications WHERE id = ANY(%(ids)s::uuid[])"""
+# A row that somebody else has locked does not give way: waiting for it would stop its partition.
+# Nor does a row with reports that are set aside: they may say that it was sent.
+MOVABLE = f"""
+    SELECT id FROM notifications n
+    WHERE state = '{State.CREATED}' AND attempt = 0 AND id = ANY(%s::uuid[])
+        AND NOT EXISTS (SELECT FROM aside a WHERE a.id = n.id)
+    ORDER BY id FOR UPDATE SKIP LOCKED"""
+GIVE_WAY = "SELECT courant_give_way(%s::uuid[])"
 DROP_ALIASES = "DELETE FROM incoming i USING aliases a WHERE a.id = i.id"
+OTHER_BODY = "Idempotency-Key has been used with another body in the last 48 hours"
+CONFLICT = f"""
+    WITH refused AS (
+        UPDATE notifications n SET state = '{Move.CONFLICTED.after}', state_at = now(),
+            reason = '{OTHER_BODY}', response = '{OTHER_BODY}'
+        WHERE id = ANY(%s::uuid[]) AND {Move.CONFLICTED.condition()} RETURNING id, attempt, reason)
+    INSERT INTO events (id, move, attempt, reason)
+    SELECT id, '{Move.CONFLICTED}', attempt, reason FROM refused"""
 
 FIND = """
     SELECT message_id, id, attempt FROM notifications
@@ -212,16 +213,20 @@ class PostgresFold:
     def refold(self) -> Refold:
         return Refold(self._cursor, self._positions)
 
-    def lock(self, ids: set[UUID]) -> set[UUID]:
+    def lock(self, ids: set[UUID]) -> tuple[set[UUID], dict[UUID, UUID]]:
         # The mark is read before the rows. Otherwise a row that is saved between the two statements
         # would count as missing although its mark is passed.
         topics = INBOX.names()
         self._cursor.execute(PASSED, [[*topics]])
         passed = self._cursor.rowcount == len(topics)
         missing = self._rows.take(ids)
+        winners = keys.winners(self._cursor, missing) if missing else {}
+        if winners:
+            gone = self._rows.take(set(winners.values()))
+            missing -= {id for id, winner in winners.items() if winner not in gone}
         if missing and not passed:
             raise Unavailable(f"{len(missing)} rows may still be in the inbox")
-        return missing
+        return missing, winners
 
     @property
     def locked(self) -> Collection[UUID]:
@@ -239,15 +244,45 @@ class PostgresFold:
         with classified_errors(), self._connection.begin_nested():
             self._cursor.execute(INCOMING)
             self._cursor.copy_expert(COPY, copy_lines(map(VALUES, notifications)))
-            if any(each.idempotency_key for each in notifications):
-                for statement in (DROP_ALIASES, TAKE_KEYS, RECORD_CONFLICTS, MAKE_ALIASES):
-                    self._cursor.execute(statement)
+            refused = self._judge([each for each in notifications if each.idempotency_key])
             self._cursor.execute(SAVE)
-            if self._cursor.rowcount == len(notifications):
+            saved = self._cursor.rowcount
+            if refused:
+                self._cursor.execute(CONFLICT, [array(refused)])
+            elif saved == len(notifications):
                 return notifications
             self._cursor.execute(WAITING, [array(each.id for each in notifications)])
             waiting = {id for (id,) in self._cursor}
         return [each for each in notifications if each.id in waiting]
+
+    def _judge(self, keyed: Sequence[Notification]) -> list[UUID]:
+        """Let each key stand for one of its requests. Returns ids that came with another body.
+
+        A repetition becomes an alias and leaves `incoming`.
+        """
+        if not keyed:
+            return []
+        self._cursor.execute(DECIDED, {"ids": array({each.id for each in keyed})})
+        decided = {id for (id,) in self._cursor}
+        requests = [request(each) for each in keyed if each.id not in decided]
+        if decided:
+            # Another saver may be removing one of these rows. Its alias is seen below.
+            again = {request(each)[:2] for each in keyed if each.id in decided}
+            keys.lock_known(self._cursor, again)
+        losers = keys.decide(self._cursor, requests, self._lock_movable) if requests else []
+        repeated = [each for each in losers if each.same_body]
+        for loser in repeated:
+            keys.make_alias(self._cursor, loser)
+        if repeated:
+            # The order of a row that is removed here finds no row.
+            self._cursor.execute(GIVE_WAY, [array(each.id for each in repeated)])
+        if repeated or decided:
+            self._cursor.execute(DROP_ALIASES)
+        return [each.id for each in losers if not each.same_body]
+
+    def _lock_movable(self, ids: set[UUID]) -> set[UUID]:
+        self._cursor.execute(MOVABLE, [array(ids)])
+        return {id for (id,) in self._cursor}
 
     def settle(
         self, rounds: Sequence[Sequence[Report]], opened: Sequence[Started], closed: Sequence[UUID]
@@ -270,3 +305,10 @@ class PostgresFold:
 
     def trial(self) -> AbstractContextManager[None]:
         return trial(self._connection)
+
+
+def request(each: Notification) -> keys.Request:
+    """Return a notification as a request that its Idempotency-Key may stand for."""
+    assert each.idempotency_key
+    holder = Holder(each.id, each.body_hash or b"", each.accepted_at, each.accepted_at)
+    return keys.Request(each.service_id, each.idempotency_key, holder)

@@ -236,10 +236,7 @@ class Chunk(Contract, frozen=True, kw_only=True, tag="chunk", tag_field="kind"):
 
 
 class Seal(Contract, frozen=True, kw_only=True, tag="seal", tag_field="kind"):
-    """`jobs`, key `upload_id`: the upload is complete; ingest → job-runner.
-
-    Ingest writes it after all of the upload's chunks were acknowledged, and then answers 201.
-    """
+    """`jobs`, key `upload_id`: all its chunks are acknowledged; ingest, job-runner → job-runner."""
 
     job_id: UUID
     upload_id: UUID
@@ -258,6 +255,9 @@ class Seal(Contract, frozen=True, kw_only=True, tag="seal", tag_field="kind"):
     scheduled_for: Time | None = None
     idempotency_key: bytes | None = None  # its keyed hash
     body_hash: bytes | None = None  # hash of the request's body, if it came with such a key
+    # In job-runner's copy: the job that lost the key to this one, although it was accepted first,
+    # because it was read when this one had begun. So whoever reads the log again decides alike.
+    instead_of: UUID | None = None
 
 
 class Command(StrEnum):

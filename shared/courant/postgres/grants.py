@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, text
 
 from courant.postgres.days import FUNCTIONS, LOCK, SIGNATURES
+from courant.postgres.keys import GIVE_WAY, GIVE_WAY_SIGNATURE
 
 MAKES_DAYS, DROPS_DAYS = (f"FUNCTION {signature}" for signature in SIGNATURES)
 
@@ -18,6 +19,11 @@ MAKES_DAYS, DROPS_DAYS = (f"FUNCTION {signature}" for signature in SIGNATURES)
 RECOGNISES = {
     "servers": "INSERT",
     "holds": "SELECT, INSERT, UPDATE (reason, raised_at, stands)",
+}
+# A service that judges Idempotency-Keys (courant.postgres.keys).
+JUDGES = {
+    "idempotency": "SELECT, INSERT, UPDATE (id, body_hash, accepted_at, last_at, earlier)",
+    "aliases": "SELECT, INSERT, UPDATE (winner)",
 }
 # Recovery locks the rows that it is about to delete. SELECT … FOR UPDATE needs the right to update
 # some column.
@@ -40,7 +46,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "positions": "SELECT, INSERT, UPDATE (next)",
         "marks": "SELECT, DELETE",
         "aside": "SELECT, INSERT, DELETE",
-        "idempotency, aliases": "SELECT, INSERT",
+        **JUDGES,
+        f"FUNCTION {GIVE_WAY_SIGNATURE}": "EXECUTE",
         MAKES_DAYS: "EXECUTE",
     },
     "courant_deliverer": {
@@ -55,16 +62,18 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         **RECOGNISES,
         "notifications": "SELECT",
         "chunks": "SELECT, INSERT, UPDATE (issued_at, orders, saved_at, settled_at)",
-        "jobs": "SELECT, INSERT, UPDATE (started_at, finished_at)",
+        "jobs": "SELECT, INSERT, DELETE, UPDATE (started_at, finished_at)",
         "wishes": "SELECT, INSERT, UPDATE (wish, wished_at, at)",
         "positions": "SELECT, INSERT, UPDATE (next)",
         "marks": "DELETE",
-        "idempotency, aliases": "SELECT, INSERT",
+        **JUDGES,
+        "aliases": f"{JUDGES['aliases']}, DELETE",
     },
     "courant_recovery": {
         **RECOGNISES,
         "notifications": "SELECT, UPDATE (issued_at)",
-        "calls, idempotency, aliases": TAKES,
+        "calls, aliases": TAKES,
+        "idempotency": "SELECT, UPDATE (accepted_at), DELETE",
         "chunks": f"{TAKES}, UPDATE (issued_at, orders, saved_at)",
         "jobs, wishes": TAKES,
         "positions, aside": "SELECT",
@@ -89,7 +98,7 @@ class RoleMissing(Exception):
 
 
 def apply(connection: Connection) -> None:
-    """Create the functions of `days` and make each role's rights exactly those in GRANTS.
+    """Create the functions of `days` and `keys`. Make each role's rights exactly those in GRANTS.
 
     Call this in the transaction that makes the tables, as the owner, so that no table is visible
     without its grants. Raises RoleMissing, which names every missing role.
@@ -104,6 +113,7 @@ def apply(connection: Connection) -> None:
     # Without the lock, REVOKE fails on a partition that is dropped meanwhile.
     connection.execute(text(LOCK))
     connection.execute(text(FUNCTIONS))
+    connection.execute(text(GIVE_WAY))
     database = f"DATABASE {connection.execute(NAME).scalar_one()}"
     for statement in statements(database):
         connection.execute(text(statement))

@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from courant import lifecycle
 from courant.lifecycle import State
@@ -180,7 +181,9 @@ idempotency = Table(  # which notification a client's Idempotency-Key stands for
     Column("key_hash", LargeBinary, primary_key=True),
     Column("id", Uuid, nullable=False),
     Column("body_hash", LargeBinary, nullable=False),
-    Column("at", TIME, nullable=False, server_default=func.now(), index=True),
+    Column("accepted_at", TIME, nullable=False, server_default=func.now(), index=True),
+    Column("last_at", TIME, nullable=False, server_default=func.now()),  # of a repetition
+    Column("earlier", JSONB, nullable=False, server_default="[]"),  # what it stood for before
 )
 aliases = Table(  # ids that were answered 201 although `winner` is the one notification
     "aliases", metadata,

@@ -17,7 +17,7 @@ from courant.errors import Behind, Refused, Unavailable, require
 from courant.lifecycle import RANKS, VALID_HOURS, Move, Note, Report, State, outdated, shows
 from courant.records import Keep, Span
 from courant.testing.builders import NOW
-from courant.testing.jobs import JobTables
+from courant.testing.jobs import JobTables, holder_of
 from courant.testing.kafka import Surroundings
 from courant.topics import INBOX, Lane, Partition, Positions
 
@@ -252,27 +252,50 @@ class FakeFold:
     def refold(self) -> "FakeRefold":
         return FakeRefold(self._tables, self._places)
 
-    def lock(self, ids: set[UUID]) -> set[UUID]:
+    def lock(self, ids: set[UUID]) -> tuple[set[UUID], dict[UUID, UUID]]:
         missing = ids - self._tables.rows.keys()
+        aliases = self._tables.jobs.aliases
+        winners = {id: aliases[id] for id in missing if id in aliases}
+        missing -= {id for id, winner in winners.items() if winner in self._tables.rows}
         if missing and not self._tables.passed(INBOXES):
             raise Unavailable("rows may still be in the inbox")
-        return missing
+        return missing, winners
 
     def save(self, notifications: Sequence[Notification]) -> Sequence[Notification]:
         refuse([each.reference for each in notifications], "22021: CharacterNotInRepertoire")
+        conflicting = self._judge([each for each in notifications if each.idempotency_key])
         for each in notifications:
-            if each.id not in self._tables.rows:
+            if each.id not in self._tables.rows and each.id not in self._tables.jobs.aliases:
                 due = each.scheduled_for
                 # Before its time, so that the sweep `due` finds it however late it was saved.
                 issued_at = min(self._now, due - timedelta(microseconds=1)) if due else self._now
                 self._tables.rows[each.id] = FakeRow(each, not_before=due, issued_at=issued_at)
                 self._tables.events.append((Move.SAVED, each.id, 0, True))
-        rows = self._tables.rows
-        return [
-            each
-            for each in notifications
-            if rows[each.id].state is State.CREATED and rows[each.id].attempt == 0
-        ]
+        for id in conflicting:
+            self._move(Report(id, 0, Move.CONFLICTED))
+        return [each for each in notifications if self._waits(each.id)]
+
+    def _judge(self, keyed: Sequence[Notification]) -> list[UUID]:
+        """Let each key stand for one of its requests. Returns ids that came with another body."""
+        rows, jobs = self._tables.rows, self._tables.jobs
+        conflicting = []
+        for each in sorted(keyed, key=lambda each: (each.accepted_at, each.id)):
+            assert each.idempotency_key
+            if each.id in rows or each.id in jobs.aliases:
+                continue
+            movable = {id for id in rows if self._waits(id)}
+            new = holder_of(each)
+            for loser in jobs.judge(each.service_id, each.idempotency_key, new, movable):
+                if loser.same_body:
+                    jobs.make_alias(loser)
+                    rows.pop(loser.id, None)
+                else:
+                    conflicting.append(loser.id)
+        return conflicting
+
+    def _waits(self, id: UUID) -> bool:
+        row = self._tables.rows.get(id)
+        return row is not None and row.state is State.CREATED and row.attempt == 0
 
     def settle(
         self, rounds: Sequence[Sequence[Report]], opened: Sequence[Started], closed: Sequence[UUID]

@@ -4,9 +4,11 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from courant import ids
-from courant.contracts import Notification, Seal, decode_job
+from courant import clock, ids
+from courant.contracts import Command, Notification, Seal, decode_job
 from courant.errors import Unavailable
+from courant.idempotency import KEPT, Holder, judge
+from courant.testing.jobs import holder_of
 from courant.topics import INBOX, JOBS, family
 from ingest.accept.idempotency import FirstNotification
 from ingest.read.pages import PAGE_ROWS, ListFilter, Page
@@ -15,6 +17,7 @@ from ingest.read.views import NotificationRow
 from support.ingest.jobs import FakeJobs, stored_job
 from support.ingest.log import FakeLog
 
+OTHER_BODY = "Idempotency-Key has been used with another body in the last 48 hours"
 LOOKS = 20  # how often a read looks for its row before it gives up
 
 
@@ -31,8 +34,8 @@ class FakeRows:
     folded: int = 0  # the number of records that are folded
     rows: dict[UUID, tuple[Notification, NotificationRow]] = field(default_factory=dict)
     jobs: FakeJobs = field(default_factory=FakeJobs)
-    # Which id an Idempotency-Key of a service stands for, and the hash of the body of its request.
-    keys: dict[tuple[UUID, bytes], tuple[UUID, bytes]] = field(default_factory=dict)
+    # What an Idempotency-Key of a service stands for, and stood for before.
+    keys: dict[tuple[UUID, bytes], list[Holder]] = field(default_factory=dict)
     # From ids that lost to the winner: both came with one Idempotency-Key.
     aliases: dict[UUID, UUID] = field(default_factory=dict)
     looks: int = 0  # reads of one notification that found none
@@ -47,40 +50,55 @@ class FakeRows:
         self.folded = len(self.log.records)
 
     def _save(self, each: Notification) -> None:
-        if self._wins(each.id, each.service_id, each.idempotency_key, each.body_hash):
-            self.rows.setdefault(each.id, (each, row(each)))
+        losers = self._judge(each, each.id in self.rows)
+        if each.id in self.aliases:
+            return
+        self.rows.setdefault(each.id, (each, row(each)))
+        for id in losers:
+            refused = {"state": "technical-failure", "reason": OTHER_BODY, "response": OTHER_BODY}
+            self.move(id, **refused)
 
     def _seal(self, each: Seal) -> None:
-        if self._wins(each.job_id, each.service_id, each.idempotency_key, each.body_hash):
-            if each.job_id not in self.jobs.jobs:
-                self.jobs.put(stored_job(each), each.service_id)
-            if each.idempotency_key and each.body_hash:
-                self.jobs.keys[each.service_id, each.idempotency_key] = each.job_id, each.body_hash
-        else:
+        losers = self._judge(each, each.job_id in self.jobs.jobs)
+        if each.job_id in self.aliases:
             self.jobs.aliases[each.job_id] = self.aliases[each.job_id]
+            return
+        if each.job_id not in self.jobs.jobs:
+            self.jobs.put(stored_job(each), each.service_id)
+        for id in losers:
+            cancelled = {"command": Command.CANCELLED, "commanded_at": each.accepted_at}
+            self.jobs.jobs[id] = replace(self.jobs.jobs[id], **cancelled)  # type: ignore[arg-type]
+        if each.idempotency_key:
+            newest = self.keys[each.service_id, each.idempotency_key][-1]
+            self.jobs.keys[each.service_id, each.idempotency_key] = newest.id, newest.body
 
-    def _wins(self, id: UUID, service_id: UUID, key: bytes | None, body: bytes | None) -> bool:
-        """Return whether the id's Idempotency-Key, if it has one, stands for this id."""
-        if key is None:
-            return True
-        assert body
-        winner, _ = self.keys.setdefault((service_id, key), (id, body))
-        if winner != id:
-            self.aliases[id] = winner
-        return winner == id
+    def _judge(self, each: Notification | Seal, stored: bool) -> list[UUID]:
+        """Let the key stand for one of its requests. Returns ids that came with another body.
+
+        Nothing is sent here, so that whatever is stored can give way.
+        """
+        new = holder_of(each)
+        if each.idempotency_key is None or stored or new.id in self.aliases:
+            return []
+        key = each.service_id, each.idempotency_key
+        self.keys[key], losers = judge(self.keys.get(key, []), new, {*self.rows, *self.jobs.jobs})
+        for loser in losers:
+            if loser.same_body:
+                self.aliases[loser.id] = loser.winner
+                self.rows.pop(loser.id, None)
+                self.jobs.jobs.pop(loser.id, None)
+        return [each.id for each in losers if not each.same_body]
 
     def _ask(self) -> None:
         if not self.works:
             raise Unavailable("Postgres: away")
 
     async def first(self, service_id: UUID, key_hash: bytes) -> FirstNotification | None:
-        id, body_hash = self._of_key(service_id, key_hash)
-        if id not in self.rows:
+        holders = self.keys.get((service_id, key_hash), []) if self.works else []
+        if not holders or holders[-1].id not in self.rows or is_over(holders[-1]):
             return None
-        return FirstNotification(id, body_hash, self.rows[id][0].template_version)
-
-    def _of_key(self, service_id: UUID, key_hash: bytes) -> tuple[UUID | None, bytes]:
-        return self.keys.get((service_id, key_hash), (None, b"")) if self.works else (None, b"")
+        stored, _ = self.rows[holders[-1].id]
+        return FirstNotification(stored.id, holders[-1].body, stored.template_version)
 
     async def notification(self, service_id: UUID, id: UUID) -> NotificationRow | Missing:
         if ids.time_of(id) is None:
@@ -130,6 +148,11 @@ class FakeRows:
         """Change a row, as the saver does."""
         notification, row = self.rows[id]
         self.rows[id] = notification, replace(row, **changed)  # type: ignore[arg-type]
+
+
+def is_over(holder: Holder) -> bool:
+    """Return whether the key may be used for another request by now."""
+    return clock.now() - holder.at >= KEPT
 
 
 def age(row: NotificationRow) -> tuple[object, UUID]:

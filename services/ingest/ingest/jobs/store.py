@@ -45,10 +45,10 @@ TABLES = "jobs j LEFT JOIN wishes w ON w.job_id = j.id"
 OWN_JOBS = f"""
     SELECT {COLUMNS} FROM {TABLES}
     WHERE j.service_id = :service_id AND j.key_type = :key_type"""  # noqa: S608  # ours
-# An Idempotency-Key belongs to the service, whichever type of API key came with it.
 FIRST_JOB = text(f"""
     SELECT {COLUMNS}, i.body_hash FROM {TABLES} JOIN idempotency i ON i.id = j.id
-    WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")  # noqa: S608  # ours
+    WHERE i.service_id = :service_id AND i.key_hash = :key_hash
+        AND i.accepted_at > now() - interval '48 h'""")  # noqa: S608  # ours
 JOB = text(f"{OWN_JOBS} AND j.id = {WINNER}")
 # Ids do not sort by time: an id made from an Idempotency-Key holds only the day of its job.
 NEWEST_FIRST = f"ORDER BY j.accepted_at DESC, j.id DESC LIMIT {PAGE_JOBS}"

@@ -57,7 +57,8 @@ MARKS_PASSED = text("""
 FIRST_NOTIFICATION = text("""
     SELECT n.id, i.body_hash, n.template_version
     FROM idempotency i JOIN notifications n ON n.id = i.id
-    WHERE i.service_id = :service_id AND i.key_hash = :key_hash""")
+    WHERE i.service_id = :service_id AND i.key_hash = :key_hash
+        AND i.accepted_at > now() - interval '48 h'""")
 
 
 @dataclass(frozen=True, slots=True)
