@@ -13,7 +13,7 @@ recovery and job-runner, Faust's figures, `directory.publish` and the `courant` 
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,9 +21,20 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from courant import metrics
 from courant.backoff import Progress
-from courant.errors import Behind, Fenced, TooSlow, Unavailable
-from courant.records import Batch, Dead, Effect, Outgoing, Record, Verdict, sift
-from courant.topics import Partition, Positions
+from courant.errors import Behind, Fenced, Shortened, TooSlow, Unavailable
+from courant.records import (
+    Batch,
+    Dead,
+    Effect,
+    Outgoing,
+    Record,
+    Unbroken,
+    Verdict,
+    sift,
+    starts_of,
+)
+from courant.runbooks import Runbook
+from courant.topics import Folded, Partition, Positions
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Sequence[Effect], None, None]
@@ -44,6 +55,12 @@ class Consumer(Protocol):
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
         """Return the first offset that the log of each partition still has."""
+
+    def firsts_after(self, folded: Mapping[Partition, Folded]) -> Positions:
+        """Return for each partition the first offset whose record is newer than `at`.
+
+        Where none is newer, or `at` is None, it is the end of the log. Raises Unavailable.
+        """
 
     def rest(self, delay: timedelta) -> None:
         """Wait without leaving the group: keep polling while all partitions are paused.
@@ -83,7 +100,9 @@ class Stage(Generic[T]):
     topics: tuple[str, ...]
     decide: Callable[[Record], Verdict[T]]
     handle: Callable[[Batch[T]], Steps]
-    compare: Callable[[Positions], None] = lambda _: None  # raises Behind
+    # Returns Postgres's positions; raises Behind.
+    compare: Callable[[Positions], Mapping[Partition, Folded]] = lambda _: {}
+    cut: Callable[[Shortened], None] = lambda _: None  # sets Postgres's positions back
     skip: Callable[[Positions], None] = lambda _: None  # gets the starts of logs that lost records
     limit: int = 500  # records in a batch
 
@@ -120,10 +139,11 @@ def run(
     """
     comparing = comparing or every(COMPARE_EVERY)
     progress = progress or Progress(stage.group, stage.limit)
+    unbroken = Unbroken()
     while not stopping():
         progress.turn()
         try:
-            step(consumer, producer, stage, comparing(), progress)
+            step(consumer, producer, stage, comparing(), progress, unbroken)
         except Unavailable as unavailable:
             consumer.rest(progress.failed(unavailable))
 
@@ -134,6 +154,7 @@ def step(
     stage: Stage[T],
     comparing: bool,
     progress: Progress | None = None,
+    unbroken: Unbroken | None = None,
 ) -> None:
     """Take one batch from poll to commit.
 
@@ -141,11 +162,13 @@ def step(
     """
     progress = progress or Progress(stage.group, stage.limit)
     records: Sequence[Record] = ()
+    unbroken = unbroken or Unbroken()
     batch: Batch[T] = Batch([], [], {})
     try:
         if comparing:
-            # An idle partition has no batch whose handling would notice that Postgres went back.
-            stage.compare(consumer.positions())
+            # An idle partition has no batch whose handling would notice that Postgres went back, or
+            # that the log lost its end.
+            compare(consumer, stage, consumer.positions())
         records = consumer.poll(progress.limit)
         if not records:
             # The client keeps the broker's reports in memory until it is polled, so an idle stage
@@ -154,6 +177,9 @@ def step(
             progress.idle()
             return
         batch = sift(records, stage.decide)
+        if broken := unbroken.broken(batch.span):
+            compare(consumer, stage, broken)
+        unbroken.remember(batch.span)
         write(consumer, producer, batch.dead, progress)
         with closing(stage.handle(batch)) as steps:
             for effects in steps:
@@ -164,14 +190,49 @@ def step(
     except Behind as behind:
         log.warning("Postgres is behind, reading again", extra={"group": stage.group})
         go_back(consumer, stage, behind.positions)
+    except Shortened as shortened:
+        consumer.seek(starts_of(batch.span))
+        cut(consumer, stage, shortened)
     except Unavailable as unavailable:
         if isinstance(unavailable, TooSlow) and records:
             progress.too_slow(len(records))
-        consumer.seek({partition: offsets.start for partition, offsets in batch.span.items()})
+        consumer.seek(starts_of(batch.span))
         raise
     except Fenced:
         # The effects stay: the new owner reads the batch again, and repeating it changes nothing.
         log.info("partitions reassigned before the commit", extra={"group": stage.group})
+
+
+def compare(consumer: Consumer, stage: Stage[T], positions: Positions) -> None:
+    """Compare Postgres's positions with these, and with the log; raises Behind, Shortened.
+
+    Postgres is read first. So an offset that the log lacks was not merely folded meanwhile.
+    """
+    folded = stage.compare(positions)
+    if folded:
+        firsts = consumer.firsts_after(folded)
+        short = {each: first for each, first in firsts.items() if first < folded[each].next}
+        if short:
+            raise Shortened(folded, short)
+
+
+def cut(consumer: Consumer, stage: Stage[T], shortened: Shortened) -> None:
+    """Set Postgres's positions and this group's back to where the log's new records begin."""
+    # A fold saw only its own batch: new records may have come before it.
+    firsts = consumer.firsts_after(shortened.folded)
+    firsts = {each: min(first, firsts[each]) for each, first in shortened.firsts.items()}
+    stage.cut(Shortened(shortened.folded, firsts))
+    for partition, first in firsts.items():
+        records = shortened.folded[partition].next - first
+        metrics.SHORTENED.labels(partition.topic).inc(records)
+        lost = {"topic": partition.topic, "partition": partition.number, "records": records}
+        log.error(
+            "the log lost records that were folded",
+            extra={**lost, "offset": first, "runbook": Runbook.LOG_SHORTENED},
+        )
+    consumer.seek(firsts)
+    with suppress(Fenced):
+        consumer.commit_at(firsts)
 
 
 def go_back(consumer: Consumer, stage: Stage[T], positions: Positions) -> None:

@@ -38,6 +38,7 @@ LEADS = Gauge("courant_recovery_leads", "1 in the process that runs the sweeps. 
 GONE = Counter("courant_log_gone", "Records that retention deleted before Postgres had saved them. Restore from a newer backup.", ["topic"])
 LOCKED_ROWS = Gauge("courant_rows_locked", "1 while reports wait for rows that a session outside of Courant keeps locked. The log line `another session keeps rows locked` names the session.")
 SPARED = Counter("courant_stats_dropped", "Records for the live figures that Kafka did not take. Nothing but the figures lacks them.", ["topic"])
+SHORTENED = Counter("courant_log_shortened", "Records that Postgres had folded and the log no longer has: it was restored from an older copy, or lost its end. Sending is held meanwhile.", ["topic"])
 CHUNKS_OUT = Gauge("courant_chunks_out", "Chunks that were ordered and have rows that still wait, of jobs that are not paused or cancelled.", ["channel"])
 BULK_LAG = Gauge("courant_bulk_lag_seconds", "Age of the oldest order of a chunk whose rows still wait. At JOB_RUNNER_LAG_SECONDS jobs wait: see the deliverer and the provider's rate.", ["channel"])
 JOBS_BROKEN = Gauge("courant_jobs_broken", "Jobs that lack chunks or rows that should be stored by now. These are dead letters: `courant dead list`.")

@@ -14,6 +14,7 @@ class Runbook(StrEnum):
     ROWS_LOCKED = "docs/runbooks/database.md#another-session-keeps-rows-locked"
     REPORT_CUT = "docs/runbooks/database.md#report-stored-without-its-texts"
     RECOVERY_ROUND_FAILED = "docs/runbooks/recovery.md#a-round-failed-the-process-ends"
+    LOG_SHORTENED = "docs/runbooks/alerts.md#courantlogshortened"
     RECOVERY_TASK_REFUSED = "docs/runbooks/recovery.md#postgres-refuses-a-task"
     PROVIDER_PAUSED = "docs/runbooks/provider-paused.md#provider-paused"
     SENDER_PAUSED = "docs/runbooks/provider-paused.md#one-sender-is-paused"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
@@ -33,6 +33,18 @@ class Partition(NamedTuple):
 
 Positions: TypeAlias = Mapping[Partition, int]
 """The offset of the next record to be read, by partition."""
+
+
+class Folded(NamedTuple):
+    """How far Postgres has folded a partition.
+
+    Every record that it folded has an offset below `next` and a broker's time that is not after
+    `at`. `at` is None if no time is known.
+    """
+
+    next: int
+    at: datetime | None = None
+
 
 DEAD_RETENTION = timedelta(days=30)
 DEAD_PARTITIONS = 1

@@ -77,7 +77,7 @@ UPDATED = {
     (SAVER, "notifications"): "attempt lease_until message_id not_before reason receipt_at "
     "response sent_at state state_at tries",
     (SAVER, "idempotency"): KEYS,
-    (SAVER, "positions"): "next",
+    (SAVER, "positions"): "at next topic",
     (DELIVERER, "holds"): HOLD,
     (DELIVERER, "notifications"): "attempt lease_until state state_at",
     (JOB_RUNNER, "aliases"): "winner",
@@ -85,7 +85,7 @@ UPDATED = {
     (JOB_RUNNER, "holds"): HOLD,
     (JOB_RUNNER, "idempotency"): KEYS,
     (JOB_RUNNER, "jobs"): "finished_at started_at",
-    (JOB_RUNNER, "positions"): "next",
+    (JOB_RUNNER, "positions"): "at next topic",
     (JOB_RUNNER, "wishes"): "at wish wished_at",
     (RECOVERY, "aliases"): "at",
     (RECOVERY, "calls"): "at",

@@ -371,3 +371,14 @@ def test_one_leads_and_another_when_its_connection_is_gone(
     other.resign()
     assert one.take()
     one.resign()
+
+
+def test_a_log_that_ends_before_a_position_raises_the_hold_and_gives_no_mark(
+    scenario: Scenario,
+) -> None:
+    scenario.fold_to(DELIVERY, 7)
+    scenario.store.take_mark(lambda: {builders.partition(DELIVERY): 7})
+    assert scenario.ask("SELECT FROM holds") == []
+    scenario.store.take_mark(lambda: {builders.partition(DELIVERY): 6})
+    assert scenario.ask("SELECT stands FROM holds WHERE scope = 'rebuild'") == [(True,)]
+    assert scenario.ask("SELECT FROM marks") == []

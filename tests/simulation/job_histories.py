@@ -14,7 +14,7 @@ from courant.crypto import KeyRing
 from courant.records import Outgoing
 from courant.testing.builders import NOW, id_of, number_of
 from courant.testing.kafka import PARTITIONS
-from courant.testing.world import TICK, Fault
+from courant.testing.world import REPLACED, TICK, Fault
 from courant.topics import JOBS, Channel
 from support.job_runner import RING, written
 
@@ -60,7 +60,8 @@ class JobHistory(NamedTuple):
 # A rollback of Postgres often comes with another fault, so that other processes notice it while one
 # is between two steps.
 BURSTS = [
-    *((fault,) for fault in Fault),
+    # What the log loses of a job before it is stored is lost, and the promises do not know that.
+    *((fault,) for fault in Fault if fault not in REPLACED),
     (Fault.ROLLBACK, Fault.REBALANCE),
     (Fault.ROLLBACK, Fault.FREEZE),
 ]

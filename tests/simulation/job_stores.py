@@ -30,7 +30,7 @@ class FakeJobStore:
 
     def __init__(self, store: FakeStore) -> None:
         self._store = store
-        self.compare, self.skip = store.compare, store.skip
+        self.compare, self.cut, self.skip = store.compare, store.cut, store.skip
 
     @contextmanager
     def fold(self, span: Span) -> Iterator["FakeJobFold"]:

@@ -12,7 +12,7 @@ from courant.idempotency import Holder
 from courant.lifecycle import State
 from courant.postgres import refolds
 from courant.postgres.database import RECOGNISE
-from courant.records import Batch, sift
+from courant.records import Batch, Record, sift
 from courant.testing import builders
 from courant.testing.builders import NOW, id_of, notification
 from courant.testing.store import FakeRow
@@ -37,8 +37,8 @@ class Twin(Protocol):
     def set_back(self, starts: Positions) -> None: ...
     def rows(self) -> list[tuple[int, str, int, str | None]]: ...
     def ordered_before_their_time(self) -> list[int]: ...
-    def rest(self) -> object: ...
     def waiting(self) -> list[tuple[str, str]]: ...
+    def rest(self) -> tuple[Any, ...]: ...
 
 
 class FakeTwin:
@@ -75,7 +75,7 @@ class FakeTwin:
             if row.not_before and row.issued_at < row.not_before
         ]
 
-    def rest(self) -> object:
+    def rest(self) -> tuple[Any, ...]:
         tables = self.store.tables
         return (
             sorted((id, str(move), attempt, made) for move, id, attempt, made in tables.events),
@@ -142,7 +142,7 @@ class PostgresTwin:
         sql = "SELECT id FROM notifications WHERE issued_at < not_before ORDER BY id"
         return [builders.number_of(id) for (id,) in self.ask(sql)]
 
-    def rest(self) -> object:
+    def rest(self) -> tuple[Any, ...]:
         return (
             self.ask("SELECT id, move, attempt, made FROM events ORDER BY 1, 2, 3, 4"),
             self.ask("SELECT id, notification, attempt FROM calls ORDER BY 1, 2"),
@@ -169,13 +169,16 @@ def keys_of(rows: list[Any]) -> list[tuple[UUID, bytes, list[Holder]]]:
     ]
 
 
-def batch(*contracts: Contract, offset: int = 0) -> Batch[Any]:
+def batch(*contracts: Contract | Record, offset: int = 0) -> Batch[Any]:
     read = {
         builders.INBOX: rules.read_inbox,
         builders.DELIVERY: rules.read_delivery,
         builders.RECEIPTS: rules.read_receipt,
     }
-    polled = [builders.record(contract, offset + n) for n, contract in enumerate(contracts)]
+    polled = [
+        contract if isinstance(contract, Record) else builders.record(contract, offset + n)
+        for n, contract in enumerate(contracts)
+    ]
     return sift(polled, lambda record: read[record.partition.topic](record))
 
 
@@ -183,5 +186,5 @@ def save(twin: Twin, *contracts: Contract, offset: int = 0) -> list[Any]:
     return [*handle.save(twin.store, batch(*contracts, offset=offset))]
 
 
-def settle(twin: Twin, *contracts: Contract, offset: int = 0) -> list[Any]:
+def settle(twin: Twin, *contracts: Contract | Record, offset: int = 0) -> list[Any]:
     return [*handle.settle(twin.store, batch(*contracts, offset=offset))]

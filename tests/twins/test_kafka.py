@@ -1,12 +1,14 @@
 """The same tests on the simulated Kafka and on a real broker, which must behave alike."""
 
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import pytest
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import NewTopic
 
 from courant.consume import Consumer, Producer
@@ -17,6 +19,7 @@ from courant.kafka.producer import KafkaProducer
 from courant.records import Outgoing, Record
 from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.world import World
+from courant.topics import Folded
 from courant_local.kafka import Broker
 from support.mistakes import replace
 from support.waiting import wait
@@ -34,6 +37,8 @@ class Cluster(Protocol):
     def producer(self) -> Producer: ...
     def stand_still(self) -> None: ...
     def go_on(self) -> None: ...
+    def recreate(self) -> None: ...
+    def later(self) -> None: ...
     def leave(self, consumer: Any) -> None: ...
 
 
@@ -53,6 +58,12 @@ class FakeCluster:
     def go_on(self) -> None:
         self.world.kafka.refusals = 0
 
+    def recreate(self) -> None:
+        self.world.kafka.recreate(self.topic)
+
+    def later(self) -> None:
+        self.world.clock += 1
+
     def leave(self, consumer: Any) -> None:
         consumer.leave()
 
@@ -62,10 +73,29 @@ class RealCluster:
         self.broker, self.cluster = broker, clients.Cluster(broker.bootstrap)
         self.topic = f"twin-{uuid.uuid4().hex[:8]}"
         self.members: list[KafkaConsumer] = []
+        self.create()
+
+    def create(self) -> None:
         with clients.admin(self.cluster, "twin") as admin:
             new = NewTopic(self.cluster.topic(self.topic), 3, 1)
             for future in admin.client.create_topics([new]).values():
                 future.result()
+
+    def recreate(self) -> None:
+        with clients.admin(self.cluster, "twin") as admin:
+            for future in admin.client.delete_topics([self.cluster.topic(self.topic)]).values():
+                future.result()
+        wait(self.is_created, "the former topic is gone")
+
+    def is_created(self) -> bool:
+        try:
+            self.create()
+        except KafkaException:  # the broker still knows the former topic
+            return False
+        return True
+
+    def later(self) -> None:
+        time.sleep(0.01)
 
     def join(self) -> Consumer:
         self.members.append(KafkaConsumer(self.cluster, self.topic, [self.topic]))
@@ -264,6 +294,64 @@ def test_a_failed_flush_keeps_the_queued_records(cluster: Cluster) -> None:
     wait(lambda: is_flushed(producer))
     records = read(cluster.join(), 2)
     assert values(records) == [b"a", b"warm"]
+
+
+def test_the_first_record_that_is_newer_than_a_time_is_found_and_otherwise_the_logs_end(
+    cluster: Cluster,
+) -> None:
+    write(cluster, b"a", b"b", key=KEY)
+    cluster.later()
+    write(cluster, b"c", key=KEY)
+    consumer = cluster.join()
+    records = read(consumer, 3)
+    [_, b, c] = records
+    part = c.partition
+    [empty, _] = [each for each in consumer.positions() if each != part]
+
+    def first_after(at: datetime | None) -> int:
+        return consumer.firsts_after({part: Folded(9, at)})[part]
+
+    assert first_after(b.timestamp) == 2
+    assert first_after(b.timestamp - timedelta(hours=1)) == 0
+    assert first_after(c.timestamp) == 3
+    assert first_after(None) == 3
+    both = {part: Folded(3, b.timestamp), empty: Folded(0, c.timestamp)}
+    assert consumer.firsts_after(both) == {part: 2, empty: 0}
+
+
+@pytest.mark.parametrize("before", [1, 9])
+def test_a_topic_that_is_recreated_under_a_running_consumer_is_read_from_its_start_by_its_new_id(
+    before: int, cluster: Cluster
+) -> None:
+    write(cluster, *(b"%d" % n for n in range(before)), key=KEY)
+    consumer = cluster.join()
+    records = read(consumer, before)
+    consumer.commit(records)
+    cluster.recreate()
+    wait(lambda: is_written(cluster, b"new", b"newer", b"newest"))
+    found: dict[int, bytes] = {}
+
+    def read_by_the_new_id() -> bool:
+        # Until the group has assigned the new topic, its records come by the former id.
+        came: Sequence[Record] = ()
+        with suppress(Unavailable):  # the topic may be gone at this moment
+            came = consumer.poll(500)
+        of_new = [each for each in came if each.partition.topic_id != records[0].partition.topic_id]
+        found.update({each.offset: each.value for each in of_new})
+        return len(found) >= 3
+
+    wait(read_by_the_new_id, "the new topic is read")
+    assert list(found.items())[:3] == [(0, b"new"), (1, b"newer"), (2, b"newest")]
+    assert all(each.topic_id != records[0].partition.topic_id for each in consumer.positions())
+
+
+def is_written(cluster: Cluster, *values: bytes) -> bool:
+    """Write the values; return false while the producer still knows the former topic."""
+    try:
+        write(cluster, *values, key=KEY)
+    except Unavailable:
+        return False
+    return True
 
 
 def is_flushed(producer: Producer) -> bool:

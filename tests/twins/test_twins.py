@@ -1,21 +1,26 @@
 """The same tests on the fake store and on PostgreSQL: both must behave the same."""
 
-import dataclasses
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from uuid import UUID
 
 import msgspec
 import pytest
 from sqlalchemy import Engine
 
 from courant import clock
-from courant.errors import Behind, Unavailable
+from courant.errors import Behind, Shortened, Unavailable
 from courant.lifecycle import REPORTED, Report, State
-from courant.records import sift
+from courant.records import Record, Stretch, sift
 from courant.testing import builders
-from courant.testing.builders import id_of, notification, outcomes, receipt, started, untagged
+from courant.testing.builders import NOW, id_of, notification, outcomes, receipt, started, untagged
+from courant.topics import Folded
 from saver import handle, rules
 from support.saver import FakeTwin, PostgresTwin, Twin, batch, save, settle
+
+SECOND = timedelta(seconds=1)
+DELIVERED = builders.record(started(1, {1: 1}))
 
 
 @pytest.fixture(params=["fake", "postgres"])
@@ -57,7 +62,7 @@ def test_records_that_left_the_log_are_skipped_though_none_was_folded(twin: Twin
     twin.store.compare({partition: 500})
     twin.store.skip({partition: 3})
     twin.store.compare({partition: 500})
-    with twin.store.fold({partition: range(500, 501)}):
+    with twin.store.fold({partition: Stretch([builders.record(notification(1), 500)])}):
         pass
     twin.store.compare({partition: 501})
 
@@ -131,7 +136,7 @@ def test_a_row_of_long_ago_is_not_looked_for(twin: Twin) -> None:
     settle(twin, outcomes(1, {1: (1, "accepted")}))
     late = untagged("message-1", "delivered", "m-1")
     [keep] = batch(late).kept
-    record = dataclasses.replace(keep.record, timestamp=builders.NOW + timedelta(days=9))
+    record = replace(keep.record, timestamp=builders.NOW + timedelta(days=9))
     [*handle.settle(twin.store, sift([record], rules.read_receipt))]
     assert twin.waiting() == [("m-1", "message-1")]
 
@@ -202,3 +207,73 @@ def test_sql_and_python_allow_the_same_moves(engine: Engine) -> None:
         with twin.store.fold({}) as fold:
             fold.settle([[Report(id_of(n), 1, move) for n, (move, _, _) in cases]], [], [])
     assert twins[0].rows() == twins[1].rows()
+
+
+def test_a_record_below_the_position_is_new_only_if_it_is_newer_than_all_that_was_folded(
+    twin: Twin,
+) -> None:
+    save(twin, notification(1), notification(2))
+    settle(twin, at(0, NOW), at(1, NOW + SECOND))
+    # Read again, by a saver that was frozen, and in the same millisecond as the newest.
+    settle(twin, at(0, NOW))
+    settle(twin, at(0, NOW), at(1, NOW + SECOND))
+    with pytest.raises(Shortened) as raised:
+        settle(twin, at(0, NOW), at(1, NOW + 2 * SECOND))
+    assert raised.value.firsts == {DELIVERED.partition: 1}
+    assert raised.value.folded == {DELIVERED.partition: Folded(2, NOW + SECOND)}
+    assert not held(twin)
+    twin.store.cut(raised.value)
+    assert held(twin)
+    assert settle(twin, at(1, NOW + 2 * SECOND)) == [[]]
+    assert twin.store.compare({DELIVERED.partition: 2}) == {
+        DELIVERED.partition: Folded(2, NOW + 2 * SECOND)
+    }
+
+
+def test_a_cut_that_comes_after_another_changes_nothing(twin: Twin) -> None:
+    save(twin, notification(1))
+    settle(twin, at(0, NOW), at(1, NOW + SECOND))
+    shortened = Shortened(twin.store.compare({DELIVERED.partition: 2}), {DELIVERED.partition: 1})
+    twin.store.cut(shortened)
+    settle(twin, at(1, NOW + 2 * SECOND))
+    twin.store.cut(shortened)
+    assert twin.store.compare({DELIVERED.partition: 2})[DELIVERED.partition].next == 2
+
+
+def test_a_clock_that_went_back_makes_no_record_new(twin: Twin) -> None:
+    save(twin, notification(1))
+    settle(twin, at(0, NOW + SECOND), at(1, NOW))
+    settle(twin, at(0, NOW + SECOND), at(1, NOW))
+    assert not held(twin)
+
+
+def test_a_cut_opens_a_call_for_each_claimed_row(twin: Twin) -> None:
+    save(twin, *map(notification, range(1, 4)))
+    twin.put(1, State.CLAIMED, 1)
+    twin.put(2, State.SENDING, 1)
+    # Whichever topic shows the loss: `delivery` may have lost a `started` that was not folded.
+    inbox = builders.partition(builders.INBOX)
+    twin.store.cut(Shortened(twin.store.compare({inbox: 0}), {inbox: 0}))
+    _, calls, *_ = twin.rest()
+    assert [notification for _, notification, _ in calls] == [id_of(1)]
+
+
+def test_a_recreated_topic_has_the_position_of_the_former_one_until_it_is_cut(twin: Twin) -> None:
+    save(twin, notification(1))
+    settle(twin, at(0, NOW), at(1, NOW + SECOND))
+    recreated = DELIVERED.partition._replace(topic_id=UUID(int=1))
+    more = recreated._replace(number=1)
+    folded = twin.store.compare({recreated: 0, more: 0})
+    assert folded == {recreated: Folded(2, NOW + SECOND), more: Folded(0)}
+    twin.store.cut(Shortened(folded, {recreated: 0}))
+    assert held(twin)
+    assert twin.store.compare({recreated: 0}) == {recreated: Folded(0, NOW + SECOND)}
+
+
+def held(twin: Twin) -> bool:
+    return bool(twin.rest()[3])
+
+
+def at(offset: int, time: datetime) -> Record:
+    """Return a record of `delivery` with this offset and broker's time."""
+    return replace(DELIVERED, offset=offset, timestamp=time)

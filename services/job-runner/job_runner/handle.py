@@ -1,7 +1,7 @@
 """Job-runner's stages: one stores uploads, the other turns ordered chunks into notifications."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -11,8 +11,9 @@ from courant import bulk, clock
 from courant.consume import Stage, Steps
 from courant.contracts import ChunkOrder, JobRecord, Malformed, Seal
 from courant.crypto import KeyRing, Undecryptable
+from courant.errors import Shortened
 from courant.records import Batch, Dead, Keep, Span, isolate
-from courant.topics import CHUNKS, JOBS, Positions, group
+from courant.topics import CHUNKS, JOBS, Folded, Partition, Positions, group
 from job_runner import rules
 from job_runner.rows import StoredChunk
 
@@ -46,8 +47,11 @@ class Fold(Protocol):
 class Store(Protocol):
     """What the stages need from their database."""
 
-    def compare(self, positions: Positions) -> None:
-        """Raise Behind, and a hold, if Postgres's position is before one of these positions."""
+    def compare(self, positions: Positions) -> Mapping[Partition, Folded]:
+        """Return Postgres's positions; raises Behind, and a hold, if one is before `positions`."""
+
+    def cut(self, shortened: Shortened) -> None:
+        """Raise the hold and set positions back, because the log lost records."""
 
     def skip(self, starts: Positions) -> None:
         """Move Postgres's positions to the log's start: earlier records are deleted."""
@@ -55,7 +59,8 @@ class Store(Protocol):
     def fold(self, span: Span) -> AbstractContextManager[Fold]:
         """Begin a transaction that moves Postgres's position in the log past `span`'s records.
 
-        Raises Behind if Postgres's position is before `span`.
+        Raises Behind if Postgres's position is before `span`, Shortened if a record below it is
+        new.
         """
 
     def chunk(self, job_id: UUID, number: int) -> StoredChunk | None:
@@ -71,6 +76,7 @@ def stages(store: Store, ring: KeyRing) -> list[Stage[Any]]:
             partial(rules.read_job, ring),
             partial(fold_jobs, store),
             compare=store.compare,
+            cut=store.cut,
             skip=store.skip,
             limit=RECORDS_MAX,
         ),

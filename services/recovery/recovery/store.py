@@ -42,6 +42,7 @@ Cursor: TypeAlias = extensions.cursor
 # ruff: noqa: S608  (all SQL that is put together here is ours)
 
 TIME = "SELECT clock_timestamp()"
+FOLDED_UP_TO = "SELECT topic_id, partition, next FROM positions"
 # Keeps no mark whose time is not after the hold's, because it may come from another server's clock.
 KEEP_MARK = f"""
     INSERT INTO marks (at, topic_id, family, topic, ends)
@@ -106,8 +107,17 @@ class PostgresStore:
         with self.transaction() as cursor:
             cursor.execute(TIME)
             [(at,)] = cursor.fetchall()
+            cursor.execute(FOLDED_UP_TO)
+            folded = {(topic_id, number): next for topic_id, number, next in cursor}
             positions = ends()
             hold_after_restart(cursor)
+            # The savers notice it too, but they may be down. Until they have set their positions
+            # back, a mark would seem to be passed although nobody has read what is before it.
+            if any(
+                folded.get((each.topic_id, each.number), 0) > positions[each] for each in positions
+            ):
+                cursor.execute(HOLD, ["the log is shorter than Postgres's position in it"])
+                return
             cursor.execute(WENT_BACK, {"at": at})
             if cursor.rowcount:
                 cursor.execute(HOLD, ["Postgres's clock went back"])

@@ -11,11 +11,11 @@ from uuid import UUID
 from courant import clock, ids, metrics
 from courant.consume import Stage, Steps, every
 from courant.contracts import Attempt, Notification, Receipt, Started, UntaggedReceipt
-from courant.errors import Refused, Unfit
+from courant.errors import Refused, Shortened, Unfit
 from courant.lifecycle import Move, Report
 from courant.records import Batch, Keep, Record, Span, isolate
 from courant.runbooks import Runbook
-from courant.topics import DELIVERY, INBOX, RECEIPTS, Lane, Positions, group
+from courant.topics import DELIVERY, INBOX, RECEIPTS, Folded, Lane, Partition, Positions, group
 from saver import rules
 from saver.rules import ReportRecord
 
@@ -86,8 +86,11 @@ class Fold(Protocol):
 class Store(Protocol):
     """What the saver needs from its database."""
 
-    def compare(self, positions: Positions) -> None:
-        """Raise Behind, and a hold, if Postgres's position is before one of these positions."""
+    def compare(self, positions: Positions) -> Mapping[Partition, Folded]:
+        """Return Postgres's positions; raises Behind, and a hold, if one is before `positions`."""
+
+    def cut(self, shortened: Shortened) -> None:
+        """Raise the hold and set positions back, because the log lost records."""
 
     def skip(self, starts: Positions) -> None:
         """Move Postgres's positions to the log's start: earlier records are deleted."""
@@ -101,7 +104,8 @@ class Store(Protocol):
     def fold(self, span: Span) -> AbstractContextManager[Fold]:
         """Begin a transaction that moves Postgres's position in the log past `span`'s records.
 
-        Raises Behind if Postgres's position is before `span`.
+        Raises Behind if Postgres's position is before `span`, Shortened if a record below it is
+        new.
         """
 
 
@@ -115,7 +119,7 @@ CALLS_MAX = 100
 
 def stages(store: Store) -> list[Stage[Any]]:
     """Return a stage for each consumer group of the saver."""
-    stage = partial(Stage, compare=store.compare, skip=store.skip)
+    stage = partial(Stage, compare=store.compare, cut=store.cut, skip=store.skip)
     inbox = partial(stage, decide=rules.read_inbox, handle=partial(save, store))
     return [
         *(
@@ -136,14 +140,17 @@ def stages(store: Store) -> list[Stage[Any]]:
     ]
 
 
-def compare_and_fold_aside(store: Store, tell: Callable[[], bool], positions: Positions) -> None:
+def compare_and_fold_aside(
+    store: Store, tell: Callable[[], bool], positions: Positions
+) -> Mapping[Partition, Folded]:
     """Compare the positions, then fold what waits for a row that was locked."""
-    store.compare(positions)
+    folded = store.compare(positions)
     blockers = store.fold_aside()
     metrics.LOCKED_ROWS.set(blockers is not None)
     if blockers is not None and tell():
         fields = {"sessions": [str(each) for each in blockers], "runbook": Runbook.ROWS_LOCKED}
         log.error("another session keeps rows locked", extra=fields)
+    return folded
 
 
 def save(store: Store, batch: Batch[Notification]) -> Steps:

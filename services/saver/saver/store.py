@@ -95,6 +95,12 @@ OPEN = """
     INSERT INTO calls (id, notification, attempt)
     SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) ON CONFLICT DO NOTHING"""
 CLOSE = "DELETE FROM calls WHERE id = ANY(%s::uuid[])"
+# The log may have lost the `started` of a claimed row before it was folded, and the provider may
+# have the message. Without a call the row would look as if it had never been started, and would be
+# sent again at once. Recovery closes the calls of attempts that have ended.
+OPEN_ALL = f"""
+    INSERT INTO calls (id, notification, attempt)
+    SELECT gen_random_uuid(), id, attempt FROM notifications WHERE state = '{State.CLAIMED}'"""
 # - UPDATE changes a row once, so a round may hold a row only once.
 # - A report that changes no row becomes an event only if its claim was lost. A row that is claimed
 #   already is what `started` expects, so that is no event.
@@ -158,6 +164,13 @@ class PostgresStore(Folding):
     def fold(self, span: Span) -> Iterator["PostgresFold"]:
         with self.moving_on(span) as (connection, cursor, positions):
             yield PostgresFold(self, connection, cursor, positions)
+
+    def lost_records(self, cursor: Cursor) -> None:
+        """Open a call for each claimed row.
+
+        Whichever topic shows the loss, `delivery` may have lost records that were not folded.
+        """
+        cursor.execute(OPEN_ALL)
 
     def make_days(self, days: set[int]) -> None:
         """Create the partitions of these days that do not exist yet."""

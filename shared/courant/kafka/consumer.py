@@ -15,10 +15,18 @@ from uuid import UUID
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from courant.errors import Fenced, Unavailable
+from courant.kafka.assignment import Assignment
 from courant.kafka.clients import Cluster, admin, common, headers_of
-from courant.kafka.offsets import by_topic_and_number, committed, log_starts, topic_ids
+from courant.kafka.commits import CommitAnswers, raise_for_commit
+from courant.kafka.offsets import (
+    by_topic_and_number,
+    committed,
+    log_firsts_after,
+    log_starts,
+    topic_ids,
+)
 from courant.records import Record, ends_of
-from courant.topics import Partition, Positions
+from courant.topics import Folded, Partition, Positions
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +37,6 @@ PREFETCHED_MAX = 1_000  # messages kept while a commit waits; beyond it the part
 POLL_INTERVAL_MAX = timedelta(minutes=5)
 """`max.poll.interval.ms`: a member that does not poll for longer loses its partitions."""
 
-LOST = {
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.FENCED_MEMBER_EPOCH,
-    KafkaError.STALE_MEMBER_EPOCH,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError._ASSIGNMENT_LOST,
-    KafkaError._NO_OFFSET,
-}
-"""Errors of a commit that mean that another member has the partitions now."""
-
 
 class KafkaConsumer:
     """A member of a consumer group: `consume.Consumer` on a Kafka cluster."""
@@ -47,15 +44,11 @@ class KafkaConsumer:
     def __init__(self, cluster: Cluster, group: str, topics: Sequence[str]) -> None:
         self._topics = topics
         self._cluster, self._group = cluster, group
-        self._topic_ids: Mapping[str, UUID] = {}
-        self._held: dict[tuple[str, int], Partition] = {}
-        self._positions: dict[Partition, int | None] = {}  # None: no record was read yet
+        self._assignment = Assignment(cluster)
         self._resting = False
         self._closed = False
         self._prefetched: list[Message] = []  # taken from the client, but not yet returned by poll
-        self._commit_answers: list[
-            tuple[KafkaError | None, list[TopicPartition]]
-        ] = []  # of commits
+        self._commits = CommitAnswers()
         self._consumer = Consumer(
             {
                 **common(cluster, group),
@@ -66,7 +59,7 @@ class KafkaConsumer:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
-                "on_commit": lambda *answer: self._commit_answers.append(answer),
+                "on_commit": self._commits.add,
                 "max.poll.interval.ms": int(POLL_INTERVAL_MAX.total_seconds() * 1000),
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
@@ -79,7 +72,7 @@ class KafkaConsumer:
 
     def poll(self, limit: int) -> Sequence[Record]:
         """Return up to `limit` records. Wait up to `POLL_SECONDS` for the first one only."""
-        if not self._topic_ids:
+        if not self._assignment.ids:
             self._join()
         if (
             not self._prefetched
@@ -90,16 +83,16 @@ class KafkaConsumer:
             # The records that came with it are already in memory, so this waits for none.
             more = self._call(self._consumer.consume, limit - len(self._prefetched), 0)
             self._prefetched += more
+        self._name_partitions()
         messages, self._prefetched = self._prefetched[:limit], self._prefetched[limit:]
         records = [self._record(message) for message in messages if self._is_ours(message)]
-        self._positions.update(ends_of(records))
+        self._assignment.positions.update(ends_of(records))
         return records
 
     def _join(self) -> None:
         # Ask for the ids before taking records: if this raised later, those records would be lost,
         # because the client does not return them twice.
-        with admin(self._cluster, self._group) as client:
-            self._topic_ids = topic_ids(client, self._topics)
+        self._assignment.ids = self._present_ids()
         self._consumer.subscribe(
             [self._cluster.topic(topic) for topic in self._topics],
             on_assign=self._assigned,
@@ -107,31 +100,54 @@ class KafkaConsumer:
             on_lost=self._revoked,
         )
 
+    def _present_ids(self) -> Mapping[str, UUID]:
+        with admin(self._cluster, self._group) as client:
+            return topic_ids(client, self._topics)
+
+    def _name_partitions(self) -> None:
+        """Read the topics' ids, unless they were read since the last assignment.
+
+        This is not done in the callback, where an exception would leave the partitions without an
+        owner. If it raises here, the messages stay prefetched.
+        """
+        if self._assignment.named:
+            return
+        if recreated := self._assignment.rename(self._present_ids()):
+            self._forget(recreated)
+            # The client would go on at the former topic's offset.
+            self.seek(self.starts(recreated))
+
     def positions(self) -> Positions:
-        unread = [partition for partition, position in self._positions.items() if position is None]
-        if unread:
+        self._name_partitions()
+        if unread := self._assignment.unread():
             positions = self._call(committed, self._consumer, self._cluster, unread)
             # A partition without a commit is read from the start of its log.
             positions |= self.starts(each for each in unread if each not in positions)
-            self._positions.update(positions)
-        return {
-            partition: position
-            for partition, position in self._positions.items()
-            if position is not None
-        }
+            self._assignment.positions.update(positions)
+        return self._assignment.known()
 
     def seek(self, positions: Positions) -> None:
-        self._forget(positions)
-        for partition, offset in positions.items():
-            if partition in self._positions:
-                self._seek_to(self._topic_partition(partition, offset))
-                if partition in self._positions:
-                    self._positions[partition] = offset
+        held = {p: offset for p, offset in positions.items() if p in self._assignment.positions}
+        self._forget(held)
+        for partition, offset in held.items():
+            self._seek_to(self._topic_partition(partition, offset))
+            if partition in self._assignment.positions:
+                self._assignment.positions[partition] = offset
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
         """Return the start of each partition's log. Retention has deleted the records before it."""
         starts: Positions = self._call(log_starts, self._consumer, self._cluster, partitions)
         return starts
+
+    def firsts_after(self, folded: Mapping[Partition, Folded]) -> Positions:
+        firsts: Positions = self._call(log_firsts_after, self._consumer, self._cluster, folded)
+        if any(first < folded[partition].next for partition, first in firsts.items()):
+            # A topic that was recreated, and not assigned again, looks like one that lost records.
+            self._assignment.named = False
+            self._name_partitions()
+            if not folded.keys() <= self._assignment.positions.keys():
+                raise Unavailable("a topic was recreated, or partitions were revoked")
+        return firsts
 
     def rest(self, delay: timedelta) -> None:
         self._resting = True
@@ -152,7 +168,11 @@ class KafkaConsumer:
         ends = ends_of(records)
         # The broker checks only that the member is in the group. It would accept a commit for a
         # partition that this member gave up meanwhile, and so move another member's offset.
-        held = {partition: end for partition, end in ends.items() if partition in self._positions}
+        held = {
+            partition: end
+            for partition, end in ends.items()
+            if partition in self._assignment.positions
+        }
         if held:
             self.commit_at(held)
         if len(held) < len(ends):
@@ -166,10 +186,10 @@ class KafkaConsumer:
         the client allows one thread at a time.
         """
         offsets = [self._topic_partition(*position) for position in positions.items()]
-        self._commit_answers.clear()
+        self._commits.clear()
         self._call(self._consumer.commit, offsets=offsets, asynchronous=True)
         until = time.monotonic() + COMMIT_SECONDS
-        while (answer := self._answer(offsets)) is None:
+        while (answer := self._commits.to(offsets)) is None:
             if time.monotonic() > until:
                 raise Unavailable("commit: no answer yet")
             if len(self._prefetched) > PREFETCHED_MAX:
@@ -181,17 +201,7 @@ class KafkaConsumer:
                 time.sleep(COMMIT_POLL_SECONDS)
         error, committed_offsets = answer
         for fault in filter(None, (error, *(offset.error for offset in committed_offsets))):
-            self._raise_for_commit(fault)
-
-    def _answer(
-        self, offsets: Sequence[TopicPartition]
-    ) -> tuple[KafkaError | None, list[TopicPartition]] | None:
-        """Return the answer to this commit, if it came. A late answer to another is skipped."""
-        expected = {(each.topic, each.partition, each.offset) for each in offsets}
-        for error, answered in self._commit_answers:
-            if {(each.topic, each.partition, each.offset) for each in answered} == expected:
-                return error, answered
-        return None
+            raise_for_commit(fault)
 
     def close(self) -> None:
         """Leave the group."""
@@ -199,22 +209,15 @@ class KafkaConsumer:
             self._closed = True
             self._consumer.close()
 
-    def _raise_for_commit(self, error: KafkaError) -> None:
-        if error.code() in LOST:
-            raise Fenced(error.name())
-        if error.fatal():
-            raise KafkaException(error)
-        raise Unavailable(f"commit: {error.name()}")
-
     def _is_ours(self, message: Message) -> bool:
         """Return whether the message is a record of a partition that this member still holds."""
         if error := message.error():
             self._raise_unless_transient(error)
             return False
-        return (message.topic(), message.partition()) in self._held
+        return (message.topic(), message.partition()) in self._assignment.held
 
     def _record(self, message: Message) -> Record:
-        partition = self._held[message.topic(), message.partition()]  # type: ignore[index]
+        partition = self._assignment.held[message.topic(), message.partition()]  # type: ignore[index]
         _, ms = message.timestamp()
         return Record(
             partition=partition,
@@ -260,18 +263,11 @@ class KafkaConsumer:
         # librdkafka keeps a partition paused across revocation. A partition that was revoked during
         # `rest` and is assigned again afterwards must be resumed here, or it is never read.
         (consumer.pause if self._resting else consumer.resume)(partitions)
-        for each in partitions:
-            topic = self._cluster.name_of(each.topic)
-            partition = Partition(topic, self._topic_ids[topic], each.partition)
-            self._held[each.topic, each.partition] = partition
-            self._positions[partition] = None
+        self._assignment.add(partitions)
         log.info("partitions assigned", extra={"partitions": self._names(partitions)})
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        gone = [self._held.pop((each.topic, each.partition)) for each in partitions]
-        self._forget(gone)
-        for partition in gone:
-            del self._positions[partition]
+        self._forget(self._assignment.remove(partitions))
         consumer.incremental_unassign(partitions)
         if partitions:
             log.info("partitions revoked", extra={"partitions": self._names(partitions)})

@@ -137,6 +137,8 @@ positions = Table(  # how far the log is folded
     Column("topic_id", Uuid, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("next", BigInteger, nullable=False),
+    Column("at", TIME),     # the latest broker's time of a folded record
+    Column("topic", Text),  # its name: a recreated topic has another id
 )
 aside = Table(  # reports on rows that another session has locked, in the order of their records
     "aside", metadata,

@@ -2,12 +2,12 @@
 
 It has partitions by key, one position per group, rebalances on join and leave, partitions that stay
 paused across revocation, commits fenced by epoch, writes that reach the log only in flush and one
-by one, and a broker that refuses for a while. It has no time, no retention and no reordering
-between partitions.
+by one, and a broker that refuses for a while. It can lose the end of its logs, go back to an older
+copy, and have a topic recreated. It has no time, no retention and no reordering between partitions.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -16,7 +16,7 @@ from zlib import crc32
 from courant.errors import Fenced, Unavailable
 from courant.records import Outgoing, Record
 from courant.testing.builders import partition
-from courant.topics import Partition, Positions
+from courant.topics import Folded, Partition, Positions
 
 PARTITIONS = 3
 ID_BYTES = 16
@@ -38,6 +38,8 @@ class FakeKafka:
     def __init__(self, world: Surroundings) -> None:
         self.world = world
         self.log: dict[Partition, list[Record]] = {}
+        self.written: list[Record] = []  # all records in their order, also those that were lost
+        self._ids: dict[str, UUID] = {}  # of topics that were recreated
         self.committed: dict[tuple[str, Partition], int] = defaultdict(int)
         self.members: dict[str, list[FakeConsumer]] = defaultdict(list)
         self.epoch: dict[str, int] = defaultdict(int)
@@ -45,7 +47,13 @@ class FakeKafka:
 
     def partitions(self, *topics: str) -> list[Partition]:
         """Return the partitions of these topics; creates those that do not exist yet."""
-        found = [partition(topic, number) for topic in topics for number in range(PARTITIONS)]
+        found = [
+            partition(topic, number)._replace(topic_id=self._ids[topic])
+            if topic in self._ids
+            else partition(topic, number)
+            for topic in topics
+            for number in range(PARTITIONS)
+        ]
         for each in found:
             self.log.setdefault(each, [])
         return found
@@ -64,9 +72,40 @@ class FakeKafka:
         at = self.partitions(outgoing.topic)[crc32(outgoing.key) % PARTITIONS]
         log, now = self.log[at], self.world.now()
         log.append(Record(at, len(log), outgoing.key, outgoing.value, outgoing.headers, now))
+        self.written.append(log[-1])
         origin = dict(outgoing.headers).get("courant.origin", b"").decode()
         if len(outgoing.key) == ID_BYTES:  # heartbeats and figures belong to no notification
             self.world.journal.append((outgoing.topic, origin or str(UUID(bytes=outgoing.key))))
+
+    def newest(self, part: int) -> list[Record]:
+        """Return the newest of the records that the logs have, one of so many."""
+        present = {id(record) for log in self.log.values() for record in log}
+        order = [record for record in self.written if id(record) in present]
+        return order[len(order) - len(order) // part :]
+
+    def lose(self, newest: Sequence[Record]) -> None:
+        """Lose the newest records. What groups have committed stays."""
+        for record in reversed(newest):
+            assert self.log[record.partition].pop() is record
+
+    def restore(self, newest: Sequence[Record]) -> None:
+        """Go back to a copy that lacks the newest records, and has the groups' commits."""
+        self.lose(newest)
+        for (group, each), at in self.committed.items():
+            self.committed[group, each] = min(at, len(self.log.get(each, ())))
+        self._rejoin()
+
+    def recreate(self, topic: str) -> None:
+        """Delete a topic and create it again, with another id."""
+        partitions = self.partitions(topic)
+        for each in partitions:
+            del self.log[each]
+        self._ids[topic] = UUID(int=partitions[0].topic_id.int + (1 << 64))
+        self._rejoin()
+
+    def _rejoin(self) -> None:
+        for group, members in list(self.members.items()):
+            self.rebalance(group, members)
 
     def rebalance(self, group: str, members: "list[FakeConsumer]") -> None:
         """Share the group's partitions among exactly these members."""
@@ -88,6 +127,9 @@ class FakeConsumer:
 
     def poll(self, limit: int) -> Sequence[Record]:
         self._attend()
+        for each, position in self._positions.items():
+            if position > len(self.kafka.log[each]):
+                self._positions[each] = 0  # auto.offset.reset=earliest
         records = [
             record
             for partition, position in self._positions.items()
@@ -127,6 +169,16 @@ class FakeConsumer:
         self._positions.update(
             {each: there for each, there in positions.items() if each in self._positions}
         )
+
+    def firsts_after(self, folded: Mapping[Partition, Folded]) -> Positions:
+        self._attend()
+        if not folded.keys() <= self._positions.keys():
+            raise Unavailable("a topic was recreated, or partitions were revoked")
+        logs = {each: self.kafka.log[each] for each in folded}
+        return {
+            each: next((r.offset for r in log if at and r.timestamp > at), len(log))
+            for (each, log), (_, at) in zip(logs.items(), folded.values(), strict=True)
+        }
 
     def starts(self, partitions: Iterable[Partition]) -> Positions:
         return dict.fromkeys(partitions, 0)

@@ -13,18 +13,21 @@ from typing import TypeVar
 from uuid import UUID
 
 from courant.contracts import Attempt, Notification, Started, UntaggedReceipt
-from courant.errors import Behind, Refused, Unavailable, require
+from courant.errors import Behind, Refused, Shortened, Unavailable, require
 from courant.lifecycle import RANKS, VALID_HOURS, Move, Note, Report, State, outdated, shows
-from courant.records import Keep, Span
+from courant.records import Keep, Span, Stretch, require_known, starts_of
 from courant.testing.builders import NOW
+from courant.testing.folded import folded, own
 from courant.testing.jobs import JobTables, holder_of
 from courant.testing.kafka import Surroundings
-from courant.topics import INBOX, Lane, Partition, Positions
+from courant.topics import INBOX, Folded, Lane, Partition, Positions
 
 T = TypeVar("T")
 INBOXES = frozenset(INBOX.names())
 
 LEASE = timedelta(seconds=10)
+IN_DOUBT = 1 << 100
+"""Calls from this id on are opened by a cut, for attempts that the log may have lost."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Tables:
     calls: dict[tuple[UUID, UUID], int] = field(default_factory=dict)  # attempts, by call and id
     positions: dict[Partition, int] = field(default_factory=dict)
     refolds: dict[Partition, tuple[int, int]] = field(default_factory=dict)  # below, after event
+    times: dict[Partition, datetime | None] = field(default_factory=dict)  # of the positions
     marks: dict[datetime, Positions] = field(default_factory=dict)
     jobs: JobTables = field(default_factory=JobTables)
     held: bool = False
@@ -97,6 +101,19 @@ class Tables:
         finally:
             self.__dict__.update(kept.__dict__)
 
+    def move_on(self, partition: Partition, stretch: Stretch) -> None:
+        """Move the position on past these records."""
+        next, at = own(self, partition)
+        self.positions[partition] = max(next, stretch.stop)
+        if stretch.stop >= next:
+            self.times[partition] = max(at or stretch.newest, stretch.newest)
+
+    def open_all(self) -> None:
+        """Open a call for each claimed row."""
+        claimed = [row for row in self.rows.values() if row.state is State.CLAIMED]
+        for call, row in enumerate(claimed, IN_DOUBT):
+            self.calls[UUID(int=call), row.notification.id] = row.attempt
+
     def copy(self) -> "Tables":
         """Copy the tables; rows are never changed, only replaced."""
         return replace(
@@ -108,6 +125,7 @@ class Tables:
             calls=self.calls.copy(),
             positions=self.positions.copy(),
             refolds=self.refolds.copy(),
+            times=self.times.copy(),
             jobs=self.jobs.copy(),
         )
 
@@ -120,12 +138,13 @@ class FakeStore:
         self.tables = Tables()
         self.locked: set[UUID] = set()  # rows that another session has locked
         self._past: list[Tables] = []  # the tables after each commit
+        self._first = self.tables  # before all of them
         self._server = 0
 
     def roll_back(self) -> None:
         """Undo the newer half of all commits; transactions that are open fail when they commit."""
         del self._past[len(self._past) // 2 :]
-        self.tables = self._past[-1].copy() if self._past else Tables()
+        self.tables = (self._past[-1] if self._past else self._first).copy()
         self._server += 1
 
     def lose_rows(self, lost: Collection[UUID], starts: Positions) -> None:
@@ -136,6 +155,15 @@ class FakeStore:
         tables.set_back(starts, self.world.now())
         self.tables = tables
         self._past.append(tables)
+
+    def forget_past(self) -> None:
+        """Let no later `roll_back` go behind the present tables."""
+        self._past, self._first = [], self.tables
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no fault of Postgres is still to be noticed or made good."""
+        return self.tables.server == self._server and not self.tables.held
 
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
@@ -164,9 +192,20 @@ class FakeStore:
         self.world.journal += [(str(move), str(id)) for move, id, *_ in added]
         self.world.pass_by()
 
-    def compare(self, positions: Positions) -> None:
+    def compare(self, positions: Positions) -> Mapping[Partition, Folded]:
         with self.transaction() as tables:
-            require(positions, tables.positions)
+            require(positions, {each: folded(tables, each).next for each in positions})
+            return {each: folded(tables, each) for each in positions}
+
+    def cut(self, shortened: Shortened) -> None:
+        with self.transaction() as tables:
+            for each, first in shortened.firsts.items():
+                if folded(tables, each) != shortened.folded[each]:
+                    continue  # another process has cut it
+                tables.positions[each] = first
+                tables.times[each] = shortened.folded[each].at
+                tables.hold(self.world.now())
+                tables.open_all()
 
     def skip(self, starts: Positions) -> None:
         with self.transaction() as tables:
@@ -188,10 +227,11 @@ class FakeStore:
         Yields the tables and the positions before it. Raises Behind.
         """
         with self.transaction() as tables:
-            require({each: offsets.start for each, offsets in span.items()}, tables.positions)
+            require(starts_of(span), tables.positions)
+            require_known(span, {each: own(tables, each) for each in span})
             places = dict(tables.positions)
-            for each, offsets in span.items():
-                tables.positions[each] = max(places.get(each, 0), offsets.stop)
+            for each, stretch in span.items():
+                tables.move_on(each, stretch)
             yield tables, places
 
     def claim(self, ids: Iterable[UUID], lane: Lane = Lane.NORMAL) -> list[FakeRow]:

@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy import Connection, create_engine
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 
 INDEXES = {
     "notifications_unclaimed": """(channel, lane, issued_at)
