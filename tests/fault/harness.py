@@ -62,8 +62,12 @@ class Harness:
         key: str = "",
         channel: Channel = Channel.EMAIL,
         recipient: Callable[[int], str] | None = None,
+        first: int = 0,
     ) -> Iterator[Result]:
         """Send a load while the block runs; the result is complete when the block has ended.
+
+        `first` is the number of the first recipient: two loads to the same recipients look like
+        messages that were sent twice.
 
         The load takes longer than `seconds` if requests wait for a broken connection, or if the
         rate is higher than the stack can accept.
@@ -77,7 +81,7 @@ class Harness:
             count=int(rate * seconds),
             rate=rate,
             connections=32,
-            recipient=recipient or to(channel),
+            recipient=recipient or (lambda number: to(channel)(first + number)),
         )
         result = Result()
         thread = threading.Thread(target=lambda: asyncio.run(run(asked, result=result)))
