@@ -2,8 +2,11 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
+from courant.kafka import clients, offsets
+from courant.topics import DELIVERY
 from courant_local import control
 from fault.harness import Harness, merged
 from support.waiting import wait
@@ -32,6 +35,29 @@ def test_a_kafka_restored_from_an_older_copy_loses_and_repeats_nothing(harness: 
     assert LOST in messages(harness, "saver-1")
     # The hold was raised, and recovery has lifted it.
     assert harness.stack.sql("SELECT stands FROM holds WHERE scope = 'rebuild'") == [(False,)]
+
+
+def test_a_topic_recreated_under_load_loses_and_repeats_nothing(harness: Harness) -> None:
+    cluster = harness.stack.installation.cluster
+    with harness.load(RATE, 30) as result:
+        time.sleep(5)
+        harness.note_open_calls()
+        with clients.admin(cluster, "test") as admin:
+            [gone] = admin.client.delete_topics([cluster.topic(DELIVERY.name)]).values()
+            gone.result()
+        time.sleep(1)
+        harness.stack.courant("topics", "apply")
+    findings = harness.check(result)
+    assert findings.wrong() == {}
+    assert LOST in messages(harness, "saver-1")
+    assert harness.stack.sql("SELECT stands FROM holds WHERE scope = 'rebuild'") == [(False,)]
+    with clients.admin(cluster, "test") as admin:
+        [id] = offsets.topic_ids(admin, [DELIVERY.name]).values()
+    folded = harness.stack.sql(
+        "SELECT topic_id::text, sum(next)::int FROM positions WHERE topic = 'delivery' GROUP BY 1"
+    )
+    assert dict(folded)[str(id)] > 0, "the new topic is folded under its own id"
+    assert len(folded) == 2
 
 
 def ready_parts(harness: Harness) -> set[str]:
