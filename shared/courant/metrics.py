@@ -24,6 +24,7 @@ REQUEST_SECONDS = Histogram("courant_request_seconds", "Time to answer an HTTP r
 RECEIPTS = Counter("courant_receipts", "Genuine posts of SNS. `untagged`: no tags of ours, found by the provider's message id. `unread`: kept as a dead letter, because nothing can use it yet (a text to our number).", ["kind"])
 LANES_DOWN = Counter("courant_lanes_down", "Notifications moved one lane down from this lane, because their service sends more than INGEST_FAIR_SHARE while others send too.", ["channel", "lane"])
 IN_FLIGHT = Gauge("courant_requests_in_flight", "Requests being answered. At INGEST_IN_FLIGHT_MAX further ones get 503.")
+BODY_BYTES = Gauge("courant_body_bytes_in_flight", "Bytes of requests' bodies in ingest's memory. Near INGEST_BODIES_BYTES_MAX, further bodies get 503, large ones first.")
 LOOP_SILENT = Gauge("courant_loop_silent_seconds", "Time since ingest's event loop last ran. Above a second it is stuck and answers no client: see the alert `CourantStuck`.")
 OUTCOMES = Counter("courant_outcomes", "Outcomes of attempts at providers. Recovery resolves `unknown`.", ["provider", "outcome"])
 PROVIDER_SECONDS = Histogram("courant_provider_seconds", "Time a provider took for one call.", ["provider"], buckets=FAST)

@@ -49,6 +49,8 @@ class Check(Protocol):
 class Quiet(WSGIRequestHandler):
     """A request handler that logs no request, because probes come every second."""
 
+    timeout = 5.0  # seconds for a request: each connection has a thread, and one may send nothing
+
     def log_message(self, *_: Any) -> None:
         """Log nothing."""
 

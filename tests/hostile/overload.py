@@ -18,7 +18,7 @@ from support.waiting import BUSY_SECONDS
 
 UNFINISHED = 2_100  # Ingest answers 2,000 requests at once.
 IDLE, SLOW = 500, 100
-# Ingest closes a connection whose request head is not complete after 30 seconds.
+# Ingest closes a connection whose request head is not complete after INGEST_IDLE_SECONDS.
 HEAD_SECONDS = 30.0 + BUSY_SECONDS
 BETWEEN_SECONDS = 0.1
 

@@ -26,9 +26,9 @@ from support.waiting import wait
 SEED = int(os.environ.get("HOSTILE_SEED") or random.randrange(2**32))
 ASKED_MIN, KNOWN_MIN = 20_000, 10_000
 BY_CHANCE, RECEIPTS, MUTANTS = 16_500, 1_200, 400
-SLOTS = {"INGEST_UPLOADS_MAX": "64"}
+SETTINGS = {"INGEST_UPLOADS_MAX": "64", "INGEST_IDLE_SECONDS": "30"}
 """All checks run at once. With fewer slots an upload would be refused for lack of a slot, not by
-the check that it is meant for."""
+the check that it is meant for. The run waits for slow heads to be closed, so that takes less."""
 QUIET_SECONDS = 8.0
 PROMPT_SECONDS = 1.0  # For the median request, because a busy machine delays some.
 SHOWN = 20  # Notes about wrong answers that are printed.
@@ -54,7 +54,7 @@ class Outcome:
 def outcome() -> Iterator[Outcome]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8_192)), hard))
-    with mock.patch.dict(os.environ, SLOTS), running() as stack:
+    with mock.patch.dict(os.environ, SETTINGS), running() as stack:
         attacked, findings, dice = target.create_target(stack), Findings(), Dice(SEED)
         pid = stack.pid("ingest-1")
         outcome = Outcome(attacked, findings, [], 0, pid)

@@ -1,6 +1,7 @@
 """The port of health and metrics, also while the event loop that it asks is stuck, or stops."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -134,3 +135,18 @@ def test_ready_is_200_once_the_loop_answers(loop: asyncio.AbstractEventLoop) -> 
         server.shutdown()
         server.server_close()
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_a_client_that_sends_nothing_does_not_keep_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert serve.Quiet.timeout
+    monkeypatch.setattr(serve.Quiet, "timeout", 0.1)
+    server = serve.health("127.0.0.1", 0, lambda: None)
+    try:
+        with socket.create_connection(server.server_address[:2], DEADLINE_SECONDS) as silent:  # type: ignore[arg-type]  # an address of IPv4
+            silent.sendall(b"GET /healthz HTTP/1.1\r\nx: ")
+            assert silent.recv(1_024) == b""
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -15,7 +15,7 @@ from courant import ids
 from courant.contracts import KeyType
 from courant.lifecycle import State
 from courant.topics import Channel
-from ingest.http.asgi import RequestIdFilter, request_id
+from ingest.http.request_log import RequestIdFilter, SparseWarning, request_id
 from ingest.read import views
 from support.ingest.world import (
     BASE,
@@ -164,7 +164,7 @@ def test_a_body_that_is_too_large_is_rejected_before_it_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b'{"a": NaN}', b'"\xff"', b"[" * 200_000, b'{"reference": "\\ud800"}']
+    "body", [b"", b"{", b'{"a": NaN}', b'"\xff"', b"[" * 90_000, b'{"reference": "\\ud800"}']
 )
 def test_a_body_that_is_not_json_is_rejected(body: bytes) -> None:
     headers = {"content-type": "application/json"}
@@ -340,3 +340,21 @@ def test_a_template_shows_its_placeholders_and_archived_ones_are_not_listed() ->
     listed = world.call("GET", "/v2/templates").json()["templates"]
     assert [each["type"] for each in listed] == ["sms"]
     assert world.call("GET", "/v2/templates?type=email").json() == {"templates": []}
+
+
+def test_a_warning_about_strangers_is_logged_once_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [5.0]
+    warn = SparseWarning("receipt refused", lambda: now[0])
+    for _ in range(1_000):
+        warn("signature does not match")
+    now[0] += 1.0
+    warn("topic is not ours")
+    seen = [
+        (each.message, each.__dict__["reason"], each.__dict__["count"]) for each in caplog.records
+    ]
+    assert seen == [
+        ("receipt refused", "signature does not match", 1),
+        ("receipt refused", "topic is not ours", 1_000),
+    ]

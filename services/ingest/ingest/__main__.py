@@ -6,6 +6,7 @@ import logging
 import time
 
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from courant import logs, metrics, serve, settings
@@ -14,7 +15,9 @@ from courant.directory.follow import follow
 from courant.kafka.async_producer import AsyncProducer
 from courant.serve import Stop
 from ingest.app import build_app
-from ingest.http.asgi import App, RequestIdFilter
+from ingest.http import connections
+from ingest.http.asgi import App
+from ingest.http.request_log import RequestIdFilter
 from ingest.jobs import store
 from ingest.jobs.store import JobStore
 from ingest.read.store import Reader
@@ -26,7 +29,12 @@ LISTEN_POLL_SECONDS = 0.02
 SHUTDOWN_SECONDS = 10.0
 DIRECTORY_SECONDS = 10.0  # then the port opens anyway; requests get 503 until it is read
 BACKLOG = 1024
-CONNECTIONS_MAX = 12_000  # further ones are not accepted; idle ones are closed after 30 s
+CONNECTIONS_MAX = 12_000  # further ones are not accepted
+CONNECTIONS_FREE = 1_000  # if fewer are left, connections that do nothing are closed
+ROOM_POLL_SECONDS = 1.0
+HEAD_BYTES_MAX = 32 * 1024
+"""What the head of a request may take. A slow client without a key can hold so much: at Granian's
+default, 400 KiB, a thousand of them hold 400 MB."""
 
 
 async def run(ingest_settings: IngestSettings, stop: Stop) -> None:
@@ -63,6 +71,11 @@ async def run(ingest_settings: IngestSettings, stop: Stop) -> None:
         interface=Interfaces.ASGINL,
         # A server for both HTTP versions waits for the first byte without a timeout.
         http=HTTPModes.http1,
+        # One timeout for the wait on a kept-alive connection and for the head of a request.
+        http1_settings=HTTP1Settings(
+            header_read_timeout=ingest_settings.ingest_idle_seconds * 1_000,
+            max_buffer_size=HEAD_BYTES_MAX,
+        ),
         websockets=False,
         backlog=BACKLOG,
         # This limits connections, idle ones included. We limit requests in flight with a 503.
@@ -70,6 +83,7 @@ async def run(ingest_settings: IngestSettings, stop: Stop) -> None:
         log_enabled=False,
     )
     serving = asyncio.create_task(server.serve())
+    serve.start("connections", lambda: make_room(app, ingest_settings.ingest_port, stop), stop)
     gc.freeze()  # imported modules and these objects live until the end, so never scan them
     while not stop() and not serving.done() and not await connects(ingest_settings):
         await asyncio.sleep(LISTEN_POLL_SECONDS)
@@ -89,6 +103,13 @@ async def run(ingest_settings: IngestSettings, stop: Stop) -> None:
     reader.close()
     slow.close()
     log.info("stopped")
+
+
+def make_room(app: App, port: int, stop: Stop) -> None:
+    """Close idle and slow connections whenever few are left."""
+    while not stop.wait(ROOM_POLL_SECONDS):
+        if closed := connections.make_room(port, CONNECTIONS_MAX - CONNECTIONS_FREE, app.peers):
+            log.warning("connections run short, idle ones closed", extra={"closed": closed})
 
 
 async def wait_for_directory(directory: Directory, stop: Stop) -> None:

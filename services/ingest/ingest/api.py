@@ -36,6 +36,8 @@ NOT_YET = unavailable("The notification may be on its way, try again")
 CANNOT_READ = unavailable("Notifications cannot be read now, try again")
 NO_LETTERS = bad_request("Service is not allowed to send letters")
 LIST = "/v2/notifications"
+RECEIPT_BYTES_MAX = 1024 * 1024  # SNS posts at most 256 KiB, which JSON may write longer
+HEARTBEAT_BYTES_MAX = 1024
 
 AuthenticatedHandler = Callable[[HttpRequest, Caller], Awaitable[Answer]]
 
@@ -97,8 +99,9 @@ class Api:
             Route("/v2/jobs/{}/pause", {"POST": with_key(jobs.command(Command.PAUSED))}),
             Route("/v2/jobs/{}/resume", {"POST": with_key(jobs.command(Command.RESUMED))}),
             Route("/v2/jobs/{}/report", {"GET": with_key(jobs.report)}),
-            Route("/receipts", {"POST": self._receipt}),
-            Route("/receipts/heartbeat", {"POST": self._heartbeat}),
+            Route("/receipts", {"POST": self._receipt}, stranger_bytes_max=RECEIPT_BYTES_MAX),
+            Route("/receipts/heartbeat", {"POST": self._heartbeat},
+                  stranger_bytes_max=HEARTBEAT_BYTES_MAX),
             Route("/", {"GET": self._status}, even_when_busy=True),
             Route("/_status", {"GET": self._status, "POST": self._status}, even_when_busy=True),
             Route("/docs", {"GET": always(openapi.PAGE)}),

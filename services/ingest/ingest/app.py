@@ -89,4 +89,10 @@ def build_app(
         ),
     )
     origins = frozenset(origin.encode() for origin in split_list(settings.ingest_docs_origins))
-    return App(api.routes(), settings.ingest_in_flight_max, settings.ingest_body_bytes_max, origins)
+    return App(
+        api.routes(),
+        settings.ingest_in_flight_max,
+        settings.ingest_body_bytes_max,
+        settings.ingest_bodies_bytes_max,
+        origins,
+    )

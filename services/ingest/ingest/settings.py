@@ -43,6 +43,22 @@ class IngestSettings(SendingSettings):
         int,
         Field(ge=1024, le=100 * MIB, description="bytes of a request's body; more get 413"),
     ] = 15 * MIB
+    ingest_bodies_bytes_max: Annotated[
+        int,
+        Field(
+            ge=64 * 1024,
+            le=10_240 * MIB,
+            description="bytes of all bodies in memory at once; more get 503, large bodies first",
+        ),
+    ] = 80 * MIB
+    ingest_idle_seconds: Annotated[
+        int,
+        Field(
+            ge=5,
+            le=3_600,
+            description="after this time an idle connection is closed; longer than your balancer's",
+        ),
+    ] = 75
     ingest_bulk_rows_max: Annotated[
         int, Field(ge=1, le=100_000, description="rows of one POST /v2/notifications/bulk")
     ] = 50_000
@@ -91,6 +107,16 @@ class IngestSettings(SendingSettings):
     def _sandbox_stays_out(self) -> Self:
         if self.courant_environment == "production" and self.receipts_trusted_cert_prefix:
             raise ValueError("RECEIPTS_TRUSTED_CERT_PREFIX is for a sandbox, not for production")
+        return self
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        # A large body may fill three quarters of the budget (ingest.http.budget).
+        if self.ingest_bodies_bytes_max < 2 * self.ingest_body_bytes_max:
+            raise ValueError(
+                "INGEST_BODIES_BYTES_MAX must be at least twice INGEST_BODY_BYTES_MAX, otherwise a "
+                "large request never finds room"
+            )
         return self
 
     @model_validator(mode="after")

@@ -4,13 +4,10 @@ It uses no framework, so routing and headers cost 12 µs a request (decision 000
 """
 
 import asyncio
-import contextvars
-import logging
 import math
 import os
 import re
 import time
-import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +25,12 @@ from ingest.http.answers import (
     error_answer,
     method_not_allowed,
 )
+from ingest.http.budget import BodyBudget, HeldBody
+from ingest.http.request_log import log_failure, request_id
 from ingest.http.streaming import Receive, Send, send_parts
-
-log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 HOST = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}")
-FRAMES_LOGGED = 3
 TRACE_MAX = 128  # bytes of a tracing header that is echoed
 # A request counts as in flight while its body is read, so both times are bounded.
 PART_SECONDS = 5.0  # for the next part of a body
@@ -43,7 +39,6 @@ CROSS_ORIGIN = [
     (b"access-control-allow-headers", b"Content-Type,Authorization"),
     (b"access-control-allow-methods", b"GET,PUT,POST,PATCH,DELETE"),
 ]
-request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
 
 class AnsweredEarly(Exception):
@@ -63,6 +58,7 @@ class HttpRequest:
     headers: Mapping[bytes, bytes]
     receive: Receive
     body_bytes_max: int
+    held: HeldBody  # what the body takes of the budget, until the request is answered
     path_parameters: tuple[str, ...] = ()  # the parts of the path that matched {} or {n}
     fully_read: bool = False  # whether the body has arrived to its end
 
@@ -85,18 +81,24 @@ class HttpRequest:
         return f"{scheme}://{host.decode() if HOST.fullmatch(host) else 'localhost'}"
 
     async def body(self) -> bytes:
-        """Read the whole body. Raises AnsweredEarly if it is too large, too slow or incomplete."""
+        """Read the whole body.
+
+        Raises AnsweredEarly if it is too large, too slow or incomplete, or if the bodies of other
+        requests leave no room for it. A compressed body stays compressed, and so is no JSON.
+        """
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 18 or (length.isdigit() and int(length) > self.body_bytes_max):
             raise AnsweredEarly(REQUEST_TOO_LARGE)
+        if length.isdigit() and not self.held.fits(int(length)):
+            raise AnsweredEarly(BUSY)
         parts: list[bytes] = []
-        size = 0
         until = asyncio.get_running_loop().time() + BODY_SECONDS
         while not self.fully_read:
             parts.append(await self.next_part(until))
-            size += len(parts[-1])
-            if size > self.body_bytes_max:
+            if self.held.size_bytes + len(parts[-1]) > self.body_bytes_max:
                 raise AnsweredEarly(REQUEST_TOO_LARGE)
+            if not self.held.take(len(parts[-1])):
+                raise AnsweredEarly(BUSY)
         return b"".join(parts)
 
     async def next_part(self, until: float = math.inf) -> bytes:
@@ -128,6 +130,7 @@ class Route:
     path: str
     handlers: Mapping[str, Handler]
     even_when_busy: bool = False  # answered even if too many requests are in flight
+    stranger_bytes_max: int | None = None  # of a body that may come without an API key
 
     def pattern(self) -> re.Pattern[str]:
         """Return the regular expression whose groups are the path parameters."""
@@ -149,22 +152,30 @@ class App:
         routes: Iterable[Route],
         in_flight_max: int,
         body_bytes_max: int,
+        bodies_bytes_max: int,
         origins: frozenset[bytes] = frozenset(),
     ) -> None:
         self._exact = {route.path: route for route in routes if "{" not in route.path}
         self._patterns = [(route.pattern(), route) for route in routes if "{" in route.path]
         self._in_flight = 0
+        self._peers: set[Any] = set()  # the addresses of their clients
         self._in_flight_max = in_flight_max
         self._body_bytes_max = body_bytes_max
+        self.budget = BodyBudget(bodies_bytes_max)
         self._origins = origins
         self._counters: dict[tuple[str, int], prometheus_client.Counter] = {}
         self._timers: dict[str, prometheus_client.Histogram] = {}
         metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
+        metrics.BODY_BYTES.set_function(lambda: self.budget.in_use_bytes)
 
     @property
     def in_flight(self) -> int:
         """The number of requests that are being answered."""
         return self._in_flight
+
+    def peers(self) -> frozenset[Any]:
+        """Return the addresses of the clients whose requests are in flight. Any thread may ask."""
+        return frozenset(self._peers.copy())
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -174,7 +185,9 @@ class App:
         if not REQUEST_ID.fullmatch(id):
             id = os.urandom(8).hex().encode()
         request_id.set(id.decode())
-        request = HttpRequest(scope["method"], scope, headers, receive, self._body_bytes_max)
+        self._peers.add(peer := scope.get("client"))
+        held = HeldBody(self.budget)
+        request = HttpRequest(scope["method"], scope, headers, receive, self._body_bytes_max, held)
         self._in_flight += 1
         route = "none"
         try:
@@ -186,10 +199,12 @@ class App:
             answer = error_answer(500, type(error).__name__, "Internal server error")
         finally:
             self._in_flight -= 1
+            held.release()
         try:
             self._count(route, answer.status, time.perf_counter() - began)
             await self._send(answer, request, id, send)
         finally:
+            self._peers.discard(peer)
             if answer.release:
                 answer.release()
 
@@ -250,6 +265,8 @@ class App:
             return route.path, method_not_allowed(*route.allowed_methods())
         if self._in_flight > self._in_flight_max and not route.even_when_busy:
             return route.path, BUSY
+        if route.stranger_bytes_max is not None:
+            request.body_bytes_max, request.held.stranger = route.stranger_bytes_max, True
         return route.path, await handler(request)
 
     def _origin(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
@@ -266,19 +283,3 @@ class App:
             self._timers[route] = metrics.REQUEST_SECONDS.labels(route)
         self._counters[labels].inc()
         self._timers[route].observe(seconds)
-
-
-def log_failure(error: Exception) -> None:
-    """Log a failure of ours by its type and lines. Its text may hold personal values."""
-    frames = traceback.extract_tb(error.__traceback__)[-FRAMES_LOGGED:]
-    at = [f"{frame.filename}:{frame.lineno}" for frame in frames]
-    log.error("request failed", extra={"error": type(error).__name__, "at": at})
-
-
-class RequestIdFilter(logging.Filter):
-    """Adds the request's id to each line that is logged while the request is answered."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if id := request_id.get():
-            record.request_id = id
-        return True
