@@ -25,12 +25,14 @@ ELSEWHERE = [
     "https://[x",
     "https://sns.us-east-1.amazonaws.com/x.pem", "https://sns.ca-central-1.amazonaws.com/x.pem?y",
     "https://sns.ca-central-1.amazonaws.com:99999/x.pem",
-    "https://sns.ca-central-1.amazonaws.com/a/../x",
+    "https://sns.ca-central-1.amazonaws.com/a/../x", f"{SNS}/x.pem",
+    f"{SNS}/SimpleNotificationService-sandbox.pem",
     "{sandbox}.evil.example/x.pem", "{sandbox}@evil.example/x.pem",
 ]  # fmt: skip
 """Addresses from which ingest must not fetch a certificate.
 
-None of them is well formed and on SNS's host, because ingest would send a request to that host.
+None of them is on SNS's host with the name of a certificate, because ingest would send a request to
+that host.
 """
 MESSAGES = ["", "x", "null", "[]", "{}", '{"eventType": 7}', '{"eventType": "Delivery"}',
             '{"mail": {"tags": []}}',
@@ -67,7 +69,7 @@ class EnvelopeWriter:
 def forged(post: EnvelopeWriter, dice: Dice) -> bytes:
     """Return an envelope that ingest must reject."""
     true = post.envelope("{}")
-    future = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    replayed = (datetime.now(UTC) - timedelta(days=24)).isoformat()
     kind = dice.number(8)
     if kind == 0:
         name = dice.one([*true.keys() - {"UnsubscribeURL"}])
@@ -96,7 +98,7 @@ def forged(post: EnvelopeWriter, dice: Dice) -> bytes:
         )
         return encoded(post.again(true, TopicArn=arn))
     if kind == 4:
-        at = dice.one([future, "", "now", "2026-11-25T00:00:00", "9999-12-31T23:59:59Z"])
+        at = dice.one([replayed, "", "now", "2026-11-25T00:00:00", "0001-01-01T00:00:00Z"])
         return encoded(post.again(true, Timestamp=at))
     if kind == 5:
         return encoded(
@@ -129,6 +131,10 @@ def draw(target: Target, dice: Dice, number: int) -> Iterator[HttpRequest]:
             yield HttpRequest("POST", PATH, {}, body, allowed_503=(NO_CERTIFICATE,))
         else:
             yield HttpRequest("POST", PATH, {}, dice.one(valid))
+    # The signature is valid, so SNS sent it and ingest's clock must be behind: it is put off.
+    future = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    ahead = encoded(post.again(post.envelope(), Timestamp=future))
+    yield HttpRequest("POST", PATH, {}, ahead, allowed_503=(NO_CERTIFICATE,))
     # Ingest trusts the sandbox's own address, but the sandbox has no such certificate.
     url = f"{post.sandbox}{CERTIFICATE_PATH}".replace("sandbox", "none")
     yield HttpRequest(

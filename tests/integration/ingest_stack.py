@@ -99,7 +99,7 @@ def process(module: str, env: dict[str, str], log: Path) -> Iterator[subprocess.
 
 @contextmanager
 def stack(**settings: str) -> Iterator[Stack]:
-    """Start all the parts with these further settings, and stop them when the block ends."""
+    """Start all the parts, and stop them when the block ends. `settings` are ingest's own."""
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         broker = held.enter_context(Broker())

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import threading
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,12 +22,16 @@ from pydantic import ValidationError
 from courant import contracts
 from courant.contracts import Heartbeat, Receipt, ReceiptKind, UnreadPost, UntaggedReceipt
 from courant.crypto import keyed_hash
-from ingest.receipts import events
+from courant.errors import Unavailable
+from ingest.receipts import certificates, events
+from ingest.receipts.certificates import CertificateStore, Fetcher, Missing
 from ingest.receipts.events import Ignored, ReceiptDetails, Unread
 from ingest.receipts.sns import Envelope, is_certificate_url
 from support.ingest.world import HASH_KEY, RING, TOPIC_ARN, World, settings
 
-CERTIFICATE = "https://sns.ca-central-1.amazonaws.com/SimpleNotificationService-1.pem"
+PEM = "SimpleNotificationService-0123456789abcdef0123456789abcdef.pem"
+SNS = "https://sns.ca-central-1.amazonaws.com"
+CERTIFICATE = f"{SNS}/{PEM}"
 ID = UUID("01930000-0000-7000-8000-000000000001")
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 NOW = datetime.now(UTC)
@@ -144,42 +150,46 @@ def test_an_envelope_of_another_topic_is_forged_and_fetches_nothing() -> None:
     assert world.fetches == []
 
 
-def test_a_body_that_is_no_envelope_or_from_the_future_is_forged() -> None:
+def test_a_body_that_is_no_envelope_is_forged() -> None:
     world = world_with_certificate()
     for body in (b"", b"[]", b"\xff", b'{"Type": "Notification"}', event("Send").encode()):
         assert post(world, body) == FORGED
-    ahead = (NOW + timedelta(minutes=9)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    assert post(world, envelope(event("Send"), Timestamp=ahead)) == FORGED
-    old = (NOW - timedelta(days=9)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    assert post(world, envelope(event("Send"), Timestamp=old)) == ACCEPTED
 
 
 HOSTILE = [
-    "http://sns.ca-central-1.amazonaws.com/a.pem",
-    "https://sns.ca-central-1.amazonaws.com.evil.example/a.pem",
-    "https://evil.example/sns.ca-central-1.amazonaws.com/a.pem",
-    "https://sns.ca-central-1.amazonaws.com@evil.example/a.pem",
-    "https://user@sns.ca-central-1.amazonaws.com/a.pem",
-    "https://evil.example#sns.ca-central-1.amazonaws.com/a.pem",
-    "https://sns.ca-central-1.amazonaws.com:8443/a.pem",
-    "https://sns.ca-central-1.amazonaws.com:99999/a.pem",
-    "https://sns.us-east-1.amazonaws.com/a.pem",
-    "https://s3.ca-central-1.amazonaws.com/a.pem",
-    "https://evilsns.ca-central-1.amazonaws.com/a.pem",
-    "https://sns.ca-central-1.amazonaws.com/a.pem?x=1",
-    "https://sns.ca-central-1.amazonaws.com/a.pem#x",
-    "https://sns.ca-central-1.amazonaws.com/a/b.pem",
-    "https://sns.ca-central-1.amazonaws.com/../a.pem",
-    "https://sns.ca-central-1.amazonaws.com/a.txt",
-    "https://sns.ca-central-1.amazonaws.com\\@evil.example/a.pem",
-    "https://sns.ca-central-1.amazonaws.com /a.pem",
-    "HTTPS://SNS.CA-CENTRAL-1.AMAZONAWS.COM/a.pem",
-    "https://sns.ca-central-1.amazonaws.com\n/a.pem",
-    "https://sns.ca-central-1.amazonaws.com/%0a.pem",
-    "https://sns.ca-central-1.amazonawsxcom/a.pem",
-    "https://[::1]/a.pem",
-    "file:///etc/a.pem",
+    f"http://sns.ca-central-1.amazonaws.com/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com.evil.example/{PEM}",
+    f"https://evil.example/sns.ca-central-1.amazonaws.com/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com@evil.example/{PEM}",
+    f"https://user@sns.ca-central-1.amazonaws.com/{PEM}",
+    f"https://evil.example#sns.ca-central-1.amazonaws.com/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com:8443/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com:99999/{PEM}",
+    f"https://sns.us-east-1.amazonaws.com/{PEM}",
+    f"https://s3.ca-central-1.amazonaws.com/{PEM}",
+    f"https://evilsns.ca-central-1.amazonaws.com/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com/{PEM}?x=1",
+    f"https://sns.ca-central-1.amazonaws.com/{PEM}#x",
+    f"https://sns.ca-central-1.amazonaws.com/a/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com/../{PEM}",
+    f"{SNS}/{PEM.removesuffix('.pem')}.txt",
+    f"https://sns.ca-central-1.amazonaws.com\\@evil.example/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com /{PEM}",
+    f"HTTPS://SNS.CA-CENTRAL-1.AMAZONAWS.COM/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com\n/{PEM}",
+    f"https://sns.ca-central-1.amazonaws.com/%0{PEM}",
+    f"https://sns.ca-central-1.amazonawsxcom/{PEM}",
+    f"https://[::1]/{PEM}",
+    f"file:///etc/{PEM}",
     "",
+    # Not the name of a certificate of SNS.
+    f"{SNS}/a.pem",
+    f"{SNS}/SimpleNotificationService-sandbox.pem",
+    f"{SNS}/SimpleNotificationService-{'0' * 31}.pem",
+    f"{SNS}/SimpleNotificationService-{'0' * 33}.pem",
+    f"{SNS}/SimpleNotificationService-{'A' * 32}.pem",
+    f"{SNS}/x{PEM}",
+    f"{SNS}/{PEM}.pem",
 ]
 
 
@@ -191,9 +201,9 @@ def test_a_certificate_that_is_not_on_the_sns_host_is_never_fetched(url: str) ->
 
 
 def test_a_certificate_url_may_name_port_443() -> None:
-    assert is_certificate_url("https://sns.ca-central-1.amazonaws.com:443/a.pem", TOPIC_ARN)
+    assert is_certificate_url(f"{SNS}:443/{PEM}", TOPIC_ARN)
     china = "arn:aws-cn:sns:cn-north-1:123456789012:t"
-    assert is_certificate_url("https://sns.cn-north-1.amazonaws.com.cn/a.pem", china)
+    assert is_certificate_url(f"https://sns.cn-north-1.amazonaws.com.cn/{PEM}", china)
 
 
 @given(st.text())
@@ -205,15 +215,43 @@ def test_no_url_makes_the_check_raise(url: str) -> None:
 def test_sns_is_asked_to_retry_while_a_dependency_is_unavailable() -> None:
     signed = envelope(event("Delivery"))
     assert post(World(), signed) == UNAVAILABLE  # the certificate cannot be fetched
+    for unusable in (b"no certificate", certificate(days=-1)):
+        world = World()
+        world.fetched[CERTIFICATE] = unusable
+        assert post(world, signed) == UNAVAILABLE
+        assert post(world, signed) == UNAVAILABLE
+        assert world.fetches == [CERTIFICATE]  # not again within a minute
     world = world_with_certificate()
-    world.fetched[CERTIFICATE] = b"no certificate"
-    assert post(world, signed) == UNAVAILABLE
-    world.fetched[CERTIFICATE] = certificate(days=-1)
-    assert post(world, signed) == UNAVAILABLE
-    world.fetched[CERTIFICATE] = certificate()
     assert post(world, signed) == ACCEPTED
     world.log.stand_still(deadline_seconds=0)
     assert post(world, signed) == UNAVAILABLE
+
+
+def at(ago: timedelta) -> str:
+    return (NOW - ago).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+@pytest.mark.parametrize("ago", [timedelta(hours=2), timedelta(days=14), timedelta(days=22.9)])
+def test_a_receipt_is_taken_for_as_long_as_sns_may_deliver_it(ago: timedelta) -> None:
+    world = world_with_certificate()
+    assert post(world, envelope(event("Delivery"), Timestamp=at(ago))) == ACCEPTED
+    assert len(world.log.records) == 1
+
+
+def test_a_replay_of_a_message_that_sns_no_longer_delivers_is_refused() -> None:
+    world = world_with_certificate()
+    old = envelope(event("Delivery"), Timestamp=at(timedelta(days=23, minutes=1)))
+    assert post(world, old) == FORGED
+    assert (world.log.records, world.fetches) == ([], [])
+
+
+def test_a_receipt_from_the_future_is_put_off_because_our_clock_is_behind() -> None:
+    world = world_with_certificate()
+    ahead = at(-timedelta(minutes=9))
+    assert post(world, envelope(event("Send"), Timestamp=ahead)) == UNAVAILABLE
+    # Without a valid signature it proves nothing.
+    forged = {**envelope(event("Send"), Timestamp=ahead), "Signature": "AAAA"}
+    assert post(world, forged) == FORGED
 
 
 def test_a_subscription_is_confirmed_only_on_the_sns_host() -> None:
@@ -494,18 +532,142 @@ def test_a_heartbeat_is_accepted_only_with_the_keys_signature() -> None:
     body = msgspec.json.encode({"at": NOW})
     signature = keyed_hash(HASH_KEY.encode(), b"heartbeat", body).hex()
 
-    def beat(content: bytes, signed: str | bytes) -> int:
+    def posted(content: bytes, signed: str | bytes) -> int:
         headers = {"x-courant-signature": signed, "authorization": ""}
         answer = world.call("POST", "/receipts/heartbeat", content=content, headers=headers)
         return answer.status_code
 
-    assert beat(body, signature) == ACCEPTED
-    assert beat(body + b" ", signature) == FORGED
-    assert beat(body, "é".encode()) == FORGED
+    assert posted(body, signature) == ACCEPTED
+    assert posted(body + b" ", signature) == FORGED
+    assert posted(body, "é".encode()) == FORGED
     nothing = keyed_hash(HASH_KEY.encode(), b"heartbeat", b"[]").hex()
-    assert beat(b"[]", nothing) == 400
+    assert posted(b"[]", nothing) == 400
     [record] = world.log.records
     assert contracts.decode_receipt(record.value) == Heartbeat(at=NOW)
+
+
+class Gate:
+    """A fetch that answers when the test opens it, and counts what it was asked for."""
+
+    def __init__(self, content: bytes | Exception) -> None:
+        self.content, self.open = content, asyncio.Event()
+        self.asked: list[str] = []
+
+    async def __call__(self, url: str) -> bytes:
+        self.asked.append(url)
+        await self.open.wait()
+        if isinstance(self.content, Exception):
+            raise self.content
+        return self.content
+
+
+def urls(count: int) -> list[str]:
+    return [f"{SNS}/SimpleNotificationService-{number:032x}.pem" for number in range(count)]
+
+
+async def reason(store: CertificateStore, url: str) -> str | None:
+    """Return why the store has no certificate for a URL, or None if it has."""
+    try:
+        await store.get(url, NOW)
+    except Unavailable as error:
+        return str(error)
+    return None
+
+
+def test_few_certificates_are_awaited_at_once_and_each_is_fetched_once() -> None:
+    async def scene() -> None:
+        gate = Gate(certificate())
+        store = CertificateStore(gate)
+        twice = [asyncio.create_task(reason(store, url)) for url in urls(40) * 2]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gate.open.set()
+        answers = await asyncio.gather(*twice)
+        assert gate.asked == urls(certificates.WAITING_MAX)
+        assert Counter(answers) == {None: 16, "too many certificates are being fetched": 64}
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds"), [(Missing("HTTP 404"), 60), (Unavailable("ConnectError"), 5)]
+)
+def test_a_certificate_that_cannot_be_fetched_is_not_asked_for_again_at_once(
+    fault: Exception, seconds: int
+) -> None:
+    gate, now = Gate(fault), [100.0]
+    gate.open.set()
+
+    async def scene() -> None:
+        store = CertificateStore(gate, lambda: now[0])
+        for number in range(2 * certificates.REFUSED_MAX):  # the list of failures stays short
+            assert await reason(store, f"{number}") == str(fault)
+        assert await reason(store, CERTIFICATE) == str(fault)
+        asked = len(gate.asked)
+        now[0] += seconds - 0.1
+        assert await reason(store, CERTIFICATE) == str(fault)
+        assert len(gate.asked) == asked
+        gate.content = certificate()
+        now[0] += 0.2
+        assert await reason(store, CERTIFICATE) is None
+        assert len(store._refused) <= certificates.REFUSED_MAX
+
+    asyncio.run(scene())
+
+
+def test_certificates_that_prove_nothing_never_displace_one_that_did() -> None:
+    gate = Gate(certificate())
+    gate.open.set()
+
+    async def scene() -> None:
+        store = CertificateStore(gate)
+        await store.get(CERTIFICATE, NOW)
+        store.prove(CERTIFICATE)
+        for url in urls(500):
+            await store.get(url, NOW)
+        asked = len(gate.asked)
+        await store.get(CERTIFICATE, NOW)
+        assert len(gate.asked) == asked
+        assert len(store._unproven) == certificates.UNPROVEN_MAX
+
+    asyncio.run(scene())
+
+
+def test_a_forged_signature_proves_no_certificate() -> None:
+    world = world_with_certificate()
+    assert post(world, {**envelope(event("Send")), "Signature": "AAAA"}) == FORGED
+    for url in urls(certificates.UNPROVEN_MAX):
+        world.fetched[url] = certificate()
+        assert post(world, {**envelope(event("Send")), "SigningCertURL": url}) == ACCEPTED
+    assert post(world, envelope(event("Send"))) == ACCEPTED
+    assert world.fetches.count(CERTIFICATE) == 1
+
+
+def test_all_fetches_share_one_client_and_two_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients, running, most = [], [0], [0]
+
+    def new_client() -> object:
+        assert threading.current_thread() is not threading.main_thread()  # TLS takes 20 ms
+        clients.append(object())
+        return clients[-1]
+
+    async def fetched(client: object, _: str) -> bytes:
+        assert client is clients[0]
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        await asyncio.sleep(0.001)
+        running[0] -= 1
+        return b""
+
+    monkeypatch.setattr(certificates, "new_client", new_client)
+    monkeypatch.setattr(certificates, "fetched", fetched)
+
+    async def scene() -> None:
+        fetcher = Fetcher()
+        await asyncio.gather(*map(fetcher.fetch, urls(40)))
+
+    asyncio.run(scene())
+    assert (len(clients), most[0]) == (1, certificates.FETCHES_MAX)
 
 
 def test_an_envelope_is_read_by_the_field_names_of_sns() -> None:

@@ -1,6 +1,5 @@
 """Builds the application from its parts, alike for the process and the tests."""
 
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from courant import crypto, recipients
@@ -19,7 +18,7 @@ from ingest.jobs.handle import JobEndpoints, Jobs
 from ingest.jobs.views import JobView
 from ingest.read.templates import TemplateEndpoints
 from ingest.read.views import View
-from ingest.receipts import sns
+from ingest.receipts.certificates import Fetch, Fetcher
 from ingest.receipts.handle import ReceiptEndpoints
 from ingest.receipts.sns import SignatureVerifier
 from ingest.settings import IngestSettings, split_list
@@ -29,16 +28,13 @@ class ReadStore(NotificationStore, IdempotencyStore, Protocol):
     """All reads from Postgres except those of jobs."""
 
 
-Fetch = Callable[[str], Awaitable[bytes]]
-
-
 def build_app(
     settings: IngestSettings,
     directory: Directory,
     inbox: Inbox,
     reader: ReadStore,
     jobs: Jobs,
-    fetch: Fetch = sns.fetch,
+    fetch: Fetch | None = None,
 ) -> App:
     """Build the ASGI application."""
     key_ring = crypto.key_ring(settings.courant_seal_keys.get_secret_value())
@@ -64,7 +60,7 @@ def build_app(
     verifier = SignatureVerifier(
         frozenset(split_list(settings.receipts_topic_arns)),
         f"{trusted.rstrip('/')}/" if trusted else "",
-        fetch,
+        fetch or Fetcher().fetch,
     )
     job_view = JobView(directory, key_ring)
     api = Api(

@@ -19,6 +19,7 @@ from courant.kafka.async_producer import Inbox
 from courant.records import Outgoing
 from courant.topics import RECEIPTS
 from ingest.http.answers import Answer, error_answer, json_answer, unavailable
+from ingest.http.request_log import SparseWarning
 from ingest.receipts import events
 from ingest.receipts.events import Ignored, ReceiptDetails, Unread
 from ingest.receipts.sns import (
@@ -52,6 +53,8 @@ class ReceiptEndpoints:
         self._key_ring = key_ring
         self._hash_key = hash_key
         self._auto_replies_fail = auto_replies_fail
+        self._refused = SparseWarning("receipt refused")
+        self._deferred = SparseWarning("receipt deferred")
 
     async def sns(self, body: bytes, now: datetime) -> Answer:
         """Check a post of SNS: confirm a subscription, or store the receipt of a notification."""
@@ -63,10 +66,10 @@ class ReceiptEndpoints:
                 log.info("subscribed to receipts", extra={"topic_arn": envelope.topic_arn})
                 return ACCEPTED
         except Forged as forged:
-            log.warning("receipt refused", extra={"reason": str(forged)})
+            self._refused(str(forged))
             return FORGED
         except Unavailable as error:
-            log.warning("receipt deferred", extra={"reason": str(error)})
+            self._deferred(str(error))
             return UNAVAILABLE
         return await self._take(envelope, body)
 

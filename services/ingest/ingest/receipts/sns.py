@@ -1,32 +1,31 @@
 """Checks that a post comes from Amazon SNS and from a topic of ours.
 
-Only a post that is certainly forged raises Forged (403), because SNS does not retry after a 4xx.
-A certificate that cannot be fetched raises Unavailable (503) instead.
+Only a post that is certainly forged or too old raises Forged (403), because SNS does not retry
+after a 4xx. A certificate that cannot be fetched raises Unavailable (503) instead.
 """
 
-import asyncio
 import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-import httpx2
 import msgspec
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from courant.errors import Unavailable
+from ingest.receipts.certificates import CertificateStore, Fetch
 
 HOST = re.compile(r"sns\.([a-z0-9-]{3,30})\.amazonaws\.com(\.cn)?")
-PEM_PATH = re.compile(r"/[A-Za-z0-9_.-]+\.pem")
+PEM_PATH = re.compile(r"/SimpleNotificationService-[0-9a-f]{32}\.pem")
 ARN = re.compile(r"arn:aws[a-z-]*:sns:([a-z0-9-]{3,30}):\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
-FETCH_SECONDS = 5.0
-CERTIFICATE_BYTES_MAX = 16_384
-CERTIFICATES_MAX = 32
+SIGNATURE_CHARACTERS_MAX = 1024  # in base64; a key of 4,096 bits signs with 684
 CLOCK_AHEAD_MAX = timedelta(minutes=5)
+OLD_MAX = timedelta(days=23)
+"""The longest time for which SNS retries any delivery. A dead-letter queue keeps less: 14 days.
+An older message is a replay. Timestamp is the time of the first try (decision 0021)."""
 NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 # SignatureVersion 1, the default of SNS, means SHA-1. Version 2 must be set on the topic.
@@ -35,6 +34,10 @@ HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {"1": hashes.SHA1, "2": 
 
 class Forged(Exception):
     """A post is certainly not from SNS, or not from a topic of ours. Says which check failed."""
+
+
+class ClockBehind(Unavailable):
+    """A verified post is from the future, so our clock is behind."""
 
 
 class Envelope(msgspec.Struct, frozen=True, rename="pascal"):
@@ -109,22 +112,16 @@ def is_certificate_url(url: str, topic_arn: str) -> bool:
 
 
 class SignatureVerifier:
-    """Verifies envelopes. Fetches each certificate once and caches it."""
+    """Verifies envelopes of our topics."""
 
-    def __init__(
-        self,
-        topic_arns: frozenset[str],
-        trusted_prefix: str,
-        fetch: Callable[[str], Awaitable[bytes]],
-    ) -> None:
+    def __init__(self, topic_arns: frozenset[str], trusted_prefix: str, fetch: Fetch) -> None:
         self._topic_arns = topic_arns
         self._trusted_prefix = trusted_prefix
         self._fetch = fetch
-        self._certificates: dict[str, x509.Certificate] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._certificates = CertificateStore(fetch)
 
     async def verify(self, envelope: Envelope, now: datetime) -> None:
-        """Return if the envelope is genuine. Raises Forged, Unavailable."""
+        """Return if the envelope is genuine. Raises Forged, Unavailable, ClockBehind."""
         if envelope.topic_arn not in self._topic_arns:
             raise Forged("topic is not ours")
         algorithm = HASHES.get(envelope.signature_version)
@@ -133,11 +130,12 @@ class SignatureVerifier:
         url = envelope.signing_cert_url
         if not (self._trusts(url) or is_certificate_url(url, envelope.topic_arn)):
             raise Forged("certificate is not from SNS")
-        # Old envelopes are allowed: one may come from a dead-letter queue, and repeated receipts
-        # change nothing.
-        if posted_at(envelope) > now + CLOCK_AHEAD_MAX:
-            raise Forged("timestamp is in the future")
-        certificate = await self._certificate(url, now)
+        posted = posted_at(envelope)
+        if posted < now - OLD_MAX:
+            raise Forged("timestamp is older than SNS retries")
+        if len(envelope.signature) > SIGNATURE_CHARACTERS_MAX:
+            raise Forged("signature is too long")
+        certificate = await self._certificates.get(url, now)
         key = certificate.public_key()
         if not isinstance(key, rsa.RSAPublicKey):
             raise Forged("certificate has no RSA key")
@@ -146,6 +144,9 @@ class SignatureVerifier:
             key.verify(signature, signed_text(envelope), padding.PKCS1v15(), algorithm())
         except (InvalidSignature, ValueError):
             raise Forged("signature does not match") from None
+        self._certificates.prove(url)
+        if posted > now + CLOCK_AHEAD_MAX:
+            raise ClockBehind("a verified timestamp is in the future: is this host's clock right?")
 
     async def confirm(self, envelope: Envelope) -> None:
         """Fetch the URL that confirms a subscription. Raises Forged, Unavailable."""
@@ -157,27 +158,6 @@ class SignatureVerifier:
     def _trusts(self, url: str) -> bool:
         return bool(self._trusted_prefix) and url.startswith(self._trusted_prefix)
 
-    async def _certificate(self, url: str, now: datetime) -> x509.Certificate:
-        if len(self._certificates) + len(self._locks) > CERTIFICATES_MAX:
-            self._certificates.clear()
-            self._locks.clear()
-        async with self._locks.setdefault(url, asyncio.Lock()):  # one fetch of a URL at a time
-            if url not in self._certificates:
-                self._certificates[url] = parse_certificate(await self._fetch(url))
-        certificate = self._certificates[url]
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-            del self._certificates[url]
-            raise Unavailable("the certificate is not valid now")
-        return certificate
-
-
-def parse_certificate(pem: bytes) -> x509.Certificate:
-    """Parse a certificate. Raises Unavailable on other bytes, as if it was not fetched."""
-    try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError:
-        raise Unavailable("the certificate cannot be read") from None
-
 
 def posted_at(envelope: Envelope) -> datetime:
     """Return the time at which SNS posted an envelope. Raises Forged."""
@@ -188,23 +168,3 @@ def posted_at(envelope: Envelope) -> datetime:
     if at.tzinfo is None:
         raise Forged("no time")
     return at
-
-
-async def fetch(url: str) -> bytes:
-    """Fetch a URL without redirects, with limits on time and size. Raises Unavailable."""
-    try:
-        async with (
-            asyncio.timeout(FETCH_SECONDS),
-            httpx2.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client,
-            client.stream("GET", url) as answer,
-        ):
-            if answer.status_code != httpx2.codes.OK:
-                raise Unavailable(f"fetch failed: HTTP {answer.status_code}")
-            content = b""
-            async for part in answer.aiter_bytes():
-                content += part
-                if len(content) > CERTIFICATE_BYTES_MAX:
-                    raise Unavailable("fetch failed: too large")
-            return content
-    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
-        raise Unavailable(f"fetch failed: {type(error).__name__}") from None
