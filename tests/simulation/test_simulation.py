@@ -61,6 +61,7 @@ class History(NamedTuple):
     hopeless: list[Outgoing]
     faults: list[tuple[int, Fault]]  # how many points to pass before it strikes
     late: list[int]  # how many ticks a message's receipts take
+    put_off: list[int]  # how often ingest puts a message's receipts off, because it cannot verify
 
 
 # A rollback of Postgres often comes with another fault, so that other processes notice it while one
@@ -85,6 +86,7 @@ HISTORIES = st.builds(
         ]
     ),
     st.lists(st.integers(0, 5), max_size=3),
+    st.lists(st.integers(0, 3), max_size=2),
 )
 
 
@@ -106,7 +108,7 @@ def play(history: History) -> tuple[World, Provider]:
     """Run all services, one after another and through all faults, until nothing happens."""
     CALLS[:] = [count(1)]
     world = World(history.faults)
-    provider = Provider(world, history.late)
+    provider = Provider(world, history.late, history.put_off)
     coming = [*history.hopeless, *map(outgoing, map(notification, history.accepted))]
     stages: list[consume.Stage[Any]] = [
         *(each for each in handle.stages(world.store) if {*each.topics} & {*SAVED}),
@@ -159,7 +161,7 @@ def play(history: History) -> tuple[World, Provider]:
         waits = sum(row.state == "claimed" for row in world.store.tables.rows.values())
         held = world.store.tables.held
         seen.append((len(world.journal), len(world.faults), len(provider.coming), waits, held))
-        if not coming and seen[-QUIET:] == seen[-1:] * QUIET:
+        if not coming and not provider.coming and seen[-QUIET:] == seen[-1:] * QUIET:
             return world, provider
     raise AssertionError("the world is never quiet")
 
@@ -267,6 +269,12 @@ def broken_promises(history: History) -> set[str]:
             # A log that lost records puts every claimed row in doubt, also one that was not
             # announced yet. Its deliverer then finds that its lease is over.
             if not (replaced and announced.get(each, at) >= at)
+        ),
+        "no call is sent again within the grace after its receipt was put off": all(
+            not at - GRACE < put_off_at <= at or put_off_at >= announced[id, attempt] + GRACE
+            for (id, attempt), at in resent.items()
+            for receipt_of, put_off_at in provider.put_off_at
+            if str(receipt_of) == id
         ),
         "no call is open whose outcome is known": (
             {str(call) for call, _ in tables.calls if call.int < IN_DOUBT}
@@ -460,6 +468,8 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "rules.silent_before(receipts, tools.grace, since)",
         "receipts",
     ),
+    "receipts put off for nothing": (handle, "fold_reports", "fold.restart_grace()", "pass"),
+    "put off, and marks kept": (rules, "receipts_put_off", "and record.trouble", "and False"),
     "never freed": (sweeps, "never_started", "rows.unstarted(delivery, limit)", "[]"),
     "never resolved": (
         sweeps,

@@ -53,7 +53,8 @@ class FakeTwin:
 
     def mark(self, end: int) -> None:
         marks = self.store.tables.marks
-        marks[NOW + timedelta(seconds=len(marks))] = {builders.partition(builders.INBOX): end}
+        ends = {builders.partition(builders.INBOX): end, builders.partition(builders.RECEIPTS): 0}
+        marks[NOW + timedelta(seconds=len(marks))] = ends
 
     def delete(self, number: int) -> None:
         del self.store.tables.rows[id_of(number)]
@@ -85,6 +86,7 @@ class FakeTwin:
             len(tables.marks),
             sorted((service, key, each) for (service, key), each in tables.jobs.keys.items()),
             sorted(tables.jobs.aliases.items()),
+            sum(map(tables.counts_receipts, tables.marks)),
         )
 
     def waiting(self) -> list[tuple[str, str]]:
@@ -126,6 +128,9 @@ class PostgresTwin:
             topics=[each.topic for each in marked],
             stops=[end if each.topic == builders.INBOX else 0 for each in marked],
         )
+        topic, topic_id, _ = builders.partition(builders.RECEIPTS)
+        sql = "INSERT INTO marks VALUES (now(), :id, 'receipts', :topic, ARRAY[0])"
+        self.ask(sql, id=topic_id, topic=topic)
 
     def delete(self, number: int) -> None:
         self.ask("DELETE FROM notifications WHERE id = :id", id=id_of(number))
@@ -148,9 +153,10 @@ class PostgresTwin:
             self.ask("SELECT id, notification, attempt FROM calls ORDER BY 1, 2"),
             self.ask("SELECT topic_id, next FROM positions ORDER BY 1"),
             bool(self.ask("SELECT FROM holds WHERE stands")),
-            len(self.ask("SELECT DISTINCT at FROM marks")),
+            len(self.ask("SELECT DISTINCT at FROM marks WHERE family = 'inbox'")),
             keys_of(self.ask("SELECT * FROM idempotency ORDER BY 1, 2")),
             self.ask("SELECT id, winner FROM aliases ORDER BY 1"),
+            len(self.ask("SELECT FROM marks WHERE family = 'receipts'")),
         )
 
     def waiting(self) -> list[tuple[str, str]]:

@@ -10,12 +10,20 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from courant.contracts import Contract, Outcome
+from courant.contracts import Contract, Heartbeat, Outcome
 from courant.errors import Behind, Unavailable
 from courant.lifecycle import Move, State
 from courant.postgres import database, folding
 from courant.records import Span
-from courant.testing.builders import decided, notification, outcomes, receipt, started, untagged
+from courant.testing.builders import (
+    NOW,
+    decided,
+    notification,
+    outcomes,
+    receipt,
+    started,
+    untagged,
+)
 from saver import handle, store
 from saver.handle import Store
 from support.mistakes import replace
@@ -39,6 +47,7 @@ CONTRACTS: dict[str, st.SearchStrategy[Contract]] = {
     "receipts": st.one_of(
         st.builds(receipt, NUMBERS, SAID, ATTEMPTS, SECONDS, st.booleans()),
         st.builds(untagged, NUMBERS.map("message-{}".format), SAID, NUMBERS.map(str), SECONDS),
+        st.builds(Heartbeat, at=st.just(NOW), trouble=st.sampled_from([None, "a reason"])),
     ),
 }
 
@@ -137,6 +146,8 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     "missing rows not waited for": (store, "PASSED", "AND NOT EXISTS", "OR NOT EXISTS"),
     "position ignored for marks": (store, "PASSED", "coalesce(p.next, 0)", "0"),
     "marks not emptied": (folding, "HOLD", "DELETE FROM marks", "SELECT"),
+    "grace not restarted": (store, "RESTART_GRACE", "DELETE FROM marks", "SELECT FROM marks"),
+    "grace restarted by all marks": (store, "RESTART_GRACE", "WHERE family = 'receipts'", ""),
     "tried rows ordered again": (store, "WAITING", "AND attempt = 0", ""),
     "no guard in SQL": (
         store,

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from courant import clock
+from courant.contracts import Heartbeat
 from courant.errors import Behind, Shortened, Unavailable
 from courant.lifecycle import REPORTED, Report, State
 from courant.records import Record, Stretch, sift
@@ -160,6 +161,21 @@ def test_a_record_waits_for_its_row_until_the_inbox_has_passed_a_mark(twin: Twin
     [[dead]] = settle(twin, accepted)
     assert dead.reason.startswith("id: no row has it")
     assert twin.rows() == [(1, "sending", 1, None)]  # its outcome for the other row counts
+
+
+def test_a_receipt_that_was_put_off_deletes_the_marks_of_receipts_alone(twin: Twin) -> None:
+    twin.mark(1)
+    settle(twin, Heartbeat(at=NOW))
+    *_, inbox, receipts = twin.rest()
+    assert (inbox, receipts) == (1, 1)
+    assert settle(
+        twin, Heartbeat(at=NOW, trouble="the certificate cannot be fetched"), offset=1
+    ) == [[]]
+    *_, inbox, receipts = twin.rest()
+    assert (inbox, receipts) == (1, 0)
+    twin.mark(1)
+    *_, inbox, receipts = twin.rest()
+    assert (inbox, receipts) == (2, 1)
 
 
 def test_a_hold_that_is_raised_again_starts_from_the_beginning(engine: Engine) -> None:

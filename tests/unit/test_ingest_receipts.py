@@ -245,13 +245,65 @@ def test_a_replay_of_a_message_that_sns_no_longer_delivers_is_refused() -> None:
     assert (world.log.records, world.fetches) == ([], [])
 
 
+def troubles(world: World) -> list[str | None]:
+    """Return why receipts were put off, as `receipts` has it, and None for each heartbeat."""
+    read = [contracts.decode_receipt(record.value) for record in world.log.records]
+    return [each.trouble for each in read if isinstance(each, Heartbeat)]
+
+
+def beat(world: World) -> int:
+    body = msgspec.json.encode({"at": NOW})
+    signature = keyed_hash(HASH_KEY.encode(), b"heartbeat", body).hex()
+    headers = {"x-courant-signature": signature, "authorization": ""}
+    return world.call("POST", "/receipts/heartbeat", content=body, headers=headers).status_code
+
+
+def test_a_receipt_that_cannot_be_verified_is_put_off_and_that_is_written() -> None:
+    world = World()
+    for _ in range(3):  # at most one record a second
+        assert post(world, envelope(event("Delivery"))) == UNAVAILABLE
+    assert troubles(world) == ["fetching: HTTP 404"]
+    assert world.log.records[0].topic == "receipts"
+
+
 def test_a_receipt_from_the_future_is_put_off_because_our_clock_is_behind() -> None:
     world = world_with_certificate()
+    assert post(world, envelope(event("Send"))) == ACCEPTED
     ahead = at(-timedelta(minutes=9))
     assert post(world, envelope(event("Send"), Timestamp=ahead)) == UNAVAILABLE
+    assert troubles(world) == ["a verified timestamp is in the future: is this host's clock right?"]
     # Without a valid signature it proves nothing.
     forged = {**envelope(event("Send"), Timestamp=ahead), "Signature": "AAAA"}
     assert post(world, forged) == FORGED
+
+
+def test_a_forged_certificate_is_no_trouble_while_genuine_receipts_come() -> None:
+    world = world_with_certificate()
+    unknown = CERTIFICATE.replace("0123", "3210")
+    assert post(world, envelope(event("Send"))) == ACCEPTED
+    assert post(world, envelope(event("Send"), SigningCertURL=unknown)) == UNAVAILABLE
+    assert troubles(world) == []
+
+
+def test_a_receipt_that_kafka_does_not_take_is_written_with_the_next_heartbeat() -> None:
+    world = world_with_certificate()
+    world.log.stand_still(deadline_seconds=0)
+    assert post(world, envelope(event("Send"))) == UNAVAILABLE
+    assert beat(world) == UNAVAILABLE
+    world.log.go_on()
+    world.log.records.clear()
+    world.log.waiting.clear()
+    assert beat(world) == ACCEPTED
+    assert beat(world) == ACCEPTED
+    assert troubles(world) == ["Kafka did not acknowledge a receipt", None, None]
+
+
+def test_a_receipt_that_finds_no_room_is_written() -> None:
+    world = World()
+    world.app.budget.in_use_bytes = 80 * 1024 * 1024
+    assert post(world, envelope(event("Send"))) == UNAVAILABLE
+    world.app.budget.in_use_bytes = 0
+    assert troubles(world) == ["there was no room for its body"]
 
 
 def test_a_subscription_is_confirmed_only_on_the_sns_host() -> None:

@@ -15,6 +15,7 @@ from ingest.bulk.handle import Bulk
 from ingest.callers.auth import Authentication, Caller
 from ingest.http import fields
 from ingest.http.answers import (
+    BUSY,
     NOTIFICATION_NOT_FOUND,
     URL_NOT_FOUND,
     Answer,
@@ -23,7 +24,7 @@ from ingest.http.answers import (
     unavailable,
     validation_error,
 )
-from ingest.http.asgi import Handler, HttpRequest, Route
+from ingest.http.asgi import AnsweredEarly, Handler, HttpRequest, Route
 from ingest.jobs.handle import JobEndpoints
 from ingest.read import listing
 from ingest.read.pages import ListFilter, Page
@@ -154,7 +155,13 @@ class Api:
         return json_answer({"notifications": shown, "links": links})
 
     async def _receipt(self, request: HttpRequest) -> Answer:
-        return await self._receipts.sns(await request.body(), clock.now())
+        try:
+            body = await request.body()
+        except AnsweredEarly as early:
+            if early.answer is BUSY:
+                await self._receipts.put_off("there was no room for its body")
+            raise
+        return await self._receipts.sns(body, clock.now())
 
     async def _heartbeat(self, request: HttpRequest) -> Answer:
         return await self._receipts.heartbeat(

@@ -82,6 +82,9 @@ class Fold(Protocol):
     def trial(self) -> AbstractContextManager[None]:
         """Undo at its end whatever is done inside."""
 
+    def restart_grace(self) -> None:
+        """Delete the marks of `receipts`: until now, the lack of a receipt proves nothing."""
+
 
 class Store(Protocol):
     """What the saver needs from its database."""
@@ -241,6 +244,8 @@ def fold_all(fold: Fold, records: Sequence[ReportRecord], without: Collection[UU
     """Fold the reports into Postgres, all or none; raises Refused."""
     rounds = rules.in_rounds(records, without)
     fold.settle(rounds, rules.calls_opened(records), rules.calls_closed(records))
+    if rules.receipts_put_off(records):
+        fold.restart_grace()
 
 
 def try_ordinary(fold: Fold, notification: Notification) -> None:

@@ -307,6 +307,11 @@ def in_rounds(batch: Iterable[ReportRecord], without: Collection[UUID] = ()) -> 
     return rounds
 
 
+def receipts_put_off(batch: Iterable[ReportRecord]) -> bool:
+    """Return whether one of these records says that ingest had to put off a receipt."""
+    return any(isinstance(record, Heartbeat) and record.trouble for record in batch)
+
+
 def calls_opened(batch: Iterable[ReportRecord]) -> list[Started]:
     """Return the calls that these records open."""
     return [report_record for report_record in batch if isinstance(report_record, Started)]

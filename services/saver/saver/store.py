@@ -45,6 +45,8 @@ PASSED = """
             WHERE end_ > coalesce(p.next, 0))
         ORDER BY m.at LIMIT 1) AS passed"""
 
+# To recovery, a time without marks is a gap in which no receipt could come.
+RESTART_GRACE = "DELETE FROM marks WHERE family = 'receipts'"
 INCOMING = """
     CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE notifications INCLUDING DEFAULTS)
     ON COMMIT DELETE ROWS"""
@@ -318,6 +320,9 @@ class PostgresFold:
 
     def trial(self) -> AbstractContextManager[None]:
         return trial(self._connection)
+
+    def restart_grace(self) -> None:
+        self._cursor.execute(RESTART_GRACE)
 
 
 def request(each: Notification) -> keys.Request:

@@ -204,6 +204,7 @@ class Heartbeat(Contract, frozen=True, kw_only=True, tag="heartbeat", tag_field=
     """`receipts`, no key: receipts were writable at this time; recovery → ingest → recovery."""
 
     at: Time
+    trouble: Text | None = None  # why ingest, which wrote this itself, had to put off a receipt
 
 
 decode_delivery: Callable[[bytes], Delivery] = partial(read, msgspec.json.Decoder(Delivery).decode)

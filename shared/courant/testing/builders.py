@@ -11,6 +11,7 @@ from courant.contracts import (
     AttemptOutcome,
     Contract,
     Decided,
+    Heartbeat,
     KeyType,
     Notification,
     Outcome,
@@ -123,6 +124,8 @@ def outgoing(contract: Contract) -> Outgoing:
             return Outgoing(RECEIPTS, contract.id.bytes, contract.encode())
         case UntaggedReceipt():
             return Outgoing(RECEIPTS, contract.message_id.encode(), contract.encode())
+        case Heartbeat():
+            return Outgoing(RECEIPTS, b"", contract.encode())
         case Started() | Outcomes():
             return Outgoing(DELIVERY, contract.call.bytes, contract.encode())
         case Decided():

@@ -20,7 +20,7 @@ from courant.testing.builders import NOW
 from courant.testing.folded import folded, own
 from courant.testing.jobs import JobTables, holder_of
 from courant.testing.kafka import Surroundings
-from courant.topics import INBOX, Folded, Lane, Partition, Positions
+from courant.topics import INBOX, RECEIPTS, Folded, Lane, Partition, Positions
 
 T = TypeVar("T")
 INBOXES = frozenset(INBOX.names())
@@ -58,6 +58,7 @@ class Tables:
     refolds: dict[Partition, tuple[int, int]] = field(default_factory=dict)  # below, after event
     times: dict[Partition, datetime | None] = field(default_factory=dict)  # of the positions
     marks: dict[datetime, Positions] = field(default_factory=dict)
+    no_receipts_until: datetime | None = None  # marks of `receipts` up to this time are deleted
     jobs: JobTables = field(default_factory=JobTables)
     held: bool = False
     raised_at: datetime = NOW
@@ -88,6 +89,8 @@ class Tables:
         # Newest first, because most often one of the newest marks is passed.
         for time in sorted(self.marks, reverse=True):
             ends = self.marks[time]
+            if RECEIPTS.name in topics and not self.counts_receipts(time):
+                return None
             if all(found.get(each, 0) >= ends[each] for each in ends if each.topic in topics):
                 return time
         return None
@@ -113,6 +116,10 @@ class Tables:
         claimed = [row for row in self.rows.values() if row.state is State.CLAIMED]
         for call, row in enumerate(claimed, IN_DOUBT):
             self.calls[UUID(int=call), row.notification.id] = row.attempt
+
+    def counts_receipts(self, time: datetime) -> bool:
+        """Return whether the mark of this time still has the ends of `receipts`."""
+        return self.no_receipts_until is None or time > self.no_receipts_until
 
     def copy(self) -> "Tables":
         """Copy the tables; rows are never changed, only replaced."""
@@ -354,6 +361,9 @@ class FakeFold:
 
     def trial(self) -> AbstractContextManager[None]:
         return self._tables.trial()
+
+    def restart_grace(self) -> None:
+        self._tables.no_receipts_until = max(self._tables.marks, default=None)
 
     def _move(self, report: Report) -> None:
         row = self._tables.rows.get(report.id)

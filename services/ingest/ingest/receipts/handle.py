@@ -7,11 +7,12 @@ only when it is a record, or certainly matters to nobody.
 
 import hmac
 import logging
+import time
 from datetime import datetime
 
 import msgspec
 
-from courant import metrics
+from courant import clock, metrics
 from courant.contracts import Heartbeat, Malformed, UnreadPost, UntaggedReceipt
 from courant.crypto import KeyRing, keyed_hash
 from courant.errors import Unavailable
@@ -23,6 +24,7 @@ from ingest.http.request_log import SparseWarning
 from ingest.receipts import events
 from ingest.receipts.events import Ignored, ReceiptDetails, Unread
 from ingest.receipts.sns import (
+    ClockBehind,
     Envelope,
     Forged,
     SignatureVerifier,
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 ACCEPTED = json_answer({"status": "ok"})
 FORGED = error_answer(403, "ForbiddenError", "The receipt is not signed by whom it should be")
 UNAVAILABLE = unavailable("The receipt cannot be taken now")
+TROUBLE_SECONDS = 1.0  # between two records of trouble
 UNREADABLE_HEARTBEAT = error_answer(400, "BadRequestError", "The heartbeat cannot be read")
 
 
@@ -55,23 +58,36 @@ class ReceiptEndpoints:
         self._auto_replies_fail = auto_replies_fail
         self._refused = SparseWarning("receipt refused")
         self._deferred = SparseWarning("receipt deferred")
+        self._trouble: str | None = None  # why a receipt was put off, until that is in the log
+        self._trouble_at = -TROUBLE_SECONDS
 
     async def sns(self, body: bytes, now: datetime) -> Answer:
         """Check a post of SNS: confirm a subscription, or store the receipt of a notification."""
         try:
             envelope = read_envelope(body)
+        except Forged as forged:
+            return self._refuse(forged)
+        try:
             await self._verifier.verify(envelope, now)
             if envelope.type == "SubscriptionConfirmation":
                 await self._verifier.confirm(envelope)
                 log.info("subscribed to receipts", extra={"topic_arn": envelope.topic_arn})
                 return ACCEPTED
         except Forged as forged:
-            self._refused(str(forged))
-            return FORGED
+            return self._refuse(forged)
         except Unavailable as error:
             self._deferred(str(error))
+            # A stranger may name a certificate that does not exist. While genuine receipts of the
+            # topic get through, that says nothing about them.
+            lately = self._verifier.verified_lately(envelope.topic_arn)
+            if isinstance(error, ClockBehind) or not lately:
+                await self.put_off(str(error))
             return UNAVAILABLE
         return await self._take(envelope, body)
+
+    def _refuse(self, forged: Forged) -> Answer:
+        self._refused(str(forged))
+        return FORGED
 
     async def _take(self, envelope: Envelope, body: bytes) -> Answer:
         """Write what a genuine post reports. Only what certainly matters to nobody is forgotten."""
@@ -92,6 +108,8 @@ class ReceiptEndpoints:
         answer = await self._put(outgoing)
         if answer is ACCEPTED:
             metrics.RECEIPTS.labels(kind).inc()
+        else:
+            self.note_trouble("Kafka did not acknowledge a receipt")
         return answer
 
     def _receipt(self, envelope: Envelope, details: ReceiptDetails) -> tuple[str, Outgoing]:
@@ -128,7 +146,30 @@ class ReceiptEndpoints:
             heartbeat = Heartbeat.decode(with_kind(body))
         except Malformed:
             return UNREADABLE_HEARTBEAT
+        if self._trouble and await self._write_trouble() is UNAVAILABLE:
+            return UNAVAILABLE
         return await self._put(Outgoing(RECEIPTS.name, b"", heartbeat.encode()))
+
+    async def put_off(self, reason: str) -> None:
+        """Write into `receipts` that a receipt was put off, so that its lack proves nothing.
+
+        Recovery's heartbeats arrive all the same.
+        """
+        self.note_trouble(reason)
+        if time.monotonic() - self._trouble_at >= TROUBLE_SECONDS:
+            await self._write_trouble()
+
+    def note_trouble(self, reason: str) -> None:
+        """Note that a receipt was put off. The next heartbeat writes it."""
+        self._trouble = reason
+
+    async def _write_trouble(self) -> Answer:
+        reason, self._trouble, self._trouble_at = self._trouble, None, time.monotonic()
+        record = Heartbeat(at=clock.now(), trouble=reason)
+        answer = await self._put(Outgoing(RECEIPTS.name, b"", record.encode()))
+        if answer is UNAVAILABLE:
+            self._trouble = reason
+        return answer
 
     async def _put(self, outgoing: Outgoing) -> Answer:
         try:

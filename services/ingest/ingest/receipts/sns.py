@@ -5,6 +5,7 @@ after a 4xx. A certificate that cannot be fetched raises Unavailable (503) inste
 """
 
 import re
+import time
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ CLOCK_AHEAD_MAX = timedelta(minutes=5)
 OLD_MAX = timedelta(days=23)
 """The longest time for which SNS retries any delivery. A dead-letter queue keeps less: 14 days.
 An older message is a replay. Timestamp is the time of the first try (decision 0021)."""
+VERIFIED_LATELY_SECONDS = 60.0
 NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 # SignatureVersion 1, the default of SNS, means SHA-1. Version 2 must be set on the topic.
@@ -119,6 +121,7 @@ class SignatureVerifier:
         self._trusted_prefix = trusted_prefix
         self._fetch = fetch
         self._certificates = CertificateStore(fetch)
+        self._verified_at: dict[str, float] = {}  # by topic, on the monotonic clock
 
     async def verify(self, envelope: Envelope, now: datetime) -> None:
         """Return if the envelope is genuine. Raises Forged, Unavailable, ClockBehind."""
@@ -147,6 +150,12 @@ class SignatureVerifier:
         self._certificates.prove(url)
         if posted > now + CLOCK_AHEAD_MAX:
             raise ClockBehind("a verified timestamp is in the future: is this host's clock right?")
+        self._verified_at[envelope.topic_arn] = time.monotonic()
+
+    def verified_lately(self, topic_arn: str) -> bool:
+        """Return whether genuine posts of a topic get through now."""
+        at = self._verified_at.get(topic_arn, -VERIFIED_LATELY_SECONDS)
+        return time.monotonic() - at < VERIFIED_LATELY_SECONDS
 
     async def confirm(self, envelope: Envelope) -> None:
         """Fetch the URL that confirms a subscription. Raises Forged, Unavailable."""
