@@ -54,7 +54,7 @@ def ordinary(job_record: JobRecord) -> JobRecord:
         case Chunk():
             return msgspec.structs.replace(job_record, sealed=b"x")
         case Seal():
-            key = job_record.idempotency_key and b"x"
+            key = job_record.idempotency_key and bytes(32)
             return msgspec.structs.replace(job_record, name=b"x", idempotency_key=key)
     return job_record
 

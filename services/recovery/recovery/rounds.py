@@ -112,6 +112,7 @@ class Rounds:
         )
         for task in TASKS:
             if self._is_due(task) and not parts.stopping():
+                self.progress.turn()
                 attempt(task, store, tools)
 
     def resign(self) -> None:

@@ -34,6 +34,7 @@ from courant.topics import Positions
 ReportRecord: TypeAlias = Delivery | Receipt | UntaggedReceipt | Heartbeat
 
 A_DAY = timedelta(days=1)
+HASH = bytes(32)
 DAYS = range(-15, 3)
 """How many days an id may lie from its record's day: days that have or may get a partition."""
 
@@ -169,19 +170,22 @@ def reports(report_record: ReportRecord) -> list[Report]:
             return []
 
 
-ORDINARY = "x"
-"""A text that every column for texts takes."""
+ORDINARY = "x" * 1000
+"""A text that every column for texts must take: of the length that contracts allow."""
 
 
 def ordinary(notification: Notification) -> Notification:
-    """Return an ordinary notification in the place of this one: with no value of its client's."""
+    """Return an ordinary notification in the place of this one: with no value of its client's.
+
+    Its other values stay, because their contract allows only what every table must take.
+    """
     return msgspec.structs.replace(
         notification,
-        template_version=1,
-        job_row=None if notification.job_row is None else 1,
         reference=ORDINARY,
-        idempotency_key=notification.idempotency_key and ORDINARY.encode(),
-        body_hash=notification.body_hash and ORDINARY.encode(),
+        recipient_hash=HASH,
+        sealed=HASH,
+        idempotency_key=notification.idempotency_key and HASH,
+        body_hash=notification.body_hash and HASH,
     )
 
 
