@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 import courant.testing.store
-from courant import consume, ids, records
+from courant import consume, idempotency, ids, records
 from courant.lifecycle import Move
 from courant.records import Outgoing
+from courant.testing import jobs
 from courant.testing.builders import (
     DELIVERY,
     INBOX,
@@ -38,7 +39,7 @@ from deliverer import rules as sending
 from recovery import marks, sweeps
 from saver import handle, rules
 from simulation import outside
-from simulation.outside import GRACE, LIVES, Provider, life_of
+from simulation.outside import AGAIN, GRACE, LIVES, Provider, first_of, keyed, life_of
 from support.mistakes import replace
 
 SAVED = (INBOX, DELIVERY, RECEIPTS)
@@ -62,6 +63,7 @@ class History(NamedTuple):
     faults: list[tuple[int, Fault]]  # how many points to pass before it strikes
     late: list[int]  # how many ticks a message's receipts take
     put_off: list[int]  # how often ingest puts a message's receipts off, because it cannot verify
+    again: list[tuple[int, int, int]]  # requests that come with a key again: see `coming`
 
 
 # A rollback of Postgres often comes with another fault, so that other processes notice it while one
@@ -87,6 +89,11 @@ HISTORIES = st.builds(
     ),
     st.lists(st.integers(0, 5), max_size=3),
     st.lists(st.integers(0, 3), max_size=2),
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 2), st.integers(0, 12)),
+        max_size=3,
+        unique_by=lambda each: each[:2],
+    ),
 )
 
 
@@ -104,12 +111,28 @@ def one_course(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.disable(logging.ERROR)
 
 
+def coming_of(history: History) -> list[Outgoing]:
+    """Return what ingest writes, in its order.
+
+    Each of `again` names an accepted notification, 1 for its repetition after midnight or 2 for
+    another request with its key two days later, and a place in the order. So a repetition may come
+    before what it repeats, because another ingest was slow.
+    """
+    numbers = [*history.accepted]
+    with_key = {history.accepted[nth] for nth, *_ in history.again if nth < len(history.accepted)}
+    for nth, kind, place in history.again:
+        if nth < len(history.accepted):
+            numbers.insert(place, history.accepted[nth] + kind * AGAIN)
+    given = [keyed(each) if each % AGAIN in with_key else notification(each) for each in numbers]
+    return [*history.hopeless, *map(outgoing, given)]
+
+
 def play(history: History) -> tuple[World, Provider]:
     """Run all services, one after another and through all faults, until nothing happens."""
     CALLS[:] = [count(1)]
     world = World(history.faults)
     provider = Provider(world, history.late, history.put_off)
-    coming = [*history.hopeless, *map(outgoing, map(notification, history.accepted))]
+    coming = coming_of(history)
     stages: list[consume.Stage[Any]] = [
         *(each for each in handle.stages(world.store) if {*each.topics} & {*SAVED}),
         *outside.stages(world, provider),
@@ -188,13 +211,16 @@ def broken_promises(history: History) -> set[str]:
     replaced = bool(REPLACED & {fault for _, fault in history.faults})
     # Of a record that the log lost before it was folded, a saver may have had a copy in memory.
     lost = {id(record) for record in world.lost}
+    accepted = coming_of(history)[len(history.hopeless) :]
     contracts = [
-        {**json.loads(each.value), "at": each.timestamp, "lost": id(each) in lost}
+        {**of_first(json.loads(each.value)), "at": each.timestamp, "lost": id(each) in lost}
         for each in world.kafka.written
         if each.partition.topic == DELIVERY
     ]
+    saved = [first_of(number_of(id)) for id in tables.rows]
+    requested = {first_of(number_of(UUID(bytes=each.key))) for each in accepted}
     unsaved = {
-        number_of(UUID(bytes=each.key))
+        first_of(number_of(UUID(bytes=each.key)))
         for each in world.lost
         if each.partition.topic == INBOX and each.key != bytes(16)
     }
@@ -232,7 +258,7 @@ def broken_promises(history: History) -> set[str]:
         if each.get("kind") == "decided" and each["move"] in {"resent", "abandoned"}
     }
     contracts += [
-        {**json.loads(each.value), "lost": id(each) in lost}
+        {**of_first(json.loads(each.value)), "lost": id(each) in lost}
         for each in world.kafka.written
         if each.partition.topic == RECEIPTS
     ]
@@ -245,13 +271,14 @@ def broken_promises(history: History) -> set[str]:
     facts = Counter(world.journal)
     ordered = {name for kind, name in facts if kind == PERSISTED}
     moves = Counter(  # a row that came back moves once more
-        (str(move), str(id), number)
+        # A repetition may be saved first and give way to its first request.
+        (str(move), str(id) if move == Move.SAVED else first_id(str(id)), number)
         for move, id, number, moved in tables.events
         if moved and str(move) != "claimed" and id not in world.deleted
     )
     promises = {
-        "all that is accepted is saved": (
-            {*history.accepted} - unsaved <= {*map(number_of, tables.rows)} <= {*history.accepted}
+        "all that is accepted is saved, each request once": (
+            len(saved) == len({*saved}) and requested - unsaved <= {*saved} <= requested
         ),
         "nothing is ordered before it is saved": all(
             ("saved", id) in world.journal[: world.journal.index((PERSISTED, id))] for id in ordered
@@ -274,14 +301,15 @@ def broken_promises(history: History) -> set[str]:
             not at - GRACE < put_off_at <= at or put_off_at >= announced[id, attempt] + GRACE
             for (id, attempt), at in resent.items()
             for receipt_of, put_off_at in provider.put_off_at
-            if str(receipt_of) == id
+            if first_id(str(receipt_of)) == id
         ),
         "no call is open whose outcome is known": (
             {str(call) for call, _ in tables.calls if call.int < IN_DOUBT}
             <= cut_off.keys() | unknown | maybe
         ),
         "each notification ends in the right state": all(
-            row.state in ends_of(number_of(id), receipts) for id, row in tables.rows.items()
+            row.state in ends_of(first_of(number_of(id)), receipts)
+            for id, row in tables.rows.items()
         ),
         "each call has its outcome, unless its process died": (
             len([call for call in cut_off if UUID(call) in provider.calls]) <= world.crashes
@@ -296,6 +324,23 @@ def broken_promises(history: History) -> set[str]:
         "no hold is left standing": not tables.held,
     }
     return {promise for promise, kept in promises.items() if not kept}
+
+
+def first_id(id: str) -> str:
+    """Return a notification's id, or that of the one that it repeats."""
+    number = number_of(UUID(id))
+    return str(id_of(first_of(number))) if 0 <= number < 3 * AGAIN else id
+
+
+def of_first(contract: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the ids of first requests instead of those of repetitions."""
+    changed = {**contract}
+    if "id" in contract:
+        changed["id"] = first_id(contract["id"])
+    for name in ("attempts", "answers"):
+        if name in contract:
+            changed[name] = [of_first(each) for each in contract[name]]
+    return changed
 
 
 def throttled(id: str) -> bool:
@@ -377,8 +422,22 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         '[Dead(batch[0].record, f"{refusal}: refused by the database")]',
         "[]",
     ),
-    "half a batch dropped": (records, "_halve", "_halve(batch[middle:], act)", "([], [])"),
+    "half a batch dropped": (records, "_halve", "_halve(batch[middle:], act, trial)", "([], [])"),
     "records folded twice": (handle, "settle", "fold.fresh(batch.kept)", "batch.kept"),
+    "reports on an alias not about its winner": (rules, "follow", "if not winners:", "if True:"),
+    "an alias taken for a missing row": (FakeFold, "lock", "if id in aliases", "if False"),
+    "a repetition is another request": (
+        idempotency,
+        "judge",
+        "new.at < each.at + KEPT",
+        "new.at < each.at",
+    ),
+    "a key is never over": (
+        idempotency,
+        "judge",
+        "each.age < new.age and new.at < each.at + KEPT",
+        "each.age < new.age",
+    ),
     "missing rows not waited for": (FakeFold, "lock", "if missing and", "if False and"),
     "missing rows dropped": (handle, "settle", "*without_row, ", ""),
     "dead letters after the fold": (handle, "settle", "        yield [", "    yield ["),
@@ -484,6 +543,8 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_simulation_detects_the_mistake(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     replace(monkeypatch, *MISTAKES[mistake])
+    if MISTAKES[mistake][0] is idempotency:
+        monkeypatch.setattr(jobs, "judge", idempotency.judge)
     if MISTAKES[mistake][0] is sweeps:
         outside.refresh_tasks(monkeypatch)
     find(
