@@ -20,6 +20,7 @@ from courant.postgres.database import array
 from courant.testing.builders import id_of, notification
 from deliverer.store import CLAIM
 from saver import store
+from support.costs import looked_at, nodes
 from support.saver import PostgresTwin, save
 
 KNOWN, WAITING = range(2_000), range(2_000, 22_000)
@@ -79,21 +80,3 @@ def steps(cursor: extensions.cursor, sql: str, values: Mapping[str, Any]) -> flo
     counted = sum(map(looked_at, nodes(explained[0]["Plan"])))
     assert counted >= len(ABOUT)
     return counted
-
-
-def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield a plan's node and all nodes below it."""
-    yield plan
-    for below in plan.get("Plans", ()):
-        yield from nodes(below)
-
-
-def looked_at(node: Mapping[str, Any]) -> float:
-    """Count the rows that a node returned or removed, and the ids that it looked up, in all loops.
-
-    The ids count because each index scan with a list of ids sorts that list first.
-    """
-    removed = sum(count for key, count in node.items() if key.startswith("Rows Removed"))
-    looked_up = node.get("Index Cond", "").count(",")
-    total: float = (node["Actual Rows"] + removed + looked_up) * node["Actual Loops"]
-    return total
