@@ -6,7 +6,6 @@ from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
-from operator import itemgetter
 from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -359,7 +358,7 @@ def end_of(number: int, receipts: list[dict[str, Any]]) -> str:
     """Return the state in which a notification must end: its life's, or that of its receipts."""
     life = life_of(number)
     told = [each for each in receipts if each["id"] == str(id_of(number))]
-    its = [each["says"] for each in sorted(told, key=itemgetter("happened_at"))]
+    its = [each["says"] for each in sorted(told, key=happened_at)]
     if not life.receipts or not its:
         return life.end
     state = "sending"
@@ -367,6 +366,10 @@ def end_of(number: int, receipts: list[dict[str, Any]]) -> str:
         if state != "permanent-failure":
             state = AFTER[says]
     return state
+
+
+def happened_at(receipt: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(receipt["happened_at"])
 
 
 @pytest.mark.parametrize("part", range(4))  # so that several processes can share them
