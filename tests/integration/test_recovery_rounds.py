@@ -18,7 +18,8 @@ from courant.serve import Stop
 from courant.testing.builders import PERSISTED, RECEIPTS
 from courant.testing.world import World
 from courant.topics import CHUNKS, Positions
-from recovery import rounds, rules, store, timers
+from recovery import rounds, rules, store
+from recovery.faust import timers
 from recovery.leader import LeaderLock, MarksLock, connect
 from recovery.marker import Marker
 from recovery.rounds import UNLED_SECONDS, RoundParts, Rounds

@@ -39,7 +39,8 @@ from courant.topics import group
 from courant_local import ports
 from courant_local.kafka import Broker
 from courant_local.postgres import Server
-from recovery import figures, rules
+from recovery import rules
+from recovery.faust import figures
 from recovery.offsets import GroupOffsets
 from support.recovery import make_day
 from support.waiting import ANSWER_SECONDS, BUSY_SECONDS, WAIT_SECONDS, wait

@@ -6,10 +6,11 @@ from courant import logs, serve, settings
 from courant.directory.entries import Directory
 from courant.directory.follow import follow
 from courant.kafka.producer import KafkaProducer
-from recovery import figures, heartbeat, timers
+from recovery import heartbeat
 from recovery.audit import store as audit_store
 from recovery.audit.log import AuditLog
 from recovery.audit.rounds import Audit
+from recovery.faust import figures, timers
 from recovery.leader import LeaderLock, MarksLock, connect
 from recovery.marker import Marker
 from recovery.offsets import GroupOffsets

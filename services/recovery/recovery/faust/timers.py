@@ -11,7 +11,7 @@ import faust
 
 from courant.kafka.clients import Cluster
 from courant.serve import Stop
-from recovery import faust_apps
+from recovery.faust import apps
 
 NAME = "recovery.sweeps"
 SAY_SECONDS = 1.0
@@ -36,12 +36,12 @@ class Election:
 
 def run(cluster: Cluster, replication: int, election: Election, stop: Stop) -> None:
     """Keep the election up to date until the stop."""
-    asyncio.run(faust_apps.run_until_stop(lambda: app(cluster, replication, election), stop))
+    asyncio.run(apps.run_until_stop(lambda: app(cluster, replication, election), stop))
 
 
 def app(cluster: Cluster, replication: int, election: Election) -> faust.App:
     """Make the app, which says once a second whether it leads."""
-    app = faust_apps.app(NAME, cluster, replication)
+    app = apps.app(NAME, cluster, replication)
 
     @app.timer(interval=SAY_SECONDS)  # type: ignore[untyped-decorator]  # Faust has no types
     async def say() -> None:

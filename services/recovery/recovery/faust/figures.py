@@ -19,7 +19,7 @@ from courant.contracts import Malformed, Stat
 from courant.kafka.clients import Cluster
 from courant.serve import Stop
 from courant.topics import STATS, Lane
-from recovery import faust_apps
+from recovery.faust import apps
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ LAST_MINUTE = Gauge(
 
 def run(cluster: Cluster, replication: int, stop: Stop) -> None:
     """Run the app until the stop."""
-    asyncio.run(faust_apps.run_until_stop(lambda: app(cluster, replication), stop))
+    asyncio.run(apps.run_until_stop(lambda: app(cluster, replication), stop))
 
 
 def app(cluster: Cluster, replication: int) -> faust.App:
     """Return the app that sums `stats` and shows the sums as metrics."""
-    app = faust_apps.app(NAME, cluster, replication)
+    app = apps.app(NAME, cluster, replication)
     stats = app.topic(
         cluster.topic(STATS.name),
         key_type=bytes,

@@ -1,0 +1,1 @@
+"""Our two Faust apps: the timers of the leader, and the live figures."""
