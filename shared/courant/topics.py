@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -211,3 +212,11 @@ def group(service: str, family: Family, *lane: Channel | Lane) -> str:
     A renamed group would have no committed offsets.
     """
     return ".".join((service, family.name, *lane))
+
+
+def by_topic(ends: Positions) -> dict[tuple[str, UUID], list[int]]:
+    """Return the ends of each topic's partitions, from partition 0 on."""
+    numbers: dict[tuple[str, UUID], list[int]] = {}
+    for partition in sorted(ends, key=attrgetter("number")):
+        numbers.setdefault((partition.topic, partition.topic_id), []).append(ends[partition])
+    return numbers

@@ -31,7 +31,7 @@ from courant.testing.builders import DELIVERY, INBOX, RECEIPTS
 from courant.topics import JOBS
 from courant_cli import restore
 from courant_local.kafka import Broker
-from courant_local.plan import Unsuitable
+from courant_local.plan import CommandError
 from recovery.audit import accepted, log, rounds, store
 from recovery.audit.rounds import Audit
 from support import mistakes
@@ -297,7 +297,7 @@ def test_a_restore_from_later_changes_nothing(
 
 @pytest.mark.parametrize("since", ["yesterday", "2999-01-01", "15d", "h", "2026-13-01"])
 def test_a_time_that_cannot_be_is_refused_in_one_line(since: str) -> None:
-    with pytest.raises(Unsuitable) as raised:
+    with pytest.raises(CommandError) as raised:
         restore.time_of(since, clock.now())
     assert "\n" not in str(raised.value)
 

@@ -13,7 +13,7 @@ from courant.contracts import Contract, Outcomes
 from courant.errors import Unavailable
 from courant.lifecycle import Move, State
 from courant.testing.builders import decided, notification, outcomes, receipt, started
-from saver import rules
+from saver import blame
 from support.mistakes import replace
 from support.saver import PostgresTwin, save, settle
 
@@ -155,7 +155,7 @@ def test_a_decision_with_a_bad_reason_is_still_made(twin: PostgresTwin) -> None:
     ("owner", "name", "right", "wrong"),
     [
         (records, "_halve", "trial(batch[0].value)", "pass"),
-        (rules, "ordinary", "reference=ORDINARY", "reference=None"),
+        (blame, "ordinary", "reference=ORDINARY", "reference=None"),
     ],
 )
 def test_mistakes_are_noticed(

@@ -20,7 +20,7 @@ from courant.testing.builders import (
 )
 from courant.topics import family
 from recovery.store import FOLDED
-from saver import aside, handle, rules
+from saver import aside, blame, handle
 from support.mistakes import replace
 from support.saver import PostgresTwin, save, settle
 from support.waiting import BUSY_SECONDS
@@ -110,7 +110,7 @@ def test_a_report_with_a_bad_text_that_was_set_aside_is_folded_without_it(
 ) -> None:
     twin.put(1, State.CLAIMED, 1)
     with locked(twin, 1):
-        bad = rules.plain(outcomes(1, {1: (1, "accepted")}), "a\0b")
+        bad = blame.plain(outcomes(1, {1: (1, "accepted")}), "a\0b")
         settle(twin, bad)
     twin.store.fold_aside()
     assert states(twin) == [(1, "sending", 1)]
@@ -136,7 +136,7 @@ def test_a_row_of_each_state_may_be_locked(twin: PostgresTwin) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "right", "wrong"),
     [
-        (handle, "settle", "fold.put_aside(rules.reports_on(known, fold.locked))", "pass"),
+        (handle, "settle", "fold.put_aside(rules.reports_on(records, locked))", "pass"),
         (aside, "ASIDE", "ORDER BY number", "ORDER BY number DESC"),
     ],
 )

@@ -17,7 +17,7 @@ from courant.contracts import (
 )
 from courant.crypto import Undecryptable
 from courant.testing.builders import DELIVERY, id_of, number_of
-from courant.testing.store import Tables
+from courant.testing.tables import Tables
 from courant.testing.world import World
 from courant.topics import CHUNKS, JOBS
 from simulation.job_histories import (

@@ -17,7 +17,8 @@ from courant.contracts import JobRecord, Seal
 from courant.lifecycle import State
 from courant.records import Keep, Span
 from courant.testing.jobs import FakeChunk, FakeJob
-from courant.testing.store import FakeStore, T, Tables, fresh
+from courant.testing.store import FakeStore, T, fresh
+from courant.testing.tables import Tables
 from courant.topics import Channel, Positions
 from job_runner.dispatch_store import CHUNKS_MAX, JOBS_MAX
 from job_runner.rows import Job, OrderedChunk, StoredChunk, WaitingJob

@@ -16,7 +16,7 @@ from courant.lifecycle import State
 from courant.postgres.database import RECOGNISE
 from courant.postgres.days import DAILY, MAKE_DAY
 from courant.testing.builders import NOW, id_of, notification
-from courant.testing.store import FakeRow
+from courant.testing.tables import FakeRow
 from courant.testing.world import World
 from courant.topics import Lane
 from job_runner.dispatch import Store as Rounds

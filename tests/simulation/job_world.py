@@ -14,7 +14,7 @@ from courant.crypto import KeyRing, Undecryptable
 from courant.errors import Unavailable
 from courant.testing.builders import DELIVERY
 from courant.testing.kafka import FakeConsumer, FakeProducer
-from courant.testing.store import Tables
+from courant.testing.tables import Tables
 from courant.testing.world import TICK, Crash, Fault, World
 from courant.topics import INBOX, PERSISTED, RECEIPTS, Channel, Lane
 from deliverer import flight

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 
 from courant import bulk
 from courant.testing.jobs import JobTables
-from courant.testing.store import FakeStore, Tables
+from courant.testing.store import FakeStore
+from courant.testing.tables import Tables
 from job_runner import handle, rules
 from job_runner.dispatch import Dispatcher
 from recovery import sweeps

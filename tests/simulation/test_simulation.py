@@ -31,7 +31,8 @@ from courant.testing.builders import (
     outgoing,
 )
 from courant.testing.kafka import FakeConsumer, FakeProducer
-from courant.testing.store import IN_DOUBT, FakeFold, FakeRefold, FakeStore, Tables
+from courant.testing.store import FakeFold, FakeStore
+from courant.testing.tables import IN_DOUBT, FakeRefold, Tables
 from courant.testing.world import REPLACED, Crash, Fault, World
 from deliverer import flight
 from deliverer import rules as sending

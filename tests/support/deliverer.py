@@ -11,7 +11,7 @@ from courant.lifecycle import State
 from courant.records import Outgoing
 from courant.testing.builders import NOW, PERSISTED, id_of, notification, number_of
 from courant.testing.kafka import FakeConsumer, FakeProducer
-from courant.testing.store import FakeRow
+from courant.testing.tables import FakeRow
 from courant.testing.world import World
 from courant.topics import Channel, Lane
 from deliverer.breaker import Breaker

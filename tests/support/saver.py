@@ -15,7 +15,7 @@ from courant.postgres.database import RECOGNISE
 from courant.records import Batch, Record, sift
 from courant.testing import builders
 from courant.testing.builders import NOW, id_of, notification
-from courant.testing.store import FakeRow
+from courant.testing.tables import FakeRow
 from courant.testing.world import World
 from courant.topics import INBOX, Positions
 from saver import handle, rules

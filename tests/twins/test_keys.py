@@ -30,7 +30,7 @@ from courant.testing.builders import (
     receipt,
     started,
 )
-from saver import store
+from saver import idempotency, store
 from support.mistakes import replace
 from support.saver import FakeTwin, PostgresTwin, Twin, save, settle
 
@@ -275,10 +275,10 @@ def test_both_stores_judge_every_story_alike(engine: Engine, steps: list[tuple[A
 
 # For each mistake: the owner, the name in it, the right words, the wrong words.
 MISTAKES: dict[str, tuple[Any, str, str, str]] = {
-    "what was sent gives way": (store, "MOVABLE", "AND attempt = 0", ""),
-    "what waits does not give way": (store, "MOVABLE", "'created'", "'sent'"),
-    "the repetition's row stays": (store, "GIVE_WAY", "courant_give_way", "cardinality"),
-    "aliases made again": (store, "DROP_ALIASES", "a.id = i.id", "false"),
+    "what was sent gives way": (idempotency, "MOVABLE", "AND attempt = 0", ""),
+    "what waits does not give way": (idempotency, "MOVABLE", "'created'", "'sent'"),
+    "the repetition's row stays": (idempotency, "GIVE_WAY", "courant_give_way", "cardinality"),
+    "aliases made again": (idempotency, "DROP_ALIASES", "a.id = i.id", "false"),
     "another body is sent": (
         store,
         "CONFLICT",

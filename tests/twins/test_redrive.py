@@ -12,7 +12,7 @@ from courant.lifecycle import Move, State
 from courant.records import Outgoing
 from courant.testing.builders import decided, id_of, number_of
 from courant_cli import failed
-from courant_local.plan import Unsuitable
+from courant_local.plan import CommandError
 from support.saver import FakeTwin, PostgresTwin, Twin, settle
 
 SINCE = (datetime.now(UTC) - timedelta(hours=1)).replace(tzinfo=None)
@@ -80,7 +80,7 @@ def test_failures_are_chosen_by_state_reason_service_and_time(
 
 
 def test_a_state_that_is_no_failure_is_refused(records: Records) -> None:
-    with pytest.raises(Unsuitable, match="delivered"):
+    with pytest.raises(CommandError, match="delivered"):
         failed.redrive(SINCE, "delivered")
     assert not records.kept
 

@@ -13,7 +13,8 @@ from courant.records import Unbroken, span_of
 from courant.testing import builders, store
 from courant.testing.builders import RECEIPTS, id_of, notification, outgoing, receipt
 from courant.testing.kafka import FakeConsumer, FakeProducer
-from courant.testing.store import FakeRow, FakeStore
+from courant.testing.store import FakeStore
+from courant.testing.tables import FakeRow
 from courant.testing.world import World
 from courant.topics import Partition
 from saver import handle

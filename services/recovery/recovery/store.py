@@ -4,7 +4,6 @@ Everything runs on a connection that holds a lock, the leader's or that of marks
 that has lost the lock writes nothing.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
@@ -20,7 +19,7 @@ from courant.errors import Unavailable
 from courant.postgres import jobs
 from courant.postgres.database import HOLD, array, classified_errors, hold_after_restart
 from courant.postgres.holds import Scope
-from courant.topics import RECEIPTS, Channel, Lane, Partition, Positions
+from courant.topics import RECEIPTS, Channel, Lane, Positions, by_topic
 from recovery.overdue import (
     CANCELLED,
     DUE,
@@ -298,16 +297,3 @@ class PostgresRows:
             OverdueRow(id, attempt, Channel(channel), Lane(lane), *template)
             for id, attempt, channel, lane, *template in self._cursor
         ]
-
-
-def by_topic(ends: Positions) -> dict[tuple[str, UUID], list[int]]:
-    """Return the ends of each topic's partitions, from partition 0 on."""
-    numbers: dict[tuple[str, UUID], list[int]] = defaultdict(list)
-    for partition in sorted(ends, key=by_number):
-        numbers[partition.topic, partition.topic_id].append(ends[partition])
-    return numbers
-
-
-def by_number(partition: Partition) -> int:
-    """Return the key that sorts partitions by their number."""
-    return partition.number

@@ -16,7 +16,7 @@ from courant.lifecycle import Move, Report
 from courant.records import Batch, Keep, Record, Span, isolate
 from courant.runbooks import Runbook
 from courant.topics import DELIVERY, INBOX, RECEIPTS, Folded, Lane, Partition, Positions, group
-from saver import rules
+from saver import blame, rules
 from saver.rules import ReportRecord
 
 T = TypeVar("T")
@@ -232,7 +232,7 @@ def fold_reports(
         if len(records) > 1 or isinstance(records[0], Receipt):
             raise
         try:
-            fold_all(fold, [rules.plain(records[0])], without)
+            fold_all(fold, [blame.plain(records[0])], without)
         except Refused:
             raise Unfit(f"{refusal}: refused without its texts as well") from None
         fields = {"reason": str(refusal), "runbook": Runbook.REPORT_CUT}
@@ -251,10 +251,10 @@ def fold_all(fold: Fold, records: Sequence[ReportRecord], without: Collection[UU
 def try_ordinary(fold: Fold, notification: Notification) -> None:
     """Raise Refused if Postgres would refuse an ordinary notification too."""
     with fold.trial():
-        fold.save([rules.ordinary(notification)])
+        fold.save([blame.ordinary(notification)])
 
 
 def try_plain(fold: Fold, record: ReportRecord) -> None:
     """Raise Refused if Postgres would refuse an ordinary report of that kind too."""
     with fold.trial():
-        fold_all(fold, [rules.plain(record, rules.ORDINARY)], fold.locked)
+        fold_all(fold, [blame.plain(record, blame.ORDINARY)], fold.locked)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
 
@@ -33,8 +33,6 @@ from courant.topics import Positions
 
 ReportRecord: TypeAlias = Delivery | Receipt | UntaggedReceipt | Heartbeat
 
-A_DAY = timedelta(days=1)
-HASH = bytes(32)
 DAYS = range(-15, 3)
 """How many days an id may lie from its record's day: days that have or may get a partition."""
 
@@ -168,42 +166,6 @@ def reports(report_record: ReportRecord) -> list[Report]:
             ]
         case UntaggedReceipt() | Heartbeat():
             return []
-
-
-ORDINARY = "x" * 1000
-"""A text that every column for texts must take: of the length that contracts allow."""
-
-
-def ordinary(notification: Notification) -> Notification:
-    """Return an ordinary notification in the place of this one: with no value of its client's.
-
-    Its other values stay, because their contract allows only what every table must take.
-    """
-    return msgspec.structs.replace(
-        notification,
-        reference=ORDINARY,
-        recipient_hash=HASH,
-        sealed=HASH,
-        idempotency_key=notification.idempotency_key and HASH,
-        body_hash=notification.body_hash and HASH,
-    )
-
-
-def plain(report_record: ReportRecord, text: str | None = None) -> ReportRecord:
-    """Return the same reports with this text in the place of every text of a provider's."""
-    texts = {"reason": text, "response": text, "message_id": text}
-    match report_record:
-        case Outcomes():
-            answers = tuple(
-                msgspec.structs.replace(each, **texts, retry_after=min(each.retry_after, A_DAY))
-                for each in report_record.answers
-            )
-            return msgspec.structs.replace(report_record, answers=answers)
-        case Decided():
-            return msgspec.structs.replace(report_record, reason=text)
-        case Receipt():
-            return msgspec.structs.replace(report_record, **texts)
-    return report_record
 
 
 def untagged(kept: Iterable[Keep[ReportRecord]]) -> list[Keep[UntaggedReceipt]]:

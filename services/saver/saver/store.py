@@ -13,7 +13,6 @@ from sqlalchemy import Connection, Engine
 from courant import ids, lifecycle
 from courant.contracts import ENCODE, Attempt, Notification, Started, UntaggedReceipt
 from courant.errors import Unavailable
-from courant.idempotency import Holder
 from courant.lifecycle import Move, Note, Report, State
 from courant.postgres import folding, keys
 from courant.postgres.blockers import Blocker
@@ -25,6 +24,7 @@ from courant.postgres.tables import notifications
 from courant.records import Keep, Record, Span
 from courant.topics import INBOX, Positions
 from saver.aside import RowLocks
+from saver.idempotency import judge
 
 T = TypeVar("T")
 
@@ -65,19 +65,6 @@ WAITING = f"""
     SELECT id FROM notifications
     WHERE state = '{State.CREATED}' AND attempt = 0 AND id = ANY(%s::uuid[])"""
 
-# A record whose id has a row or an alias is decided already, and is read again.
-DECIDED = """
-    SELECT id FROM aliases WHERE id = ANY(%(ids)s::uuid[])
-    UNION ALL SELECT id FROM notifications WHERE id = ANY(%(ids)s::uuid[])"""
-# A row that somebody else has locked does not give way: waiting for it would stop its partition.
-# Nor does a row with reports that are set aside: they may say that it was sent.
-MOVABLE = f"""
-    SELECT id FROM notifications n
-    WHERE state = '{State.CREATED}' AND attempt = 0 AND id = ANY(%s::uuid[])
-        AND NOT EXISTS (SELECT FROM aside a WHERE a.id = n.id)
-    ORDER BY id FOR UPDATE SKIP LOCKED"""
-GIVE_WAY = "SELECT courant_give_way(%s::uuid[])"
-DROP_ALIASES = "DELETE FROM incoming i USING aliases a WHERE a.id = i.id"
 OTHER_BODY = "Idempotency-Key has been used with another body in the last 48 hours"
 CONFLICT = f"""
     WITH refused AS (
@@ -86,7 +73,6 @@ CONFLICT = f"""
         WHERE id = ANY(%s::uuid[]) AND {Move.CONFLICTED.condition()} RETURNING id, attempt, reason)
     INSERT INTO events (id, move, attempt, reason)
     SELECT id, '{Move.CONFLICTED}', attempt, reason FROM refused"""
-
 FIND = """
     SELECT message_id, id, attempt FROM notifications
     WHERE message_id = ANY(%s) AND id >= %s ORDER BY id"""
@@ -259,7 +245,7 @@ class PostgresFold:
         with classified_errors(), self._connection.begin_nested():
             self._cursor.execute(INCOMING)
             self._cursor.copy_expert(COPY, copy_lines(map(VALUES, notifications)))
-            refused = self._judge([each for each in notifications if each.idempotency_key])
+            refused = judge(self._cursor, [each for each in notifications if each.idempotency_key])
             self._cursor.execute(SAVE)
             saved = self._cursor.rowcount
             if refused:
@@ -269,35 +255,6 @@ class PostgresFold:
             self._cursor.execute(WAITING, [array(each.id for each in notifications)])
             waiting = {id for (id,) in self._cursor}
         return [each for each in notifications if each.id in waiting]
-
-    def _judge(self, keyed: Sequence[Notification]) -> list[UUID]:
-        """Let each key stand for one of its requests. Returns ids that came with another body.
-
-        A repetition becomes an alias and leaves `incoming`.
-        """
-        if not keyed:
-            return []
-        self._cursor.execute(DECIDED, {"ids": array({each.id for each in keyed})})
-        decided = {id for (id,) in self._cursor}
-        requests = [request(each) for each in keyed if each.id not in decided]
-        if decided:
-            # Another saver may be removing one of these rows. Its alias is seen below.
-            again = {request(each)[:2] for each in keyed if each.id in decided}
-            keys.lock_known(self._cursor, again)
-        losers = keys.decide(self._cursor, requests, self._lock_movable) if requests else []
-        repeated = [each for each in losers if each.same_body]
-        for loser in repeated:
-            keys.make_alias(self._cursor, loser)
-        if repeated:
-            # The order of a row that is removed here finds no row.
-            self._cursor.execute(GIVE_WAY, [array(each.id for each in repeated)])
-        if repeated or decided:
-            self._cursor.execute(DROP_ALIASES)
-        return [each.id for each in losers if not each.same_body]
-
-    def _lock_movable(self, ids: set[UUID]) -> set[UUID]:
-        self._cursor.execute(MOVABLE, [array(ids)])
-        return {id for (id,) in self._cursor}
 
     def settle(
         self, rounds: Sequence[Sequence[Report]], opened: Sequence[Started], closed: Sequence[UUID]
@@ -323,10 +280,3 @@ class PostgresFold:
 
     def restart_grace(self) -> None:
         self._cursor.execute(RESTART_GRACE)
-
-
-def request(each: Notification) -> keys.Request:
-    """Return a notification as a request that its Idempotency-Key may stand for."""
-    assert each.idempotency_key
-    holder = Holder(each.id, each.body_hash or b"", each.accepted_at, each.accepted_at)
-    return keys.Request(each.service_id, each.idempotency_key, holder)

@@ -210,9 +210,8 @@ class Heartbeat(Contract, frozen=True, kw_only=True, tag="heartbeat", tag_field=
 decode_delivery: Callable[[bytes], Delivery] = partial(read, msgspec.json.Decoder(Delivery).decode)
 """Read a record of `delivery`; raises Malformed."""
 ReceiptRecord: TypeAlias = Receipt | UntaggedReceipt | UnreadPost | Heartbeat
-decode_receipt: Callable[[bytes], ReceiptRecord] = partial(
-    read, msgspec.json.Decoder(ReceiptRecord).decode
-)
+_receipt = msgspec.json.Decoder(ReceiptRecord).decode
+decode_receipt: Callable[[bytes], ReceiptRecord] = partial(read, _receipt)
 """Read a record of `receipts`; raises Malformed."""
 
 
