@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import psutil
 
@@ -23,6 +24,7 @@ from fault.questions import Booked, Findings, check
 from support.stack import Stack
 from support.waiting import ANSWER_SECONDS, wait
 
+UUID_BYTES = 16
 QUIET_SECONDS = 480.0
 """How long the stack may take to settle after the last fault.
 
@@ -230,7 +232,13 @@ class Harness:
             result.ids,
             {str(id): state for id, state in sql("SELECT id, state FROM notifications")},
             {str(id): str(winner) for id, winner in sql("SELECT id, winner FROM aliases")},
-            [each.key.hex() for each in dead.letters(self.stack.installation)],
+            # Of records about a notification, the key is its id. Compared as text, as Postgres
+            # shows ids.
+            [
+                str(UUID(bytes=each.key))
+                for each in dead.letters(self.stack.installation)
+                if len(each.key) == UUID_BYTES
+            ],
             ledger,
             Counter({str(id): count for id, count in sql(resent)}),
         )
