@@ -38,6 +38,7 @@ def at(offset: int, seconds: float = 0, topic: str = INBOX) -> Accepted:
         ),
         (JOBS.name, b"", b"?", None),
     ],
+    ids=["inbox", "no-id", "too-old", "seal", "chunk", "command", "malformed"],
 )
 def test_a_record_accepts_a_notification_a_job_or_nothing(
     topic: str, key: bytes, value: bytes, expected: UUID | None
