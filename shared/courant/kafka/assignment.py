@@ -41,7 +41,7 @@ class Assignment:
         return gone
 
     def rename(self, ids: Mapping[str, UUID]) -> list[Partition]:
-        """Give every partition its topic's present id.
+        """Rename every partition to its topic's present id.
 
         Returns the partitions of recreated topics from which records were read before: their
         positions belong to the former topic.

@@ -134,8 +134,8 @@ def log_firsts_after(
 ) -> dict[Partition, int]:
     """Return for each partition the first offset whose record is newer than `at`.
 
-    Where none is newer, it is the end of the log. Raises KafkaException, Unavailable. The client's
-    own high watermarks are not used: they are unset after an assignment, old while the broker is
+    Where none is newer, it is the end of the log. Raises KafkaException, Unavailable. The log ends
+    that the client keeps are not used: they are unset after an assignment, old while the broker is
     away, and may go back for a moment when a leader changes. The broker's answers do not (KIP-207).
     """
     times = {each: ms_after(position.at) for each, position in folded.items() if position.at}
@@ -227,7 +227,7 @@ def _descriptions(admin: Admin, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _answers(futures: Mapping[K, Any]) -> dict[K, Any]:
-    """Return the answers that came; raises KafkaException if there is none."""
+    """Return the answers that came; raises KafkaException if none came."""
     answers: dict[K, Any] = {}
     failures: list[KafkaException] = []
     for asked, future in futures.items():

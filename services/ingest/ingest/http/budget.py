@@ -53,6 +53,6 @@ class HeldBody:
         return True
 
     def release(self) -> None:
-        """Give all bytes back. A second call does nothing."""
+        """Return all bytes to the budget. A second call does nothing."""
         self.budget.in_use_bytes -= self.size_bytes
         self.size_bytes = 0
