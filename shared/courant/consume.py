@@ -247,7 +247,10 @@ def go_back(consumer: Consumer, stage: Stage[T], positions: Positions) -> None:
             records = start - positions[partition]
             metrics.GONE.labels(partition.topic).inc(records)
             lost = {"topic": partition.topic, "partition": partition.number, "records": records}
-            log.error("records left the log before they were folded", extra=lost)
+            log.error(
+                "records left the log before they were folded",
+                extra={**lost, "runbook": Runbook.LOG_GONE},
+            )
         stage.skip(gone)
     positions = {
         partition: max(position, starts[partition]) for partition, position in positions.items()

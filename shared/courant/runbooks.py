@@ -10,6 +10,16 @@ from enum import StrEnum
 class Runbook(StrEnum):
     """The page that tells a person what to do after an error log line."""
 
+    REQUEST_FAILED = "docs/runbooks/log-lines.md#request-failed"
+    SAFELIST_UNREADABLE = "docs/runbooks/log-lines.md#safelist-cannot-be-read"
+    RENDERING_FAILED = "docs/runbooks/log-lines.md#message-cannot-be-rendered"
+    JOB_LACKS_ROWS = "docs/runbooks/log-lines.md#job-lacks-rows"
+    CHUNK_UNREADABLE = "docs/runbooks/log-lines.md#chunk-cannot-be-opened"
+    DIRECTORY_UNREADABLE = "docs/runbooks/log-lines.md#directory-record-cannot-be-read"
+    PRODUCER_FAILED = "docs/runbooks/log-lines.md#producer-cannot-go-on"
+    THREAD_DIED = "docs/runbooks/log-lines.md#thread-died-the-process-ends"
+    THREAD_STUCK = "docs/runbooks/log-lines.md#thread-did-not-stop-in-time"
+    LOG_GONE = "docs/runbooks/alerts.md#courantloggone"
     DATABASE_UNFIT = "docs/runbooks/database.md#the-database-does-not-fit-records-wait"
     ROWS_LOCKED = "docs/runbooks/database.md#another-session-keeps-rows-locked"
     REPORT_CUT = "docs/runbooks/database.md#report-stored-without-its-texts"

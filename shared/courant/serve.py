@@ -23,6 +23,7 @@ from courant.backoff import Progress
 from courant.kafka.clients import Cluster
 from courant.kafka.consumer import KafkaConsumer
 from courant.kafka.producer import KafkaProducer
+from courant.runbooks import Runbook
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,10 @@ def start(name: str, work: Callable[[], None], stop: Stop) -> threading.Thread:
             work()
         # Not Exception: asyncio.CancelledError would then end the thread without a log line.
         except BaseException:
-            log.exception("thread died, the process ends", extra={"stage": name})
+            log.exception(
+                "thread died, the process ends",
+                extra={"stage": name, "runbook": Runbook.THREAD_DIED},
+            )
             stop.set(failed=True)
 
     thread = threading.Thread(target=guarded, name=name, daemon=True)
@@ -198,7 +202,8 @@ def run(threads: Mapping[str, threading.Thread], stop: Stop, leave_seconds: floa
     for name, thread in threads.items():
         thread.join(leave_seconds)
         if thread.is_alive():
-            log.error("thread did not stop in time", extra={"stage": name})
+            fields = {"stage": name, "runbook": Runbook.THREAD_STUCK}
+            log.error("thread did not stop in time", extra=fields)
             return 1
     log.info("stopped")
     return 1 if stop.failed else 0

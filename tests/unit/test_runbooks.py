@@ -11,7 +11,7 @@ import pytest
 from courant.runbooks import Runbook
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ["recovery"]
+PACKAGES = ["courant", "ingest", "saver", "deliverer", "job_runner", "recovery"]
 """The packages whose every error line names its page."""
 
 
@@ -35,16 +35,27 @@ def test_every_error_line_names_its_runbook(package: str) -> None:
 
 
 def error_lines(package: str) -> Iterator[str]:
-    """Return each call of log.error, log.exception or log.critical as it is written."""
+    """Return each call of log.error, log.exception or log.critical, with what `fields` holds."""
     spec = importlib.util.find_spec(package)
     assert spec
     assert spec.origin
     for path in Path(spec.origin).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            match node:
-                case ast.Call(
-                    func=ast.Attribute(
-                        value=ast.Name(id="log"), attr="error" | "exception" | "critical"
-                    )
-                ):
-                    yield ast.unparse(node)
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                fields = [
+                    ast.unparse(node)
+                    for node in ast.walk(function)
+                    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "fields"
+                ]
+                yield from (" ".join([call, *fields]) for call in error_calls(function))
+
+
+def error_calls(function: ast.AST) -> Iterator[str]:
+    for node in ast.walk(function):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(
+                    value=ast.Name(id="log"), attr="error" | "exception" | "critical"
+                )
+            ):
+                yield ast.unparse(node)

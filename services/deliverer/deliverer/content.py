@@ -19,6 +19,7 @@ from courant.render import email, sms, templates
 from courant.render.markdown import escape
 from courant.render.page import PREVIEW_MAX
 from courant.render.templates import ListStyle, Parsed, TemplateVersion
+from courant.runbooks import Runbook
 from courant.topics import Channel
 from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected, RenderedEmail, RenderedSms
 
@@ -86,7 +87,8 @@ class MessageRenderer:
             return Rejected(str(error), Outcome.UNSENDABLE)
         except Exception as error:  # noqa: BLE001  # a row that breaks rendering must not stop its lane
             reason = f"content: cannot be rendered, {type(error).__name__}"
-            log.error("message cannot be rendered", extra={"id": row.id, "reason": reason})
+            fields = {"id": row.id, "reason": reason, "runbook": Runbook.RENDERING_FAILED}
+            log.error("message cannot be rendered", extra=fields)
             return Rejected(reason, Outcome.UNSENDABLE)
 
     def _look_up(self, row: ClaimedRow) -> tuple[Service, Template]:

@@ -19,6 +19,7 @@ from courant.backoff import Progress
 from courant.bulk import ChunkRef, StoredRows
 from courant.consume import Producer
 from courant.errors import Refused, Unavailable
+from courant.runbooks import Runbook
 from courant.topics import Channel
 from job_runner import rules
 from job_runner.rows import DueJob, OrderedChunk, WaitingJob
@@ -142,7 +143,8 @@ class Dispatcher:
         stuck = frozenset(turn.stuck_jobs())
         metrics.JOBS_BROKEN.set(len(stuck))
         for job_id in stuck - self._stuck:
-            log.error("job lacks rows", extra={"job_id": job_id})
+            fields = {"job_id": job_id, "runbook": Runbook.JOB_LACKS_ROWS}
+            log.error("job lacks rows", extra=fields)
         self._stuck = stuck
 
     def _order_chunks(self, turn: Round, now: datetime, out: Sequence[OrderedChunk]) -> int:

@@ -13,6 +13,7 @@ from courant.contracts import ChunkOrder, JobRecord, Malformed, Seal
 from courant.crypto import KeyRing, Undecryptable
 from courant.errors import Shortened
 from courant.records import Batch, Dead, Keep, Span, isolate
+from courant.runbooks import Runbook
 from courant.topics import CHUNKS, JOBS, Folded, Partition, Positions, group
 from job_runner import rules
 from job_runner.rows import StoredChunk
@@ -127,7 +128,9 @@ def expand_chunks(store: Store, ring: KeyRing, batch: Batch[ChunkOrder]) -> Step
             # It could be decrypted when it was stored. Recovery's sweep orders it again, so it is
             # sent once the key is back.
             fields = {"job_id": chunk.job.id, "chunk": order.value.number, "reason": str(error)}
-            log.error("chunk cannot be opened", extra=fields)
+            log.error(
+                "chunk cannot be opened", extra={**fields, "runbook": Runbook.CHUNK_UNREADABLE}
+            )
             continue
         now = clock.now()
         yield [

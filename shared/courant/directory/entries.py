@@ -19,6 +19,7 @@ from msgspec import Meta
 from courant import contracts
 from courant.contracts import ENCODE, KeyType, Malformed, Time
 from courant.lifecycle import VALID_HOURS
+from courant.runbooks import Runbook
 from courant.topics import Channel, Lane
 
 log = logging.getLogger(__name__)
@@ -203,4 +204,5 @@ def apply(directory: Directory, value: bytes) -> None:
         if value:
             directory.put(decode(value))
     except Malformed as error:
-        log.error("directory record cannot be read", extra={"reason": str(error)})
+        fields = {"reason": str(error), "runbook": Runbook.DIRECTORY_UNREADABLE}
+        log.error("directory record cannot be read", extra=fields)

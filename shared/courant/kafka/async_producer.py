@@ -17,6 +17,7 @@ from confluent_kafka import Producer as Librdkafka
 from courant.errors import Unavailable
 from courant.kafka.clients import Cluster, common
 from courant.records import Outgoing
+from courant.runbooks import Runbook
 from courant.topics import USAGE
 
 log = logging.getLogger(__name__)
@@ -142,5 +143,6 @@ class AsyncProducer:
 
     def _error(self, error: KafkaError) -> None:
         if error.fatal():
-            log.error("producer cannot go on", extra={"reason": error.name()})
+            fields = {"reason": error.name(), "runbook": Runbook.PRODUCER_FAILED}
+            log.error("producer cannot go on", extra=fields)
             self.fatal = True

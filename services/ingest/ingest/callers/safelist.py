@@ -7,6 +7,7 @@ import msgspec
 
 from courant.crypto import KeyRing, Undecryptable
 from courant.directory.entries import Service
+from courant.runbooks import Runbook
 
 log = logging.getLogger(__name__)
 
@@ -32,5 +33,7 @@ class Safelists:
             return msgspec.json.decode(decrypted, type=list[str])
         except (Undecryptable, msgspec.DecodeError) as error:
             fields = {"service_id": service.id, "reason": str(error)}
-            log.error("safelist cannot be read", extra=fields)
+            log.error(
+                "safelist cannot be read", extra={**fields, "runbook": Runbook.SAFELIST_UNREADABLE}
+            )
             return []

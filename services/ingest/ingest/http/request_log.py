@@ -6,6 +6,8 @@ import time
 import traceback
 from collections.abc import Callable
 
+from courant.runbooks import Runbook
+
 log = logging.getLogger(__name__)
 
 FRAMES_LOGGED = 3
@@ -17,7 +19,8 @@ def log_failure(error: Exception) -> None:
     """Log a failure of ours by its type and lines. Its text may hold personal values."""
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES_LOGGED:]
     at = [f"{frame.filename}:{frame.lineno}" for frame in frames]
-    log.error("request failed", extra={"error": type(error).__name__, "at": at})
+    fields = {"error": type(error).__name__, "at": at}
+    log.error("request failed", extra={**fields, "runbook": Runbook.REQUEST_FAILED})
 
 
 class RequestIdFilter(logging.Filter):
