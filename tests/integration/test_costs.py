@@ -150,7 +150,7 @@ def save_and_settle(engine: Engine) -> None:
     sent = builders.outcomes(1, dict.fromkeys(numbers, (1, "accepted")))
     for record in (opened, sent):
         with store.fold({}) as fold:
-            assert fold.lock({*known}) == set()
+            assert fold.lock({*known}) == (set(), {})
             fold_reports(fold, [record])
 
 

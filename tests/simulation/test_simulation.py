@@ -531,7 +531,7 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "rules.silent_before(receipts, tools.grace, since)",
         "receipts",
     ),
-    "receipts put off for nothing": (handle, "fold_reports", "fold.restart_grace()", "pass"),
+    "receipts put off for nothing": (handle, "fold_all", "fold.restart_grace()", "pass"),
     "put off, and marks kept": (rules, "receipts_put_off", "and record.trouble", "and False"),
     "never freed": (sweeps, "never_started", "rows.unstarted(delivery, limit)", "[]"),
     "never resolved": (

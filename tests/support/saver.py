@@ -84,9 +84,9 @@ class FakeTwin:
             sorted((each.topic_id, next) for each, next in tables.positions.items()),
             tables.held,
             len(tables.marks),
+            sum(map(tables.counts_receipts, tables.marks)),
             sorted((service, key, each) for (service, key), each in tables.jobs.keys.items()),
             sorted(tables.jobs.aliases.items()),
-            sum(map(tables.counts_receipts, tables.marks)),
         )
 
     def waiting(self) -> list[tuple[str, str]]:
@@ -154,9 +154,9 @@ class PostgresTwin:
             self.ask("SELECT topic_id, next FROM positions ORDER BY 1"),
             bool(self.ask("SELECT FROM holds WHERE stands")),
             len(self.ask("SELECT DISTINCT at FROM marks WHERE family = 'inbox'")),
+            len(self.ask("SELECT FROM marks WHERE family = 'receipts'")),
             keys_of(self.ask("SELECT * FROM idempotency ORDER BY 1, 2")),
             self.ask("SELECT id, winner FROM aliases ORDER BY 1"),
-            len(self.ask("SELECT FROM marks WHERE family = 'receipts'")),
         )
 
     def waiting(self) -> list[tuple[str, str]]:

@@ -131,7 +131,7 @@ def test_an_open_call_of_an_alias_is_the_winners(make: Callable[[], Twin]) -> No
     twin.mark(0)
     settle(twin, started(5, {2: 1}))
     found: Any = twin.rest()
-    assert [[number_of(id) for id in ids] for _, ids in found[1]] == [[1]]
+    assert [number_of(id) for _, id, *_ in found[1]] == [1]
     assert rows(twin) == [(1, "claimed")]
 
 

@@ -9,7 +9,7 @@ from alembic.config import Config
 from sqlalchemy import Engine, create_engine, text
 
 from courant.postgres import migrate
-from courant.postgres.days import MAKE_DAY
+from courant.postgres.days import FUNCTIONS, MAKE_DAY
 from courant.postgres.tables import metadata
 
 # The catalogue's entries of a schema, each as text that can be compared.
@@ -78,6 +78,7 @@ def older(engine: Engine) -> Iterator[Engine]:
     config.set_main_option("sqlalchemy.url", older.url.render_as_string(False))
     command.upgrade(config, "0003")
     with older.begin() as connection:
+        connection.execute(text(FUNCTIONS))
         for day in (20_000, 20_001):
             connection.exec_driver_sql(MAKE_DAY, {"daily": "notifications", "day": day})
         for call in CALLS:

@@ -166,15 +166,15 @@ def test_a_record_waits_for_its_row_until_the_inbox_has_passed_a_mark(twin: Twin
 def test_a_receipt_that_was_put_off_deletes_the_marks_of_receipts_alone(twin: Twin) -> None:
     twin.mark(1)
     settle(twin, Heartbeat(at=NOW))
-    *_, inbox, receipts = twin.rest()
+    inbox, receipts = twin.rest()[4:6]
     assert (inbox, receipts) == (1, 1)
     assert settle(
         twin, Heartbeat(at=NOW, trouble="the certificate cannot be fetched"), offset=1
     ) == [[]]
-    *_, inbox, receipts = twin.rest()
+    inbox, receipts = twin.rest()[4:6]
     assert (inbox, receipts) == (1, 0)
     twin.mark(1)
-    *_, inbox, receipts = twin.rest()
+    inbox, receipts = twin.rest()[4:6]
     assert (inbox, receipts) == (2, 1)
 
 

@@ -41,7 +41,7 @@ class Saver:
 
     def step(self, comparing: bool = False) -> None:
         producer = FakeProducer(self.world.kafka)
-        consume.step(self.consumer, producer, self.stage, comparing, self.unbroken)
+        consume.step(self.consumer, producer, self.stage, comparing, unbroken=self.unbroken)
 
     def lose(self, count: int) -> None:
         """The log loses so many records, and its broker comes back."""

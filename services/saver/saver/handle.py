@@ -182,7 +182,7 @@ def settle(store: Store, batch: Batch[ReportRecord]) -> Steps:
         for records, stayed in apart(fold.refold(), known):
             locked = set(fold.locked) - stayed
             fold.put_aside(rules.reports_on(records, locked))
-            fold_them = partial(fold_reports, fold, stayed | locked)
+            fold_them = partial(fold_reports, fold, without=stayed | locked)
             dead += isolate(records, fold_them, partial(try_plain, fold))[1]
         # The dead letters must be durable before the commit: afterwards Postgres's position is past
         # these records, and they would never be read again.
@@ -219,7 +219,7 @@ def apart(
 
 
 def fold_reports(
-    fold: Fold, without: Collection[UUID], records: Sequence[ReportRecord]
+    fold: Fold, records: Sequence[ReportRecord], without: Collection[UUID] = ()
 ) -> Sequence[None]:
     """Fold the reports into Postgres, but not those on some rows; no records follow from them.
 
