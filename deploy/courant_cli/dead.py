@@ -20,6 +20,7 @@ from sqlalchemy import text
 from courant import topics
 from courant.contracts import Decided
 from courant.errors import Unavailable
+from courant.idempotency import OTHER_BODY
 from courant.kafka import clients, offsets
 from courant.kafka.reader import TopicReader, read_to_end
 from courant.lifecycle import Move
@@ -37,8 +38,9 @@ WIDE = 250  # columns where no terminal sets a width, so that no column wraps
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 # What was sent is not sent again because its receipt was bad news: that may be redriven only if no
-# provider accepted it. A technical failure says itself that its outcome is not known.
-REDRIVABLE = """(n.state = 'technical-failure'
+# provider accepted it. A technical failure says itself that its outcome is not known. A request
+# that lost its Idempotency-Key was refused, so it is never sent.
+REDRIVABLE = f"""(n.state = 'technical-failure' AND n.reason IS DISTINCT FROM '{OTHER_BODY}'
     OR n.state IN ('permanent-failure', 'provider-failure') AND n.sent_at IS NULL)"""
 NOTE = text("""
     INSERT INTO redrives (topic, partition, "offset", by) VALUES (:topic, :partition, :offset, :by)

@@ -11,6 +11,8 @@ from uuid import UUID
 
 KEPT = timedelta(hours=48)
 """A key stands for the first request that came with it, and for its repetitions for so long."""
+OTHER_BODY = "Idempotency-Key has been used with another body in the last 48 hours"
+"""The reason of a request that lost its key to another one."""
 REMEMBERED = timedelta(days=28)
 """How long an earlier holder of a key that is used again and again is kept: longer than the log can
 bring back a repetition of its request."""

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from courant.contracts import Decided, decode_delivery
+from courant.idempotency import OTHER_BODY
 from courant.lifecycle import Move, State
 from courant.records import Outgoing
 from courant.testing.builders import decided, id_of, number_of
@@ -72,11 +73,16 @@ def test_failures_are_chosen_by_state_reason_service_and_time(
     real.ask("UPDATE notifications SET reason = 'other' WHERE id = :id", id=id_of(1))
     real.ask("UPDATE notifications SET state = 'provider-failure' WHERE id = :id", id=id_of(2))
     real.ask("UPDATE notifications SET service_id = :s WHERE id = :id", s=UUID(int=8), id=id_of(3))
+    real.put(5, State.TECHNICAL_FAILURE, 0)  # it lost its Idempotency-Key
+    refused = "UPDATE notifications SET reason = :reason, service_id = :s WHERE id = :id"
+    real.ask(refused, reason=OTHER_BODY, s=UUID(int=9), id=id_of(5))
     long_ago = "UPDATE notifications SET state_at = now() - interval '2 hours' WHERE id = :id"
     real.ask(long_ago, id=id_of(4))
     failed.redrive(SINCE, "permanent-failure", "Rejected", UUID(int=9))
     assert redriven(records) == {0}
     failed.list_failed(SINCE)
+    failed.redrive(SINCE, "technical-failure")
+    assert redriven(records) == {0}
 
 
 def test_a_state_that_is_no_failure_is_refused(records: Records) -> None:

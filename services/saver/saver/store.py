@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from courant import ids, lifecycle
 from courant.contracts import ENCODE, Attempt, Notification, Started, UntaggedReceipt
 from courant.errors import Unavailable
+from courant.idempotency import OTHER_BODY
 from courant.lifecycle import Move, Note, Report, State
 from courant.postgres import folding, keys
 from courant.postgres.blockers import Blocker
@@ -65,7 +66,6 @@ WAITING = f"""
     SELECT id FROM notifications
     WHERE state = '{State.CREATED}' AND attempt = 0 AND id = ANY(%s::uuid[])"""
 
-OTHER_BODY = "Idempotency-Key has been used with another body in the last 48 hours"
 CONFLICT = f"""
     WITH refused AS (
         UPDATE notifications n SET state = '{Move.CONFLICTED.after}', state_at = now(),
