@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 
 import httpx2
 import pytest
-from courant_sandbox.envelopes import Post, Topic
 
 from courant.contracts import AttemptOutcome, Outcome, Outcomes
 from courant.kafka.producer import KafkaProducer
@@ -20,6 +19,7 @@ from courant.kafka.reader import TopicReader, read_to_end
 from courant.records import Outgoing
 from courant.topics import DEAD_PARTITIONS, DELIVERY, RECEIPTS, dead
 from courant_sandbox.signing import Signer
+from courant_sandbox.sns import Post, Topic
 from integration.ingest_stack import Stack, stack
 from support.ingest.world import TOPIC_ARN, api_key, email
 from support.waiting import ANSWER_SECONDS, wait
