@@ -21,6 +21,8 @@ def own(table: Table, partition: Partition) -> Folded:
 
 def folded(table: Table, partition: Partition) -> Folded:
     """Return the position; that of the former topic if this one was just recreated."""
+    if partition in table.positions:
+        return own(table, partition)
     same = [each for each in table.positions if each.topic == partition.topic]
     if any(each.topic_id == partition.topic_id for each in same):
         return own(table, partition)

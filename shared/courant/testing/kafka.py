@@ -6,9 +6,11 @@ by one, and a broker that refuses for a while. It can lose the end of its logs, 
 copy, and have a topic recreated. It has no time, no retention and no reordering between partitions.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Protocol
 from uuid import UUID
 from zlib import crc32
@@ -176,7 +178,7 @@ class FakeConsumer:
             raise Unavailable("a topic was recreated, or partitions were revoked")
         logs = {each: self.kafka.log[each] for each in folded}
         return {
-            each: next((r.offset for r in log if at and r.timestamp > at), len(log))
+            each: bisect_right(log, at, key=attrgetter("timestamp")) if at else len(log)
             for (each, log), (_, at) in zip(logs.items(), folded.values(), strict=True)
         }
 
