@@ -17,7 +17,7 @@ from courant.kafka import offsets
 from courant.kafka.clients import common, raises_unavailable
 from courant.postgres import refolds
 from courant.postgres.database import classified_errors
-from courant.postgres.folding import POSITIONS
+from courant.postgres.folding import OWN_POSITIONS
 from courant.topics import DELIVERY, INBOX, JOBS, RECEIPTS, Partition, Positions
 from courant_cli.installation import NAME, Installation
 from courant_local.plan import CommandError
@@ -101,7 +101,7 @@ def folded_since(installation: Installation, starts: Positions) -> dict[Partitio
     """Return how many records of each partition Postgres has folded since these offsets."""
     ids = list({partition.topic_id for partition in starts})
     with classified_errors(), installation.engine.connect() as connection:
-        rows = connection.exec_driver_sql(POSITIONS, (ids,)).all()
+        rows = connection.exec_driver_sql(OWN_POSITIONS, (ids,)).all()
     stand = {(topic_id, number): position for topic_id, number, position in rows}
     return {
         each: max(0, stand.get((each.topic_id, each.number), 0) - start)

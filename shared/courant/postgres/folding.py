@@ -36,6 +36,9 @@ MOVE_ON = """
 POSITIONS = """
     SELECT topic_id, partition, next, at, topic FROM positions
     WHERE topic_id = ANY(%s::uuid[]) OR topic = ANY(%s) ORDER BY at NULLS FIRST"""
+# Only under the topic's own id: a recreated topic has none until it is folded.
+OWN_POSITIONS = """
+    SELECT topic_id, partition, next FROM positions WHERE topic_id = ANY(%s::uuid[])"""
 # Does nothing if the position moved since it was read: another process has cut it, and folds.
 CUT = """
     INSERT INTO positions AS p (topic_id, partition, next, at, topic)

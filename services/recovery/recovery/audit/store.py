@@ -14,7 +14,7 @@ from courant.errors import Unavailable
 from courant.lifecycle import State, quoted
 from courant.postgres import database
 from courant.postgres.database import array, classified_errors
-from courant.postgres.folding import Cursor
+from courant.postgres.folding import OWN_POSITIONS, Cursor
 from courant.topics import JOBS, Partition
 from recovery.audit.accepted import Accepted
 
@@ -27,8 +27,6 @@ ROWS = f"""
     SELECT id, state IN ({quoted([State.CREATED, State.CLAIMED])}) FROM notifications
     WHERE id = ANY(%s::uuid[])"""
 JOB_ROWS = "SELECT id FROM jobs WHERE id = ANY(%s::uuid[])"
-# Only under the topic's own id: a recreated topic is read from its start.
-POSITIONS = "SELECT topic_id, partition, next FROM positions WHERE topic_id = ANY(%s::uuid[])"
 ALIASES = "SELECT id FROM aliases WHERE id = ANY(%s::uuid[])"
 
 
@@ -120,7 +118,7 @@ class AuditStore:
 
 def _positions(cursor: Cursor, partitions: Iterable[Partition]) -> dict[Partition, int]:
     asked = list(partitions)
-    cursor.execute(POSITIONS, [array({each.topic_id for each in asked})])
+    cursor.execute(OWN_POSITIONS, [array({each.topic_id for each in asked})])
     nexts = {(topic_id, number): next_ for topic_id, number, next_ in cursor}
     return {each: nexts.get((each.topic_id, each.number), 0) for each in asked}
 
