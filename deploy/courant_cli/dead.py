@@ -25,6 +25,7 @@ from courant.kafka import clients, offsets
 from courant.kafka.reader import TopicReader, read_to_end
 from courant.lifecycle import Move
 from courant.postgres.database import classified_errors
+from courant.postgres.tables import WITH_CONTENT
 from courant.records import Outgoing
 from courant.topics import DELIVERY, FAMILIES, PERSISTED
 from courant_cli.installation import NAME, Installation
@@ -46,7 +47,11 @@ NOTE = text("""
     INSERT INTO redrives (topic, partition, "offset", by) VALUES (:topic, :partition, :offset, :by)
     ON CONFLICT DO NOTHING RETURNING at""")
 NOTED = text('SELECT topic, partition, "offset", by, at FROM redrives')
-STANDS = text(f"SELECT attempt FROM notifications n WHERE id = :id AND {REDRIVABLE}")  # noqa: S608  # our own words
+STANDS = text(
+    f"SELECT attempt, {WITH_CONTENT} FROM notifications n WHERE id = :id AND {REDRIVABLE}"  # noqa: S608  # our own words
+)
+NOT_FAILED = "its notification has not failed, or was sent: nothing to do"
+EMPTIED = "its retention is over and its content is emptied: nothing is left to send"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +176,12 @@ def send_back(installation: Installation, each: Letter, again: bool) -> str:
     spot = {"topic": each.topic, "partition": each.partition, "offset": each.offset, "by": who}
     with installation.engine.begin() as connection:
         if topics.family(each.topic) == PERSISTED.name:
-            back = order_again(connection, each)
+            back: Outgoing | str = order_again(connection, each)
         else:
             headers = (*each.headers, ("courant.redriven-by", who.encode()))
             back = Outgoing(origin(each), each.key, each.value, headers)
-        if back is None:
-            return "its notification has not failed, or was sent: nothing to do"
+        if isinstance(back, str):
+            return back
         if not connection.execute(NOTE, spot).first() and not again:
             return "was sent back before; --again does it again"
         # Inside the transaction: if the write to Kafka fails, the letter is not recorded as sent
@@ -194,16 +199,17 @@ def origin(each: Letter) -> str:
     return topic
 
 
-def order_again(connection: Any, each: Letter) -> Outgoing | None:
-    """Return the move that lets recovery order the notification again.
+def order_again(connection: Any, each: Letter) -> Outgoing | str:
+    """Return the move that lets recovery order the notification again, or why it may not.
 
-    It is for an order that died. Returns None if the notification may not be redriven.
+    It is for an order that died.
     """
     id = UUID(bytes=each.key) if len(each.key) == ID_BYTES else None
-    attempt = connection.execute(STANDS, {"id": id}).scalar_one_or_none()
-    if id is None or attempt is None:
-        return None
-    return redrive_order(id, attempt)
+    stands = connection.execute(STANDS, {"id": id}).first()
+    if id is None or stands is None:
+        return NOT_FAILED
+    attempt, has_content = stands
+    return redrive_order(id, attempt) if has_content else EMPTIED
 
 
 def redrive_order(id: UUID, attempt: int) -> Outgoing:

@@ -17,7 +17,7 @@ from rich.console import Console
 from courant.contracts import KeyType
 from courant.directory.entries import Sender
 from courant.topics import Channel
-from courant_cli import entries, trace
+from courant_cli import entries, services, trace
 from courant_cli.installation import Installation
 from courant_local import home
 from courant_local.plan import Plan
@@ -58,7 +58,7 @@ def run(wanted: Plan) -> None:
 
 def seed(installation: Installation) -> dict[str, str]:
     """Create the demo service, with a key of each type, templates and senders."""
-    service = entries.new_service(installation, "Courant demo", "demo", False, [EMAIL, PHONE])
+    service = services.new_service(installation, "Courant demo", "demo", False, [EMAIL, PHONE])
     # `courant load` should reach the system's limits, not this client's.
     service = msgspec.structs.replace(
         service, rate_limit=10_000_000, daily_email=10_000_000, daily_sms=10_000_000

@@ -1,4 +1,4 @@
-"""`courant service|key|template|sender …`: creates, lists, shows and revokes directory entries."""
+"""`courant key|template|sender …`: creates, lists, shows and revokes directory entries."""
 
 import json
 import secrets as random
@@ -16,8 +16,7 @@ from rich.table import Table
 from courant import crypto
 from courant.contracts import KeyType
 from courant.directory import publish
-from courant.directory.entries import AnyEntry, ApiKey, Directory, Entry, Sender, Service, Template
-from courant.recipients import Unusable, email, phone
+from courant.directory.entries import AnyEntry, ApiKey, Directory, Entry, Sender, Template
 from courant.topics import Channel, Lane
 from courant_cli.installation import Installation
 from courant_local.plan import CommandError
@@ -25,7 +24,6 @@ from courant_local.plan import CommandError
 E = TypeVar("E", bound=Entry)
 NEVER_SHOWN = {"secret", "secret_hash", "safelist"}
 
-service = typer.Typer(help="Manage services, the clients of our API.", no_args_is_help=True)
 key = typer.Typer(help="Manage API keys.", no_args_is_help=True)
 template = typer.Typer(help="Manage templates and their versions.", no_args_is_help=True)
 sender = typer.Typer(help="Manage reply-to addresses and SMS senders.", no_args_is_help=True)
@@ -65,65 +63,6 @@ def listed(entries: list[E], *columns: str) -> None:
     for each in entries:
         drawn.add_row(*(str(getattr(each, column)) for column in columns))
     console.print(drawn)
-
-
-@service.command("create")
-def create_service(
-    name: str,
-    email_from: Annotated[str, typer.Option(help="Local part of the sending address.")] = "notify",
-    trial: Annotated[bool, typer.Option(help="Send only to the team and the safelist.")] = False,
-    guest: Annotated[list[str] | None, typer.Option(help="Recipient of the team.")] = None,
-) -> None:
-    """Create a service."""
-    installation = Installation()
-    show(put_entry(installation, new_service(installation, name, email_from, trial, guest or [])))
-
-
-def new_service(
-    installation: Installation, name: str, email_from: str, trial: bool, guests: list[str]
-) -> Service:
-    """Return the entry of a new service; raises CommandError for an invalid recipient."""
-    id = uuid.uuid4()
-    sealed = installation.ring.encrypt(
-        json.dumps([recipient(each) for each in guests]).encode(), id.bytes
-    )
-    permissions = frozenset({"email", "sms", "international_sms"})
-    return Service(
-        id=id,
-        name=name,
-        email_from=email_from,
-        restricted=trial,
-        safelist=sealed,
-        permissions=permissions,
-    )
-
-
-def recipient(text: str) -> str:
-    """Return the normalised address or number; raises CommandError, which does not repeat it."""
-    try:
-        return email(text).address if "@" in text else phone(text).number
-    except Unusable as error:
-        raise CommandError(f"--guest is not a valid recipient: {error}") from None
-
-
-@service.command("list")
-def list_services() -> None:
-    """List all services."""
-    listed(of_kind(publish.load(Installation().engine), Service), "id", "name", "active")
-
-
-@service.command("show")
-def show_service(id: UUID) -> None:
-    """Show one service."""
-    show(found(publish.load(Installation().engine).services, id, "service"))
-
-
-@service.command("revoke")
-def revoke_service(id: UUID) -> None:
-    """Suspend a service: its keys accept nothing any more."""
-    installation = Installation()
-    entry = found(publish.load(installation.engine).services, id, "service")
-    show(put_entry(installation, msgspec.structs.replace(entry, active=False)))
 
 
 @key.command("create")

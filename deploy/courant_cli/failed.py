@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from courant import ids
 from courant.lifecycle import FAILED
+from courant.postgres.tables import WITH_CONTENT
 from courant_cli.dead import REDRIVABLE, console, redrive_order
 from courant_cli.installation import Installation
 from courant_local.plan import CommandError
@@ -29,8 +30,14 @@ CHOSEN = f"""
         AND (CAST(:state AS text) IS NULL OR n.state = :state)
         AND (CAST(:reason AS text) IS NULL OR strpos(n.reason, :reason) > 0)
         AND (CAST(:service AS uuid) IS NULL OR n.service_id = :service)"""
-COUNT = text(f"SELECT n.state, n.reason, count(*) {CHOSEN} GROUP BY 1, 2 ORDER BY 3 DESC")
-SELECT = text(f"SELECT n.id, n.attempt {CHOSEN} AND n.id > :after ORDER BY n.id LIMIT {PAGE}")
+WITHOUT = f"count(*) FILTER (WHERE NOT (n.{WITH_CONTENT}))"
+COUNT = text(
+    f"SELECT n.state, n.reason, count(*), {WITHOUT} {CHOSEN} GROUP BY 1, 2 ORDER BY 3 DESC"
+)
+EMPTIED = text(f"SELECT {WITHOUT} {CHOSEN}")
+SELECT = text(f"""
+    SELECT n.id, n.attempt {CHOSEN} AND n.{WITH_CONTENT} AND n.id > :after
+    ORDER BY n.id LIMIT {PAGE}""")
 
 Since = Annotated[datetime, typer.Option(help="Failed since this time, in UTC.")]
 ByState = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
@@ -43,7 +50,7 @@ def list_failed(
     since: Since, state: ByState = None, reason: ByReason = None, service: ByService = None
 ) -> None:
     """Count the notifications that failed and were not sent, by state and reason."""
-    drawn = Table("state", "reason", "notifications", box=None)
+    drawn = Table("state", "reason", "notifications", "of them emptied", box=None)
     with Installation().engine.connect() as connection:
         for row in connection.execute(COUNT, chosen(since, state, reason, service)):
             drawn.add_row(*map(str, row))
@@ -54,15 +61,23 @@ def list_failed(
 def redrive(
     since: Since, state: ByState = None, reason: ByReason = None, service: ByService = None
 ) -> None:
-    """Send those notifications again, once the cause is repaired."""
+    """Send those notifications again, once the cause is repaired.
+
+    Those whose retention is over are left out: nothing is left to send.
+    """
     installation = Installation()
+    values = chosen(since, state, reason, service)
+    with installation.engine.connect() as connection:
+        emptied = connection.execute(EMPTIED, values).scalar_one()
     count = 0
-    for page in pages(installation, chosen(since, state, reason, service)):
+    for page in pages(installation, values):
         for id, attempt in page:
             installation.producer.produce(redrive_order(id, attempt))
         installation.producer.flush()
         count += len(page)
     console.print(f"{count} notifications are ordered again")
+    if emptied:
+        console.print(f"{emptied} are left out: their retention is over and their content emptied")
 
 
 def chosen(

@@ -13,7 +13,19 @@ from courant.errors import Refused, Unavailable
 from courant.kafka.topics_admin import FewerPartitions, FewerReplicas, OtherPrefix
 from courant.postgres.database import kind_of
 from courant.postgres.grants import RoleMissing
-from courant_cli import dead, entries, failed, job, load, restore, schema, send, stack, trace
+from courant_cli import (
+    dead,
+    entries,
+    failed,
+    job,
+    load,
+    restore,
+    schema,
+    send,
+    services,
+    stack,
+    trace,
+)
 from courant_cli.jobs_api import Declined
 from courant_local.child import NotReady
 from courant_local.control import Failed
@@ -82,7 +94,7 @@ app.add_typer(send.send, name="send")
 app.add_typer(job.job, name="job")
 app.add_typer(dead.app, name="dead")
 app.add_typer(failed.app, name="failed")
-app.add_typer(entries.service, name="service")
+app.add_typer(services.app, name="service")
 app.add_typer(entries.key, name="key")
 app.add_typer(entries.template, name="template")
 app.add_typer(entries.sender, name="sender")

@@ -9,7 +9,7 @@ from notifications_python_client.notifications import NotificationsAPIClient
 
 from courant.contracts import KeyType
 from courant.topics import Channel, Lane
-from courant_cli import entries
+from courant_cli import entries, services
 from courant_cli.load import quantile
 from fault.harness import Harness, merged
 from support.waiting import wait
@@ -60,7 +60,7 @@ def test_a_service_that_posts_a_thousand_times_its_usual_delays_no_other(harness
 def another(harness: Harness, *words: str) -> tuple[str, list[str]]:
     """Create a service with a template for each word; return its key and the templates' ids."""
     installation = harness.stack.installation
-    service = entries.new_service(installation, words[0], words[0].lower(), False, [])
+    service = services.new_service(installation, words[0], words[0].lower(), False, [])
     entries.put_entry(
         installation, msgspec.structs.replace(service, rate_limit=1_000_000, daily_email=1_000_000)
     )

@@ -13,7 +13,7 @@ from notifications_python_client.notifications import NotificationsAPIClient
 from courant.contracts import KeyType
 from courant.directory.entries import Sender
 from courant.topics import Channel
-from courant_cli import entries
+from courant_cli import entries, services
 from courant_cli.load import quantile
 from fault.harness import Harness, merged
 from support.waiting import wait
@@ -108,7 +108,7 @@ def texting_service(harness: Harness, *words: str) -> tuple[str, list[str]]:
     Returns its key and the templates' ids. The sender is the first word in capital letters.
     """
     installation = harness.stack.installation
-    service = entries.new_service(installation, words[0], words[0].lower(), False, [])
+    service = services.new_service(installation, words[0], words[0].lower(), False, [])
     entries.put(
         installation, msgspec.structs.replace(service, rate_limit=1_000_000, daily_sms=1_000_000)
     )

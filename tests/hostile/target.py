@@ -16,7 +16,7 @@ import msgspec
 from courant.contracts import KeyType
 from courant.directory.entries import Sender, Service, Template
 from courant.topics import Channel
-from courant_cli import entries
+from courant_cli import entries, services
 from courant_cli.installation import Installation
 from support.stack import Stack
 from support.waiting import ANSWER_SECONDS, wait
@@ -102,7 +102,7 @@ class DirectoryWriter:
         plenty = dict.fromkeys(
             ("rate_limit", "daily_email", "daily_sms", "annual_email", "annual_sms"), PLENTY
         )
-        service = entries.new_service(self._installation, name, "hostile", False, [GUEST])
+        service = services.new_service(self._installation, name, "hostile", False, [GUEST])
         service = msgspec.structs.replace(
             service, **{**plenty, "permissions": frozenset({"email", "sms"}), **changed}
         )

@@ -93,8 +93,8 @@ UPDATED = {
     (RECOVERY, "directory"): "number value",
     (RECOVERY, "holds"): HOLD,
     (RECOVERY, "idempotency"): "accepted_at",
-    (RECOVERY, "jobs"): "at",
-    (RECOVERY, "notifications"): "issued_at",
+    (RECOVERY, "jobs"): "at name",
+    (RECOVERY, "notifications"): "issued_at recipient_hash reference response sealed",
     (RECOVERY, "receipts_waiting"): "try_at",
     (RECOVERY, "wishes"): "at",
 }

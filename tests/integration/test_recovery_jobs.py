@@ -34,8 +34,7 @@ def scenario(engine: Engine) -> Scenario:
 
 
 def run(scenario: Scenario, name: str, positions: Positions | None = None) -> int:
-    grace, kept = timedelta(seconds=30), timedelta(days=7)
-    tools = Tools(scenario.producer, Directory(), positions or {}, grace, kept)
+    tools = Tools(scenario.producer, Directory(), positions or {}, timedelta(seconds=30))
     return tasks.run(BY_NAME[name], scenario.store, tools)
 
 

@@ -25,7 +25,7 @@ def scenario(engine: Engine) -> Scenario:
 
 
 def run(scenario: Scenario) -> int:
-    tools = Tools(scenario.producer, Directory(), {}, timedelta(seconds=30), timedelta(days=7))
+    tools = Tools(scenario.producer, Directory(), {}, timedelta(seconds=30))
     return tasks.run(BY_NAME["receipts"], scenario.store, tools)
 
 

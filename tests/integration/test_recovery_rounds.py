@@ -71,7 +71,6 @@ def parts(scenario: Scenario) -> Iterator[RoundParts]:
         producer=scenario.producer,
         directory=directory,
         grace=timedelta(seconds=30),
-        kept=timedelta(days=7),
         stopping=lambda: False,
     )
     lead.resign()

@@ -26,7 +26,7 @@ from saver.store import PostgresStore as SaverStore
 from support.recovery import Scenario, id_of, make_mistake
 from support.roles import acting
 
-GRACE, KEPT = timedelta(seconds=30), timedelta(days=7)
+GRACE = timedelta(seconds=30)
 BY_NAME = {task.name: task for task in TASKS}
 
 
@@ -39,7 +39,7 @@ def sweep(
     scenario: Scenario, name: str, positions: Positions | None = None
 ) -> list[tuple[str, int, str]]:
     """Run one sweep, and return every record that was ever written."""
-    tools = Tools(scenario.producer, directory(), positions or {}, GRACE, KEPT)
+    tools = Tools(scenario.producer, directory(), positions or {}, GRACE)
     tasks.run(BY_NAME[name], scenario.store, tools)
     return scenario.written()
 
@@ -124,7 +124,7 @@ def test_a_record_that_is_not_acknowledged_leaves_its_row_to_be_found_again(
 def test_a_sweep_runs_on_while_it_finds_its_limit(scenario: Scenario) -> None:
     for number in range(1, 6):
         scenario.row(number, issued_at="ago(60)", not_before="ago(1)")
-    tools = Tools(scenario.producer, directory(), {}, GRACE, KEPT)
+    tools = Tools(scenario.producer, directory(), {}, GRACE)
     assert tasks.run(replace(BY_NAME["due"], limit=2), scenario.store, tools) == 5
     assert scenario.written() == [order(number) for number in range(1, 6)]
 
@@ -334,7 +334,7 @@ def test_rows_that_may_stay_do_not_hide_those_that_expire(scenario: Scenario) ->
         at = f"ago({90 * hour - number})"
         scenario.row(number, job_id=f"'{job}'", lane="'bulk'", issued_at=at, accepted_at=at)
     scenario.row(1, issued_at=f"ago({80 * hour})", accepted_at=f"ago({80 * hour})")
-    tools = Tools(scenario.producer, directory(), {}, GRACE, KEPT)
+    tools = Tools(scenario.producer, directory(), {}, GRACE)
     runs = [BY_NAME["expired"].do(scenario.store, tools, 1) for _ in range(5)]
     assert runs == [0, 1, 0, 0, 0]
     assert scenario.written() == [decision(1, "expired/0")]

@@ -21,7 +21,7 @@ from recovery.tasks import TASKS
 from support.recovery import TODAY, Scenario, id_of, make_day
 
 LEASE, MARGIN = timedelta(seconds=60), timedelta(seconds=20)
-GRACE, KEPT = timedelta(seconds=30), timedelta(days=7)
+GRACE = timedelta(seconds=30)
 BY_NAME = {task.name: task for task in TASKS}
 
 
@@ -31,7 +31,7 @@ def scenario(engine: Engine) -> Scenario:
 
 
 def run(scenario: Scenario, name: str) -> int:
-    tools = Tools(scenario.producer, known(), {}, GRACE, KEPT)
+    tools = Tools(scenario.producer, known(), {}, GRACE)
     return tasks.run(BY_NAME[name], scenario.store, tools)
 
 
@@ -318,10 +318,7 @@ def test_the_directory_has_of_each_entry_the_later_version(scenario: Scenario) -
         put_row(scenario, each)
     topic = known(same, entry(201, "old"), newer_record, only_record)
     producer = KeyedProducer()
-    assert (
-        tasks.run(BY_NAME["directory"], scenario.store, Tools(producer, topic, {}, GRACE, KEPT))
-        == 4
-    )
+    assert tasks.run(BY_NAME["directory"], scenario.store, Tools(producer, topic, {}, GRACE)) == 4
     assert [record.topic for record in producer.written] == [DIRECTORY.name] * 2
     written = {record.key.decode(): decode(record.value) for record in producer.written}
     assert written == {each.key: each for each in (newer_row, only_row)}
@@ -338,9 +335,7 @@ def test_a_directory_that_was_not_read_to_its_end_proves_nothing(scenario: Scena
     topic = known()
     topic.is_read = False
     assert (
-        tasks.run(
-            BY_NAME["directory"], scenario.store, Tools(scenario.producer, topic, {}, GRACE, KEPT)
-        )
+        tasks.run(BY_NAME["directory"], scenario.store, Tools(scenario.producer, topic, {}, GRACE))
         == 0
     )
     assert scenario.written() == []

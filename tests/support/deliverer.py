@@ -14,6 +14,7 @@ from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.tables import FakeRow
 from courant.testing.world import World
 from courant.topics import Channel, Lane
+from deliverer import content
 from deliverer.breaker import Breaker
 from deliverer.calls import (
     Accepted,
@@ -25,7 +26,6 @@ from deliverer.calls import (
     Rejected,
     RenderedEmail,
 )
-from deliverer.content import INACTIVE
 from deliverer.evidence import Evidence
 from deliverer.handle import LaneParts, stages
 from deliverer.pool import Limits
@@ -34,7 +34,12 @@ from deliverer.rate import RateLimiter
 from deliverer.route import Route
 from deliverer.senders import Senders
 
-UNSENDABLE, SWITCHED_OFF, TEST_KEY = 900, 901, 902
+UNSENDABLE, SWITCHED_OFF, TEST_KEY, EMPTIED = 900, 901, 902, 903
+UNSENDABLE_REASONS = {
+    UNSENDABLE: "sealed: does not open",
+    SWITCHED_OFF: content.INACTIVE,
+    EMPTIED: content.EMPTIED,
+}
 OTHER_SERVICE = range(700, 800)
 """Numbers of the rows of a second service, which has a sender of its own."""
 WARM_UP = 1000
@@ -64,9 +69,8 @@ class ClaimStore:
 class FakeRenderer:
     def render(self, row: ClaimedRow, _: Channel) -> CallEntry | Deferred | Rejected:
         number = number_of(row.id)
-        if number in {UNSENDABLE, SWITCHED_OFF}:
-            reason = INACTIVE if number == SWITCHED_OFF else "sealed: does not open"
-            return Rejected(reason, Outcome.UNSENDABLE)
+        if number in UNSENDABLE_REASONS:
+            return Rejected(UNSENDABLE_REASONS[number], Outcome.UNSENDABLE)
         mail = RenderedEmail("subject", "text", "html", "{}")
         source = "Them <them@example.ca>" if number in OTHER_SERVICE else "us@example.ca"
         return CallEntry(row, source, None, f"{number}@example.org", mail, 1000)

@@ -104,9 +104,18 @@ def test_a_notification_is_read_as_it_was_accepted(twin: RowsTwin) -> None:
 def test_a_row_is_read_as_it_was_moved(twin: RowsTwin) -> None:
     given = accepted()
     save(twin, given)
-    moved = {"state": "delivered", "sent_at": NOW, "reason": "a", "response": "b", "sealed": b""}
+    moved = {"state": "delivered", "sent_at": NOW, "reason": "a", "response": "b", "sealed": b"s"}
     twin.move(given.id, **moved)
     assert find(twin, given.id) == replace(saved(given), **moved)  # type: ignore[arg-type]
+
+
+def test_an_emptied_row_is_missing_and_in_no_list(twin: RowsTwin) -> None:
+    older, given, newer = accepted(), accepted(), accepted()
+    save(twin, older, given, newer)
+    twin.move(given.id, sealed=b"")
+    assert find(twin, given.id) == Missing(certain=True)
+    assert listed(twin) == [newer.id, older.id]
+    assert listed(twin, older_than=given.id) == [older.id]  # a client may hold its id
 
 
 def test_a_missing_row_is_certain_once_everything_accepted_before_is_folded(twin: RowsTwin) -> None:

@@ -1,6 +1,7 @@
 """The migrations make exactly the declared tables, including constraints and indexes."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import pytest
@@ -66,9 +67,9 @@ def test_a_column_that_no_migration_makes_is_detected(engine: Engine, declared: 
 CALLS = [UUID(int=1), UUID(int=2)]
 
 
-@pytest.fixture
-def older(engine: Engine) -> Iterator[Engine]:
-    """A database before calls had a row for each entry, with two days and two calls."""
+@contextmanager
+def at_version(engine: Engine, version: str) -> Iterator[Engine]:
+    """Make a database of an earlier version, with two days."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("DROP DATABASE IF EXISTS older")
         connection.exec_driver_sql("CREATE DATABASE older")
@@ -76,18 +77,27 @@ def older(engine: Engine) -> Iterator[Engine]:
     config = Config()
     config.set_main_option("script_location", str(migrate.MIGRATIONS))
     config.set_main_option("sqlalchemy.url", older.url.render_as_string(False))
-    command.upgrade(config, "0003")
+    command.upgrade(config, version)
     with older.begin() as connection:
         connection.execute(text(FUNCTIONS))
         for day in (20_000, 20_001):
             connection.exec_driver_sql(MAKE_DAY, {"daily": "notifications", "day": day})
-        for call in CALLS:
-            values = {"id": call, "rows": CALLS}
-            connection.exec_driver_sql(
-                "INSERT INTO calls VALUES (%(id)s, %(rows)s, ARRAY[3, 4], '2026-01-01Z')", values
-            )
     yield older
     older.dispose()
+
+
+@pytest.fixture
+def older(engine: Engine) -> Iterator[Engine]:
+    """A database before calls had a row for each entry, with two days and two calls."""
+    with at_version(engine, "0003") as older:
+        with older.begin() as connection:
+            for call in CALLS:
+                values = {"id": call, "rows": CALLS}
+                connection.exec_driver_sql(
+                    "INSERT INTO calls VALUES (%(id)s, %(rows)s, ARRAY[3, 4], '2026-01-01Z')",
+                    values,
+                )
+        yield older
 
 
 def test_an_upgrade_keeps_open_calls_and_builds_indexes_before_it_locks(older: Engine) -> None:
@@ -102,8 +112,24 @@ def test_an_upgrade_keeps_open_calls_and_builds_indexes_before_it_locks(older: E
             for call in CALLS
             for row, attempt in zip(CALLS, (3, 4), strict=True)
         ]
-        # The names that CREATE INDEX CONCURRENTLY was given.
-        names = text("""SELECT i.relname FROM pg_inherits JOIN pg_class i ON i.oid = inhrelid
-            WHERE inhparent = 'notifications_to_expire'::regclass ORDER BY 1""")
-        days = ["notifications_20000_to_expire", "notifications_20001_to_expire"]
-        assert connection.execute(names).scalars().all() == days
+    assert indexes_of_days(older, "notifications_to_expire") == [
+        "notifications_20000_to_expire",
+        "notifications_20001_to_expire",
+    ]
+
+
+def indexes_of_days(engine: Engine, name: str) -> list[str]:
+    """Return the names of an index in each day: those that CREATE INDEX CONCURRENTLY was given."""
+    names = text("""SELECT i.relname FROM pg_inherits JOIN pg_class i ON i.oid = inhrelid
+        WHERE inhparent = to_regclass(:name) ORDER BY 1""")
+    with engine.begin() as connection:
+        return [*connection.execute(names, {"name": name}).scalars()]
+
+
+def test_the_index_of_lists_is_replaced_without_a_long_lock(engine: Engine) -> None:
+    with at_version(engine, "0009") as older:
+        migrate.upgrade(older.url.set(drivername="postgresql").render_as_string(False))
+        assert indexes_of_days(older, "notifications_by_service") == [
+            "notifications_20000_by_service",
+            "notifications_20001_by_service",
+        ]

@@ -1,5 +1,6 @@
 """`courant failed` on PostgreSQL: what failed unsent is ordered again, and nothing else."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID
@@ -11,8 +12,8 @@ from courant.contracts import Decided, decode_delivery
 from courant.idempotency import OTHER_BODY
 from courant.lifecycle import Move, State
 from courant.records import Outgoing
-from courant.testing.builders import decided, id_of, number_of
-from courant_cli import failed
+from courant.testing.builders import NOW, decided, id_of, number_of
+from courant_cli import dead, failed
 from courant_local.plan import CommandError
 from support.saver import FakeTwin, PostgresTwin, Twin, settle
 
@@ -83,6 +84,25 @@ def test_failures_are_chosen_by_state_reason_service_and_time(
     failed.list_failed(SINCE)
     failed.redrive(SINCE, "technical-failure")
     assert redriven(records) == {0}
+
+
+def test_what_is_emptied_is_not_redriven_and_the_command_says_so(
+    real: PostgresTwin, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        real.put(number, State.TECHNICAL_FAILURE, 1)
+    real.ask("UPDATE notifications SET sealed = '' WHERE id = :id", id=id_of(1))
+    failed.redrive(SINCE)
+    assert redriven(records) == {0, 2}
+    assert "1 are left out: their retention is over" in capsys.readouterr().out
+    letter = dead.Letter("persisted.dead", 0, 0, NOW, id_of(1).bytes, b"", (), 1)
+    with real.engine.connect() as connection:
+        assert dead.order_again(connection, letter) == dead.EMPTIED
+        assert isinstance(
+            dead.order_again(connection, replace(letter, key=id_of(0).bytes)), Outgoing
+        )
+        letter = replace(letter, key=id_of(9).bytes)
+        assert dead.order_again(connection, letter) == dead.NOT_FAILED
 
 
 def test_a_state_that_is_no_failure_is_refused(records: Records) -> None:

@@ -99,7 +99,7 @@ def test_an_sms_has_its_prefix_and_its_origin(renderer: MessageRenderer) -> None
         (Channel.SMS, {"to": "613-253-2222", "template": EMPTY_TEMPLATE}, "content: is empty"),
         (Channel.EMAIL, {"sealed": b"\x01a" + bytes(40)}, "sealed: does not open"),
         (Channel.EMAIL, {"sealed": b"\x01b" + bytes(40)}, "sealed: by a key"),
-        (Channel.EMAIL, {"sealed": b""}, "sealed: by a key"),
+        (Channel.EMAIL, {"sealed": b""}, "content: was emptied, its retention is over"),
         (Channel.EMAIL, {"sealed": RING.encrypt(b"{}", id_of(1).bytes)}, "Object missing"),
         (
             Channel.EMAIL,

@@ -38,6 +38,7 @@ from deliverer.evidence import Evidence
 from deliverer.route import Route
 from deliverer.senders import Senders
 from support.deliverer import (
+    EMPTIED,
     OTHER_SERVICE,
     SECOND,
     SWITCHED_OFF,
@@ -102,10 +103,11 @@ def test_an_unsendable_row_is_reported_and_its_order_dead_lettered(lane: Deliver
     ]
 
 
-def test_an_inactive_service_leaves_no_dead_letters(lane: DelivererLane) -> None:
-    lane.order(SWITCHED_OFF)
+@pytest.mark.parametrize("number", [SWITCHED_OFF, EMPTIED])
+def test_what_needs_no_repair_leaves_no_dead_letters(lane: DelivererLane, number: int) -> None:
+    lane.order(number)
     lane.step()
-    assert lane.outcomes() == {SWITCHED_OFF: ["unsendable"]}
+    assert lane.outcomes() == {number: ["unsendable"]}
     assert not lane.records("persisted.dead")
 
 

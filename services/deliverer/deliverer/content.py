@@ -26,6 +26,7 @@ from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected, RenderedE
 log = logging.getLogger(__name__)
 
 INACTIVE = "service: is not active"
+EMPTIED = "content: was emptied, its retention is over"
 PREPARED_MAX = 10_000
 """Prepared template versions that are cached; each takes a few kilobytes."""
 DIRECTORY_TRIES_MAX = 3
@@ -63,6 +64,8 @@ class MessageRenderer:
 
     def render(self, row: ClaimedRow, channel: Channel) -> CallEntry | Deferred | Rejected:
         """Return the entry to send for a row, or the outcome of a row that cannot be sent."""
+        if not row.sealed:  # its claim was lost, and then its row ended and was emptied
+            return Rejected(EMPTIED, Outcome.UNSENDABLE)
         try:
             content = contracts.read(open_content, self._ring.decrypt(row.sealed, row.id.bytes))
             service, template = self._look_up(row)

@@ -16,7 +16,7 @@ from courant.records import Batch, Dead, Effect, Record
 from courant.topics import PERSISTED, Channel, Lane, group
 from deliverer import rules
 from deliverer.calls import CallEntry, ClaimedRow, Deferred, Rejected
-from deliverer.content import INACTIVE
+from deliverer.content import EMPTIED, INACTIVE
 from deliverer.flight import InFlightCalls, jitter
 from deliverer.pool import Lease, Limits
 from deliverer.route import Route
@@ -181,7 +181,8 @@ def unsendable_effects(
     dead = [
         Dead(orders[answer.id], answer.reason or "")
         for answer in answers
-        # An inactive service may have a million rows, and none of them needs repair.
-        if answer.outcome is Outcome.UNSENDABLE and answer.reason != INACTIVE
+        # An inactive service may have a million rows, and none of them needs repair. Nor has one
+        # whose content is emptied anything to send.
+        if answer.outcome is Outcome.UNSENDABLE and answer.reason not in (INACTIVE, EMPTIED)
     ]
     return [*dead, rules.finished(ids.new(clock.now()), answers)]

@@ -17,6 +17,7 @@ from courant.idempotency import Holder, Loser
 from courant.postgres import folding, jobs, keys
 from courant.postgres.database import classified_errors
 from courant.postgres.folding import Cursor, Folding, trial
+from courant.postgres.tables import JOB_WITH_CONTENT
 from courant.postgres.tables import jobs as table
 from courant.records import Keep, Span
 from courant.topics import Channel, Positions
@@ -26,9 +27,13 @@ T = TypeVar("T")
 
 # ruff: noqa: S608  (no part of the SQL that is assembled here comes from outside)
 
-STORE_CHUNK = """
+# A job that was emptied after its retention gets no content back when the log is read again.
+STORE_CHUNK = f"""
     INSERT INTO chunks (upload_id, number, first, rows, fingerprint, sealed)
-    VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+    SELECT %(upload)s, %(number)s, %(first)s, %(rows)s, %(print)s, %(sealed)s
+    WHERE NOT EXISTS (
+        SELECT FROM jobs WHERE upload_id = %(upload)s AND NOT ({JOB_WITH_CONTENT}))
+    ON CONFLICT DO NOTHING"""
 COLUMNS = tuple(name for name in ("id", *Seal.__struct_fields__) if name in table.c)
 VALUES = attrgetter(*("job_id" if name == "id" else name for name in COLUMNS))
 STORE_JOB = f"""
@@ -112,9 +117,7 @@ class PostgresFold:
             for each in records:
                 match each:
                     case Chunk():
-                        print_ = bulk.fingerprint(each.sealed)
-                        chunk = [each.upload_id, each.number, each.first, each.rows]
-                        self._cursor.execute(STORE_CHUNK, [*chunk, print_, each.sealed])
+                        self._chunk(each)
                     case Seal():
                         told += self._seal(each)
                     case JobCommand():
@@ -123,6 +126,17 @@ class PostgresFold:
 
     def trial(self) -> AbstractContextManager[None]:
         return trial(self._connection)
+
+    def _chunk(self, chunk: Chunk) -> None:
+        values = {
+            "upload": chunk.upload_id,
+            "number": chunk.number,
+            "first": chunk.first,
+            "rows": chunk.rows,
+            "print": bulk.fingerprint(chunk.sealed),
+            "sealed": chunk.sealed,
+        }
+        self._cursor.execute(STORE_CHUNK, values)
 
     def _seal(self, seal: Seal) -> list[Seal]:
         """Store the job, unless its key stands for another; return what `store` does."""

@@ -38,7 +38,6 @@ def main() -> int:
             producer=KafkaProducer(cluster, NAME),
             directory=directory,
             grace=timedelta(seconds=chosen.courant_grace_seconds),
-            kept=timedelta(days=chosen.recovery_retention_days),
             stopping=stop,
         )
     )

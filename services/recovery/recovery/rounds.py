@@ -41,7 +41,6 @@ class RoundParts:
     producer: Producer
     directory: Directory
     grace: timedelta
-    kept: timedelta  # how long a notification's content is kept
     stopping: Callable[[], bool]
 
 
@@ -49,7 +48,7 @@ class RoundParts:
 class Rounds:
     """Makes rounds; `begun` has when each task last began, by the monotonic clock.
 
-    `places` has up to where the walks through waiting rows have come. A new leader starts at the
+    `places` has up to where the walks through rows have come. A new leader starts at the
     beginning.
     """
 
@@ -107,9 +106,7 @@ class Rounds:
         # Records that an earlier round could not write are flushed first. Otherwise each round
         # would queue the same records again.
         parts.producer.flush()
-        tools = Tools(
-            parts.producer, parts.directory, positions, parts.grace, parts.kept, self.places
-        )
+        tools = Tools(parts.producer, parts.directory, positions, parts.grace, self.places)
         for task in TASKS:
             if self._is_due(task) and not parts.stopping():
                 self.progress.turn()

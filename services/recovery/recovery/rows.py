@@ -6,6 +6,8 @@ from uuid import UUID
 
 from courant.topics import Channel, Lane
 
+NIL = UUID(int=0)
+
 
 @dataclass(frozen=True, slots=True)
 class OverdueRow:
@@ -43,11 +45,12 @@ class WaitingReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Up to where a walk through waiting rows has come: the last row that it looked at."""
+    """Up to where a walk through rows has come: the last row that it looked at."""
 
     since: datetime
     id: UUID
+    service_id: UUID = NIL  # in a walk from service to service
 
 
-FIRST_PLACE = Place(datetime(2000, 1, 1, tzinfo=UTC), UUID(int=0))
+FIRST_PLACE = Place(datetime(2000, 1, 1, tzinfo=UTC), NIL)
 """Before every row."""

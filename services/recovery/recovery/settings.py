@@ -12,10 +12,6 @@ class RecoverySettings(StoreSettings):
 
     recovery_health_host: HealthHost = "127.0.0.1"
     recovery_health_port: Port = 8440
-    recovery_retention_days: Annotated[
-        int,
-        Field(ge=3, le=3650, description="days that content is kept, from 3; rows for 14 more"),
-    ] = 7
     courant_replication: Replication = 1
     courant_margin_seconds: Annotated[
         float, Field(ge=0.1, le=60, description="seconds beyond the lease, from 0.1 to 60")

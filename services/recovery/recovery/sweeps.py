@@ -117,7 +117,6 @@ class Tools:
     directory: Directory
     positions: Positions  # of the groups that read orders, in the topics of orders
     grace: timedelta  # how long the receipts of an unknown outcome may take
-    kept: timedelta  # how long a notification's content is kept
     places: dict[str, Place] = field(default_factory=dict)  # up to where each walk has come
 
 

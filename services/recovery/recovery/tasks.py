@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from courant import metrics
-from recovery import directory, sweeps, upkeep
+from recovery import content, directory, sweeps, upkeep
 from recovery.store import PostgresStore
 from recovery.sweeps import Tools
 
@@ -50,6 +50,8 @@ TASKS = (
     Task("aliases",        MINUTE,      5000,   upkeep.forget_aliases),
     Task("chunks",         MINUTE,      1000,   upkeep.forget_chunks),
     Task("jobs",           MINUTE,      1000,   upkeep.forget_jobs),
+    Task("content",        10 * SECOND, 5000,   content.empty_notifications),
+    Task("content-jobs",   MINUTE,      100,    content.empty_jobs),
     Task("marks",          10 * SECOND, 20_000, upkeep.thin_marks),
     Task("marks-all",      60 * MINUTE, 20_000, upkeep.thin_all_marks),
     Task("directory",      30 * SECOND, 500,    directory.reconcile),

@@ -1,7 +1,8 @@
 """Upkeep: deletes old rows of every table that grows, and creates and drops partitions of days.
 
-It touches no notification. The SQL of each task stands here, beside its function. The saver creates
-a missing day by itself; days are created ahead here so that none of its batches waits.
+It touches no notification: `content` empties those. The SQL of each task stands here, beside its
+function. The saver creates a missing day by itself; days are created ahead here so that none of its
+batches waits.
 """
 
 import logging
@@ -14,7 +15,7 @@ from courant.idempotency import KEPT
 from courant.lifecycle import State
 from courant.postgres.days import DAILY, DROP_DAY, MAKE_DAY
 from courant.topics import DELIVERY, INBOX, JOBS, RECEIPTS
-from recovery import rules
+from recovery import content, rules
 from recovery.rows import WaitingReceipt
 from recovery.store import PostgresStore
 from recovery.sweeps import Tools, publish
@@ -240,14 +241,17 @@ def make_days(store: PostgresStore, _: object, __: int) -> int:
 
 
 def drop_days(store: PostgresStore, tools: Tools, limit: int) -> int:
-    """Drop days that are older than the retention; return the number of partitions dropped.
+    """Drop days past every service's retention and STUBS_KEPT; return the number of partitions.
 
     Each has a transaction of its own, so that its lock is not held while the next is dropped.
     """
+    if not tools.directory.is_read:
+        return 0
+    kept = content.longest_retention(tools.directory)
     with store.sweeping() as rows:
         [(now,)] = rows.fetch(NOW)
         partitions = [day_in(name) for (name,) in rows.fetch(ALL_DAYS, names=f"^{DAY.pattern}$")]
-    oldest = ids.day_at(now - tools.kept - STUBS_KEPT)
+    oldest = ids.day_at(now - kept - STUBS_KEPT)
     past = [(table, day) for table, day in partitions if day < oldest][:limit]
     for table, day in past:
         with store.sweeping() as rows:

@@ -24,6 +24,10 @@ from courant.topics import Channel, Lane
 
 log = logging.getLogger(__name__)
 
+RETENTION_DAYS, RETENTION_DAYS_MIN, RETENTION_DAYS_MAX = 7, 3, 90
+"""How long a service's content is kept: by default, at least and at most. Before three days a
+notification may still wait to be sent."""
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """One record of the directory. Of records with the same key, the highest number wins."""
@@ -52,6 +56,10 @@ class Service(Entry, frozen=True, kw_only=True, tag="service"):
     daily_sms: int = 1_500
     annual_email: int = 20_000_000
     annual_sms: int = 100_000
+    # Days from acceptance, after which the content is emptied (recovery's task `content`).
+    retention_days: Annotated[int, Meta(ge=RETENTION_DAYS_MIN, le=RETENTION_DAYS_MAX)] = (
+        RETENTION_DAYS
+    )
     safelist: bytes = msgspec.field(
         default=b"", name="guests"
     )  # encrypted JSON list of the team's and safelist's recipients, normalised

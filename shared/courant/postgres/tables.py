@@ -46,6 +46,10 @@ IN_TURN = "coalesce(not_before <= issued_at, true)"
 """Selects created rows that wait for their turn, not for a time. An index has this text too."""
 SINCE = "coalesce(scheduled_for, accepted_at)"
 """Since when a row may be sent. An index has this text too."""
+WITH_CONTENT = "sealed <> ''"
+"""Selects notifications whose content is not emptied. An index has this text too."""
+JOB_WITH_CONTENT = "name <> ''"
+"""Selects jobs whose content is not emptied. An index has this text too."""
 
 
 def only(state: State, *more: str) -> object:
@@ -69,7 +73,8 @@ notifications = Table(
     Column("reference", Text),
     Column("sender_id", Uuid),
     Column("recipient_hash", LargeBinary, nullable=False),
-    Column("sealed", LargeBinary, nullable=False),  # the personal data; the saver has no key
+    # The personal data; the saver has no key. Emptied after the service's retention.
+    Column("sealed", LargeBinary, nullable=False),
     Column("accepted_at", TIME, nullable=False),
     Column("not_before", TIME),
     Column("scheduled_for", TIME),
@@ -88,7 +93,9 @@ notifications = Table(
     # A reference of 9,000 characters would be too long for an entry of a B-tree.
     Index("notifications_by_reference", "reference", postgresql_using="hash"),
     Index("notifications_by_message_id", "message_id", postgresql_using="hash"),
-    Index("notifications_by_service", "service_id", "accepted_at", "id"),
+    # Lists show only rows that have their content, and recovery looks for those to empty.
+    Index("notifications_by_service", "service_id", "accepted_at", "id",
+          postgresql_where=text(WITH_CONTENT)),
     # Rows that wait for a time, and rows that wait for their turn, of a job or not, have an index
     # each, so that a backlog of one does not slow the others.
     Index("notifications_due", "not_before",
@@ -232,6 +239,8 @@ jobs = Table(  # jobs whose upload is complete: its seal has come
     Column("started_at", TIME),   # its first chunk was ordered
     Column("finished_at", TIME),  # all of its chunks are settled, or it was cancelled
     Index("jobs_by_service", "service_id", "accepted_at", "id"),
+    Index("jobs_with_content", "service_id", "accepted_at", "id",
+          postgresql_where=text(JOB_WITH_CONTENT)),
     Index("jobs_to_do", "accepted_at", postgresql_where=text("finished_at IS NULL")),
 )
 wishes = Table(  # a client's last command to a job; it may come before the job itself

@@ -106,7 +106,7 @@ class FakeRows:
         for _ in range(LOOKS):
             self._ask()
             each, found = self.rows.get(self.aliases.get(id, id), (None, None))
-            if each and found and each.service_id == service_id:
+            if each and found and found.sealed and each.service_id == service_id:
                 return found
             self.looks += 1
             if not self._behind():
@@ -130,7 +130,8 @@ class FakeRows:
         found = [
             row
             for each, row in self.rows.values()
-            if each.service_id == chosen.service_id
+            if row.sealed
+            and each.service_id == chosen.service_id
             and each.key_type is chosen.key_type
             and (chosen.states is None or (row.state, row.channel) in chosen.states)
             and (chosen.channels is None or row.channel in chosen.channels)

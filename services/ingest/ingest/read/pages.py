@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from courant.contracts import KeyType
 from courant.errors import Unavailable
 from courant.lifecycle import State
+from courant.postgres.tables import WITH_CONTENT
 from courant.topics import Channel
 from ingest.read.views import NotificationRow
 
@@ -163,7 +164,7 @@ def look(
 
 def conditions(chosen: ListFilter, after: Place | None = None) -> tuple[str, str, dict[str, Any]]:
     """Return the SQL condition on the rows to look at, that on those to show, and their values."""
-    within = ["n.service_id = :service_id"]
+    within = ["n.service_id = :service_id", f"n.{WITH_CONTENT}"]
     which = ["n.key_type = :key_type"]
     values: dict[str, Any] = {"service_id": chosen.service_id, "key_type": chosen.key_type}
     if after is not None:

@@ -21,6 +21,7 @@ from sqlalchemy import exc as sqlalchemy_errors
 from courant import ids
 from courant.errors import Unavailable
 from courant.postgres import database
+from courant.postgres.tables import WITH_CONTENT
 from courant.topics import INBOX, Family
 from ingest.accept.idempotency import FirstNotification
 from ingest.read.pages import COLUMNS, WINNER, ListFilter, Lists, Page, as_row
@@ -42,8 +43,10 @@ QUEUED_PER_READER_MAX = 16  # questions that wait for each thread
 CLOCK_SKEW_MAX = timedelta(minutes=15)
 """How far the clock of the ingest that made an id may differ from Postgres's clock."""
 
+# After its retention a notification is emptied, and to clients it is missing.
 NOTIFICATION = text(f"""
-    SELECT {COLUMNS} FROM notifications WHERE service_id = :service_id AND id = {WINNER}""")  # noqa: S608  # ours
+    SELECT {COLUMNS} FROM notifications
+    WHERE service_id = :service_id AND id = {WINNER} AND {WITH_CONTENT}""")  # noqa: S608  # ours
 NOW = text("SELECT now()")
 # The oldest mark after a time decides for its topic: until it has passed, no later one has.
 MARKS_PASSED = text("""

@@ -116,7 +116,7 @@ class View:
         self._key_ring = key_ring
 
     def notification(self, row: NotificationRow, base: str) -> dict[str, object]:
-        """Return a row as the API shows it. Content that retention removed is null."""
+        """Return a row as the API shows it. Content that cannot be decrypted is null."""
         channel = Channel(row.channel)
         to, body, subject = self._content(row)
         shown_status = status(channel, State(row.state))

@@ -1,11 +1,8 @@
-"""Indexes by which every recurring statement looks only at the rows that it is for.
-
-A partition's index is first built CONCURRENTLY, so that nothing waits while it is built. CREATE
-INDEX on the whole table then finds the index of each partition and takes it over in a moment.
-"""
+"""Indexes by which every recurring statement looks only at the rows that it is for."""
 
 from alembic import op
-from sqlalchemy import Connection, create_engine
+
+from courant.postgres.indexes import build_beforehand
 
 revision = "0005"
 down_revision = "0004"
@@ -20,16 +17,6 @@ INDEXES = {
     "notifications_to_expire": """((coalesce(scheduled_for, accepted_at)), id)
         WHERE state = 'created'""",
 }
-DAYS = (
-    "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'notifications'::regclass"
-)
-# An earlier migration in this transaction may have locked or made the table. No other connection
-# could then build an index on it.
-UNTOUCHED = """
-    SELECT NOT EXISTS (SELECT FROM pg_locks
-        WHERE pid = pg_backend_pid() AND relation = 'notifications'::regclass)"""
-# A build that was interrupted leaves an index that is not valid.
-INVALID = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%(name)s)"
 # A row for each entry of an open call. A GIN index on their ids never gives a page back.
 CALLS = """
 LOCK TABLE calls IN ACCESS EXCLUSIVE MODE;
@@ -60,26 +47,8 @@ CREATE INDEX ix_jobs_upload_id ON jobs (upload_id)
 
 
 def upgrade() -> None:
-    connection = op.get_bind()
-    if connection.exec_driver_sql(UNTOUCHED).scalar_one():
-        build_beforehand(connection)
+    build_beforehand(op.get_bind(), INDEXES)
     for name, of in INDEXES.items():
         op.execute(f"CREATE INDEX {name} ON notifications {of}")
     op.execute(REST)
     op.execute(CALLS)
-
-
-def build_beforehand(connection: Connection) -> None:
-    """Build the indexes of every partition, without a lock that others wait for."""
-    engine = create_engine(connection.engine.url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as other:
-        days = other.exec_driver_sql(DAYS).scalars().all()
-        for day in days:
-            for name, of in INDEXES.items():
-                own = f"{day}_{name.removeprefix('notifications_')}"
-                if other.exec_driver_sql(INVALID, {"name": own}).scalar():
-                    other.exec_driver_sql(f"DROP INDEX CONCURRENTLY {own}")
-                other.exec_driver_sql(
-                    f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {own} ON {day} {of}"
-                )
-    engine.dispose()
