@@ -9,9 +9,11 @@ years (docs/decisions/0024-a-derived-key-for-each-day.md).
 """
 
 import binascii
+import logging
 import os
 from base64 import b64decode
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -19,6 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from courant import clock, ids
+from courant.runbooks import Runbook
 
 BY_DAY = b"\0"
 """The first byte of a value that a day's key encrypted. Other values begin with the length of the
@@ -28,11 +31,19 @@ DAYS_KEPT = 64
 """How many days' keys stay in memory. Making one takes 10 µs, twice as long as encrypting."""
 NONCE_BYTES = 12
 KEY_BYTES = 32
+TAG_BYTES = 16
 HASH_BYTES = 16
+TOLD_EVERY = timedelta(minutes=1)
+
+log = logging.getLogger(__name__)
 
 
 class Undecryptable(ValueError):
     """No key of the ring decrypts the value for this owner. Names the reason, never the value."""
+
+
+class KeyMissing(Undecryptable):
+    """The value's key is not in the ring. That is this process's fault and not the value's."""
 
 
 class KeyRing:
@@ -43,6 +54,7 @@ class KeyRing:
         self._name = next(iter(self._keys))
         self._front = BY_DAY + bytes([len(self._name)]) + self._name
         self._of_day = lru_cache(DAYS_KEPT)(self._derived)
+        self._told_at = datetime.min.replace(tzinfo=UTC)
 
     def encrypt(self, plain: bytes, owner: bytes) -> bytes:
         """Encrypt for an owner with today's key.
@@ -55,7 +67,7 @@ class KeyRing:
         return self._front + day + nonce + text
 
     def decrypt(self, sealed: bytes, owner: bytes) -> bytes:
-        """Decrypt a value that was encrypted for this owner; raises Undecryptable."""
+        """Decrypt a value that was encrypted for this owner; raises Undecryptable, KeyMissing."""
         by_day = sealed.startswith(BY_DAY)
         length_at = len(BY_DAY) if by_day else 0
         name_at = length_at + 1
@@ -63,13 +75,26 @@ class KeyRing:
         nonce_at = day_at + (DAY_BYTES if by_day else 0)
         text_at = nonce_at + NONCE_BYTES
         name, day = sealed[name_at:day_at], sealed[day_at:nonce_at]
+        if not name or len(sealed) < text_at + TAG_BYTES:
+            raise Undecryptable("sealed: does not open")
         if name not in self._keys:
-            raise Undecryptable("sealed: by a key that is not in the ring")
+            self._tell(name.decode(errors="replace"))
+            raise KeyMissing("sealed: by a key that is not in the ring")
         key = self._of_day(name, day) if by_day else AESGCM(self._keys[name])
         try:
             return key.decrypt(sealed[nonce_at:text_at], sealed[text_at:], owner)
         except (InvalidTag, ValueError):
             raise Undecryptable("sealed: does not open") from None
+
+    def _tell(self, name: str) -> None:
+        # A million values may have this key, and one line says it all.
+        now = clock.now()
+        if now - self._told_at > TOLD_EVERY:
+            self._told_at = now
+            log.error(
+                "an encryption key is missing",
+                extra={"key": name, "runbook": Runbook.KEY_MISSING},
+            )
 
     def _derived(self, name: bytes, day: bytes) -> AESGCM:
         derived = blake2b(day, key=self._keys[name], digest_size=KEY_BYTES, person=b"courant day")

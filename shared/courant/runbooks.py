@@ -22,6 +22,7 @@ class Runbook(StrEnum):
     LOG_GONE = "docs/runbooks/alerts.md#courantloggone"
     DATABASE_UNFIT = "docs/runbooks/database.md#the-database-does-not-fit-records-wait"
     ROWS_LOCKED = "docs/runbooks/database.md#another-session-keeps-rows-locked"
+    KEY_MISSING = "docs/runbooks/keys.md#an-encryption-key-is-missing"
     REPORT_CUT = "docs/runbooks/database.md#report-stored-without-its-texts"
     RECOVERY_ROUND_FAILED = "docs/runbooks/recovery.md#a-round-failed-the-process-ends"
     LOG_SHORTENED = "docs/runbooks/alerts.md#courantlogshortened"

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from courant import clock, consume, ids
 from courant.contracts import ChunkOrder, Command, Contract, JobCommand, Notification
+from courant.crypto import KeyRing
 from courant.postgres.database import RECOGNISE
 from courant.postgres.days import DAILY, MAKE_DAY
 from courant.records import Outgoing
@@ -170,13 +171,28 @@ def test_an_order_that_comes_twice_gives_what_is_not_there_yet(runner: Runner) -
     assert runner.spread() == []
 
 
+def test_a_job_whose_key_is_missing_goes_on_once_the_key_is_there(
+    runner: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = {"2": b"o" * 32}
+    runner.give(*upload(4, ring=KeyRing(other)).outgoing())
+    assert runner.issuer.run_round() == 2
+    assert runner.spread() == []
+    assert runner.letters() == []
+    assert "chunk cannot be opened" in caplog.text
+    order = runner.records(CHUNKS.name)[0]  # as recovery's sweep writes it again
+    _, runner.chunks = handle.stages(runner.store, KeyRing({"1": b"k" * 32, **other}))
+    runner.world.kafka.append(Outgoing(CHUNKS.name, order.key, order.value))
+    assert len(runner.spread()) == (3 if order.key.endswith(bytes(4)) else 1)
+
+
 def test_a_job_whose_chunk_is_missing_waits_for_it_and_says_so(
     runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = upload(7)
     lost = msgspec.structs.replace(made.chunks[1], sealed=b"torn")
     runner.give(made.chunks[0], lost, made.chunks[2], made.seal)
-    assert runner.letters() == ["sealed: by a key that is not in the ring"]
+    assert runner.letters() == ["sealed: does not open"]
     runner.ask("UPDATE jobs SET at = now() - interval '11 s'")
     assert runner.issuer.run_round() == 0
     assert "job lacks rows" in caplog.text

@@ -18,7 +18,7 @@ from courant.testing.world import REPLACED, TICK, Fault
 from courant.topics import JOBS, Channel
 from support.job_runner import RING, written
 
-OTHER_RING = KeyRing({"2": b"o" * 32})
+OTHER_RING = KeyRing({"1": b"o" * 32})
 MIDNIGHT = {"repeated after midnight", "repeated before it is read"}
 KEYED = {"repeated", "repeated with another body", *MIDNIGHT}
 KINDS = ["plain", "plain", "sealed twice", "unsealed", "torn", *sorted(KEYED)]

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from courant import consume, ids
-from courant.crypto import KeyRing, Undecryptable
+from courant.crypto import KeyMissing, KeyRing
 from courant.errors import Unavailable
 from courant.testing.builders import DELIVERY
 from courant.testing.kafka import FakeConsumer, FakeProducer
@@ -63,7 +63,7 @@ class LateRing(KeyRing):
 
     def decrypt(self, sealed: bytes, owner: bytes) -> bytes:
         if self._world.clock < self._until:
-            raise Undecryptable("sealed: by a key that is not in the ring")
+            raise KeyMissing("sealed: by a key that is not in the ring")
         return super().decrypt(sealed, owner)
 
 

@@ -49,9 +49,9 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     ),
     "rows of a chunk not counted": (
         rules,
-        "read_job",
-        "len(rows) != job_record.rows",
-        "False",
+        "has_its_rows",
+        "== chunk.rows",
+        ">= 0",
     ),
     "commands compared by their writers' clocks": (
         rules,

@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from courant.crypto import KeyRing, Undecryptable
+from courant.crypto import KeyMissing, KeyRing, Undecryptable
+from courant.runbooks import Runbook
+from courant.testing.builders import NOW
 
 KEY, OLDER = b"k" * 32, b"o" * 32
 RING = KeyRing({"new": KEY, "older": OLDER})
@@ -31,6 +33,32 @@ def test_a_value_of_an_older_key_opens_and_one_of_a_removed_key_does_not() -> No
     assert RING.decrypt(sealed, OWNER) == PLAIN
     with pytest.raises(Undecryptable, match="not in the ring"):
         KeyRing({"new": KEY}).decrypt(sealed, OWNER)
+
+
+def test_a_missing_key_is_told_from_a_value_that_nobody_can_open() -> None:
+    sealed = RING.encrypt(PLAIN, OWNER)
+    with pytest.raises(KeyMissing):
+        KeyRing({"older": OLDER}).decrypt(sealed, OWNER)
+    torn = sealed[:-1]
+    for value in (torn, b"", b"x", b"\0", sealed[:20], b"\0\0" + bytes(60)):
+        for ring in (RING, KeyRing({"older": OLDER})):
+            with pytest.raises(Undecryptable) as raised:
+                ring.decrypt(value, OWNER)
+            missing = isinstance(raised.value, KeyMissing)
+            assert missing == (value == torn and ring is not RING)  # its key's name is whole
+
+
+def test_a_missing_key_is_an_error_line_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    sealed, ring = RING.encrypt(PLAIN, OWNER), KeyRing({"older": OLDER})
+    with time_machine.travel(NOW, tick=False) as clock:
+        for seconds, lines in ((0, 1), (0, 1), (59, 1), (2, 2)):
+            clock.shift(seconds)
+            with pytest.raises(KeyMissing):
+                ring.decrypt(sealed, OWNER)
+            assert len(caplog.records) == lines
+    [first, _] = caplog.records
+    assert first.getMessage() == "an encryption key is missing"
+    assert (first.key, first.runbook) == ("new", Runbook.KEY_MISSING)  # type: ignore[attr-defined]
 
 
 def test_a_value_that_an_earlier_version_encrypted_opens() -> None:

@@ -90,6 +90,18 @@ def test_an_sms_has_its_prefix_and_its_origin(renderer: MessageRenderer) -> None
     assert entry.message.body.endswith(": Hi Ana <b> -")
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_message_whose_key_is_missing_waits_without_blame(
+    renderer: MessageRenderer, earlier: bool
+) -> None:
+    sealed = crypto.KeyRing({"b": b"b" * 32}).encrypt(b"{}", id_of(1).bytes)
+    sealed = b"\x01b" + bytes(40) if earlier else sealed
+    outcome = renderer.render(row(sealed=sealed), Channel.EMAIL)
+    assert isinstance(outcome, Deferred)
+    assert not outcome.blames
+    assert outcome.retry_after == timedelta(minutes=1)
+
+
 @pytest.mark.parametrize(
     ("channel", "changed", "reason"),
     [
@@ -98,7 +110,6 @@ def test_an_sms_has_its_prefix_and_its_origin(renderer: MessageRenderer) -> None
         (Channel.SMS, {"to": "12", "template": SMS_TEMPLATE}, "recipient: Not"),
         (Channel.SMS, {"to": "613-253-2222", "template": EMPTY_TEMPLATE}, "content: is empty"),
         (Channel.EMAIL, {"sealed": b"\x01a" + bytes(40)}, "sealed: does not open"),
-        (Channel.EMAIL, {"sealed": b"\x01b" + bytes(40)}, "sealed: by a key"),
         (Channel.EMAIL, {"sealed": b""}, "content: was emptied, its retention is over"),
         (Channel.EMAIL, {"sealed": RING.encrypt(b"{}", id_of(1).bytes)}, "Object missing"),
         (

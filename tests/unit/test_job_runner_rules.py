@@ -12,6 +12,7 @@ import pytest
 from courant import bulk, ids
 from courant.bulk import StoredRows
 from courant.contracts import Command, Content, JobCommand, KeyType, Malformed, Notification
+from courant.crypto import KeyRing
 from courant.records import Dead, Keep, Record
 from courant.testing.builders import NOW, partition
 from courant.topics import JOBS, Channel, Lane
@@ -58,17 +59,20 @@ def test_a_chunk_that_does_not_open_is_a_dead_letter_and_says_why() -> None:
     [chunk] = upload(3).chunks
     other = msgspec.structs.replace(chunk, number=1)
     torn = msgspec.structs.replace(chunk, sealed=chunk.sealed[:-1])
-    unknown = msgspec.structs.replace(chunk, sealed=b"\x012" + chunk.sealed[2:])
     short = msgspec.structs.replace(chunk, rows=4)
-    found = [read(each.encode()) for each in (other, torn, unknown, short)]
+    found = [read(each.encode()) for each in (other, torn, short)]
     assert [each.reason for each in found if isinstance(each, Dead)] == [
         "sealed: does not open",
         "sealed: does not open",
-        "sealed: by a key that is not in the ring",
         "rows: not as many as the chunk says",
     ]
     assert isinstance(read(b"?"), Dead)
     assert isinstance(read(b'{"kind":"other"}'), Dead)
+
+
+def test_a_chunk_whose_key_is_missing_is_kept() -> None:
+    [chunk] = upload(3, ring=KeyRing({"2": b"o" * 32})).chunks
+    assert isinstance(read(chunk.encode()), Keep)
 
 
 def test_a_row_becomes_the_same_notification_however_often() -> None:

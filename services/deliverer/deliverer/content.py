@@ -12,7 +12,7 @@ from uuid import UUID
 
 from courant import clock, contracts, recipients
 from courant.contracts import ENCODE, Content, Malformed, Outcome, decoder
-from courant.crypto import KeyRing, Undecryptable
+from courant.crypto import KeyMissing, KeyRing, Undecryptable
 from courant.directory.entries import Directory, Service, Template
 from courant.recipients import Unusable
 from courant.render import email, sms, templates
@@ -35,6 +35,8 @@ DIRECTORY_QUIET = timedelta(minutes=5)
 """A directory that got no new entry for this long is complete. One that is rebuilt gets some
 hundred entries each half minute."""
 DIRECTORY_WAIT = timedelta(seconds=20)
+KEY_WAIT = timedelta(minutes=1)
+"""How long a message waits whose key this process lacks, without blame; then it is tried again."""
 SOURCE_CHARACTERS_MAX = 320
 """The longest From header that SES accepts, encoded and with its address."""
 ENTRY_BYTES = 600  # the rest of a bulk entry: address, tags, field names
@@ -86,6 +88,8 @@ class MessageRenderer:
             )
         except Unusable as error:
             return Rejected(f"recipient: {error}", Outcome.UNSENDABLE)
+        except KeyMissing as error:
+            return Deferred(str(error), retry_after=KEY_WAIT)
         except (Undecryptable, Malformed) as error:
             return Rejected(str(error), Outcome.UNSENDABLE)
         except Exception as error:  # noqa: BLE001  # a row that breaks rendering must not stop its lane

@@ -23,7 +23,7 @@ from courant.contracts import (
     Seal,
     decode_job,
 )
-from courant.crypto import KeyRing, Undecryptable
+from courant.crypto import KeyMissing, KeyRing, Undecryptable
 from courant.records import Dead, Keep, Outgoing, Record, Verdict
 from courant.topics import INBOX, JOBS, Lane
 from job_runner.rows import DueJob, Job
@@ -33,19 +33,28 @@ ORDERED_MIN = 4
 
 
 def read_job(ring: KeyRing, record: Record) -> Verdict[JobRecord]:
-    """Keep a job's record, a chunk only if it decrypts: otherwise its job would never finish."""
+    """Keep a job's record, a chunk only if it decrypts: otherwise its job would never finish.
+
+    A chunk whose key is missing here is kept: its job goes on once the key is there.
+    """
     try:
         job_record = decode_job(record.value)
-        if isinstance(job_record, Chunk):
-            rows = bulk.unpack(ring, job_record.upload_id, job_record.number, job_record.sealed)
-            if len(rows) != job_record.rows:
-                return Dead(record, "rows: not as many as the chunk says")
+        if isinstance(job_record, Chunk) and not has_its_rows(ring, job_record):
+            return Dead(record, "rows: not as many as the chunk says")
     except (Malformed, Undecryptable) as error:
         return Dead(record, str(error))
     if isinstance(job_record, JobCommand):
         # The broker's time decides which command is later, because ingests' clocks may differ.
         job_record = msgspec.structs.replace(job_record, at=record.timestamp)
     return Keep(record, job_record)
+
+
+def has_its_rows(ring: KeyRing, chunk: Chunk) -> bool:
+    """Return whether a chunk has as many rows as it says; raises Undecryptable, Malformed."""
+    try:
+        return len(bulk.unpack(ring, chunk.upload_id, chunk.number, chunk.sealed)) == chunk.rows
+    except KeyMissing:
+        return True  # so far as is known
 
 
 def ordinary(job_record: JobRecord) -> JobRecord:
