@@ -70,6 +70,33 @@ def test_the_public_client_sends_and_reads_back_at_once(running: Stack) -> None:
     assert raised.value.message == "Notification not found in database"
 
 
+def test_an_emptied_notification_is_not_found(running: Stack) -> None:
+    client = NotificationsAPIClient(api_key(1), base_url=running.base)
+    sent = client.send_email_notification(
+        "a@example.com", str(EMAIL_TEMPLATE), personalisation={"name": "x"}, reference="emptied"
+    )
+    assert client.get_notification_by_id(sent["id"])["reference"] == "emptied"
+    empty = "UPDATE notifications SET sealed = '', reference = NULL WHERE id = %s"
+    running.sql(empty, sent["id"])
+    # Everything is folded, as recovery's marks would say: what is missing is missing for certain.
+    running.sql(
+        """INSERT INTO marks
+        SELECT now() + interval '1 min', gen_random_uuid(), 'inbox', topic, '{}'
+        FROM unnest(%s) AS topic""",
+        [*INBOX.names()],
+    )
+    with pytest.raises(HTTPError) as emptied:
+        client.get_notification_by_id(sent["id"])
+    with pytest.raises(HTTPError) as missing:
+        client.get_notification_by_id(str(ids.new(datetime.now(UTC))))
+    assert emptied.value.status_code == 404
+    assert emptied.value.message == missing.value.message
+    assert client.get_all_notifications(reference="emptied")["notifications"] == []
+    listed = [each["id"] for each in client.get_all_notifications_iterator()]
+    assert sent["id"] not in listed
+    running.sql("DELETE FROM marks")
+
+
 def test_lists_are_filtered_by_what_is_stored(running: Stack) -> None:
     reference = str(uuid4())
     for body, path in [(email(reference=reference), "email"), (sms(reference=reference), "sms")]:
