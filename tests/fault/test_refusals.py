@@ -109,7 +109,7 @@ def texting_service(harness: Harness, *words: str) -> tuple[str, list[str]]:
     """
     installation = harness.stack.installation
     service = services.new_service(installation, words[0], words[0].lower(), False, [])
-    entries.put(
+    entries.put_entry(
         installation, msgspec.structs.replace(service, rate_limit=1_000_000, daily_sms=1_000_000)
     )
     sender = Sender(
@@ -119,13 +119,13 @@ def texting_service(harness: Harness, *words: str) -> tuple[str, list[str]]:
         value=words[0].upper(),
         default=True,
     )
-    entries.put(installation, sender)
+    entries.put_entry(installation, sender)
     templates = [
         entries.new_template(service.id, Channel.SMS, word, None, f"{word}: ((name)).")
         for word in words
     ]
     for template in templates:
-        entries.put(installation, template)
+        entries.put_entry(installation, template)
     _, key = entries.new_key(installation, service.id, words[0].lower(), KeyType.NORMAL)
     client = NotificationsAPIClient(key, base_url=harness.stack.url)
 

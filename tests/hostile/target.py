@@ -106,7 +106,7 @@ class DirectoryWriter:
         service = msgspec.structs.replace(
             service, **{**plenty, "permissions": frozenset({"email", "sms"}), **changed}
         )
-        entries.put(self._installation, service)
+        entries.put_entry(self._installation, service)
         secrets = {
             type: entries.new_key(self._installation, service.id, f"{name}-{type}", type)[1]
             for type in (KeyType if keys else ())
@@ -121,7 +121,7 @@ class DirectoryWriter:
         subject = "Hi ((name))" if channel is Channel.EMAIL else None
         template = entries.new_template(service.id, channel, f"hostile {channel}", subject, body)
         template = msgspec.structs.replace(template, **changed)
-        entries.put(self._installation, template)
+        entries.put_entry(self._installation, template)
         assert isinstance(template, Template)
         return template.id
 
@@ -129,13 +129,15 @@ class DirectoryWriter:
         """Create an SMS sender or an email's reply-to address, and return its id."""
         value = "reply@example.com" if channel is Channel.EMAIL else "+16135550100"
         sender = Sender(id=uuid4(), service_id=service.id, channel=channel, value=value)
-        entries.put(self._installation, sender)
+        entries.put_entry(self._installation, sender)
         return sender.id
 
     def revoked(self, service: Service, since: timedelta) -> str:
         """Create a key that expires `since` from now, and return its secret."""
         key, secret = entries.new_key(self._installation, service.id, "gone", KeyType.NORMAL)
-        entries.put(self._installation, msgspec.structs.replace(key, expires_at=now() + since))
+        entries.put_entry(
+            self._installation, msgspec.structs.replace(key, expires_at=now() + since)
+        )
         return secret
 
 

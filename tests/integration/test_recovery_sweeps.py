@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from courant.directory.entries import Directory, Template
 from courant.errors import Unavailable
 from courant.lifecycle import Move, Report
+from courant.records import span_of
 from courant.testing import builders
 from courant.testing.builders import DELIVERY, NOW, PERSISTED, RECEIPTS
 from courant.testing.kafka import FakeProducer
@@ -103,7 +104,8 @@ def test_a_row_that_is_freed_while_its_decision_is_noted_is_due_at_once(scenario
     scenario.row(1, "claimed", attempt="2", issued_at="ago(90)")
     freed = Report(id=id_of(1), attempt=2, move=Move.FREED)
     saver = SaverStore(acting(scenario.engine, "courant_saver"), timedelta(seconds=30))
-    with saver.fold({builders.partition(DELIVERY): range(1)}) as fold:
+    span = span_of([builders.record(builders.decided(1, Move.FREED, 2))])
+    with saver.fold(span) as fold:
         with scenario.store.sweeping() as rows:
             rows.issued([as_row(1)])  # after the saver's transaction began
         fold.settle([[freed]], [], [])

@@ -31,9 +31,9 @@ PREPARED_MAX = 10_000
 """Prepared template versions that are cached; each takes a few kilobytes."""
 DIRECTORY_TRIES_MAX = 3
 """Tries for an entry that the directory lacks although it is complete."""
-DIRECTORY_QUIET = timedelta(minutes=5)
+DIRECTORY_QUIET = timedelta(seconds=75)
 """A directory that got no new entry for this long is complete. One that is rebuilt gets some
-hundred entries each half minute."""
+hundred entries each half minute (recovery's task `directory`)."""
 DIRECTORY_WAIT = timedelta(seconds=20)
 KEY_WAIT = timedelta(minutes=1)
 """How long a message waits whose key this process lacks, without blame; then it is tried again."""
