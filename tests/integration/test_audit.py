@@ -24,7 +24,6 @@ from courant.contracts import (
     ReceiptKind,
     Started,
 )
-from courant.postgres import refolds
 from courant.records import Outgoing
 from courant.testing import builders
 from courant.testing.builders import DELIVERY, INBOX, RECEIPTS
@@ -325,13 +324,6 @@ MISTAKES: dict[str, tuple[Callable[..., None], Any, str, str, str]] = {
         "look",
         "if each.offset < positions[each.partition]",
         "",
-    ),
-    "rows that stayed move again": (
-        test_a_restore_brings_the_rows_back_as_they_were_and_moves_no_other,
-        refolds.Refold,
-        "stayed",
-        "if not ids:",
-        "if True:",
     ),
     "nothing is looked for again": (
         test_young_rows_are_looked_for_again_without_the_walk,
