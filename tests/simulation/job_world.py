@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from courant import consume, ids
+from courant import clock, consume, ids
 from courant.crypto import KeyMissing, KeyRing
 from courant.errors import Unavailable
-from courant.testing.builders import DELIVERY
+from courant.testing.builders import DELIVERY, NOW
 from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.tables import Tables
 from courant.testing.world import TICK, Crash, Fault, World
@@ -50,6 +50,8 @@ def make_predictable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flight, "jitter", lambda: 0.0)
     monkeypatch.setattr(sweeps, "ORDER_WAIT", 2 * TICK)
     monkeypatch.setattr(job_recovery, "REORDERED_AFTER", TICK)
+    # Otherwise rows would be years older than the histories, and too old to be claimed.
+    monkeypatch.setattr(clock, "now", lambda: NOW)
     # Otherwise a history logs every batch that waits.
     logging.disable(logging.ERROR)
 
