@@ -62,7 +62,7 @@ def states(twin: PostgresTwin) -> list[tuple[Any, ...]]:
 
 
 def calls(twin: PostgresTwin) -> int:
-    return len(twin.ask("SELECT FROM calls"))
+    return len(twin.ask("SELECT DISTINCT id FROM calls"))
 
 
 def story(twin: PostgresTwin) -> None:

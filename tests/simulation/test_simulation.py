@@ -36,7 +36,7 @@ from courant.testing.tables import IN_DOUBT, FakeRefold, Tables
 from courant.testing.world import REPLACED, Crash, Fault, World
 from deliverer import flight
 from deliverer import rules as sending
-from recovery import marks, sweeps
+from recovery import sweeps
 from saver import handle, rules
 from simulation import outside
 from simulation.outside import AGAIN, GRACE, LIVES, Provider, first_of, keyed, life_of
@@ -468,7 +468,6 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     ),
     "missing rows not waited for": (FakeFold, "lock", "if missing and", "if False and"),
     "missing rows dropped": (handle, "settle", "*without_row, ", ""),
-    "dead letters after the fold": (handle, "settle", "        yield [", "    yield ["),
     "rounds in move order": (
         rules,
         "in_rounds",
@@ -508,23 +507,8 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "self.tables.move_on(each, stretch)",
     ),
     "hold ignored": (FakeStore, "claim", "if tables.held", "if False"),
-    "hold not renewed": (
-        Tables,
-        "hold",
-        "self.held = True",
-        "if self.held:\n        return\n    self.held = True",
-    ),
     "marks not emptied": (Tables, "hold", "self.marks = {}", "pass"),
-    "attempt used again": (
-        FakeStore,
-        "claim",
-        "max(row.attempt + 1, tables.epoch)",
-        "row.attempt + 1",
-    ),
-    "restart not noticed": (FakeStore, "transaction", "tables.server != self._server", "False"),
-    "hold lifted before the lease": (marks, "lift", "lease + margin", "margin"),
     "sent before it is recorded": (flight.InFlightCalls, "steps", "*map(rules.started, calls)", ""),
-    "sent after the lease": (flight, "make_call", "if not lease.covers(call_time)", "if False"),
     "unknown taken for not sent": (
         sending,
         "attempt_outcome",
