@@ -65,7 +65,8 @@ def test_claims_cost_in_proportion_to_their_rows(
         "versions": [1] * short_lived,
         "hours": [1] * short_lived,
     }
-    assert steps(backlog, CLAIM, values) < STEPS * len(ABOUT)
+    # With the age limit and the skipped locks a claim looks at 20 of its rows' entries itself.
+    assert steps(backlog, CLAIM, values) < 1.5 * STEPS * len(ABOUT)
 
 
 def test_a_repeated_save_costs_in_proportion_to_its_rows(backlog: extensions.cursor) -> None:

@@ -100,7 +100,7 @@ def test_its_reports_are_folded_in_order_once_it_is_free(twin: PostgresTwin) -> 
 
 def test_a_later_report_folds_what_was_set_aside_first(twin: PostgresTwin) -> None:
     story(twin)
-    settle(twin, receipt(1, "delivered"), offset=3)
+    settle(twin, receipt(1, "delivered", second=1), offset=3)
     assert states(twin)[0] == (1, "delivered", 1)
     assert twin.ask("SELECT FROM aside") == []
 

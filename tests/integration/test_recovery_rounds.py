@@ -25,6 +25,7 @@ from recovery.marker import Marker
 from recovery.rounds import UNLED_SECONDS, RoundParts, Rounds
 from recovery.tasks import TASKS, Task
 from support.recovery import Scenario
+from support.waiting import wait
 
 
 @dataclass
@@ -281,7 +282,7 @@ def test_resigning_releases_the_lock_and_closes_the_clients(
     assert isinstance(parts.offsets, FakeOffsets)
     assert parts.offsets.closed
     other = LeaderLock(own(scenario))
-    assert other.take()
+    wait(other.take, "the server ends the former session")
     other.resign()
 
 

@@ -195,7 +195,7 @@ BESIDE: Sequence[str] = (
     CHUNKS.format(first=1, last=20_000, at=OLD, done=OLD),
     JOBS.format(first=20_001, last=20_050, at="now() - interval '1 min'", finished="NULL"),
     CHUNKS.format(first=20_001, last=20_050, at="now() - interval '1 min'", done="NULL"),
-    """INSERT INTO idempotency (service_id, key_hash, id, body_hash, at)
+    """INSERT INTO idempotency (service_id, key_hash, id, body_hash, accepted_at)
         SELECT md5(n::text)::uuid, '', md5(n::text)::uuid, '',
         now() - n * interval '8 s' FROM generate_series(1, 20000) n""",
     """INSERT INTO aliases (id, winner, at)
