@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from courant.contracts import KeyType
 from courant.directory.entries import Directory, Template
 from courant.lifecycle import State
-from courant.postgres import database, folding, jobs
+from courant.postgres import database, folding, jobs, keys, refolds
 from courant.testing import builders
 from courant.testing.kafka import FakeProducer
 from courant.testing.world import World
@@ -32,6 +32,8 @@ from recovery import store as recovery_store
 from recovery.store import PostgresStore
 from recovery.sweeps import Tools
 from recovery.tasks import TASKS
+from saver import aside
+from saver import idempotency as saver_keys
 from saver import store as saver_store
 from saver.handle import fold_reports
 from saver.store import PostgresStore as SaverStore
@@ -53,7 +55,7 @@ NOT_COUNTED = ("marks-all", "days-made", "days-dropped", "content", "content-job
 What the others look at is counted in test_retention.py, which has rows to empty."""
 MODULES = (
     recovery_store, upkeep, directory, saver_store, folding, database, jobs, dispatch_store,
-    deliverer_store, reading, pages,
+    deliverer_store, reading, pages, aside, saver_keys, keys, refolds,
 )  # fmt: skip
 
 LISTS = {
@@ -106,7 +108,7 @@ def recover(engine: Engine) -> None:
             grace = timedelta(minutes=15)
             tools = Tools(producer, published(), positions, grace)
             task.do(store, tools, LIMIT)
-        ends = {Partition(each.topic, each.topic_id, 0): 0 for each in positions}
+        ends = {Partition(each.topic, each.topic_id, 0): 4 * 10**9 for each in positions}
         store.take_mark(lambda: ends)
         marks.lift(store, timedelta(), timedelta())
 
