@@ -387,14 +387,15 @@ def happened_at(receipt: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(receipt["happened_at"])
 
 
-@pytest.mark.parametrize("part", range(4))  # so that several processes can share them
+# The same histories in each run, so that a run on another machine finds what this one finds.
 @settings(
-    max_examples=600,
+    max_examples=1000,
+    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(history=HISTORIES)
-def test_every_promise_is_kept(part: int, history: History) -> None:
-    assert broken_promises(history) == set(), part
+def test_every_promise_is_kept(history: History) -> None:
+    assert broken_promises(history) == set()
 
 
 # For each mistake: the owner, the function, the right words, the wrong words.

@@ -61,6 +61,7 @@ class Tables:
         self.raised_at = now
         self.epoch = int((now - NOW).total_seconds()) + 1
         self.marks = {}
+        self.no_receipts_until = None
 
     def set_back(self, starts: Positions, now: datetime) -> None:
         """Raise the hold and set the positions back to these, never forward."""
