@@ -15,10 +15,9 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 import courant.testing.store
-from courant import consume, idempotency, ids, records
+from courant import consume, ids, records
 from courant.lifecycle import Move
 from courant.records import Outgoing
-from courant.testing import jobs
 from courant.testing.builders import (
     DELIVERY,
     INBOX,
@@ -32,7 +31,7 @@ from courant.testing.builders import (
 )
 from courant.testing.kafka import FakeConsumer, FakeProducer
 from courant.testing.store import FakeFold, FakeStore
-from courant.testing.tables import IN_DOUBT, FakeRefold, Tables
+from courant.testing.tables import IN_DOUBT, Tables
 from courant.testing.world import REPLACED, Crash, Fault, World
 from deliverer import flight
 from deliverer import rules as sending
@@ -453,20 +452,6 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     ),
     "half a batch dropped": (records, "_halve", "_halve(batch[middle:], act, trial)", "([], [])"),
     "records folded twice": (handle, "settle", "fold.fresh(batch.kept)", "batch.kept"),
-    "reports on an alias not about its winner": (rules, "follow", "if not winners:", "if True:"),
-    "an alias taken for a missing row": (FakeFold, "lock", "if id in aliases", "if False"),
-    "a repetition is another request": (
-        idempotency,
-        "judge",
-        "new.at < each.at + KEPT",
-        "new.at < each.at",
-    ),
-    "a key is never over": (
-        idempotency,
-        "judge",
-        "each.age < new.age and new.at < each.at + KEPT",
-        "each.age < new.age",
-    ),
     "missing rows not waited for": (FakeFold, "lock", "if missing and", "if False and"),
     "missing rows dropped": (handle, "settle", "*without_row, ", ""),
     "rounds in move order": (
@@ -488,8 +473,6 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
         "receipt.happened_at is None",
         "True",
     ),
-    "rows that stayed move again": (rules, "in_rounds", "if report.id in without", "if False"),
-    "rows that came back do not move": (FakeRefold, "stayed", "move == Move.SAVED", "False"),
     "calls not opened": (rules, "calls_opened", "isinstance(report_record, Started)", "False"),
     "calls not closed": (rules, "calls_closed", "isinstance(report_record, Outcomes)", "False"),
     "unknown closes the call": (rules, "calls_closed", "is not Outcome.UNKNOWN", "is not None"),
@@ -556,8 +539,6 @@ MISTAKES: dict[str, tuple[Any, str, str, str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_simulation_detects_the_mistake(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     replace(monkeypatch, *MISTAKES[mistake])
-    if MISTAKES[mistake][0] is idempotency:
-        monkeypatch.setattr(jobs, "judge", idempotency.judge)
     if MISTAKES[mistake][0] is sweeps:
         outside.refresh_tasks(monkeypatch)
     find(
