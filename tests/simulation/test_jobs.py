@@ -41,7 +41,7 @@ def test_every_promise_about_jobs_is_kept(history: JobHistory) -> None:
 MISTAKES: dict[str, tuple[Any, str, str, str]] = {
     # What job-runner stores.
     "rollback not noticed in an idle partition": (handle, "stages", "compare=store.compare,", ""),
-    "another body dropped": (handle, "fold_jobs", "if each.value in told", "if False"),
+    "another body dropped": (handle, "fold_jobs", "if each.value in seals", "if False"),
     "chunk stored though it does not decrypt": (
         rules,
         "read_job",

@@ -40,7 +40,7 @@ class Suspect:
 
 
 class Evidence:
-    """What a provider accepted and refused. Safe to use from any thread.
+    """Remembers what a provider accepted and refused. Safe to use from any thread.
 
     A moment is a count of answers: a call that began at a moment came after every answer before it.
     """

@@ -33,8 +33,8 @@ CONNECTIONS_MAX = 12_000  # further ones are not accepted
 CONNECTIONS_FREE = 1_000  # if fewer are left, connections that do nothing are closed
 ROOM_POLL_SECONDS = 1.0
 HEAD_BYTES_MAX = 32 * 1024
-"""What the head of a request may take. A slow client without a key can hold so much: at Granian's
-default, 400 KiB, a thousand of them hold 400 MB."""
+"""The largest head of a request, in bytes. A slow client without a key can make ingest keep one: at
+Granian's default of 400 KiB, a thousand such clients hold 400 MB."""
 
 
 async def run(ingest_settings: IngestSettings, stop: Stop) -> None:

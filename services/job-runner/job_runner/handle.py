@@ -95,9 +95,9 @@ def fold_jobs(store: Store, batch: Batch[JobRecord]) -> Steps:
     """Store chunks, seals and commands, once for each record."""
     with store.fold(batch.span) as fold:
         fresh = fold.fresh(batch.kept)
-        told, dead = isolate(fresh, fold.store, partial(try_ordinary, fold))
-        again = [each for each in told if each.instead_of]
-        conflicting = [each.record for each in fresh if each.value in told]
+        seals, dead = isolate(fresh, fold.store, partial(try_ordinary, fold))
+        again = [each for each in seals if each.instead_of]
+        conflicting = [each.record for each in fresh if each.value in seals]
         # These records must be durable before the commit: afterwards Postgres's position is past
         # these records, and they would never be read again.
         yield [

@@ -112,17 +112,17 @@ class PostgresFold:
         return folding.fresh(kept, self._positions)
 
     def store(self, records: Sequence[JobRecord]) -> Sequence[Seal]:
-        told: list[Seal] = []
+        seals: list[Seal] = []
         with classified_errors(), self._connection.begin_nested():
             for each in records:
                 match each:
                     case Chunk():
                         self._chunk(each)
                     case Seal():
-                        told += self._seal(each)
+                        seals += self._seal(each)
                     case JobCommand():
                         self._command(each.job_id, each.command, each.at)
-        return told
+        return seals
 
     def trial(self) -> AbstractContextManager[None]:
         return trial(self._connection)
@@ -149,7 +149,7 @@ class PostgresFold:
         self._cursor.execute(DECIDED, {"id": seal.job_id})
         if self._cursor.rowcount:
             return []
-        told: list[Seal] = []
+        seals: list[Seal] = []
         is_new = True
         for loser in keys.decide(self._cursor, [request(seal)], self._lock_movable):
             lost = loser.id == seal.job_id
@@ -157,13 +157,13 @@ class PostgresFold:
                 is_new = is_new and not lost
                 self._make_alias(loser)
                 if loser.late:
-                    told += self._confirmed(seal, loser)
+                    seals += self._confirmed(seal, loser)
             else:
                 self._command(loser.id, Command.CANCELLED, seal.accepted_at)
-                told += [seal] * lost
+                seals += [seal] * lost
         if is_new:
             self._cursor.execute(STORE_JOB, VALUES(seal))
-        return told
+        return seals
 
     def _prefer(self, seal: Seal, loser: UUID) -> None:
         """Store the job whose seal was written again, and make `loser` its alias."""
